@@ -1,0 +1,25 @@
+"""Forward models of imaging: linear operators with exact adjoints, and what is needed to set them up."""
+
+from operators.base import LinearOperator, Space
+from operators.elementary import Diagonal, Identity, Matrix
+from operators.errors import DivergenceError, InputError, ReconError, ShapeError
+from operators.fourier import CenteredFFT, fftc, ifftc
+from operators.solve import conjugate_gradient, gaussian_draw, power_norm
+
+__all__ = [
+    "CenteredFFT",
+    "Diagonal",
+    "DivergenceError",
+    "Identity",
+    "InputError",
+    "LinearOperator",
+    "Matrix",
+    "ReconError",
+    "ShapeError",
+    "Space",
+    "conjugate_gradient",
+    "fftc",
+    "gaussian_draw",
+    "ifftc",
+    "power_norm",
+]

@@ -1,0 +1,292 @@
+"""The two nouns of the physics: a space of arrays, and a linear operator between two spaces."""
+
+from __future__ import annotations
+
+import copy
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, replace
+from numbers import Number
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from operators.errors import InputError, ShapeError
+
+_DEFAULT_AXES = {0: "", 1: "x", 2: "y x", 3: "z y x"}
+_PRECISION = {
+    torch.float32: (torch.float32, torch.complex64),
+    torch.complex64: (torch.float32, torch.complex64),
+    torch.float64: (torch.float64, torch.complex128),
+    torch.complex128: (torch.float64, torch.complex128),
+}
+
+
+@dataclass(frozen=True)
+class Space:
+    """The shape, number type and axis names of one item.
+
+    Arrays may carry any leading batch axes in front of ``shape``.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Lengths of the item's axes.
+    dtype : torch.dtype
+        A floating or complex type. Only real or complex counts in `check`, not the precision.
+    axes : str
+        Names of the axes, separated by blanks, for messages.
+    """
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype = torch.complex64
+    axes: str = "y x"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "shape", tuple(int(n) for n in self.shape))
+        if any(n < 1 for n in self.shape):
+            raise InputError(f"Space needs positive lengths, got shape {self.shape}")
+        if self.dtype not in _PRECISION:
+            raise InputError(f"Space needs float32, float64, complex64 or complex128, got {self.dtype}")
+        if len(self.axes.split()) != len(self.shape):
+            if self.axes != "y x":
+                raise InputError(f"Space of shape {self.shape} got {len(self.axes.split())} axis names {self.axes!r}")
+            numbered = " ".join(f"axis{i}" for i in range(len(self.shape)))
+            object.__setattr__(self, "axes", _DEFAULT_AXES.get(len(self.shape), numbered))
+
+    @property
+    def ndim(self) -> int:
+        """The number of axes of one item."""
+        return len(self.shape)
+
+    @property
+    def is_complex(self) -> bool:
+        """Whether the items are complex."""
+        return self.dtype.is_complex
+
+    def batch_shape(self, x: Tensor) -> tuple[int, ...]:
+        """The leading axes that `x` has in front of one item."""
+        return tuple(x.shape[: x.ndim - self.ndim])
+
+    def to(self, dtype: torch.dtype) -> Space:
+        """The same space in the precision of `dtype`; real stays real and complex stays complex."""
+        return replace(self, dtype=_PRECISION[dtype][self.is_complex])
+
+    def check(self, x: Tensor, owner: str = "array") -> None:
+        """Raise ShapeError unless `x` is an item of this space, or a batch of items.
+
+        Rank, every length and real or complex are compared; the precision is not. `owner` names the receiver in
+        the message.
+        """
+        if not isinstance(x, Tensor):
+            raise ShapeError(f"{owner} expected a torch tensor, got {type(x).__name__}; use torch.as_tensor")
+        kind = "complex" if self.is_complex else "real floating-point"
+        if not (x.is_complex() if self.is_complex else x.is_floating_point()):
+            raise ShapeError(f"{owner} expected {kind} values, got {x.dtype}")
+        if x.ndim < self.ndim or tuple(x.shape[x.ndim - self.ndim :]) != self.shape:
+            expected = ", ".join(f"{name}={n}" for name, n in zip(self.axes.split(), self.shape, strict=True))
+            raise ShapeError(f"{owner} expected shape (..., {expected}), got {tuple(x.shape)}")
+
+
+class LinearOperator(ABC):
+    """A linear map A with an exactly matched adjoint A^H.
+
+    ``<A x, y> = <x, A^H y>``; where one space is real and the other complex, the equality is of real parts.
+    An author sets ``domain`` and ``codomain`` by ``super().__init__`` and writes ``_forward`` and ``_adjoint``, and
+    ``_normal`` where a fused A^H A is faster. Users write ``A(x)``, ``A.H(y)``, ``A.normal(x)``, ``A @ B``, ``A + B``,
+    ``2.0 * A`` and ``A.to(device_or_dtype)``. Automatic differentiation uses the author's adjoint. Operators are
+    values: nothing in one changes after its construction.
+    """
+
+    def __init__(self, domain: Space, codomain: Space) -> None:
+        self.domain = domain
+        self.codomain = codomain
+
+    @abstractmethod
+    def _forward(self, x: Tensor) -> Tensor:
+        """Compute A x for a checked x of shape (..., *domain.shape)."""
+
+    @abstractmethod
+    def _adjoint(self, y: Tensor) -> Tensor:
+        """Compute A^H y for a checked y of shape (..., *codomain.shape)."""
+
+    def _normal(self, x: Tensor) -> Tensor:
+        """Compute A^H A x; override it where that is faster than the two in turn."""
+        return self._compute(self._compute(x, "forward"), "adjoint")
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Apply A to x of shape (..., *domain.shape)."""
+        self.domain.check(x, f"{self._name}(x)")
+        return _apply(x, self, "forward")
+
+    def normal(self, x: Tensor) -> Tensor:
+        """Apply A^H A to x of shape (..., *domain.shape)."""
+        self.domain.check(x, f"{self._name}.normal(x)")
+        return _apply(x, self, "normal")
+
+    @property
+    def H(self) -> LinearOperator:  # noqa: N802 (the field's symbol)
+        """The adjoint as an operator; ``A.H.H is A``."""
+        return _Adjoint(self)
+
+    @property
+    def _name(self) -> str:
+        return type(self).__name__
+
+    def _compute(self, x: Tensor, kind: str) -> Tensor:
+        if kind == "normal":
+            value, space = self._normal(x), self.domain
+        elif kind == "forward":
+            value, space = self._forward(x), self.codomain
+        else:
+            value, space = self._adjoint(x), self.domain
+        return value.real if value.is_complex() and not space.is_complex else value
+
+    def to(self, target: torch.device | str | torch.dtype) -> LinearOperator:
+        """A copy on another device, or in another precision (complex stays complex, masks stay boolean)."""
+        moved = copy.copy(self)
+        for name, value in vars(self).items():
+            object.__setattr__(moved, name, _move(value, target))
+        return moved
+
+    def __matmul__(self, other: LinearOperator) -> LinearOperator:
+        return _Composed(self, other) if isinstance(other, LinearOperator) else NotImplemented
+
+    def __add__(self, other: LinearOperator) -> LinearOperator:
+        return _Sum(self, other) if isinstance(other, LinearOperator) else NotImplemented
+
+    def __sub__(self, other: LinearOperator) -> LinearOperator:
+        return _Sum(self, -other) if isinstance(other, LinearOperator) else NotImplemented
+
+    def __mul__(self, scale: complex) -> LinearOperator:
+        return _Scaled(self, scale) if isinstance(scale, Number) else NotImplemented
+
+    __rmul__ = __mul__
+
+    def __neg__(self) -> LinearOperator:
+        return _Scaled(self, -1.0)
+
+    def __repr__(self) -> str:
+        return f"{self._name}({self.domain.shape} -> {self.codomain.shape})"
+
+
+_TRANSPOSE = {"forward": "adjoint", "adjoint": "forward", "normal": "normal"}
+
+
+class _Apply(torch.autograd.Function):
+    """Differentiate through an operator by its own adjoint, in both modes, to any order, and under vmap."""
+
+    @staticmethod
+    def forward(x: Tensor, operator: LinearOperator, kind: str) -> Tensor:
+        value = operator._compute(x, kind)
+        return value.view_as(value) if value is x else value
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        _, ctx.operator, ctx.kind = inputs
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+        return _Apply.apply(grad, ctx.operator, _TRANSPOSE[ctx.kind]), None, None
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: Tensor, *_: Any) -> Tensor:  # type: ignore[override]
+        return _Apply.apply(tangent, ctx.operator, ctx.kind)
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[Any, ...], x: Tensor, operator: LinearOperator, kind: str) -> tuple[Tensor, int]:
+        return _Apply.apply(x.movedim(in_dims[0], 0), operator, kind), 0
+
+
+def _apply(x: Tensor, operator: LinearOperator, kind: str) -> Tensor:
+    return _Apply.apply(x, operator, kind)
+
+
+def _move(value: Any, target: torch.device | str | torch.dtype) -> Any:
+    """Move tensors, spaces and operators, also inside tuples, lists and dicts; leave all else alone."""
+    if isinstance(value, tuple | list):
+        return type(value)(_move(item, target) for item in value)
+    if isinstance(value, dict):
+        return {key: _move(item, target) for key, item in value.items()}
+    if isinstance(target, torch.dtype):
+        if target not in _PRECISION:
+            raise InputError(f"operators move to float32, float64, complex64 or complex128, not to {target}")
+        if isinstance(value, Tensor) and (value.is_floating_point() or value.is_complex()):
+            return value.to(_PRECISION[target][value.is_complex()])
+        return value.to(target) if isinstance(value, Space | LinearOperator) else value
+    return value.to(target) if isinstance(value, Tensor | LinearOperator) else value
+
+
+class _Adjoint(LinearOperator):
+    def __init__(self, operator: LinearOperator) -> None:
+        super().__init__(operator.codomain, operator.domain)
+        self.operator = operator
+
+    @property
+    def H(self) -> LinearOperator:  # noqa: N802
+        return self.operator
+
+    @property
+    def _name(self) -> str:
+        return f"{self.operator._name}.H"
+
+    def _forward(self, x: Tensor) -> Tensor:
+        return self.operator._compute(x, "adjoint")
+
+    def _adjoint(self, y: Tensor) -> Tensor:
+        return self.operator._compute(y, "forward")
+
+
+class _Composed(LinearOperator):
+    def __init__(self, outer: LinearOperator, inner: LinearOperator) -> None:
+        if outer.domain.shape != inner.codomain.shape or outer.domain.is_complex != inner.codomain.is_complex:
+            raise ShapeError(
+                f"{outer._name} @ {inner._name}: the left one takes {outer.domain}, the right one gives {inner.codomain}"
+            )
+        super().__init__(inner.domain, outer.codomain)
+        self.outer, self.inner = outer, inner
+
+    def _forward(self, x: Tensor) -> Tensor:
+        return self.outer(self.inner(x))
+
+    def _adjoint(self, y: Tensor) -> Tensor:
+        return self.inner.H(self.outer.H(y))
+
+    def _normal(self, x: Tensor) -> Tensor:
+        return self.inner.H(self.outer.normal(self.inner(x)))
+
+
+class _Sum(LinearOperator):
+    def __init__(self, first: LinearOperator, second: LinearOperator) -> None:
+        pairs = ((first.domain, second.domain), (first.codomain, second.codomain))
+        if any(a.shape != b.shape or a.is_complex != b.is_complex for a, b in pairs):
+            raise ShapeError(f"cannot add {first!r} and {second!r}: both need the same domain and codomain")
+        super().__init__(first.domain, first.codomain)
+        self.first, self.second = first, second
+
+    def _forward(self, x: Tensor) -> Tensor:
+        return self.first(x) + self.second(x)
+
+    def _adjoint(self, y: Tensor) -> Tensor:
+        return self.first.H(y) + self.second.H(y)
+
+
+class _Scaled(LinearOperator):
+    def __init__(self, operator: LinearOperator, scale: complex) -> None:
+        scale = complex(scale)
+        if scale.imag and not (operator.domain.is_complex and operator.codomain.is_complex):
+            raise InputError(f"a complex factor {scale} needs a complex domain and codomain, got {operator!r}")
+        if not (math.isfinite(scale.real) and math.isfinite(scale.imag)):
+            raise InputError(f"an operator's factor must be finite, got {scale}")
+        super().__init__(operator.domain, operator.codomain)
+        self.operator, self.scale = operator, scale if scale.imag else scale.real
+
+    def _forward(self, x: Tensor) -> Tensor:
+        return self.scale * self.operator(x)
+
+    def _adjoint(self, y: Tensor) -> Tensor:
+        return self.scale.conjugate() * self.operator.H(y)
+
+    def _normal(self, x: Tensor) -> Tensor:
+        return abs(self.scale) ** 2 * self.operator.normal(x)
