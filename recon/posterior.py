@@ -1,0 +1,176 @@
+"""The posterior: samples of the image given the measurement, and what follows from them."""
+
+import os
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from recon.errors import InputError, ShapeError
+
+
+@dataclass(frozen=True, eq=False)
+class Posterior:
+    """Samples of an image given its measurement: mean, uncertainty, intervals, and where they came from.
+
+    Samples that the sampler flagged as invalid (`diagnostics["valid"]`) are kept in `samples`, but are left out of
+    everything computed here.
+
+    Parameters
+    ----------
+    samples
+        `(n, [slice,] y, x)`, complex64 or float32, in the units of the input.
+    geometry
+        `voxel_size_mm` (z, y, x), `recon_shape` (y, x), `axes`, ...: plain values that JSON can hold.
+    provenance
+        Versions, configuration, seed, source, prior, citations: plain values that JSON can hold.
+    diagnostics
+        Arrays or numbers: `valid` and `residual` (chi^2 = |y - A x|^2 / (m sigma^2)) per sample, `seconds`, ...
+    images
+        Companions `([slice,] y, x)`: `zero_filled`, `reference` (magnitude), `mask`.
+
+    Raises
+    ------
+    ShapeError
+        If the axes do not fit together.
+    """
+
+    samples: np.ndarray
+    geometry: dict[str, Any] = field(default_factory=dict)
+    provenance: dict[str, Any] = field(default_factory=dict)
+    diagnostics: dict[str, Any] = field(default_factory=dict)
+    images: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        samples = np.asarray(self.samples)
+        if samples.ndim not in (3, 4) or samples.shape[0] < 1:
+            raise ShapeError(f"Posterior: samples must be (n, [slice,] y, x) with n >= 1, got {samples.shape}")
+        if samples.dtype.kind not in "fc":
+            raise InputError(f"Posterior: samples must be real or complex floating point, got {samples.dtype}")
+        valid = self.diagnostics.get("valid")
+        if valid is not None and np.shape(valid) != (len(samples),):
+            raise ShapeError(f"Posterior: diagnostics['valid'] has the shape {np.shape(valid)} for {len(samples)} samples")
+        object.__setattr__(self, "samples", samples)
+
+    @cached_property
+    def valid(self) -> np.ndarray:
+        """Which samples count: bool `(n,)`."""
+        valid = self.diagnostics.get("valid")
+        return np.ones(len(self.samples), bool) if valid is None else np.asarray(valid, bool)
+
+    @property
+    def n_valid(self) -> int:
+        """The number of samples that count."""
+        return int(self.valid.sum())
+
+    @cached_property
+    def mean(self) -> np.ndarray:
+        """The posterior mean `([slice,] y, x)`, complex for complex samples: mean_k x_k."""
+        wide = np.complex128 if np.iscomplexobj(self.samples) else np.float64
+        return self._counted().mean(axis=0, dtype=wide).astype(self.samples.dtype)
+
+    @cached_property
+    def std(self) -> np.ndarray:
+        """The posterior standard deviation `([slice,] y, x)`, real: sqrt(sum_k |x_k - mean|^2 / (n - 1)).
+
+        For complex samples this is the total complex one (both parts together); `magnitude.std` is the one of the
+        magnitudes. With a single sample there is no spread to measure and it is zero.
+        """
+        samples = self._counted()
+        n = len(samples)
+        total = np.zeros(samples.shape[1:])
+        if n > 1:
+            mean = samples.mean(axis=0, dtype=np.complex128 if np.iscomplexobj(samples) else np.float64)
+            for sample in samples:
+                total += np.abs(sample - mean) ** 2
+        return np.sqrt(total / max(n - 1, 1)).astype(samples.real.dtype)
+
+    @cached_property
+    def magnitude(self) -> "Posterior":
+        """The posterior of the magnitude |x|: what is looked at, and what a reference is compared with."""
+        return replace(self, samples=np.abs(self.samples)) if np.iscomplexobj(self.samples) else self
+
+    def interval(self, level: float = 0.9, method: str = "student") -> tuple[np.ndarray, np.ndarray]:
+        """Return the central interval that should hold the true image with probability `level`.
+
+        "student" is the exact predictive interval of a Gaussian known from n draws,
+        m -+ t_{n-1, (1+level)/2} sqrt(1 + 1/n) s with sample mean m and standard deviation s; "quantile" takes the
+        empirical quantiles (1 -+ level)/2 (it needs many samples: n draws cannot see beyond their extremes). Intervals
+        of complex samples are those of their magnitudes, and are never negative.
+
+        Parameters
+        ----------
+        level
+            Between 0 and 1.
+        method
+            "student" or "quantile".
+
+        Returns
+        -------
+        lower, upper
+            Each `([slice,] y, x)`, real.
+
+        Raises
+        ------
+        InputError
+            If fewer than two samples are valid, or an argument is out of range.
+        """
+        if not 0 < level < 1:
+            raise InputError(f"Posterior.interval: level must be between 0 and 1, got {level}")
+        if method not in ("student", "quantile"):
+            raise InputError(f"Posterior.interval: method must be 'student' or 'quantile', got {method!r}")
+        if self.n_valid < 2:
+            raise InputError(f"Posterior.interval: needs at least 2 valid samples, there are {self.n_valid}")
+        if np.iscomplexobj(self.samples):
+            lower, upper = self.magnitude.interval(level, method)
+            return np.maximum(lower, 0), upper
+        samples = self._counted()
+        if method == "quantile":
+            lower, upper = np.quantile(samples, [(1 - level) / 2, (1 + level) / 2], axis=0)
+            return lower.astype(samples.dtype), upper.astype(samples.dtype)
+        from scipy.special import stdtrit
+
+        n = len(samples)
+        half = float(stdtrit(n - 1, (1 + level) / 2)) * np.sqrt(1 + 1 / n) * self.std
+        return (self.mean - half).astype(samples.dtype), (self.mean + half).astype(samples.dtype)
+
+    def _counted(self) -> np.ndarray:
+        if not self.n_valid:
+            raise InputError("Posterior: all samples are invalid, there is nothing to summarise")
+        return self.samples if self.valid.all() else self.samples[self.valid]
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write everything to one HDF5 file, atomically; the layout is described in `recon.io.posterior_file`."""
+        from recon.io.posterior_file import write_posterior
+
+        write_posterior(path, self)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> "Posterior":
+        """Read a file written by `save`; an `InputError` says what is wrong with any other file."""
+        from recon.io.posterior_file import read_posterior
+
+        return read_posterior(path)
+
+    def report(self, path: str | os.PathLike[str]) -> Any:
+        """Draw the result as one PNG and one self-contained HTML page (needs the extra `report`)."""
+        from recon.report import write_report
+
+        return write_report(self, path)
+
+    def to_nifti(self, path: str | os.PathLike[str]) -> list[Any]:
+        """Write mean, std and interval of the magnitude as NIfTI files (needs the extra `nifti`); return their paths."""
+        from recon.io.nifti import write_nifti
+
+        return write_nifti(path, self)
+
+    def to_fastmri(self, path: str | os.PathLike[str]) -> None:
+        """Write the magnitude of the mean as a fastMRI submission, `reconstruction` (slice, y, x) float32.
+
+        The image is cropped at its centre to `geometry["recon_shape"]` where that is known.
+        """
+        from recon.io.fastmri import write_fastmri
+
+        image = np.abs(self.mean)
+        write_fastmri(path, image if image.ndim == 3 else image[None], self.geometry.get("recon_shape"))
