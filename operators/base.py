@@ -131,6 +131,11 @@ class LinearOperator(ABC):
         return _Adjoint(self)
 
     @property
+    def n_data(self) -> int:
+        """How many numbers are really measured; fewer than the codomain holds where a mask leaves zeros."""
+        return math.prod(self.codomain.shape)
+
+    @property
     def _name(self) -> str:
         return type(self).__name__
 
