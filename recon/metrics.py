@@ -1,0 +1,209 @@
+"""Compare images with a reference: PSNR, SSIM, NMSE, coverage of an interval, spread against error.
+
+Nothing here rescales an image before comparing it: a reconstruction that is off by a factor is off. Complex images
+are compared by magnitude. The data range of PSNR and SSIM is the maximum of the reference (the rule of the fastMRI
+challenge), so numbers can be compared between methods, never between differently scaled references.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.ndimage import uniform_filter
+
+from recon.errors import InputError, ShapeError
+
+SSIM_WINDOW = 7
+
+
+def psnr(image: ArrayLike, reference: ArrayLike, support: ArrayLike | None = None) -> float:
+    """Peak signal-to-noise ratio in dB, on magnitudes.
+
+    ``20 log10(max |reference| / rmse)``; infinite for a perfect image.
+
+    Parameters
+    ----------
+    image, reference : array_like, ``(..., y, x)``
+        Real or complex, in the same units. For a volume the error and the maximum are those of the whole volume.
+    support : array_like of bool, optional
+        Compare only where true (broadcast to the image). The data range stays that of the whole reference.
+
+    Raises
+    ------
+    ShapeError, InputError
+        When shapes differ, values are not finite, the reference is zero, or the support is empty.
+    """
+    magnitude, truth, where = _pair(image, reference, support)
+    error = np.mean(np.square(magnitude - truth)[where])
+    return float("inf") if error == 0 else float(20 * np.log10(truth.max()) - 10 * np.log10(error))
+
+
+def nmse(image: ArrayLike, reference: ArrayLike, support: ArrayLike | None = None) -> float:
+    """Normalised squared error of magnitudes, ``|image - reference|^2 / |reference|^2`` (sums over the support)."""
+    magnitude, truth, where = _pair(image, reference, support)
+    energy = np.sum(np.square(truth)[where])
+    if energy == 0:
+        raise InputError("nmse: the reference is zero on the whole support; give a support that holds signal")
+    return float(np.sum(np.square(magnitude - truth)[where]) / energy)
+
+
+def ssim(image: ArrayLike, reference: ArrayLike, support: ArrayLike | None = None) -> float:
+    """Mean structural similarity of magnitudes, slice by slice over the last two axes.
+
+    A uniform window of 7 x 7 pixels, sample covariances, K1 = 0.01, K2 = 0.03, and the data range max |reference| of
+    the whole array, so a stack of slices gives the fastMRI value. Windows that would leave the image are not used.
+
+    Parameters
+    ----------
+    image, reference, support
+        As for `psnr`; the support selects window centres.
+
+    Raises
+    ------
+    ShapeError, InputError
+        As for `psnr`, and when a slice is smaller than the window.
+
+    Source: Wang, Bovik, Sheikh & Simoncelli, IEEE Trans. Image Process. 13 (2004), equation 13.
+    """
+    magnitude, truth, where = _pair(image, reference, support)
+    if truth.ndim < 2 or min(truth.shape[-2:]) < SSIM_WINDOW:
+        raise ShapeError(
+            f"ssim: slices need at least {SSIM_WINDOW} x {SSIM_WINDOW} pixels, the images are {truth.shape}"
+        )
+    inner = (..., slice(SSIM_WINDOW // 2, -(SSIM_WINDOW // 2)), slice(SSIM_WINDOW // 2, -(SSIM_WINDOW // 2)))
+    if not where[inner].any():
+        raise InputError("ssim: the support holds no window centre; give a larger support")
+    return float(np.mean(_ssim_map(magnitude, truth, truth.max())[inner][where[inner]]))
+
+
+def coverage(lower: ArrayLike, upper: ArrayLike, reference: ArrayLike, support: ArrayLike | None = None) -> float:
+    """Fraction of pixels whose reference magnitude lies in ``[lower, upper]``; 0.9 is right for a 90 % interval.
+
+    ``lower`` and ``upper`` are real, as `recon.Posterior.interval` returns them. Outside the object an interval is
+    easily right, so give a ``support`` when the fraction is meant to say something about tissue.
+    """
+    low, high = _real(lower, "lower"), _real(upper, "upper")
+    _same_shape(low, high, "lower", "upper")
+    _, truth, where = _pair(low, reference, support, names=("lower", "reference"))
+    if np.any(low > high):
+        raise InputError("coverage: lower is above upper in some pixels; were the two swapped?")
+    return float(np.mean(((low <= truth) & (truth <= high))[where]))
+
+
+def foreground(reference: ArrayLike, fraction: float = 0.05) -> NDArray[np.bool_]:
+    """Pixels where the reference shows signal: ``|reference| > fraction * (99 % quantile of |reference|)``.
+
+    The support that the engine's reports and benchmarks use for coverage and spread; it only excludes air.
+    """
+    magnitude = np.abs(_finite(reference, "reference"))
+    return np.asarray(magnitude > fraction * np.quantile(magnitude, 0.99))
+
+
+def spread_skill(
+    mean: ArrayLike,
+    std: ArrayLike,
+    reference: ArrayLike,
+    support: ArrayLike | None = None,
+    *,
+    n_samples: int | None = None,
+    reference_std: float = 0.0,
+) -> float:
+    """Ratio of the predicted spread to the error actually made; 1 is calibrated, below 1 over-confident.
+
+    ``sqrt(mean((1 + 1/n) std^2) / (mean(|mean - reference|^2) - reference_std^2))``. The mean of n draws errs by one
+    more n-th of the variance than the exact posterior mean does: with ``n_samples`` given, the numerator says so.
+
+    Parameters
+    ----------
+    mean, reference : array_like
+        Both complex (then ``std`` is the total complex standard deviation) or both real.
+    std : array_like
+        Posterior standard deviation, real, not negative.
+    support : array_like of bool, optional
+        Average only where true.
+    n_samples : int, optional
+        Number of draws behind ``mean`` and ``std``.
+    reference_std : float
+        Standard deviation of the noise of the reference itself, whose square is taken off the error. The result is
+        infinite when the reference's noise explains the whole error.
+    """
+    complex_mean, complex_reference = np.iscomplexobj(mean), np.iscomplexobj(reference)
+    if complex_mean != complex_reference:
+        raise InputError(
+            "spread_skill: mean and reference must both be complex or both be real; "
+            "compare posterior.magnitude with a magnitude reference"
+        )
+    centre, truth = _finite(mean, "mean"), _finite(reference, "reference")
+    spread = _real(std, "std")
+    _same_shape(centre, truth, "mean", "reference")
+    _same_shape(spread, truth, "std", "reference")
+    if np.any(spread < 0):
+        raise InputError("spread_skill: std is negative in some pixels")
+    if n_samples is not None and n_samples < 2:
+        raise InputError(f"spread_skill: a spread needs at least 2 samples, n_samples is {n_samples}")
+    where = _support(support, truth.shape)
+    error = np.mean(np.square(np.abs(centre - truth))[where]) - reference_std**2
+    variance = np.mean(np.square(spread)[where]) * (1 + (1 / n_samples if n_samples else 0))
+    return float(np.sqrt(variance / error)) if error > 0 else float("inf")
+
+
+def _ssim_map(x: NDArray[np.float64], y: NDArray[np.float64], data_range: float) -> NDArray[np.float64]:
+    size = (1,) * (x.ndim - 2) + (SSIM_WINDOW, SSIM_WINDOW)
+    n = SSIM_WINDOW**2
+    mean_x, mean_y = uniform_filter(x, size), uniform_filter(y, size)
+    unbiased = n / (n - 1)
+    var_x = unbiased * (uniform_filter(x * x, size) - mean_x**2)
+    var_y = unbiased * (uniform_filter(y * y, size) - mean_y**2)
+    cov = unbiased * (uniform_filter(x * y, size) - mean_x * mean_y)
+    c1, c2 = (0.01 * data_range) ** 2, (0.03 * data_range) ** 2
+    luminance = (2 * mean_x * mean_y + c1) / (mean_x**2 + mean_y**2 + c1)
+    return luminance * (2 * cov + c2) / (var_x + var_y + c2)
+
+
+def _pair(
+    image: ArrayLike, reference: ArrayLike, support: ArrayLike | None, names: tuple[str, str] = ("image", "reference")
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]]:
+    magnitude = np.abs(_finite(image, names[0])).astype(np.float64)
+    truth = np.abs(_finite(reference, names[1])).astype(np.float64)
+    _same_shape(magnitude, truth, *names)
+    if truth.max() == 0:
+        raise InputError(f"the {names[1]} is zero everywhere, so it has no data range; give an image with signal")
+    return magnitude, truth, _support(support, truth.shape)
+
+
+def _support(support: ArrayLike | None, shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    if support is None:
+        return np.ones(shape, dtype=bool)
+    where = np.asarray(support)
+    if where.dtype != bool:
+        raise InputError(f"support must be an array of bool, it is {where.dtype}")
+    try:
+        where = np.broadcast_to(where, shape)
+    except ValueError:
+        raise ShapeError(f"support {where.shape} does not broadcast to the image {shape}") from None
+    if not where.any():
+        raise InputError("the support is empty: it must select at least one pixel")
+    return where
+
+
+def _finite(values: ArrayLike, name: str) -> NDArray[np.inexact]:
+    array = np.asarray(values)
+    if array.dtype.kind not in "biufc" or array.size == 0:
+        raise InputError(f"{name} must be a numeric array that is not empty, it is {array.dtype} {array.shape}")
+    array = array.astype(np.complex128 if array.dtype.kind == "c" else np.float64)
+    if not np.isfinite(array).all():
+        raise InputError(f"{name} holds {int((~np.isfinite(array)).sum())} values that are not finite")
+    return array
+
+
+def _real(values: ArrayLike, name: str) -> NDArray[np.inexact]:
+    if np.iscomplexobj(values):
+        raise InputError(f"{name} must be real, it is complex")
+    return _finite(values, name)
+
+
+def _same_shape(first: NDArray, second: NDArray, first_name: str, second_name: str) -> None:
+    if first.shape != second.shape:
+        raise ShapeError(
+            f"{first_name} and {second_name} must have the same shape, they are {first.shape} and {second.shape}"
+        )

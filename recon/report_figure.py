@@ -1,0 +1,170 @@
+"""Draw the one-page picture of a posterior with matplotlib's object-oriented interface (no global state).
+
+Layout is computed in inches from the image's own aspect, so that panels of any size stay aligned: a header, one row of
+maps, one row of samples and, for volumes, an overview of slices. Gray images share one window; maps of error and of
+standard deviation carry their own colour bars.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from numpy.typing import NDArray
+
+from recon.errors import InputError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+BACKGROUND, TEXT, FAINT = "#101216", "#eceff4", "#a3acb9"
+MARGIN, GAP, HEADER, TITLE, CAPTION, FOOTER = 0.30, 0.10, 0.86, 0.27, 0.44, 0.38
+DPI = 150
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One image of the picture.
+
+    ``image`` is real ``(y, x)``; ``limits`` its display window. With ``bar`` set, a colour bar with that label stands
+    below the image in place of the ``caption``.
+    """
+
+    title: str
+    image: NDArray
+    limits: tuple[float, float]
+    caption: str = ""
+    cmap: str = "gray"
+    bar: str | None = None
+    smooth: bool = True
+
+
+@dataclass(frozen=True)
+class Row:
+    """Panels side by side; the full width holds ``columns`` of them (by default all). ``label`` is a heading."""
+
+    panels: Sequence[Panel]
+    label: str = ""
+    columns: int = 0
+
+
+def draw(rows: Sequence[Row], title: str, subtitle: str, footer: str, *, width: float, aspect: float) -> Figure:
+    """Return a figure of the given width in inches; ``aspect`` is the height of a pixel over its width.
+
+    Raises
+    ------
+    InputError
+        When matplotlib is not installed.
+    """
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise InputError("a report needs matplotlib: pip install diffrecon[report]") from error
+    boxes = [_row_size(row, width, aspect) for row in rows]
+    height = HEADER + sum(box[1] for box in boxes) + FOOTER
+    figure = Figure(figsize=(width, height), dpi=DPI, facecolor=BACKGROUND)
+    FigureCanvasAgg(figure)
+    _text(figure, MARGIN, height - 0.36, title, size=15, weight="bold", color=TEXT, room=width - 2 * MARGIN)
+    _text(figure, MARGIN, height - 0.64, subtitle, size=9.5, color=FAINT, room=width - 2 * MARGIN)
+    _text(figure, MARGIN, 0.17, footer, size=8, color=FAINT, room=width - 2 * MARGIN)
+    top = height - HEADER
+    for row, (panel_width, row_height) in zip(rows, boxes, strict=True):
+        _draw_row(figure, row, top, panel_width, row_height, aspect)
+        top -= row_height
+    return figure
+
+
+def _row_size(row: Row, width: float, aspect: float) -> tuple[float, float]:
+    """Width of one panel and height of the whole row, in inches."""
+    count = max(len(row.panels), row.columns)
+    panel_width = (width - 2 * MARGIN - GAP * (count - 1)) / count
+    tallest = max(panel.image.shape[0] / panel.image.shape[1] for panel in row.panels) * aspect
+    has_caption = any(panel.caption or panel.bar for panel in row.panels)
+    has_title = any(panel.title for panel in row.panels)
+    extra = (TITLE if has_title else 0) + (TITLE if row.label else 0) + (CAPTION if has_caption else GAP)
+    return panel_width, panel_width * tallest + extra
+
+
+def _draw_row(figure: Figure, row: Row, top: float, panel_width: float, row_height: float, aspect: float) -> None:
+    if row.label:
+        _text(figure, MARGIN, top - 0.16, row.label, size=9.5, color=TEXT, weight="bold")
+        top -= TITLE
+        row_height -= TITLE
+    has_caption = any(panel.caption or panel.bar for panel in row.panels)
+    has_title = any(panel.title for panel in row.panels)
+    image_height = row_height - (TITLE if has_title else 0) - (CAPTION if has_caption else GAP)
+    image_top = top - (TITLE if has_title else 0)
+    for index, panel in enumerate(row.panels):
+        left = MARGIN + index * (panel_width + GAP)
+        if panel.title:
+            _text(figure, left, image_top + 0.10, panel.title, size=10, color=TEXT, room=panel_width)
+        axes = _axes(figure, left, image_top - image_height, panel_width, image_height)
+        drawn = axes.imshow(
+            panel.image,
+            cmap=panel.cmap,
+            vmin=panel.limits[0],
+            vmax=panel.limits[1],
+            aspect=aspect,
+            interpolation="bicubic" if panel.smooth else "nearest",
+        )
+        axes.set_axis_off()
+        below = image_top - image_height
+        if panel.bar is not None:
+            _colour_bar(figure, drawn, left, below, panel_width, panel.bar)
+        elif panel.caption:
+            _text(figure, left, below - 0.17, panel.caption, size=8.5, color=FAINT, room=panel_width)
+
+
+def _colour_bar(figure: Figure, drawn: Any, left: float, below: float, width: float, label: str) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    axes = _axes(figure, left, below - 0.14, 0.66 * width, 0.08)
+    bar = figure.colorbar(drawn, cax=axes, orientation="horizontal")
+    bar.outline.set_visible(False)
+    bar.locator = MaxNLocator(nbins=4, steps=[1, 2, 5, 10])
+    bar.update_ticks()
+    axes.tick_params(labelsize=7.5, colors=FAINT, length=2, pad=1.5, width=0.5)
+    _text(figure, left + 0.69 * width, below - 0.14, label, size=7.5, color=FAINT, room=0.31 * width)
+
+
+def _axes(figure: Figure, left: float, bottom: float, width: float, height: float) -> Axes:
+    full_width, full_height = figure.get_size_inches()
+    return figure.add_axes((left / full_width, bottom / full_height, width / full_width, height / full_height))
+
+
+def _text(
+    figure: Figure,
+    left: float,
+    bottom: float,
+    text: str,
+    *,
+    size: float,
+    color: str,
+    weight: str = "normal",
+    room: float | None = None,
+) -> None:
+    """Write one line; with ``room`` in inches, shrink the type (to 80 %) and then cut the text until it fits."""
+    full_width, full_height = figure.get_size_inches()
+    # File names may hold "$": parse_math off keeps them from being read as formulas.
+    artist = figure.text(
+        left / full_width,
+        bottom / full_height,
+        text,
+        fontsize=size,
+        color=color,
+        fontweight=weight,
+        ha="left",
+        va="baseline",
+        parse_math=False,
+    )
+    if room is None:
+        return
+    wide = artist.get_window_extent().width / figure.dpi
+    if wide > room:
+        artist.set_fontsize(size * max(0.8, room / wide))
+        wide = artist.get_window_extent().width / figure.dpi
+    if wide > room:
+        artist.set_text(text[: max(1, int(len(text) * room / wide) - 2)].rstrip() + "…")

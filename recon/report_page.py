@@ -1,0 +1,162 @@
+"""The HTML page of a report: one file, no scripts, nothing fetched from anywhere.
+
+Every string that came from a file (names, provenance, attributes) is escaped before it enters the page.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from recon.posterior import Posterior
+
+STYLE = """
+:root { color-scheme: dark; --line: #2a2f38; --faint: #a3acb9; }
+* { box-sizing: border-box; }
+body { margin: 0 auto; padding: 2rem 1.5rem 3rem; max-width: 84rem; background: #101216; color: #eceff4;
+  font: 15px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; }
+h1 { font-size: 1.3rem; margin: 0 0 .9rem; } h2 { font-size: 1.05rem; margin: 0 0 .5rem; }
+.sub, .note, caption { color: var(--faint); } .sub { margin: 0; }
+.cards { display: flex; flex-wrap: wrap; gap: .7rem; margin: 0 0 1.2rem; }
+.card { border: 1px solid var(--line); border-radius: 8px; padding: .55rem .9rem; min-width: 8.5rem; }
+.card b { display: block; font-size: 1.3rem; font-variant-numeric: tabular-nums; }
+.card span { color: var(--faint); font-size: .82rem; }
+figure { margin: 0 0 1.2rem; } img { display: block; width: 100%; height: auto; border-radius: 8px;
+  border: 1px solid var(--line); }
+.columns { columns: 23rem; column-gap: 2.2rem; }
+section { break-inside: avoid; margin: 0 0 1.4rem; }
+.scroll { overflow-x: auto; }
+table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; font-size: .88rem; }
+th, td { text-align: left; padding: .28rem .9rem .28rem 0; border-bottom: 1px solid var(--line);
+  vertical-align: top; overflow-wrap: anywhere; }
+th { color: var(--faint); font-weight: normal; } tbody th { width: 40%; }
+.note { max-width: 60rem; border-left: 3px solid #4f7cac; padding-left: .9rem; margin: 0 0 1.4rem; }
+.bad { color: #ff9d76; }
+@media print { :root { color-scheme: light; --line: #ccc; --faint: #555; } body { background: #fff; color: #000; } }
+"""
+
+NOTE = """The standard deviation map is <b>raw</b>: it is the spread of the samples under this prior and this sampler
+and has not been calibrated against outcomes. A method can be confidently wrong, most of all where the image differs
+from what the prior was trained on. Pixel values are magnitudes in the units of the input; PSNR and SSIM use the maximum
+of the reference as data range. For research only, not for diagnosis."""
+
+
+def page(posterior: Posterior, title: str, picture: bytes, merit: Mapping[str, float], level: float) -> str:
+    """Return the page as text, with the PNG ``picture`` (which carries the title) inlined."""
+    image = base64.b64encode(picture).decode("ascii")
+    return f"""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{escape(title)}</title>
+<style>{STYLE}</style>
+</head>
+<body>
+<h1>Reconstruction report</h1>
+{_cards(posterior, merit, level)}
+<figure><img src="data:image/png;base64,{image}" alt="Posterior mean, standard deviation, samples and sampling mask">
+</figure>
+<p class="note">{NOTE}</p>
+<div class="columns">
+<section><h2>Provenance</h2>{_table(flatten(posterior.provenance))}</section>
+<section><h2>Diagnostics</h2>{_table(_scalars(posterior))}</section>
+<section><h2>Per sample</h2>{_per_sample(posterior)}</section>
+<section><h2>Geometry</h2>{_table(flatten(posterior.geometry))}</section>
+</div>
+</body>
+</html>
+"""
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Turn nested dictionaries into rows ``{"a.b": "text"}``; long lists are cut."""
+    rows: dict[str, str] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            rows.update(flatten(value, f"{prefix}{key}."))
+        else:
+            rows[f"{prefix}{key}"] = _text(value)
+    return rows
+
+
+def _cards(posterior: Posterior, merit: Mapping[str, float], level: float) -> str:
+    cards = []
+    if "psnr" in merit:
+        gain = merit["psnr"] - merit["zero_filled_psnr"] if "zero_filled_psnr" in merit else None
+        cards.append((f"{merit['psnr']:.1f} dB", "PSNR of the mean" + (f" ({gain:+.1f} dB)" if gain else "")))
+        cards.append((f"{merit['ssim']:.3f}", "SSIM of the mean"))
+        cards.append((f"{merit['nmse']:.4f}", "NMSE of the mean"))
+    if "coverage" in merit:
+        cards.append((f"{merit['coverage']:.1%}", f"coverage of the {level:.0%} interval"))
+    residual = posterior.diagnostics.get("residual")
+    if residual is not None and np.size(residual):
+        cards.append((f"{np.nanmedian(residual):.2f}", "data χ² per datum (median)"))
+    cards.append((f"{posterior.n_valid} of {len(posterior.samples)}", "valid samples"))
+    body = "".join(
+        f'<div class="card"><b>{escape(value)}</b><span>{escape(name)}</span></div>' for value, name in cards
+    )
+    return f'<div class="cards">{body}</div>' if cards else ""
+
+
+def _scalars(posterior: Posterior) -> dict[str, str]:
+    rows = {}
+    for key, value in posterior.diagnostics.items():
+        array = np.asarray(value)
+        if array.size == 1 or array.dtype.kind not in "biuf":
+            rows[key] = _text(value)
+        elif array.dtype.kind == "b":
+            rows[key] = f"{np.count_nonzero(array)} of {array.size}"
+        elif array.size:
+            low, middle, high = np.nanmin(array), np.nanmedian(array), np.nanmax(array)
+            rows[key] = f"{middle:.4g} (from {low:.4g} to {high:.4g})"
+    return rows
+
+
+def _per_sample(posterior: Posterior) -> str:
+    """One line per sample of every diagnostic that has one value (or one per slice: the median) for each."""
+    count = len(posterior.samples)
+    columns = {}
+    for key, value in posterior.diagnostics.items():
+        array = np.asarray(value)
+        if array.ndim and array.shape[0] == count and array.dtype.kind in "biuf":
+            columns[key] = array
+    if not columns:
+        return '<p class="sub">none recorded</p>'
+    head = "".join(f"<th>{escape(key)}</th>" for key in columns)
+    lines = []
+    for index in range(count):
+        cells = "".join(f"<td>{_cell(array[index])}</td>" for array in columns.values())
+        lines.append(f"<tr><td>{index + 1}</td>{cells}</tr>")
+    head = f"<thead><tr><th>sample</th>{head}</tr></thead>"
+    return f'<div class="scroll"><table>{head}<tbody>{"".join(lines)}</tbody></table></div>'
+
+
+def _cell(value: Any) -> str:
+    array = np.asarray(value)
+    if array.dtype.kind == "b":
+        return "yes" if array.all() else '<span class="bad">no</span>'
+    return f"{np.nanmedian(array):.4g}" if array.size else ""
+
+
+def _table(rows: Mapping[str, str]) -> str:
+    if not rows:
+        return '<p class="sub">none recorded</p>'
+    lines = "".join(f"<tr><th>{escape(key)}</th><td>{escape(value)}</td></tr>" for key, value in rows.items())
+    return f'<div class="scroll"><table><tbody>{lines}</tbody></table></div>'
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, (float, np.floating)):
+        return f"{value:.6g}"
+    if isinstance(value, np.ndarray):
+        value = value.tolist()
+    if isinstance(value, (list, tuple)):
+        shown = ", ".join(_text(item) for item in value[:12])
+        return shown + (f", … ({len(value)})" if len(value) > 12 else "")
+    return "-" if value is None else str(value)

@@ -1,0 +1,231 @@
+"""The report: what it shows, that it stands alone, that it escapes what came from files, and what it refuses."""
+
+import base64
+import builtins
+import dataclasses
+import io
+import re
+
+import numpy as np
+import pytest
+
+from recon.errors import InputError
+from recon.metrics import coverage, foreground, psnr, ssim
+from recon.posterior import Posterior
+from recon.report import build_rows, figures_of_merit, write_report
+
+ERROR = "|Error| of the mean, \N{MULTIPLICATION SIGN}5"
+HOSTILE = '<script>alert("x")</script> & $\\frac{1}$'
+
+
+@pytest.fixture
+def make_posterior():
+    def make(n=4, slices=None, reference=True, scale=1.0, **changes):
+        rng = np.random.default_rng(0)
+        shape = (24, 20) if slices is None else (slices, 24, 20)
+        truth = 50 + 40 * np.outer(np.hanning(24), np.hanning(20)) * np.ones(shape)
+
+        def noise():
+            return rng.normal(size=shape) + 1j * rng.normal(size=shape)
+
+        samples = np.stack([truth + 3 * noise() for _ in range(n)]).astype(np.complex64) * scale
+        images = {
+            "zero_filled": (truth + 9 * noise()).astype(np.complex64) * scale,
+            "mask": np.arange(20)[None] % 4 == 0,
+        }
+        if reference:
+            images["reference"] = (truth * scale).astype(np.float32)
+        fields = {
+            "geometry": {"voxel_size_mm": [5.0, 1.0, 1.0]},
+            "provenance": {"source": "scan.h5", "prior": "brain-mri", "sampler": "dds", "seed": 3, "acceleration": 4.0},
+            "diagnostics": {"residual": np.linspace(0.9, 1.1, n), "valid": np.ones(n, bool), "seconds": 1.5},
+            "images": images,
+        }
+        return Posterior(samples, **{**fields, **changes})
+
+    return make
+
+
+def titles(posterior):
+    return [panel.title for row in build_rows(posterior) for panel in row.panels if panel.title]
+
+
+def test_one_png_and_one_page_that_needs_nothing_else(make_posterior, tmp_path):
+    png, html = write_report(make_posterior(), tmp_path / "new" / "scan")
+    assert (png, html) == (tmp_path / "new" / "scan.png", tmp_path / "new" / "scan.html")
+    assert sorted(p.name for p in png.parent.iterdir()) == ["scan.html", "scan.png"]
+    page = html.read_text(encoding="utf-8")
+    assert re.findall(r'src="([^"]{22})', page) == ["data:image/png;base64,"]
+    assert base64.b64decode(re.search(r'base64,([^"]+)"', page)[1]) == png.read_bytes()
+    assert not re.search(r"https?:|<script|<link|@import|url\(", page)
+    for fact in ("brain-mri", "dds", "seed", "raw", "PSNR", "coverage of the 90%"):
+        assert fact in page
+
+
+def test_png_is_a_picture_with_content(make_posterior, tmp_path):
+    from PIL import Image
+
+    png, _ = write_report(make_posterior(), tmp_path / "scan.png")
+    with Image.open(io.BytesIO(png.read_bytes())) as image:
+        pixels = np.asarray(image.convert("RGB"), dtype=float)
+    assert pixels.shape[1] == 1950
+    assert 300 < pixels.shape[0] < 2000
+    assert pixels.std() > 20
+
+
+def test_panels_with_and_without_a_reference(make_posterior):
+    assert titles(make_posterior()) == [
+        "Reference",
+        "Zero-filled",
+        "Posterior mean",
+        ERROR,
+        "Posterior std (raw)",
+        "Sampling mask",
+    ]
+    assert titles(make_posterior(reference=False)) == [
+        "Zero-filled",
+        "Posterior mean",
+        "Posterior std (raw)",
+        "Sampling mask",
+    ]
+
+
+def test_one_sample_shows_no_spread(make_posterior, tmp_path):
+    posterior = make_posterior(n=1, reference=False)
+    assert titles(posterior) == ["Zero-filled", "One sample", "Sampling mask"]
+    assert len(build_rows(posterior)) == 1
+    write_report(posterior, tmp_path / "one")
+
+
+def test_panels_show_what_they_say(make_posterior):
+    posterior = make_posterior()
+    maps, strip = build_rows(posterior)
+    panels = {panel.title: panel for panel in maps.panels}
+    mean, truth = np.abs(posterior.mean), posterior.images["reference"]
+    window = (0.0, pytest.approx(np.quantile(mean, 0.995)))
+    for title in ("Reference", "Zero-filled", "Posterior mean"):
+        assert panels[title].limits == window
+    assert all(panel.limits == window for panel in strip.panels)
+    np.testing.assert_allclose(panels["Posterior mean"].image, mean)
+    np.testing.assert_allclose(panels["Posterior std (raw)"].image, posterior.std)
+    error = panels[ERROR]
+    np.testing.assert_allclose(error.image, np.abs(mean - truth), atol=1e-5)
+    assert error.limits[1] == pytest.approx(window[1].expected / 5)
+    assert panels["Posterior std (raw)"].cmap == "viridis"
+    assert panels["Sampling mask"].caption == "25.0% of k-space, R = 4.0"
+    assert f"{psnr(mean, truth):.1f} dB" in panels["Posterior mean"].caption
+
+
+def test_figures_of_merit_are_the_metrics(make_posterior):
+    posterior = make_posterior()
+    truth = posterior.images["reference"]
+    merit = figures_of_merit(posterior)
+    assert merit["psnr"] == psnr(posterior.mean, truth)
+    assert merit["zero_filled_ssim"] == ssim(posterior.images["zero_filled"], truth)
+    assert merit["coverage"] == coverage(*posterior.interval(0.9), truth, foreground(truth))
+    assert "coverage" not in figures_of_merit(make_posterior(n=1))
+    assert figures_of_merit(make_posterior(reference=False)) == {}
+
+
+def test_a_reference_cropped_by_the_scanner_is_compared_with_the_centre(make_posterior):
+    posterior = make_posterior()
+    whole = figures_of_merit(posterior)["psnr"]
+    small = posterior.images["reference"][2:-2, 3:-3]
+    cropped = dataclasses.replace(posterior, images={**posterior.images, "reference": small})
+    assert figures_of_merit(cropped)["psnr"] == psnr(posterior.mean[2:-2, 3:-3], small)
+    assert figures_of_merit(cropped)["psnr"] != whole
+    assert len(build_rows(cropped)[0].panels) == 6
+
+
+def test_tiny_units_are_written_as_powers_of_ten(make_posterior):
+    panels = {panel.title: panel for panel in build_rows(make_posterior(scale=1e-7))[0].panels}
+    assert panels["Posterior std (raw)"].bar == "\N{MULTIPLICATION SIGN}10⁻⁶ a.u."
+    assert 1 < panels["Posterior mean"].limits[1] < 1000
+
+
+def test_invalid_samples_are_left_out_and_counted(make_posterior, tmp_path):
+    posterior = make_posterior()
+    samples = posterior.samples.copy()
+    samples[1] = np.nan
+    flagged = {**posterior.diagnostics, "valid": np.array([True, False, True, True])}
+    posterior = dataclasses.replace(posterior, samples=samples, diagnostics=flagged)
+    strip = build_rows(posterior)[1]
+    assert len(strip.panels) == 3
+    assert all(np.isfinite(panel.image).all() for panel in strip.panels)
+    page = write_report(posterior, tmp_path / "scan")[1].read_text(encoding="utf-8")
+    assert "3 of 4" in page
+    assert '<span class="bad">no</span>' in page
+
+
+def test_a_volume_shows_its_central_slice_and_an_overview(make_posterior, tmp_path):
+    posterior = make_posterior(n=2, slices=11)
+    rows = build_rows(posterior)
+    np.testing.assert_allclose(rows[0].panels[2].image, np.abs(posterior.mean[5]))
+    assert len(rows) == 4
+    assert rows[2].label == "Mean, 11 slices"
+    assert [panel.title for panel in rows[2].panels][::7] == ["slice 0", "slice 10"]
+    write_report(posterior, tmp_path / "volume")
+
+
+def test_text_from_files_is_escaped(make_posterior, tmp_path):
+    posterior = make_posterior(
+        provenance={"source": HOSTILE, HOSTILE: {HOSTILE: [HOSTILE]}},
+        geometry={"units": HOSTILE},
+        diagnostics={HOSTILE: 1.0, "note": HOSTILE},
+    )
+    page = write_report(posterior, tmp_path / "scan")[1].read_text(encoding="utf-8")
+    assert "<script" not in page
+    assert page.count("&lt;script&gt;") >= 6
+
+
+def test_long_names_are_cut_inside_the_picture(make_posterior, tmp_path):
+    write_report(make_posterior(provenance={"source": "a" * 400, "prior": "b" * 400}), tmp_path / "scan")
+
+
+def test_paths(make_posterior, tmp_path):
+    posterior = make_posterior(n=1)
+    assert write_report(posterior, tmp_path)[0].name == "report.png"
+    assert write_report(posterior, tmp_path / "a.b")[1].name == "a.b.html"
+    assert write_report(posterior, tmp_path / "scan.h5")[1].name == "scan.html"
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="cannot be written"):
+        write_report(posterior, tmp_path / "file" / "scan")
+
+
+def test_a_failed_write_leaves_the_old_report(make_posterior, tmp_path, monkeypatch):
+    png, html = write_report(make_posterior(), tmp_path / "scan")
+    before = png.read_bytes(), html.read_bytes()
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(InputError, match="No space left"):
+        write_report(make_posterior(n=2), tmp_path / "scan")
+    assert (png.read_bytes(), html.read_bytes()) == before
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_without_matplotlib_the_remedy_is_named(make_posterior, tmp_path, monkeypatch):
+    real = builtins.__import__
+
+    def without(name, *args, **kwargs):
+        if name.startswith("matplotlib"):
+            raise ImportError(name)
+        return real(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(InputError, match=r"pip install diffrecon\[report\]"):
+        write_report(make_posterior(), tmp_path / "scan")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_drawing_touches_no_global_matplotlib_state(make_posterior, tmp_path):
+    import matplotlib
+    import matplotlib.pyplot as pyplot
+
+    backend, settings = matplotlib.get_backend(), dict(matplotlib.rcParams)
+    write_report(make_posterior(), tmp_path / "scan")
+    assert pyplot.get_fignums() == []
+    assert matplotlib.get_backend() == backend
+    assert dict(matplotlib.rcParams) == settings
