@@ -1,0 +1,307 @@
+"""The contracts of sampling: what a denoiser, a problem, a strategy is, and the one loop that runs them.
+
+Everything speaks sigma: the state is ``x = x0 + sigma n`` and the denoiser returns ``E[x0 | x]``. For complex images
+``n`` is the standard complex normal, ``E|n|^2 = 1`` (variance split over the two parts), the same convention as for the
+noise of complex data.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import NamedTuple, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from operators.base import LinearOperator, Space
+from operators.errors import DivergenceError, InputError, ShapeError
+from samplers.noise import Noise
+
+
+@runtime_checkable
+class Denoiser(Protocol):
+    """A prior as the engine sees it: the mean of the clean image given a noisy one.
+
+    Attributes
+    ----------
+    sigma_min, sigma_max : float
+        Noise levels between which the denoiser can be trusted, in image units.
+    space : Space or None
+        The image space, or None when any size is accepted.
+    """
+
+    sigma_min: float
+    sigma_max: float
+    space: Space | None
+
+    def denoise(self, x: Tensor, sigma: float | Tensor) -> Tensor:
+        """Return ``E[x0 | x0 + sigma n = x]`` for ``x`` of shape ``(batch, *space)``."""
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """Measurements, the operator that made them, and how noisy they are: ``y = A x + noise_std n``.
+
+    Parameters
+    ----------
+    y : Tensor, shape ``operator.codomain.shape``
+        Measured data, in the scale of the prior.
+    operator : LinearOperator
+        The forward model ``A``.
+    noise_std : float or Tensor
+        Standard deviation of the noise of each datum (complex data: of the whole complex number, ``E|e|^2 =
+        noise_std^2``); a tensor must broadcast to ``y``. Values below ``1e-6`` times the rms of ``y`` are raised to
+        that floor, so that noise-free data stay solvable in single precision.
+    scale, offset : float
+        Bring results back to physical units: ``x_physical = scale * x + offset``.
+
+    Raises
+    ------
+    ShapeError
+        If ``y`` is not in the operator's codomain.
+    InputError
+        If ``y`` holds NaN or Inf, or ``noise_std`` is negative or not finite.
+    """
+
+    y: Tensor
+    operator: LinearOperator
+    noise_std: float | Tensor
+    scale: float = 1.0
+    offset: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.operator.codomain.check(self.y, "y of Problem")
+        if self.y.ndim != self.operator.codomain.ndim:
+            raise ShapeError(
+                f"y of Problem: expected one measurement of shape {tuple(self.operator.codomain.shape)}, came "
+                f"{tuple(self.y.shape)}; make one Problem for each measurement"
+            )
+        if not bool(torch.isfinite(self.y).all()):
+            raise InputError("y of Problem holds NaN or Inf: remove or repair the bad data first")
+        noise_std = torch.as_tensor(self.noise_std, dtype=self.y.real.dtype, device=self.y.device)
+        if not bool(torch.isfinite(noise_std).all()) or bool((noise_std < 0).any()):
+            raise InputError(f"noise_std of Problem must be finite and >= 0, came {self.noise_std!r}")
+        try:
+            torch.broadcast_shapes(noise_std.shape, self.y.shape)
+        except RuntimeError:
+            raise ShapeError(
+                f"noise_std of Problem: shape {tuple(noise_std.shape)} does not broadcast to y {tuple(self.y.shape)}"
+            ) from None
+        floor = 1e-6 * float(self.y.abs().square().mean().sqrt()) or 1e-12
+        clamped = noise_std.clamp(min=floor)
+        object.__setattr__(self, "noise_std", float(clamped) if clamped.ndim == 0 else clamped)
+
+    @cached_property
+    def weighted_data(self) -> Tensor:
+        """``A^H W y`` with ``W = 1 / noise_std^2``, shape ``domain``; computed once."""
+        return self.operator.H(self.y / self.noise_std**2)
+
+    def weighted_normal(self, x: Tensor) -> Tensor:
+        """Return ``A^H W A x``, shape ``(batch, *domain)``."""
+        if isinstance(self.noise_std, Tensor):
+            return self.operator.H(self.operator(x) / self.noise_std**2)
+        return self.operator.normal(x) / self.noise_std**2
+
+    @cached_property
+    def unweighted(self) -> Problem:
+        """The same problem with ``noise_std = 1``: for methods that weight the data themselves."""
+        return replace(self, noise_std=1.0)
+
+    def misfit(self, x: Tensor) -> Tensor:
+        """Return the data residual ``|(y - A x) / noise_std|^2 / m`` of each sample (about 1 for posterior draws).
+
+        Parameters
+        ----------
+        x : Tensor, shape ``(batch, *domain)``
+
+        Returns
+        -------
+        Tensor, shape ``(batch,)``
+        """
+        residual = ((self.y - self.operator(x)) / self.noise_std).abs().square()
+        return residual.flatten(1).sum(dim=1) / self.operator.n_data
+
+    def to(self, device: torch.device | str) -> Problem:
+        """Return the problem on another device."""
+        noise_std = self.noise_std.to(device) if isinstance(self.noise_std, Tensor) else self.noise_std
+        return Problem(self.y.to(device), self.operator.to(device), noise_std, self.scale, self.offset)
+
+
+class Step(NamedTuple):
+    """What one step gives: the next state, the denoised estimate behind it, and facts worth keeping (batch,)."""
+
+    x: Tensor
+    denoised: Tensor | None = None
+    facts: dict[str, Tensor] = {}  # noqa: RUF012 - an empty default that nobody writes to
+
+
+class Sampler(ABC):
+    """A strategy: frozen hyper-parameters, a noise schedule, and one step.
+
+    To add one, write a frozen dataclass with ``sigmas`` and ``step``; the loop :func:`sample` does the rest.
+    """
+
+    @abstractmethod
+    def sigmas(self, problem: Problem, denoiser: Denoiser) -> list[float]:
+        """Return the noise levels, from large to small; the last one is 0."""
+
+    @abstractmethod
+    def step(
+        self, x: Tensor, sigma: float, sigma_next: float, problem: Problem, denoiser: Denoiser, noise: Noise
+    ) -> Step:
+        """Go from noise level ``sigma`` to ``sigma_next``; ``x`` has shape ``(batch, *domain)``."""
+
+
+class Progress(NamedTuple):
+    """What a progress callback is told after each step."""
+
+    step: int
+    total: int
+    sigma: float
+    denoised: Tensor | None
+
+
+@dataclass
+class Samples:
+    """Draws of :func:`sample`, in the scale of the prior.
+
+    Attributes
+    ----------
+    samples : Tensor, shape ``(n, *domain)``
+    valid : Tensor, bool, shape ``(n,)``
+        False for samples that became non-finite; they are kept out of ``mean`` and ``std``, never replaced.
+    residual : Tensor, shape ``(n,)``
+        :meth:`Problem.misfit` of each sample.
+    facts : dict of Tensor, each ``(n,)``
+        Diagnostics of the last step, such as ``cg_residual``.
+    """
+
+    samples: Tensor
+    valid: Tensor
+    residual: Tensor
+    facts: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def mean(self) -> Tensor:
+        """Mean over the valid samples, shape ``domain``."""
+        return self.samples[self.valid].mean(dim=0)
+
+    @property
+    def std(self) -> Tensor:
+        """Unbiased standard deviation over the valid samples (complex: of the whole complex number)."""
+        valid = self.samples[self.valid]
+        deviation = (valid - valid.mean(dim=0)).abs().square().sum(dim=0)
+        return (deviation / max(len(valid) - 1, 1)).sqrt()
+
+
+@torch.no_grad()
+def sample(
+    sampler: Sampler,
+    problem: Problem,
+    denoiser: Denoiser,
+    n_samples: int = 1,
+    seed: int = 0,
+    *,
+    first: int = 0,
+    start: Tensor | None = None,
+    batch_size: int | None = None,
+    progress: Callable[[Progress], bool | None] | None = None,
+) -> Samples:
+    """Draw samples with a strategy, a problem and a prior: the one loop of the engine.
+
+    Sample ``k`` of seed ``s`` is the same image whatever ``n_samples``, ``batch_size`` or ``first`` (each sample has its
+    own random stream), up to the rounding of batched matrix products.
+
+    Parameters
+    ----------
+    sampler : Sampler
+    problem : Problem
+    denoiser : Denoiser
+    n_samples : int
+        How many samples to draw: numbers ``first`` to ``first + n_samples - 1`` of this seed.
+    seed : int
+    first : int
+        Number of the first sample; to go on after an earlier run of ``n`` samples give ``first=n``.
+    start : Tensor, shape ``domain`` or ``(n_samples, *domain)``, optional
+        Clean image(s) from which the reverse process starts (CCDF; Chung et al. 2022): noised to the first sigma.
+    batch_size : int, optional
+        How many samples go through the network at once; all by default.
+    progress : callable, optional
+        Called after each step with :class:`Progress`; return True to stop early (the denoised estimate is returned).
+
+    Returns
+    -------
+    Samples
+
+    Raises
+    ------
+    DivergenceError
+        If every sample became non-finite; names step, sigma and the likely cause.
+    """
+    if n_samples < 1 or first < 0:
+        raise InputError(f"expected n_samples >= 1 and first >= 0, came n_samples={n_samples}, first={first}")
+    domain = problem.operator.domain
+    if denoiser.space is not None and tuple(denoiser.space.shape) != tuple(domain.shape):
+        raise ShapeError(f"the prior holds images of {tuple(denoiser.space.shape)}, the operator of {domain.shape}")
+    size = n_samples if batch_size is None else max(1, batch_size)
+    parts = []
+    for begin in range(first, first + n_samples, size):
+        numbers = range(begin, min(begin + size, first + n_samples))
+        x0 = _starts(start, domain, numbers, first)
+        parts.append(_run(sampler, problem, denoiser, Noise(seed, numbers, problem.y), x0, progress))
+    result = Samples(
+        samples=torch.cat([part.samples for part in parts]),
+        valid=torch.cat([part.valid for part in parts]),
+        residual=torch.cat([part.residual for part in parts]),
+        facts={name: torch.cat([part.facts[name] for part in parts]) for name in parts[0].facts},
+    )
+    return result
+
+
+def _starts(start: Tensor | None, domain: Space, numbers: range, first: int) -> Tensor | None:
+    """Pick the starting images of the samples ``numbers``."""
+    if start is None:
+        return None
+    domain.check(start, "start")
+    if start.ndim == domain.ndim:
+        return start.expand(len(numbers), *domain.shape)
+    if start.ndim != domain.ndim + 1 or len(start) < numbers.stop - first:
+        raise ShapeError(f"start: expected one image or one for each sample, came shape {tuple(start.shape)}")
+    return start[numbers.start - first : numbers.stop - first]
+
+
+def _run(
+    sampler: Sampler,
+    problem: Problem,
+    denoiser: Denoiser,
+    noise: Noise,
+    start: Tensor | None,
+    progress: Callable[[Progress], bool | None] | None,
+) -> Samples:
+    """Run one batch through the schedule; failures are kept as data until the end (no synchronisation on a GPU)."""
+    sigmas = sampler.sigmas(problem, denoiser)
+    x = sigmas[0] * noise.normal(problem.operator.domain)
+    if start is not None:
+        x = x + start.to(x)
+    total = len(sigmas) - 1
+    bad_step = torch.full((len(noise),), total, device=x.device)
+    facts: dict[str, Tensor] = {}
+    for i in range(total):
+        x, denoised, facts = sampler.step(x, sigmas[i], sigmas[i + 1], problem, denoiser, noise)
+        finite = torch.isfinite(x.abs().flatten(1).amax(dim=1))
+        bad_step = torch.where(finite, bad_step, bad_step.clamp(max=i))
+        if progress is not None and progress(Progress(i + 1, total, sigmas[i], denoised)):
+            x = x if denoised is None else denoised
+            break
+    valid = bad_step == total
+    if not bool(valid.any()):
+        worst = int(bad_step.max())
+        raise DivergenceError(
+            f"every sample became non-finite: first at step {int(bad_step.min()) + 1} of {total} "
+            f"(last at sigma = {sigmas[worst]:.3g}); likely causes: the network returns NaN at this sigma, or the data "
+            "are scaled far from what the prior was trained on, or noise_std is much too small"
+        )
+    return Samples(x, valid, problem.misfit(x), dict(facts))
