@@ -12,7 +12,8 @@ import pytest
 from recon.errors import InputError
 from recon.metrics import coverage, foreground, psnr, ssim
 from recon.posterior import Posterior
-from recon.report import build_rows, figures_of_merit, write_report
+from recon.report import figures_of_merit, write_report
+from recon.report_layout import build_rows
 
 ERROR = "|Error| of the mean, \N{MULTIPLICATION SIGN}5"
 HOSTILE = '<script>alert("x")</script> & $\\frac{1}$'
@@ -47,7 +48,7 @@ def make_posterior():
 
 
 def titles(posterior):
-    return [panel.title for row in build_rows(posterior) for panel in row.panels if panel.title]
+    return [panel.title for row in build_rows(posterior, {}) for panel in row.panels if panel.title]
 
 
 def test_one_png_and_one_page_that_needs_nothing_else(make_posterior, tmp_path):
@@ -93,13 +94,13 @@ def test_panels_with_and_without_a_reference(make_posterior):
 def test_one_sample_shows_no_spread(make_posterior, tmp_path):
     posterior = make_posterior(n=1, reference=False)
     assert titles(posterior) == ["Zero-filled", "One sample", "Sampling mask"]
-    assert len(build_rows(posterior)) == 1
+    assert len(build_rows(posterior, {})) == 1
     write_report(posterior, tmp_path / "one")
 
 
 def test_panels_show_what_they_say(make_posterior):
     posterior = make_posterior()
-    maps, strip = build_rows(posterior)
+    maps, strip = build_rows(posterior, figures_of_merit(posterior))
     panels = {panel.title: panel for panel in maps.panels}
     mean, truth = np.abs(posterior.mean), posterior.images["reference"]
     window = (0.0, pytest.approx(np.quantile(mean, 0.995)))
@@ -134,11 +135,11 @@ def test_a_reference_cropped_by_the_scanner_is_compared_with_the_centre(make_pos
     cropped = dataclasses.replace(posterior, images={**posterior.images, "reference": small})
     assert figures_of_merit(cropped)["psnr"] == psnr(posterior.mean[2:-2, 3:-3], small)
     assert figures_of_merit(cropped)["psnr"] != whole
-    assert len(build_rows(cropped)[0].panels) == 6
+    assert len(build_rows(cropped, {})[0].panels) == 6
 
 
 def test_tiny_units_are_written_as_powers_of_ten(make_posterior):
-    panels = {panel.title: panel for panel in build_rows(make_posterior(scale=1e-7))[0].panels}
+    panels = {panel.title: panel for panel in build_rows(make_posterior(scale=1e-7), {})[0].panels}
     assert panels["Posterior std (raw)"].bar == "\N{MULTIPLICATION SIGN}10⁻⁶ a.u."
     assert 1 < panels["Posterior mean"].limits[1] < 1000
 
@@ -149,7 +150,7 @@ def test_invalid_samples_are_left_out_and_counted(make_posterior, tmp_path):
     samples[1] = np.nan
     flagged = {**posterior.diagnostics, "valid": np.array([True, False, True, True])}
     posterior = dataclasses.replace(posterior, samples=samples, diagnostics=flagged)
-    strip = build_rows(posterior)[1]
+    strip = build_rows(posterior, {})[1]
     assert len(strip.panels) == 3
     assert all(np.isfinite(panel.image).all() for panel in strip.panels)
     page = write_report(posterior, tmp_path / "scan")[1].read_text(encoding="utf-8")
@@ -159,7 +160,7 @@ def test_invalid_samples_are_left_out_and_counted(make_posterior, tmp_path):
 
 def test_a_volume_shows_its_central_slice_and_an_overview(make_posterior, tmp_path):
     posterior = make_posterior(n=2, slices=11)
-    rows = build_rows(posterior)
+    rows = build_rows(posterior, {})
     np.testing.assert_allclose(rows[0].panels[2].image, np.abs(posterior.mean[5]))
     assert len(rows) == 4
     assert rows[2].label == "Mean, 11 slices"

@@ -1,0 +1,130 @@
+"""Decide what a report shows: which images, in which windows and units, with which captions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recon.errors import InputError
+from recon.report_figure import Panel, Row
+
+if TYPE_CHECKING:
+    from recon.posterior import Posterior
+
+ERROR_SCALE = 5
+MAX_STRIP = 8
+TIMES = "\N{MULTIPLICATION SIGN}"
+
+
+def build_rows(posterior: Posterior, merit: Mapping[str, float]) -> list[Row]:
+    """Lay the posterior out as rows of panels: maps, samples and, for a volume, an overview of slices.
+
+    ``merit`` holds the values of `recon.report.figures_of_merit` for the captions.
+    """
+    samples = np.asarray(posterior.samples)
+    if samples.ndim not in (3, 4) or 0 in samples.shape:
+        raise InputError(f"a report needs samples (n, [slice,] y, x) of images, these are {samples.shape}")
+    central = samples.shape[1] // 2 if samples.ndim == 4 else None
+
+    def plane(image: NDArray) -> NDArray:
+        return np.abs(image[central] if central is not None and image.ndim == 3 else image)
+
+    mean = plane(posterior.mean)
+    white = float(np.quantile(mean, 0.995)) or 1.0
+    factor, units = _units(white, str(posterior.geometry.get("units", "a.u.")))
+    window = (0.0, white * factor)
+    rows = [Row(_maps(posterior, merit, plane, window, factor, units))]
+    shown = [plane(sample) * factor for sample in samples[posterior.valid][:MAX_STRIP]]
+    label = f"Samples from the posterior ({len(shown)} of {posterior.n_valid})"
+    if len(shown) > 1:
+        rows.append(Row([Panel("", image, window) for image in shown], label, columns=len(rows[0].panels)))
+    if central is not None:
+        rows += _overview(posterior, window, factor, units)
+    return rows
+
+
+def _maps(
+    posterior: Posterior,
+    merit: Mapping[str, float],
+    plane: Callable[[NDArray], NDArray],
+    window: tuple[float, float],
+    factor: float,
+    units: str,
+) -> list[Panel]:
+    mean, std = plane(posterior.mean), plane(posterior.std)
+    panels = []
+    truth = posterior.images.get("reference")
+    if truth is not None:
+        caption = f"window 0 to {_number(window[1])} {units}"
+        panels.append(Panel("Reference", plane(np.asarray(truth)) * factor, window, caption))
+    zero_filled = posterior.images.get("zero_filled")
+    if zero_filled is not None:
+        image = plane(np.asarray(zero_filled)) * factor
+        panels.append(Panel("Zero-filled", image, window, _quality(merit, "zero_filled_")))
+    caption = _quality(merit, "") or f"window 0 to {_number(window[1])} {units}"
+    name = "Posterior mean" if posterior.n_valid > 1 else "One sample"
+    panels.append(Panel(name, mean * factor, window, caption))
+    if truth is not None:
+        reference = plane(np.asarray(truth))
+        error = np.abs(centre_crop(mean, reference.shape) - reference) * factor
+        scale = (0.0, window[1] / ERROR_SCALE)
+        panels.append(Panel(f"|Error| of the mean, {TIMES}{ERROR_SCALE}", error, scale, cmap="inferno", bar=units))
+    if posterior.n_valid > 1:
+        top = float(np.quantile(std, 0.995)) * factor or 1.0
+        panels.append(Panel("Posterior std (raw)", std * factor, (0.0, top), cmap="viridis", bar=units))
+    mask = posterior.images.get("mask")
+    if mask is not None:
+        panels.append(_mask_panel(np.asarray(mask), mean.shape))
+    return panels
+
+
+def _overview(posterior: Posterior, window: tuple[float, float], factor: float, units: str) -> list[Row]:
+    mean, std = np.abs(posterior.mean) * factor, np.asarray(posterior.std) * factor
+    chosen = np.unique(np.linspace(0, len(mean) - 1, min(MAX_STRIP, len(mean))).round().astype(int))
+    rows = [Row([Panel(f"slice {i}", mean[i], window) for i in chosen], f"Mean, {len(mean)} slices")]
+    if posterior.n_valid > 1:
+        top = float(np.quantile(std, 0.995)) or 1.0
+        label = f"Std of the same slices, 0 to {_number(top)} {units}"
+        rows.append(Row([Panel("", std[i], (0.0, top), cmap="viridis") for i in chosen], label))
+    return rows
+
+
+def _mask_panel(mask: NDArray, shape: tuple[int, ...]) -> Panel:
+    pattern = np.atleast_2d(mask.astype(bool))
+    pattern = pattern[(0,) * (pattern.ndim - 2)]
+    rate = pattern.mean()
+    if pattern.shape[0] == 1:
+        pattern = np.repeat(pattern, shape[0], axis=0)
+    caption = f"{rate:.1%} of k-space, R = {1 / rate:.1f}" if rate else "empty"
+    return Panel("Sampling mask", pattern.astype(float), (0.0, 1.0), caption, smooth=False)
+
+
+def _quality(merit: Mapping[str, float], prefix: str) -> str:
+    if prefix + "psnr" not in merit:
+        return ""
+    return f"PSNR {merit[prefix + 'psnr']:.1f} dB   SSIM {merit[prefix + 'ssim']:.3f}"
+
+
+def _units(white: float, units: str) -> tuple[float, str]:
+    """Factor and label that bring a window to numbers people can read: 3.1e-6 a.u. becomes 3.1 (x 10^-6 a.u.)."""
+    if 0.1 <= white < 10_000:
+        return 1.0, units
+    exponent = 3 * int(np.floor(np.log10(white) / 3))
+    raised = str(exponent).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+    return 10.0**-exponent, f"{TIMES}10{raised} {units}"
+
+
+def _number(value: float) -> str:
+    return f"{value:.3g}" if value < 1000 else f"{value:.0f}"
+
+
+def centre_crop(image: NDArray, shape: Sequence[int]) -> NDArray:
+    """Centre-crop the last two axes to those of ``shape`` where they are longer (scanner images are often cropped)."""
+    for axis in (-2, -1):
+        excess = image.shape[axis] - shape[axis]
+        if excess > 0:
+            image = np.take(image, np.arange(shape[axis]) + excess // 2, axis=axis)
+    return image
