@@ -1,12 +1,15 @@
-"""Forward models of imaging: linear operators with exact adjoints, and what is needed to set them up."""
+"""Forward models of diffrecon: linear operators with exact adjoints, and what is needed to set them up."""
 
 from operators.base import LinearOperator, Space
 from operators.elementary import Diagonal, Identity, Matrix
 from operators.errors import DivergenceError, InputError, ReconError, ShapeError
 from operators.fourier import CenteredFFT, fftc, ifftc
+from operators.masks import make_mask
+from operators.mri import CartesianMRI
 from operators.solve import conjugate_gradient, gaussian_draw, power_norm
 
 __all__ = [
+    "CartesianMRI",
     "CenteredFFT",
     "Diagonal",
     "DivergenceError",
@@ -21,5 +24,6 @@ __all__ = [
     "fftc",
     "gaussian_draw",
     "ifftc",
+    "make_mask",
     "power_norm",
 ]

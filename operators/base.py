@@ -66,11 +66,11 @@ class Space:
         return self.dtype.is_complex
 
     def batch_shape(self, x: Tensor) -> tuple[int, ...]:
-        """The leading axes that `x` has in front of one item."""
+        """Return the leading axes that `x` has in front of one item."""
         return tuple(x.shape[: x.ndim - self.ndim])
 
     def to(self, dtype: torch.dtype) -> Space:
-        """The same space in the precision of `dtype`; real stays real and complex stays complex."""
+        """Return the same space in the precision of `dtype`; real stays real and complex stays complex."""
         return replace(self, dtype=_PRECISION[dtype][self.is_complex])
 
     def check(self, x: Tensor, owner: str = "array") -> None:
@@ -126,7 +126,7 @@ class LinearOperator(ABC):
         return _apply(x, self, "normal")
 
     @property
-    def H(self) -> LinearOperator:  # noqa: N802 (the field's symbol)
+    def H(self) -> LinearOperator:
         """The adjoint as an operator; ``A.H.H is A``."""
         return _Adjoint(self)
 
@@ -149,7 +149,7 @@ class LinearOperator(ABC):
         return value.real if value.is_complex() and not space.is_complex else value
 
     def to(self, target: torch.device | str | torch.dtype) -> LinearOperator:
-        """A copy on another device, or in another precision (complex stays complex, masks stay boolean)."""
+        """Return a copy on another device, or in another precision (complex stays complex, masks stay boolean)."""
         moved = copy.copy(self)
         for name, value in vars(self).items():
             object.__setattr__(moved, name, _move(value, target))
@@ -192,11 +192,11 @@ class _Apply(torch.autograd.Function):
         _, ctx.operator, ctx.kind = inputs
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         return _Apply.apply(grad, ctx.operator, _TRANSPOSE[ctx.kind]), None, None
 
     @staticmethod
-    def jvp(ctx: Any, tangent: Tensor, *_: Any) -> Tensor:  # type: ignore[override]
+    def jvp(ctx: Any, tangent: Tensor, *_: Any) -> Tensor:
         return _Apply.apply(tangent, ctx.operator, ctx.kind)
 
     @staticmethod
@@ -229,7 +229,7 @@ class _Adjoint(LinearOperator):
         self.operator = operator
 
     @property
-    def H(self) -> LinearOperator:  # noqa: N802
+    def H(self) -> LinearOperator:
         return self.operator
 
     @property
@@ -247,7 +247,7 @@ class _Composed(LinearOperator):
     def __init__(self, outer: LinearOperator, inner: LinearOperator) -> None:
         if outer.domain.shape != inner.codomain.shape or outer.domain.is_complex != inner.codomain.is_complex:
             raise ShapeError(
-                f"{outer._name} @ {inner._name}: the left one takes {outer.domain}, the right one gives {inner.codomain}"
+                f"{outer._name} @ {inner._name}: the left takes {outer.domain}, the right gives {inner.codomain}"
             )
         super().__init__(inner.domain, outer.codomain)
         self.outer, self.inner = outer, inner

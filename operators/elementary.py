@@ -19,7 +19,11 @@ class Identity(LinearOperator):
     def _forward(self, x: Tensor) -> Tensor:
         return x
 
-    _adjoint = _normal = _forward
+    def _adjoint(self, y: Tensor) -> Tensor:
+        return y
+
+    def _normal(self, x: Tensor) -> Tensor:
+        return x
 
 
 class Diagonal(LinearOperator):

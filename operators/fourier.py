@@ -23,10 +23,35 @@ def ifftc(x: Tensor, axes: tuple[int, ...] = (-2, -1)) -> Tensor:
     return _centred(x, axes, inverse=True)
 
 
+def shift_signs(lengths: tuple[int, ...], dtype: torch.dtype, device: torch.device | None = None) -> Tensor:
+    """Signs (-1)^(j_1 + j_2 + ...) over the given axes: a shift by half an even length, on the other side of an FFT."""
+    signs = torch.ones((), dtype=dtype, device=device)
+    for n in lengths:
+        line = torch.ones(n, dtype=dtype, device=device)
+        line[1::2] = -1
+        signs = signs.unsqueeze(-1) * line
+    return signs
+
+
 def _centred(x: Tensor, axes: tuple[int, ...], inverse: bool) -> Tensor:
+    """Centre even axes by signs, which is exact and spares two copies, and odd axes by shifts."""
+    axes = tuple(sorted(axis - x.ndim if axis >= 0 else axis for axis in axes))
+    if not axes or len(set(axes)) < len(axes) or axes[0] < -x.ndim:
+        raise ShapeError(f"the centred FFT needs distinct axes of an array of shape {tuple(x.shape)}, got {axes}")
+    even = [axis for axis in axes if x.shape[axis] % 2 == 0]
+    odd = [axis for axis in axes if x.shape[axis] % 2]
+    signs = None
+    if even:
+        lengths = tuple(x.shape[axis] for axis in even)
+        signs = shift_signs(lengths, x.real.dtype, x.device)
+        signs = signs.reshape([x.shape[axis] if axis in even else 1 for axis in range(even[0], 0)])
     transform = torch.fft.ifftn if inverse else torch.fft.fftn
-    shifted = torch.fft.ifftshift(x, dim=axes)
-    return torch.fft.fftshift(transform(shifted, dim=axes, norm="ortho"), dim=axes)
+    y = torch.fft.ifftshift(x, dim=odd) if odd else x
+    y = transform(y if signs is None else y * signs, dim=axes, norm="ortho")
+    if signs is not None:
+        flip = sum(x.shape[axis] // 2 for axis in even) % 2
+        y = y * (-signs if flip else signs)
+    return torch.fft.fftshift(y, dim=odd) if odd else y
 
 
 class CenteredFFT(LinearOperator):

@@ -200,7 +200,7 @@ def _item_dims(operator: LinearOperator | Apply, rhs: Tensor, item_ndim: int | N
     if item_ndim is None:
         item_ndim = operator.domain.ndim if isinstance(operator, LinearOperator) else rhs.ndim
     if not 0 < item_ndim <= rhs.ndim:
-        raise ShapeError(f"conjugate_gradient expected 1 to {rhs.ndim} item axes for {tuple(rhs.shape)}, got {item_ndim}")
+        raise ShapeError(f"conjugate_gradient got item_ndim={item_ndim} for a rhs of shape {tuple(rhs.shape)}")
     return tuple(range(-item_ndim, 0))
 
 
@@ -208,18 +208,18 @@ def _inner(a: Tensor, b: Tensor, dims: tuple[int, ...]) -> Tensor:
     """Real part of a^H b for each sample; the item axes stay with length 1."""
     if a.is_complex():
         a, b = torch.view_as_real(a.resolve_conj()), torch.view_as_real(b.resolve_conj())
-        return (a * b).sum(dim=(*(d - 1 for d in dims), -1)).reshape(*a.shape[: a.ndim - len(dims) - 1], *(1,) * len(dims))
+        return (a * b).sum(dim=(*(d - 1 for d in dims), -1), keepdim=True).squeeze(-1)
     return (a * b).sum(dim=dims, keepdim=True)
 
 
 def _ratio(numerator: Tensor, denominator: Tensor, active: Tensor) -> Tensor:
-    """numerator / denominator for the active samples, 0 for the frozen ones."""
+    """Divide, for the active samples, 0 for the frozen ones."""
     zero = torch.zeros((), dtype=numerator.dtype, device=numerator.device)
     return torch.where(active, numerator / torch.where(active, denominator, 1), zero)
 
 
 def _device(operator: LinearOperator) -> torch.device:
-    """The device of the first tensor that an operator holds, searched through composed operators."""
+    """Return the device of the first tensor that an operator holds, searched through composed operators."""
     for value in vars(operator).values():
         if isinstance(value, Tensor):
             return value.device
