@@ -50,7 +50,9 @@ class Posterior:
             raise InputError(f"Posterior: samples must be real or complex floating point, got {samples.dtype}")
         valid = self.diagnostics.get("valid")
         if valid is not None and np.shape(valid) != (len(samples),):
-            raise ShapeError(f"Posterior: diagnostics['valid'] has the shape {np.shape(valid)} for {len(samples)} samples")
+            raise ShapeError(
+                f"Posterior: diagnostics['valid'] has the shape {np.shape(valid)} for {len(samples)} samples"
+            )
         object.__setattr__(self, "samples", samples)
 
     @cached_property
@@ -97,7 +99,7 @@ class Posterior:
         "student" is the exact predictive interval of a Gaussian known from n draws,
         m -+ t_{n-1, (1+level)/2} sqrt(1 + 1/n) s with sample mean m and standard deviation s; "quantile" takes the
         empirical quantiles (1 -+ level)/2 (it needs many samples: n draws cannot see beyond their extremes). Intervals
-        of complex samples are those of their magnitudes, and are never negative.
+        of complex samples are those of their magnitudes. Where no sample is negative the interval is not either.
 
         Parameters
         ----------
@@ -123,8 +125,7 @@ class Posterior:
         if self.n_valid < 2:
             raise InputError(f"Posterior.interval: needs at least 2 valid samples, there are {self.n_valid}")
         if np.iscomplexobj(self.samples):
-            lower, upper = self.magnitude.interval(level, method)
-            return np.maximum(lower, 0), upper
+            return self.magnitude.interval(level, method)
         samples = self._counted()
         if method == "quantile":
             lower, upper = np.quantile(samples, [(1 - level) / 2, (1 + level) / 2], axis=0)
@@ -133,7 +134,10 @@ class Posterior:
 
         n = len(samples)
         half = float(stdtrit(n - 1, (1 + level) / 2)) * np.sqrt(1 + 1 / n) * self.std
-        return (self.mean - half).astype(samples.dtype), (self.mean + half).astype(samples.dtype)
+        lower, upper = self.mean - half, self.mean + half
+        if (samples >= 0).all():
+            lower = np.maximum(lower, 0)
+        return lower.astype(samples.dtype), upper.astype(samples.dtype)
 
     def _counted(self) -> np.ndarray:
         if not self.n_valid:
@@ -160,7 +164,7 @@ class Posterior:
         return write_report(self, path)
 
     def to_nifti(self, path: str | os.PathLike[str]) -> list[Any]:
-        """Write mean, std and interval of the magnitude as NIfTI files (needs the extra `nifti`); return their paths."""
+        """Write mean, std and interval of the magnitude as NIfTI files (extra `nifti`); return their paths."""
         from recon.io.nifti import write_nifti
 
         return write_nifti(path, self)

@@ -22,10 +22,10 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     Yields
     ------
     pathlib.Path
-        A file in the same folder, empty, with the same suffix.
+        A file in the same folder, empty, whose name has the same ending.
     """
     target = Path(path)
-    descriptor, name = tempfile.mkstemp(prefix=f".{target.stem}-", suffix=target.suffix, dir=target.parent)
+    descriptor, name = tempfile.mkstemp(prefix=".", suffix=f"-{target.name}", dir=target.parent)
     os.close(descriptor)
     temporary = Path(name)
     try:

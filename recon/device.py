@@ -1,0 +1,42 @@
+"""Choosing where to compute."""
+
+from typing import TYPE_CHECKING
+
+from recon.errors import ConfigError
+
+if TYPE_CHECKING:
+    import torch
+
+
+def resolve_device(name: str = "auto") -> "torch.device":
+    """Return the device to compute on.
+
+    "auto" takes the first NVIDIA/AMD GPU where there is one and the CPU elsewhere; "mps" (Apple) is never chosen
+    silently, because it lacks some complex operations.
+
+    Parameters
+    ----------
+    name
+        "auto", "cpu", "cuda", "cuda:1", "mps".
+
+    Raises
+    ------
+    ConfigError
+        If torch does not know the name or this machine has no such device.
+    """
+    import torch
+
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(f"device: {name!r} is not a device; expected auto, cpu, cuda, cuda:0 or mps") from error
+    missing = {
+        "cuda": not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count(),
+        "mps": not torch.backends.mps.is_available(),
+        "cpu": False,
+    }
+    if missing.get(device.type, True):
+        raise ConfigError(f"device: this machine (or this build of torch) has no {name!r}; use --device auto or cpu")
+    return device

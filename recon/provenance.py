@@ -1,0 +1,101 @@
+"""Where a result came from: enough to repeat it, written into every output."""
+
+import hashlib
+import os
+import platform
+from collections.abc import Iterable, Mapping
+from datetime import datetime, timezone
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+_LIBRARIES = ("torch", "numpy", "scipy", "h5py")
+
+
+def collect(
+    *,
+    config: Mapping[str, Any],
+    seed: int,
+    source: str | os.PathLike[str] | None = None,
+    slices: Iterable[int] | None = None,
+    prior: Mapping[str, Any] | None = None,
+    sampler: Mapping[str, Any] | None = None,
+    citations: Iterable[str] = (),
+    **more: Any,
+) -> dict[str, Any]:
+    """Return the provenance of a run as plain values that JSON can hold.
+
+    Parameters
+    ----------
+    config
+        The resolved options, defaults included.
+    seed
+        The seed of the samples.
+    source
+        The raw-data file, of which name and sha256 are noted (not its folder), or None for arrays.
+    slices
+        Which slices of it were used.
+    prior
+        `name`, `sha256` of the weights, and what else its card says.
+    sampler
+        `name` and hyper-parameters.
+    citations
+        BibTeX keys of the methods that were used.
+    more
+        Anything else of the pipeline, such as what was estimated from the data.
+    """
+    import recon
+
+    record = {
+        "diffrecon": recon.__version__,
+        "date_utc": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "libraries": {name: _version(name) for name in _LIBRARIES},
+        "config": config,
+        "seed": seed,
+        "source": None if source is None else describe_source(source),
+        "slices": None if slices is None else list(slices),
+        "prior": prior,
+        "sampler": sampler,
+        "citations": sorted(set(citations)),
+        **more,
+    }
+    return {key: plain(value) for key, value in record.items()}
+
+
+def describe_source(path: str | os.PathLike[str]) -> dict[str, str]:
+    """Return the name and the sha256 of a file; for half of a BART pair it is the one of the data."""
+    file = Path(path)
+    return {"name": file.name, "sha256": sha256(file)}
+
+
+def sha256(path: str | os.PathLike[str]) -> str:
+    """Return the sha256 of a file's content in hexadecimal digits."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as stream:
+        while block := stream.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def plain(value: Any) -> Any:
+    """Return a value as JSON knows it: paths and dtypes as text, arrays and tuples as lists, numbers as Python's."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if value is None or isinstance(value, str | bool | int | float):
+        return value
+    if hasattr(value, "tolist"):
+        return plain(value.tolist())
+    if isinstance(value, list | tuple | set | frozenset | range):
+        return [plain(item) for item in value]
+    if isinstance(value, complex):
+        return [value.real, value.imag]
+    return str(value)
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
