@@ -1,0 +1,170 @@
+"""Use a trained two-channel network as the prior of the engine.
+
+This is the one place where complex images become two real channels and where the two noise conventions meet:
+
+- the *engine* speaks of complex noise n with E|n|^2 = 1, as ``torch.randn(dtype=torch.complex64)`` draws it;
+- the *network* was trained with noise of standard deviation sigma in each real channel.
+
+Complex noise sigma n has variance sigma^2 / 2 in each part, so the network is called with sigma / sqrt(2).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from recon.errors import CheckpointError, ConfigError, InputError, ShapeError
+from recon.priors.networks.files import read_card, read_tensors
+from recon.priors.networks.unet import EDMDenoiser, UNet
+
+WEIGHTS_FOLDER = Path(__file__).parent / "weights"
+
+
+class NetworkPrior:
+    """E[x0 | x0 + sigma n = x] from a network trained on complex images.
+
+    Parameters
+    ----------
+    model : EDMDenoiser
+        Network with preconditioning; its sigma is per real channel.
+    sigma_min, sigma_max : float
+        Range of noise levels the network was trained for, **in the engine's convention** (E|n|^2 = 1).
+    card : mapping
+        Machine-readable description (training data, licence, scale rule); empty for a network of your own.
+    max_batch : int
+        Images per network call; larger batches are cut into pieces of this size.
+    precision : "float32" or "bfloat16"
+        Arithmetic of the network alone (autocast); images stay complex64.
+
+    The network is fully convolutional: images of any size are padded to a multiple of its coarsest pixel and cropped
+    back. ``space`` is None for that reason. Gradients flow through to ``x``; parameters carry none.
+    """
+
+    space = None
+
+    def __init__(
+        self,
+        model: EDMDenoiser,
+        sigma_min: float,
+        sigma_max: float,
+        card: Mapping[str, Any] | None = None,
+        max_batch: int = 8,
+        precision: Literal["float32", "bfloat16"] = "float32",
+    ) -> None:
+        if precision not in ("float32", "bfloat16"):
+            raise ConfigError(f"precision is {precision!r}; expected 'float32' or 'bfloat16'")
+        if max_batch < 1:
+            raise ConfigError(f"max_batch is {max_batch}; expected at least 1")
+        self.model = model.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+        self.sigma_min = float(sigma_min)
+        self.sigma_max = float(sigma_max)
+        self.card = dict(card or {})
+        self.max_batch = int(max_batch)
+        self.precision = precision
+
+    @property
+    def device(self) -> torch.device:
+        """Device that the network is on."""
+        return next(self.model.parameters()).device
+
+    def to(self, device: torch.device | str) -> NetworkPrior:
+        """Move the network to ``device`` and return this prior."""
+        self.model.to(device)
+        return self
+
+    def __call__(self, x: Tensor, sigma: float | Tensor) -> Tensor:
+        """Call ``denoise``."""
+        return self.denoise(x, sigma)
+
+    def denoise(self, x: Tensor, sigma: float | Tensor) -> Tensor:
+        """Return E[x0 | x0 + sigma n = x] with E|n|^2 = 1.
+
+        Parameters
+        ----------
+        x : Tensor
+            ``(batch, y, x)`` complex64, in the network's scale (0.99 quantile of the clean magnitude = 1).
+        sigma : float or Tensor
+            Noise level, one for all or ``(batch,)``. Below ``sigma_min`` the network is asked at ``sigma_min``, where
+            it hardly changes the image.
+
+        Returns
+        -------
+        Tensor
+            Like ``x``.
+
+        Raises
+        ------
+        ShapeError
+            If ``x`` is not complex ``(batch, y, x)`` or ``sigma`` fits neither form.
+        InputError
+            If ``sigma`` is negative, not finite or above ``sigma_max``.
+        """
+        if x.ndim != 3 or not x.is_complex():
+            raise ShapeError(f"the prior denoises complex images (batch, y, x), got {x.dtype} {tuple(x.shape)}")
+        levels = self._levels(sigma, x)
+        pieces = zip(x.split(self.max_batch), levels.split(self.max_batch), strict=True)
+        return torch.cat([self._denoise_piece(images, level) for images, level in pieces])
+
+    def _levels(self, sigma: float | Tensor, x: Tensor) -> Tensor:
+        """Return sigma as float32 ``(batch,)`` on the device of ``x``, checked and limited from below."""
+        levels = torch.as_tensor(sigma, dtype=torch.float32, device=x.device)
+        if levels.ndim > 1 or (levels.ndim == 1 and len(levels) not in (1, len(x))):
+            raise ShapeError(f"sigma has shape {tuple(levels.shape)}; expected a number or ({len(x)},)")
+        # A schedule that starts at sigma_max may exceed it by float32 rounding.
+        if not bool(((levels >= 0) & (levels <= self.sigma_max * 1.001)).all()):
+            raise InputError(f"sigma {levels.detach().cpu().tolist()} is outside of 0 ... {self.sigma_max:g}")
+        return levels.clamp(min=self.sigma_min).expand(len(x))
+
+    def _denoise_piece(self, x: Tensor, levels: Tensor) -> Tensor:
+        channels = torch.view_as_real(x.to(torch.complex64)).permute(0, 3, 1, 2)  # is channels_last already
+        padded, (top, left) = pad_to_multiple(channels, self.model.network.multiple)
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
+            output = self.model(padded, levels / math.sqrt(2))
+        height, width = x.shape[-2:]
+        output = output[..., top : top + height, left : left + width].permute(0, 2, 3, 1)
+        return torch.view_as_complex(output.float().contiguous()).to(x.dtype)
+
+
+def pad_to_multiple(x: Tensor, multiple: int) -> tuple[Tensor, tuple[int, int]]:
+    """Pad ``(batch, channel, y, x)`` on all sides to multiples of ``multiple``; return it and the (top, left) margin.
+
+    Mirrors where the image is large enough to be mirrored and repeats the border where it is not.
+    """
+    height, width = x.shape[-2:]
+    down, across = -height % multiple, -width % multiple
+    top, left = down // 2, across // 2
+    if down or across:
+        mode = "reflect" if down - top < height and across - left < width else "replicate"
+        x = functional.pad(x, (left, across - left, top, down - top), mode=mode)
+    return x.contiguous(memory_format=torch.channels_last), (top, left)
+
+
+def load_network_prior(
+    path: str | Path = WEIGHTS_FOLDER / "brain-mri.safetensors",
+    device: torch.device | str = "cpu",
+    max_batch: int = 8,
+    precision: Literal["float32", "bfloat16"] = "float32",
+) -> NetworkPrior:
+    """Load a network prior from a safetensors file and the JSON card of the same name beside it.
+
+    Raises
+    ------
+    CheckpointError
+        If the card or the weights are missing or damaged, the sha256 is not the card's, or a tensor is missing,
+        unexpected, of the wrong shape or not finite (the message names it).
+    """
+    path = Path(path)
+    card = read_card(path.with_suffix(".json"))
+    try:
+        model = EDMDenoiser(UNet(**card["network"]), card["sigma_data"])
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"{path}: its card describes no network of this version: {error}") from error
+    model.load_state_dict(read_tensors(path, card["sha256"], model.state_dict()))
+    prior = NetworkPrior(model, card["sigma_min"], card["sigma_max"], card, max_batch, precision)
+    return prior.to(device)

@@ -1,0 +1,101 @@
+"""Files of a network prior: float16 tensors in safetensors, and a JSON card beside them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from recon.errors import CheckpointError
+
+ARCHITECTURE = "unet-edm"
+
+
+def read_card(path: Path) -> dict[str, Any]:
+    """Read the JSON card of a network prior.
+
+    Raises
+    ------
+    CheckpointError
+        If it cannot be read, lacks a key or describes another architecture.
+    """
+    try:
+        card = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"cannot read the model card {path}: {error}") from error
+    needed = ("architecture", "network", "sigma_data", "sigma_min", "sigma_max", "sha256")
+    missing = [key for key in needed if not isinstance(card, dict) or key not in card]
+    if missing:
+        raise CheckpointError(f"{path}: the model card lacks {missing[0]!r}")
+    if card["architecture"] != ARCHITECTURE:
+        raise CheckpointError(f"{path}: architecture is {card['architecture']!r}; this version reads {ARCHITECTURE!r}")
+    return card
+
+
+def read_tensors(path: Path, sha256: str, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors of a safetensors file as float32 after accounting for every one of them.
+
+    Raises
+    ------
+    CheckpointError
+        If the file is damaged, its sha256 is another, or a tensor is missing, unexpected, of another shape than in
+        ``expected``, or not finite.
+    """
+    try:
+        content = path.read_bytes()
+        digest = hashlib.sha256(content).hexdigest()
+        if digest != sha256:
+            raise CheckpointError(f"{path}: sha256 is {digest}, its card says {sha256}; fetch the weights again")
+        found = load(content)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"cannot read the weights {path}: {error}") from error
+    for name in expected:
+        if name not in found:
+            raise CheckpointError(f"{path}: tensor {name!r} is missing")
+    for name, value in found.items():
+        if name not in expected:
+            raise CheckpointError(f"{path}: unexpected tensor {name!r}")
+        if value.shape != expected[name].shape:
+            wanted = tuple(expected[name].shape)
+            raise CheckpointError(f"{path}: tensor {name!r} has shape {tuple(value.shape)}, expected {wanted}")
+        if not torch.isfinite(value).all():
+            raise CheckpointError(f"{path}: tensor {name!r} holds values that are not finite")
+    return {name: value.float() for name, value in found.items()}
+
+
+def write_prior(path: Path, tensors: Mapping[str, Tensor], card: Mapping[str, Any]) -> dict[str, Any]:
+    """Write tensors as float16 and the card with their sha256; return the card.
+
+    Raises
+    ------
+    CheckpointError
+        If a value does not fit float16 or is not finite.
+    """
+    half = {name: value.detach().cpu().to(torch.float16).contiguous() for name, value in tensors.items()}
+    for name, value in half.items():
+        if not torch.isfinite(value).all():
+            raise CheckpointError(f"tensor {name!r} is not finite in float16")
+    metadata = {key: str(card[key]) for key in ("name", "licence", "architecture", "scale") if key in card}
+    content = save(half, metadata)
+    complete = {**card, "sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _write(path, content)
+    _write(path.with_suffix(".json"), (json.dumps(complete, indent=2) + "\n").encode())
+    return complete
+
+
+def _write(path: Path, content: bytes) -> None:
+    temporary = path.with_name(path.name + ".tmp")
+    with open(temporary, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)

@@ -1,0 +1,160 @@
+"""Norm-free residual U-Net with EDM preconditioning: the engine's built-in denoising network.
+
+The network has no normalisation layers and no attention, so its output at a pixel depends only on a bounded
+neighbourhood: what it learns on patches holds unchanged on whole images of any size.
+
+Source: Karras et al., "Elucidating the Design Space of Diffusion-Based Generative Models", NeurIPS 2022.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+class NoiseEmbedding(nn.Module):
+    """Embed c_noise = log(sigma) / 4 by Fourier features and a small MLP.
+
+    Input ``(batch,)``, output ``(batch, features)``.
+    """
+
+    def __init__(self, features: int, n_frequencies: int = 16) -> None:
+        super().__init__()
+        # Frequencies from half a turn over the whole range of log(sigma) / 4 (about 2.3) to several turns.
+        frequencies = 2 * math.pi * 0.25 * 2.0 ** torch.linspace(0, 4, n_frequencies)
+        self.register_buffer("frequencies", frequencies, persistent=False)
+        self.layers = nn.Sequential(
+            nn.Linear(2 * n_frequencies, features), nn.SiLU(), nn.Linear(features, features), nn.SiLU()
+        )
+
+    def forward(self, c_noise: Tensor) -> Tensor:
+        """Embed ``c_noise``."""
+        phase = c_noise[:, None] * self.frequencies
+        return self.layers(torch.cat([phase.cos(), phase.sin()], dim=1))
+
+
+class ResidualBlock(nn.Module):
+    """``x + conv2(silu(conv1(silu(x)) * (1 + scale) + shift))`` with scale and shift from the noise embedding.
+
+    ``conv2`` starts at zero, so the block starts as the identity.
+    """
+
+    def __init__(self, channels: int, embedding: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
+        self.modulation = nn.Linear(embedding, 2 * channels)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
+        nn.init.zeros_(self.modulation.weight)
+        nn.init.zeros_(self.modulation.bias)
+        nn.init.zeros_(self.conv2.weight)
+        nn.init.zeros_(self.conv2.bias)
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        """Refine ``x (batch, channel, y, x)`` given ``embedding (batch, features)``."""
+        scale, shift = self.modulation(embedding)[:, :, None, None].chunk(2, dim=1)
+        hidden = self.conv1(functional.silu(x))
+        hidden = torch.addcmul(shift, hidden, 1 + scale)
+        return x + self.conv2(functional.silu(hidden))
+
+
+class UNet(nn.Module):
+    """Map ``(batch, in_channels, y, x)`` and ``c_noise (batch,)`` to ``(batch, out_channels, y, x)``.
+
+    Parameters
+    ----------
+    channels : sequence of int
+        Width of each level; level k works at 1 / 2**k of the resolution.
+    encoder_blocks, decoder_blocks : sequence of int
+        Residual blocks per level. The last entry of ``encoder_blocks`` is the bottom; ``decoder_blocks`` has one
+        entry fewer (finest level first).
+    in_channels, out_channels : int
+        Two and two for complex images.
+    embedding : int
+        Width of the noise embedding.
+
+    Height and width must be multiples of ``2 ** (len(channels) - 1)``.
+    """
+
+    def __init__(
+        self,
+        channels: Sequence[int] = (48, 96, 160, 256),
+        encoder_blocks: Sequence[int] = (1, 2, 2, 3),
+        decoder_blocks: Sequence[int] = (2, 2, 2),
+        in_channels: int = 2,
+        out_channels: int = 2,
+        embedding: int = 128,
+    ) -> None:
+        super().__init__()
+        if len(encoder_blocks) != len(channels) or len(decoder_blocks) != len(channels) - 1:
+            raise ValueError("encoder_blocks needs one entry per level, decoder_blocks one fewer")
+        self.multiple = 2 ** (len(channels) - 1)
+        self.embedding = NoiseEmbedding(embedding)
+        self.stem = nn.Conv2d(in_channels, channels[0], 3, padding=1)
+        sizes = zip(channels, encoder_blocks, strict=True)
+        self.encoder = nn.ModuleList(_level(width, blocks, embedding) for width, blocks in sizes)
+        sizes = zip(channels[:-1], decoder_blocks, strict=True)
+        self.decoder = nn.ModuleList(_level(width, blocks, embedding) for width, blocks in sizes)
+        pairs = list(itertools.pairwise(channels))
+        self.down = nn.ModuleList(nn.Conv2d(fine, coarse, 2, stride=2) for fine, coarse in pairs)
+        self.up = nn.ModuleList(nn.Conv2d(coarse, fine, 1) for fine, coarse in pairs)
+        self.join = nn.ModuleList(nn.Conv2d(2 * fine, fine, 1) for fine, _ in pairs)
+        self.head = nn.Conv2d(channels[0], out_channels, 3, padding=1)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+
+    def forward(self, x: Tensor, c_noise: Tensor) -> Tensor:
+        """Apply the network."""
+        embedding = self.embedding(c_noise)
+        x = self.stem(x)
+        skips = []
+        for level, blocks in enumerate(self.encoder):
+            if level:
+                skips.append(x)
+                x = self.down[level - 1](x)
+            x = _run(blocks, x, embedding)
+        for level in reversed(range(len(self.decoder))):
+            x = functional.interpolate(self.up[level](x), scale_factor=2.0, mode="nearest")
+            x = self.join[level](torch.cat([x, skips[level]], dim=1))
+            x = _run(self.decoder[level], x, embedding)
+        return self.head(functional.silu(x))
+
+
+class EDMDenoiser(nn.Module):
+    """EDM preconditioning around a network F: ``D(x, sigma) = c_skip x + c_out F(c_in x, log(sigma) / 4)``.
+
+    ``x`` is ``(batch, channel, y, x)`` float32 and ``sigma`` ``(batch,)`` is the noise standard deviation *per real
+    channel*. ``sigma_data`` is the standard deviation of the data per real channel.
+    """
+
+    def __init__(self, network: nn.Module, sigma_data: float) -> None:
+        super().__init__()
+        self.network = network
+        self.sigma_data = float(sigma_data)
+
+    def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
+        """Denoise ``x``."""
+        c_skip, c_out, c_in, c_noise = self.coefficients(sigma)
+        return c_skip * x + c_out * self.network(c_in * x, c_noise).to(x.dtype)
+
+    def coefficients(self, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return c_skip, c_out, c_in, each ``(batch, 1, 1, 1)``, and c_noise ``(batch,)`` (EDM, table 1)."""
+        s = sigma.reshape(-1, 1, 1, 1)
+        total = s.square() + self.sigma_data**2
+        c_skip = self.sigma_data**2 / total
+        c_out = s * self.sigma_data / total.sqrt()
+        return c_skip, c_out, total.rsqrt(), sigma.log() / 4
+
+
+def _level(channels: int, blocks: int, embedding: int) -> nn.ModuleList:
+    return nn.ModuleList(ResidualBlock(channels, embedding) for _ in range(blocks))
+
+
+def _run(blocks: nn.Module, x: Tensor, embedding: Tensor) -> Tensor:
+    for block in blocks:  # type: ignore[attr-defined]
+        x = block(x, embedding)
+    return x

@@ -1,0 +1,55 @@
+"""Train a denoising prior for complex images from magnitude volumes.
+
+Minimises the EDM loss E |D(x0 + sigma n, sigma) - x0|^2 (sigma^2 + sigma_data^2) / (sigma sigma_data)^2 with log sigma
+normal; *in this file sigma is per real channel*, as the two-channel network sees it. The engine's sigma (complex noise
+with E|n|^2 = 1) is larger by sqrt(2); the adapter in ``recon.priors.network`` converts.
+
+Source: Karras et al., "Elucidating the Design Space of Diffusion-Based Generative Models", NeurIPS 2022.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from recon.training.config import TrainConfig, load_config, validate
+from recon.training.run import StopFlag, TrainingRun
+
+__all__ = ["TrainConfig", "load_config", "main", "train"]
+
+
+def train(config: TrainConfig) -> Path:
+    """Train until ``config.steps``, continuing a checkpoint in ``config.output``; return the checkpoint's path.
+
+    On SIGTERM or SIGINT the current step is finished, a checkpoint written and the function returns.
+
+    Raises
+    ------
+    ConfigError, InputError
+        If a setting or the data cannot be used.
+    CheckpointError
+        If the checkpoint is damaged or belongs to another network, seed or data distribution.
+    DivergenceError
+        If the loss is not finite.
+    """
+    validate(config)
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    run = TrainingRun(config)
+    stop = StopFlag()
+    run.log(f"start at step {run.state.step} of {config.steps}, {run.parameters:,} parameters, pid {os.getpid()}")
+    while run.state.step < config.steps and not stop.raised:
+        run.advance()
+        run.housekeeping()
+    run.checkpoint()
+    run.evaluate()
+    stop.restore()
+    return run.path
+
+
+def main(config_path: str | Path, **overrides: Any) -> Path:
+    """Train from a TOML file; keyword arguments replace its keys. What ``recon train`` calls."""
+    return train(load_config(config_path, overrides))

@@ -1,0 +1,1 @@
+"""Parts of the trainer: volumes, augmentation, checkpoints, evaluation and export."""

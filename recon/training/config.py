@@ -1,0 +1,120 @@
+"""Settings of a training run: one frozen dataclass is the only source of names, defaults and meanings."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from recon.errors import ConfigError
+from recon.training.volumes import SourceConfig
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """All settings of a training run; TOML keys are these names.
+
+    Parameters
+    ----------
+    data : str
+        Folder that the patterns of ``sources`` are relative to.
+    output : str
+        Folder for the checkpoint, the log and the held-out curves. A checkpoint found there is continued.
+    sources : sequence of SourceConfig
+        Training volumes.
+    network : mapping
+        Arguments of ``UNet``.
+    sigma_data : float
+        Standard deviation of the data per real channel.
+    sigma_log_mean, sigma_log_std, sigma_min, sigma_max : float
+        Distribution of the training noise per real channel: log sigma normal, clipped.
+    steps, warmup, decay : int
+        Optimiser steps in all; linear warm-up; steps of the final decay to zero (constant rate in between, so
+        ``steps`` can be changed while a run has not begun to decay).
+    patches : sequence of (size, batch, probability)
+        Patch sizes in pixels, images per step at that size and how often each is drawn.
+    learning_rate, weight_decay, clip, ema_decay : float
+        AdamW settings, largest gradient norm, decay of the moving average that is evaluated and shipped.
+    seed : int
+        Fixes initial weights, images and noise.
+    precision : str
+        "bfloat16" (autocast of the network) or "float32".
+    threads : int
+        CPU threads; 0 leaves torch's choice.
+    checkpoint_minutes, evaluation_minutes : float
+        How often to write a checkpoint and a held-out denoising curve.
+    card : mapping
+        Facts for the card of the exported prior: name, licence, training data, limits. Not used in training.
+    """
+
+    data: str = ""
+    output: str = ""
+    sources: Sequence[SourceConfig] = ()
+    network: Mapping[str, Any] = field(default_factory=dict)
+    sigma_data: float = 0.25
+    sigma_log_mean: float = -1.8
+    sigma_log_std: float = 1.5
+    sigma_min: float = 0.002
+    sigma_max: float = 20.0
+    steps: int = 8000
+    warmup: int = 300
+    decay: int = 3000
+    patches: Sequence[Sequence[float]] = ((96, 16, 0.65), (128, 9, 0.2), (192, 4, 0.15))
+    learning_rate: float = 6e-4
+    weight_decay: float = 0.01
+    clip: float = 1.0
+    ema_decay: float = 0.999
+    seed: int = 0
+    precision: str = "bfloat16"
+    threads: int = 0
+    checkpoint_minutes: float = 5.0
+    evaluation_minutes: float = 10.0
+    card: Mapping[str, Any] = field(default_factory=dict)
+
+
+def load_config(path: str | Path, overrides: Mapping[str, Any] | None = None) -> TrainConfig:
+    """Read a TOML file into a ``TrainConfig``; ``overrides`` replace its keys.
+
+    Raises
+    ------
+    ConfigError
+        If the file cannot be parsed, or a key is unknown (the message names it).
+    """
+    try:
+        with open(path, "rb") as file:
+            table = tomllib.load(file)
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"cannot read the training configuration {path}: {error}") from error
+    table.update(overrides or {})
+    table["sources"] = tuple(build_section(SourceConfig, entry, "sources") for entry in table.get("sources", ()))
+    return build_section(TrainConfig, table, str(path))
+
+
+def build_section(kind: type, table: Mapping[str, Any], where: str) -> Any:
+    """Build a dataclass from a table; ConfigError names an unknown key and ``where`` it was found."""
+    names = {f.name for f in fields(kind)}
+    for key in table:
+        if key not in names:
+            raise ConfigError(f"{where}: unknown key {key!r}; known keys: {', '.join(sorted(names))}")
+    try:
+        return kind(**table)
+    except TypeError as error:
+        raise ConfigError(f"{where}: {error}") from error
+
+
+def validate(config: TrainConfig) -> None:
+    """Raise ConfigError where a setting is missing or makes no sense."""
+    for key in ("data", "output", "sources"):
+        if not getattr(config, key):
+            raise ConfigError(f"training needs {key!r}")
+    if config.precision not in ("bfloat16", "float32"):
+        raise ConfigError(f"precision is {config.precision!r}; expected 'bfloat16' or 'float32'")
+    if not 0 < config.sigma_min < config.sigma_max or config.sigma_data <= 0:
+        raise ConfigError("expected 0 < sigma_min < sigma_max and sigma_data > 0")

@@ -1,0 +1,83 @@
+"""Turn a training checkpoint into a prior that can be shipped: float16 weights and a machine-readable card.
+
+``python -m recon.training.export CONFIG CHECKPOINT DESTINATION [--evaluation RESULTS]`` where CONFIG is the TOML file
+of the run and RESULTS the JSON file of ``benchmarks/quality_denoising.py`` (written into the card).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from recon.priors.networks.files import ARCHITECTURE, write_prior
+from recon.training.config import TrainConfig, load_config
+from recon.training.state import load_checkpoint
+
+SCALE = "0.99 quantile of the magnitude = 1"
+
+
+def export_prior(
+    config: TrainConfig, checkpoint: Path, destination: Path, evaluation: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Write the averaged weights of ``checkpoint`` to ``destination`` (.safetensors) and the card; return the card.
+
+    Noise levels on the card follow the engine's convention (complex noise with E|n|^2 = 1), so they are sqrt(2) times
+    those of the training, which are per real channel.
+
+    Raises
+    ------
+    CheckpointError
+        If the checkpoint cannot be used or its weights do not fit float16.
+    """
+    state = load_checkpoint(checkpoint)
+    spread = 3 * config.sigma_log_std  # noise levels further out were hardly ever seen
+    card = {
+        "name": destination.stem,
+        **config.card,
+        "architecture": ARCHITECTURE,
+        "network": dict(config.network),
+        "sigma_data": config.sigma_data,
+        "sigma_min": round(math.sqrt(2) * max(config.sigma_min, math.exp(config.sigma_log_mean - spread)), 4),
+        "sigma_max": round(math.sqrt(2) * min(config.sigma_max, math.exp(config.sigma_log_mean + spread)), 4),
+        "noise": "complex noise with E|n|^2 = 1",
+        "scale": SCALE,
+        "training": {
+            "steps": int(state["step"]),
+            "images": _images(config, int(state["step"])),
+            "sources": [
+                {"pattern": s.pattern, "share": s.weight, "held_out": list(s.held_out)} for s in config.sources
+            ],
+        },
+    }
+    if evaluation:
+        card["evaluation"] = dict(evaluation)
+    # The frequencies of the noise embedding follow from the architecture.
+    tensors = {name: value for name, value in state["average"].items() if not name.endswith("embedding.frequencies")}
+    return write_prior(destination, tensors, card)
+
+
+def _images(config: TrainConfig, steps: int) -> int:
+    """Return the expected number of patches seen in ``steps`` steps."""
+    total = sum(p for _, _, p in config.patches)
+    return round(steps * sum(batch * p for _, batch, p in config.patches) / total)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the export from the command line."""
+    parser = argparse.ArgumentParser(description="Export the averaged weights of a training checkpoint as a prior.")
+    parser.add_argument("config", type=Path)
+    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("destination", type=Path, help="a .safetensors file")
+    parser.add_argument("--evaluation", type=Path, help="JSON written by benchmarks/quality_denoising.py")
+    arguments = parser.parse_args(argv)
+    evaluation = json.loads(arguments.evaluation.read_text()) if arguments.evaluation else None
+    card = export_prior(load_config(arguments.config), arguments.checkpoint, arguments.destination, evaluation)
+    print(f"{arguments.destination}: {card['bytes']:,} bytes, step {card['training']['steps']}")
+
+
+if __name__ == "__main__":
+    main()

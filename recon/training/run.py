@@ -1,0 +1,163 @@
+"""One training run: model, data, loss and log; ``TrainingRun.advance`` does one step."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from recon.errors import CheckpointError, DivergenceError
+from recon.priors.networks.unet import EDMDenoiser, UNet
+from recon.training.augment import Pool, draw_images, step_generator
+from recon.training.config import TrainConfig
+from recon.training.evaluate import denoising_curve
+from recon.training.state import TrainingState, load_checkpoint, save_checkpoint
+from recon.training.volumes import held_out_slices, load_slices
+
+
+def build_model(config: TrainConfig) -> EDMDenoiser:
+    """Return the network with initial weights that depend on ``config.seed`` only."""
+    with torch.random.fork_rng(devices=[]):  # the global generator is left as it was found
+        torch.manual_seed(config.seed)
+        model = EDMDenoiser(UNet(**config.network), config.sigma_data)
+    return model.to(memory_format=torch.channels_last)
+
+
+def learning_rate_at(config: TrainConfig, step: int) -> float:
+    """Return the rate: linear warm-up, constant, then linear decay to zero over the last ``config.decay`` steps."""
+    rise = (step + 1) / max(1, config.warmup)
+    fall = (config.steps - step) / max(1, config.decay)
+    return config.learning_rate * max(0.0, min(1.0, rise, fall))
+
+
+def edm_loss(model: EDMDenoiser, clean: Tensor, sigma: Tensor, noise: Tensor, precision: str) -> Tensor:
+    """Return the mean EDM loss of ``clean (batch, 2, y, x)`` at ``sigma (batch,)`` per real channel."""
+    noisy = clean + sigma[:, None, None, None] * noise
+    c_skip, c_out, c_in, c_noise = model.coefficients(sigma)
+    with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
+        output = model.network(c_in * noisy, c_noise)
+    # The EDM weight is 1 / c_out^2: the loss is the plain squared error of F against its target.
+    target = (clean - c_skip * noisy) / c_out
+    return (output.float() - target).square().mean()
+
+
+class TrainingRun:
+    """One training run: data, model, log; ``advance`` does a step."""
+
+    def __init__(self, config: TrainConfig) -> None:
+        self.config = config
+        self.folder = Path(config.output)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.path = self.folder / "checkpoint.pt"
+        self.pools = [Pool.build(s, load_slices(Path(config.data), s)) for s in config.sources]
+        self.held_out = [item for s in config.sources if s.held_out for item in held_out_slices(Path(config.data), s)]
+        model = build_model(config)
+        self.parameters = sum(p.numel() for p in model.parameters())
+        self.state = TrainingState(model, config.learning_rate, config.weight_decay, config.ema_decay)
+        if self.path.exists():
+            self._resume()
+        self.started = self.saved = self.reported = time.monotonic()
+        self.evaluated = time.monotonic()
+        self.first_step = self.state.step
+        self.losses: list[Tensor] = []
+
+    def _resume(self) -> None:
+        state = load_checkpoint(self.path)
+        if state.get("identity") != self._identity():
+            raise CheckpointError(
+                f"{self.path} was written with another network, data or noise distribution or seed; "
+                "choose another output folder or the configuration it was started with"
+            )
+        self.state.load_state_dict(state)
+
+    def _identity(self) -> str:
+        keys = ("sources", "network", "seed", "patches", "sigma_data", "sigma_log_mean", "sigma_log_std")
+        settings = asdict(self.config)
+        return json.dumps({key: settings[key] for key in keys}, sort_keys=True)
+
+    def advance(self) -> None:
+        """Do one optimiser step; DivergenceError if the loss or the gradient is not finite."""
+        config, state = self.config, self.state
+        rng = step_generator(config.seed, state.step)
+        sizes = np.array(config.patches, dtype=float)
+        size, batch = (int(v) for v in sizes[rng.choice(len(sizes), p=sizes[:, 2] / sizes[:, 2].sum())][:2])
+        clean = draw_images(self.pools, rng, batch, size).contiguous(memory_format=torch.channels_last)
+        log_sigma = rng.normal(config.sigma_log_mean, config.sigma_log_std, batch)
+        sigma = torch.from_numpy(np.exp(log_sigma).clip(config.sigma_min, config.sigma_max).astype(np.float32))
+        noise = torch.from_numpy(rng.standard_normal((batch, size, size, 2), dtype=np.float32)).permute(0, 3, 1, 2)
+        for group in state.optimiser.param_groups:
+            group["lr"] = learning_rate_at(config, state.step)
+        state.optimiser.zero_grad()
+        loss = edm_loss(state.model, clean, sigma, noise, config.precision)
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(state.model.parameters(), config.clip, foreach=True)
+        if not (torch.isfinite(loss) and torch.isfinite(norm)):
+            raise DivergenceError(f"step {state.step}: loss {loss.item()} is not finite; lower learning_rate")
+        state.optimiser.step()
+        state.step += 1
+        state.update_average()
+        self.losses.append(loss.detach())
+
+    def housekeeping(self) -> None:
+        """Log, save and evaluate when their time has come."""
+        now, step = time.monotonic(), self.state.step
+        if step % 50 == 0:
+            rate = (now - self.started) / (step - self.first_step)
+            remaining = (self.config.steps - step) * (now - self.reported) / max(1, len(self.losses))
+            mean = torch.stack(self.losses).mean().item()
+            self.log(f"step {step} loss {mean:.4f} {rate:.3f} s/step, {remaining / 60:.0f} min to go")
+            self.losses, self.reported = [], now
+        if now - self.saved > 60 * self.config.checkpoint_minutes:
+            self.checkpoint()
+            self.saved = now
+        if now - self.evaluated > 60 * self.config.evaluation_minutes:
+            self.evaluate()
+            self.evaluated = time.monotonic()
+
+    def checkpoint(self) -> None:
+        """Write the checkpoint atomically."""
+        settings = json.dumps(asdict(self.config))
+        save_checkpoint(self.path, self.state.state_dict() | {"identity": self._identity(), "config": settings})
+
+    def evaluate(self) -> None:
+        """Append the denoising quality of the averaged weights on held-out slices to ``held_out.jsonl``."""
+        if not self.held_out:
+            return
+        curve = denoising_curve(self.state.average, self.held_out)
+        with open(self.folder / "held_out.jsonl", "a") as file:
+            file.write(json.dumps({"step": self.state.step, "psnr": curve}) + "\n")
+        self.log(f"step {self.state.step} held-out PSNR {curve}")
+
+    def log(self, message: str) -> None:
+        """Append a line with the time in UTC to ``log.txt``."""
+        line = f"{time.strftime('%H:%M:%S', time.gmtime())} {message}"
+        with open(self.folder / "log.txt", "a") as file:
+            file.write(line + "\n")
+
+
+class StopFlag:
+    """Turns SIGTERM and SIGINT into a flag, so that a step is never cut in half."""
+
+    def __init__(self) -> None:
+        self.raised = False
+        self._previous: dict[int, Any] = {}
+        try:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self._previous[number] = signal.signal(number, self._raise)
+        except ValueError:
+            pass  # not in the main thread: the caller decides how to stop
+
+    def _raise(self, *_: Any) -> None:
+        self.raised = True
+
+    def restore(self) -> None:
+        """Put the previous handlers back."""
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)

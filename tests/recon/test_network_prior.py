@@ -1,0 +1,198 @@
+import hashlib
+import json
+import math
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from recon.errors import CheckpointError, ConfigError, InputError, ReconError, ShapeError
+from recon.priors.network import WEIGHTS_FOLDER, NetworkPrior, load_network_prior, pad_to_multiple
+from recon.priors.networks.files import write_prior
+from recon.priors.networks.unet import EDMDenoiser, UNet
+
+SMALL = {"channels": [8, 12, 16], "encoder_blocks": [1, 1, 1], "decoder_blocks": [1, 1], "embedding": 16}
+
+
+def small_model(seed=0, trained=True):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = EDMDenoiser(UNet(**SMALL), sigma_data=0.3)
+        if trained:  # zero-initialised layers would hide mistakes
+            for parameter in model.parameters():
+                parameter.data += 0.05 * torch.randn(parameter.shape)
+    return model
+
+
+def complex_noise(*shape, seed=0):
+    return torch.randn(*shape, dtype=torch.complex64, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.fixture
+def prior():
+    return NetworkPrior(small_model(), sigma_min=0.003, sigma_max=20.0)
+
+
+@pytest.fixture
+def saved(tmp_path):
+    path = tmp_path / "small.safetensors"
+    card = {"architecture": "unet-edm", "network": SMALL, "sigma_data": 0.3, "sigma_min": 0.003, "sigma_max": 20.0}
+    write_prior(path, small_model().state_dict(), card)
+    return path
+
+
+def test_untrained_network_is_the_wiener_filter_of_the_engine_convention():
+    # F = 0 at the start, so D = x sigma_data^2 / (sigma_data^2 + sigma_channel^2): the exact posterior mean of white
+    # complex Gaussian data with E|x0|^2 = 2 sigma_data^2, where sigma_channel^2 = sigma^2 / 2.
+    prior = NetworkPrior(small_model(trained=False), 0.003, 20.0)
+    x = complex_noise(2, 16, 16)
+    sigma = 0.4
+    variance = 2 * 0.3**2
+    torch.testing.assert_close(prior.denoise(x, sigma), x * variance / (variance + sigma**2), rtol=1e-5, atol=1e-6)
+
+
+def test_real_and_imaginary_parts_are_the_two_channels(prior):
+    x = complex_noise(1, 16, 16)
+    direct = prior.model(torch.stack([x.real, x.imag], 1), torch.tensor([0.2 / math.sqrt(2)]))
+    torch.testing.assert_close(prior(x, 0.2), torch.complex(direct[:, 0], direct[:, 1]), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(16, 16), (17, 23), (30, 9), (5, 3), (1, 1), (1, 40)])
+def test_any_image_size(prior, shape):
+    x = complex_noise(2, *shape)
+    out = prior.denoise(x, torch.tensor([0.1, 1.0]))
+    assert out.shape == x.shape and out.dtype == torch.complex64 and torch.isfinite(out.abs()).all()
+
+
+def test_padding_is_centred_and_mirrors():
+    x = torch.arange(6.0).reshape(1, 1, 2, 3)
+    padded, (top, left) = pad_to_multiple(x, 4)
+    assert padded.shape[-2:] == (4, 4) and (top, left) == (1, 0)
+    torch.testing.assert_close(padded[0, 0, :, 0], torch.tensor([3.0, 0.0, 3.0, 0.0]))
+    assert pad_to_multiple(torch.zeros(1, 1, 1, 1), 8)[0].shape == (1, 1, 8, 8)
+
+
+def test_batch_equals_one_by_one_and_chunks(prior):
+    x, sigma = complex_noise(4, 24, 20), torch.tensor([0.05, 0.3, 1.0, 5.0])
+    together = prior.denoise(x, sigma)
+    single = torch.cat([prior.denoise(x[k : k + 1], sigma[k]) for k in range(4)])
+    torch.testing.assert_close(together, single, rtol=1e-5, atol=1e-5)
+    prior.max_batch = 3
+    torch.testing.assert_close(prior.denoise(x, sigma), together, rtol=1e-5, atol=1e-5)
+
+
+def test_gradient_flows_to_the_image_and_not_to_the_parameters(prior):
+    x = complex_noise(1, 9, 12).requires_grad_()
+    direction = complex_noise(1, 9, 12, seed=1)
+    probe = complex_noise(1, 9, 12, seed=2)
+    out = prior.denoise(x, 0.5)
+    (gradient,) = torch.autograd.grad(out, x, probe)
+    assert all(p.grad is None and not p.requires_grad for p in prior.model.parameters())
+    with torch.no_grad():
+        step = 1e-2
+        difference = (prior.denoise(x + step * direction, 0.5) - prior.denoise(x - step * direction, 0.5)) / (2 * step)
+    expected = torch.vdot(probe.flatten(), difference.flatten()).real
+    measured = torch.vdot(gradient.flatten(), direction.flatten()).real
+    torch.testing.assert_close(measured, expected, rtol=5e-3, atol=1e-2)
+
+
+def test_no_global_randomness(prior):
+    state = torch.random.get_rng_state()
+    prior.denoise(complex_noise(1, 8, 8), 0.1)
+    assert torch.equal(state, torch.random.get_rng_state())
+
+
+def test_bfloat16_is_close(prior):
+    x = complex_noise(1, 16, 16)
+    exact = prior.denoise(x, 0.3)
+    half = NetworkPrior(small_model(), 0.003, 20.0, precision="bfloat16").denoise(x, 0.3)
+    assert half.dtype == torch.complex64
+    assert (half - exact).abs().mean() < 0.02 * exact.abs().mean()
+
+
+def test_limits_of_sigma(prior):
+    x = complex_noise(1, 8, 8)
+    torch.testing.assert_close(prior.denoise(x, 0.0), prior.denoise(x, prior.sigma_min))
+    for sigma in (-0.1, 21.0, math.nan):
+        with pytest.raises(InputError, match="outside"):
+            prior.denoise(x, sigma)
+
+
+def test_wrong_arguments(prior):
+    with pytest.raises(ShapeError, match="complex"):
+        prior.denoise(torch.zeros(1, 8, 8), 0.1)
+    with pytest.raises(ShapeError, match="batch, y, x"):
+        prior.denoise(complex_noise(8, 8), 0.1)
+    with pytest.raises(ShapeError, match="sigma"):
+        prior.denoise(complex_noise(2, 8, 8), torch.ones(3))
+    with pytest.raises(ConfigError, match="precision"):
+        NetworkPrior(small_model(), 0.003, 20.0, precision="float16")
+
+
+def test_saved_prior_is_the_same_to_half_precision(saved, prior):
+    loaded = load_network_prior(saved)
+    x = complex_noise(1, 16, 16)
+    torch.testing.assert_close(loaded.denoise(x, 0.3), prior.denoise(x, 0.3), rtol=1e-2, atol=1e-2)
+    assert loaded.sigma_max == 20.0 and loaded.space is None and loaded.device.type == "cpu"
+    assert all(p.dtype == torch.float32 for p in loaded.model.parameters())
+
+
+def rewrite(path, change):
+    """Change the tensors of a saved prior and give the card the new sha256."""
+    tensors = load_file(path)
+    change(tensors)
+    save_file(tensors, path)
+    card = json.loads(path.with_suffix(".json").read_text())
+    card["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
+    path.with_suffix(".json").write_text(json.dumps(card))
+
+
+NAME = "network.stem.weight"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: t.pop(NAME), f"{NAME}.* is missing"),
+        (lambda t: t.update(extra=torch.zeros(1)), "unexpected tensor 'extra'"),
+        (lambda t: t.update({NAME: t[NAME][:4].clone()}), f"{NAME}.*has shape"),
+        (lambda t: t[NAME].view(-1)[3].fill_(math.nan), f"{NAME}.*not finite"),
+    ],
+)
+def test_every_tensor_is_accounted_for(saved, change, message):
+    rewrite(saved, change)
+    with pytest.raises(CheckpointError, match=message):
+        load_network_prior(saved)
+
+
+def test_damaged_files_are_refused(saved):
+    content = bytearray(saved.read_bytes())
+    content[-5] ^= 255
+    saved.write_bytes(content)
+    with pytest.raises(CheckpointError, match="sha256"):
+        load_network_prior(saved)
+    saved.with_suffix(".json").write_text('{"architecture": "unet-edm"}')
+    with pytest.raises(CheckpointError, match="lacks 'network'"):
+        load_network_prior(saved)
+    saved.with_suffix(".json").unlink()
+    with pytest.raises(ReconError, match="model card"):
+        load_network_prior(saved)
+
+
+def test_weights_that_do_not_fit_half_precision_are_not_written(tmp_path):
+    with pytest.raises(CheckpointError, match="float16"):
+        write_prior(tmp_path / "x.safetensors", {"w": torch.tensor([1e6])}, {})
+
+
+def test_shipped_prior_denoises():
+    path = WEIGHTS_FOLDER / "brain-mri.safetensors"
+    assert path.stat().st_size <= 15_000_000
+    prior = load_network_prior()
+    y, x = torch.meshgrid(torch.linspace(-1, 1, 50), torch.linspace(-1, 1, 44), indexing="ij")
+    clean = torch.polar(((y / 0.8) ** 2 + (x / 0.7) ** 2 < 1).float() * 0.7, 0.5 + x)[None]
+    for sigma in (0.1, 0.5):
+        noise = complex_noise(1, 50, 44)
+        before = (sigma * noise).abs().square().mean()
+        after = (prior.denoise(clean + sigma * noise, sigma) - clean).abs().square().mean()
+        assert after < 0.25 * before
+    assert {"licence", "data", "scale", "limits"} <= set(prior.card)

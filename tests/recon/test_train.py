@@ -1,0 +1,174 @@
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from recon.errors import CheckpointError, ConfigError, InputError
+from recon.priors.network import load_network_prior
+from recon.train import TrainConfig, load_config, main, train
+from recon.training.augment import Pool, draw_images, step_generator
+from recon.training.evaluate import evaluation_noise
+from recon.training.export import export_prior
+from recon.training.run import build_model, edm_loss, learning_rate_at
+from recon.training.state import load_checkpoint
+from recon.training.volumes import SourceConfig, held_out_slices, load_slices
+
+nibabel = pytest.importorskip("nibabel")
+SMALL = {"channels": [8, 8], "encoder_blocks": [1, 1], "decoder_blocks": [1], "embedding": 8}
+
+
+@pytest.fixture(scope="module")
+def volumes(tmp_path_factory):
+    """Two ellipsoids with two kinds of tissue, 1.5 mm, and one held out."""
+    folder = tmp_path_factory.mktemp("volumes")
+    grid = np.meshgrid(*(np.linspace(-1, 1, n) for n in (40, 44, 12)), indexing="ij")
+    for k in range(3):
+        radius = sum((g / r) ** 2 for g, r in zip(grid, (0.8, 0.7, 1.1), strict=True))
+        image = 400 * (radius < 1) + 300 * (radius < 0.3 + 0.1 * k)
+        nibabel.save(nibabel.Nifti1Image(image.astype(np.int16), np.diag([1.5, 1.5, 4, 1])), folder / f"s{k}_t1.nii.gz")
+    return folder
+
+
+@pytest.fixture
+def config(volumes, tmp_path):
+    source = SourceConfig("*.nii.gz", planes=("axial", "coronal"), spacing=(1.5, 2.5), held_out=("s2_",))
+    return TrainConfig(
+        data=str(volumes),
+        output=str(tmp_path / "run"),
+        sources=(source,),
+        network=SMALL,
+        steps=6,
+        warmup=2,
+        decay=2,
+        patches=((16, 4, 0.5), (24, 2, 0.5)),
+        seed=3,
+    )
+
+
+def weights(path):
+    return load_checkpoint(path)["average"]
+
+
+def assert_same(first, second):
+    assert first.keys() == second.keys()
+    for name in first:
+        assert torch.equal(first[name], second[name]), name
+
+
+def test_same_seed_same_weights_and_resume_is_exact(config, tmp_path):
+    whole = weights(train(config))
+    again = weights(train(replace(config, output=str(tmp_path / "again"))))
+    assert_same(whole, again)
+    # A run that is stopped and continued to another planned end: the rate is still constant at step 3.
+    parts = replace(config, output=str(tmp_path / "parts"), steps=3, decay=0)
+    train(parts)
+    assert_same(whole, weights(train(replace(parts, steps=6, decay=2))))
+    other = weights(train(replace(config, output=str(tmp_path / "other"), seed=4)))
+    assert any(not torch.equal(whole[name], other[name]) for name in whole)
+
+
+def test_training_lowers_the_loss(config):
+    config = replace(config, steps=150, decay=50, learning_rate=3e-3, precision="float32")
+    pools = [Pool.build(s, load_slices(Path(config.data), s)) for s in config.sources]
+    clean = draw_images(pools, step_generator(9, 0), 8, 24)
+    noise = torch.stack([n for k in range(8) for n in [torch.view_as_real(evaluation_noise((24, 24), k))]])
+    noise = noise.permute(0, 3, 1, 2) * 2**0.5
+    sigma = torch.logspace(-1.5, 0.5, 8)
+    model = build_model(config)
+    before = edm_loss(model, clean, sigma, noise, "float32").item()
+    model.load_state_dict(load_checkpoint(train(config))["model"])
+    assert edm_loss(model, clean, sigma, noise, "float32").item() < 0.8 * before
+
+
+def test_global_random_state_is_untouched(config):
+    torch_state, numpy_state = torch.random.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
+    train(replace(config, steps=2))
+    assert torch.equal(torch_state, torch.random.get_rng_state())
+    assert np.array_equal(numpy_state, np.random.get_state()[1])  # noqa: NPY002
+
+
+def test_damaged_or_foreign_checkpoints_are_refused(config):
+    path = train(replace(config, steps=1))
+    with pytest.raises(CheckpointError, match="another network"):
+        train(replace(config, seed=9))
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(CheckpointError, match="cannot read"):
+        train(config)
+    torch.save({"model": {}}, path)
+    with pytest.raises(CheckpointError, match="not a training checkpoint"):
+        train(config)
+
+
+def test_held_out_files_are_kept_apart(config, volumes):
+    source = config.sources[0]
+    train_names = {s.name.split(":")[0] for s in load_slices(volumes, source)}
+    held_names = {s.name.split(":")[0] for s in load_slices(volumes, source, held_out=True)}
+    assert train_names == {"s0_t1.nii.gz", "s1_t1.nii.gz"} and held_names == {"s2_t1.nii.gz"}
+    slices = held_out_slices(volumes, source, 3)
+    assert len(slices) == 3 and {s.plane for s in slices} == {"axial"}
+    assert slices[0].image.shape == (44, 40) and slices[0].spacing == (1.5, 1.5)
+    with pytest.raises(InputError, match="no training file"):
+        load_slices(volumes, replace(source, pattern="nothing*"))
+    with pytest.raises(ConfigError, match="diagonal"):
+        load_slices(volumes, replace(source, planes=("diagonal",)))
+
+
+def test_images_are_in_scale_and_depend_on_seed_and_step_only(config, volumes):
+    pools = [Pool.build(config.sources[0], load_slices(volumes, config.sources[0]))]
+    first, second = (draw_images(pools, step_generator(1, 5), 6, 32) for _ in range(2))
+    assert torch.equal(first, second) and first.shape == (6, 2, 32, 32)
+    assert not torch.equal(first, draw_images(pools, step_generator(1, 6), 6, 32))
+    magnitude = first.square().sum(1).sqrt()
+    assert magnitude.max() < 2.5 and magnitude.flatten(1).quantile(0.99, dim=1).min() > 0.3
+
+
+def test_learning_rate_rises_stays_and_falls():
+    config = TrainConfig(steps=100, warmup=10, decay=40, learning_rate=1.0)
+    assert learning_rate_at(config, 0) == 0.1 and learning_rate_at(config, 9) == 1.0
+    assert learning_rate_at(config, 59) == 1.0 and learning_rate_at(config, 80) == 0.5
+    assert learning_rate_at(config, 100) == 0.0
+
+
+def test_configuration_from_toml(config, tmp_path):
+    path = tmp_path / "run.toml"
+    path.write_text('steps = 5\n[[sources]]\npattern = "*.nii.gz"\nheld_out = ["s2_"]\n[network]\nembedding = 8\n')
+    loaded = load_config(path, {"data": "there"})
+    assert loaded.steps == 5 and loaded.data == "there" and loaded.sources[0].held_out == ["s2_"]
+    path.write_text("stepps = 5\n")
+    with pytest.raises(ConfigError, match="unknown key 'stepps'"):
+        load_config(path)
+    path.write_text('[[sources]]\npattern = "a"\nplane = "axial"\n')
+    with pytest.raises(ConfigError, match="unknown key 'plane'"):
+        load_config(path)
+    path.write_text("steps = \n")
+    with pytest.raises(ConfigError, match="cannot read"):
+        load_config(path)
+    path.write_text("steps = 5\n")
+    with pytest.raises(ConfigError, match="'data'"):
+        main(path)
+    with pytest.raises(ConfigError, match="precision"):
+        train(replace(config, precision="float64"))
+
+
+def test_shipped_configuration_is_valid():
+    path = Path(__file__).parents[2] / "benchmarks" / "configs" / "brain-mri.toml"
+    loaded = load_config(path)
+    assert len(loaded.sources) == 3 and all(s.held_out for s in loaded.sources)
+    assert set(loaded.card) >= {"licence", "data", "limits"}
+
+
+def test_export_and_progress_files(config, tmp_path):
+    path = train(replace(config, card={"licence": "none"}))
+    log = (path.parent / "log.txt").read_text()
+    assert "held-out PSNR" in log
+    curve = json.loads((path.parent / "held_out.jsonl").read_text().splitlines()[-1])
+    assert curve["step"] == 6 and set(curve["psnr"]) == {"0.05", "0.1", "0.3", "1.0"}
+    destination = tmp_path / "small.safetensors"
+    export_prior(config, path, destination, {"gain": 1.0})
+    prior = load_network_prior(destination)
+    assert prior.card["evaluation"] == {"gain": 1.0} and prior.card["training"]["steps"] == 6
+    expected = weights(path)["network.stem.weight"]
+    torch.testing.assert_close(prior.model.network.stem.weight.data, expected, rtol=1e-3, atol=1e-4)
