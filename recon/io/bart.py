@@ -4,8 +4,8 @@ Dimensions 0, 1, 2 are the readout and the two phase encodings, 3 the coils, 13 
 One slice of 2D data `(x, y, 1, coil)` becomes `(coil, y = dimension 0, x = dimension 1)`: a mask of columns acts on
 dimension 1. 3D data (dimension 2 > 1) are separated into slices along the readout, which is always fully sampled, by
 a centred orthonormal inverse FFT; each slice is then `(coil, y = dimension 1, x = dimension 2)`, undersampled in both.
-Some tools write 2D data as `(x, y, coil)`, so that the coils sit in dimension 2 and dimension 3 is 1: they are told from
-a single-coil volume, whose energy is concentrated in the central plane, and `attributes["coil_dimension"]` says so.
+Some tools write 2D data as `(x, y, coil)`, so that the coils sit in dimension 2 and dimension 3 is 1: they are told
+from a single-coil volume, whose energy is concentrated in the central plane; `attributes["coil_dimension"]` says so.
 Source: the BART toolbox (https://mrirecon.github.io/bart).
 """
 

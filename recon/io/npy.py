@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from functools import cache
 from math import prod
 from pathlib import Path
+from tokenize import TokenError
 from typing import IO
 
 import numpy as np
@@ -103,7 +104,7 @@ def _array_header(stream: IO[bytes], size: int, where: str) -> tuple[tuple[int, 
     parse = np.lib.format.read_array_header_1_0 if width == 2 else np.lib.format.read_array_header_2_0
     try:
         shape, fortran, dtype = parse(head)
-    except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError) as error:
+    except (ValueError, TypeError, SyntaxError, TokenError, RecursionError, MemoryError) as error:
         raise InputError(f"{where}: the NumPy header (version {version[0]}) cannot be read") from error
     if dtype.hasobject:
         raise InputError(f"{where}: holds Python objects, which could run code; save plain complex64 instead")
