@@ -85,7 +85,7 @@ def main(
     posterior = dataclasses.replace(
         posterior,
         geometry={**posterior.geometry, "voxel_size_mm": scan.voxel_size_mm},
-        provenance={**posterior.provenance, "source": "synthetic demo patient"},
+        provenance={**posterior.provenance, "source": {"name": "synthetic demo patient"}},
         images={**posterior.images, "reference": scan.reference},
     )
     merit = figures_of_merit(posterior)

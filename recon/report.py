@@ -96,21 +96,31 @@ def figures_of_merit(posterior: Posterior) -> dict[str, float]:
 
 
 def _title(posterior: Posterior) -> str:
-    source = posterior.provenance.get("source")
-    return f"diffrecon · {Path(str(source)).name}" if source else "diffrecon"
+    source = _name(posterior.provenance.get("source"))
+    return f"diffrecon · {Path(source).name}" if source else "diffrecon"
 
 
 def _subtitle(posterior: Posterior) -> str:
     notes = posterior.provenance
+    sampler = notes.get("sampler")
+    steps = sampler.get("steps") if isinstance(sampler, Mapping) else None
+    mask = posterior.images.get("mask")
     parts = [
-        f"prior {notes['prior']}" if notes.get("prior") else "",
-        f"sampler {notes['sampler']}" if notes.get("sampler") else "",
-        f"{notes['steps']} steps" if notes.get("steps") else "",
+        f"prior {_name(notes.get('prior'))}" if _name(notes.get("prior")) else "",
+        f"{_name(sampler)}" if _name(sampler) else "",
+        f"{steps} steps" if steps else "",
         _sample_count(posterior),
         f"seed {notes['seed']}" if notes.get("seed") is not None else "",
-        "R = {:.1f}".format(notes["acceleration"]) if isinstance(notes.get("acceleration"), float) else "",
+        f"R = {1 / np.mean(mask):.1f}" if mask is not None and np.any(mask) else "",
     ]
     return "  ·  ".join(part for part in parts if part)
+
+
+def _name(entry: object) -> str:
+    """Name of a provenance entry, which is a text or a mapping with a name."""
+    if isinstance(entry, Mapping):
+        entry = entry.get("name")
+    return "" if entry is None else str(entry)
 
 
 def _sample_count(posterior: Posterior) -> str:

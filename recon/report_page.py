@@ -75,14 +75,25 @@ def page(posterior: Posterior, title: str, picture: bytes, merit: Mapping[str, f
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Turn nested dictionaries into rows ``{"a.b": "text"}``; long lists are cut."""
+    """Turn nested dictionaries into rows ``{"a.b": "text"}``; a list of dictionaries is summarised key by key."""
     rows: dict[str, str] = {}
     for key, value in tree.items():
+        if isinstance(value, (list, tuple)) and value and all(isinstance(item, Mapping) for item in value):
+            value = {inner: _summary([item.get(inner) for item in value]) for inner in value[0]}
         if isinstance(value, Mapping):
             rows.update(flatten(value, f"{prefix}{key}."))
         else:
             rows[f"{prefix}{key}"] = _text(value)
     return rows
+
+
+def _summary(values: list[Any]) -> Any:
+    """One value where all agree, the range of numbers, or everything."""
+    if all(value == values[0] for value in values):
+        return values[0]
+    if all(isinstance(value, (int, float)) for value in values):
+        return f"{_text(min(values))} to {_text(max(values))}"
+    return values
 
 
 def _cards(posterior: Posterior, merit: Mapping[str, float], level: float) -> str:

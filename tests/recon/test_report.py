@@ -38,7 +38,13 @@ def make_posterior():
             images["reference"] = (truth * scale).astype(np.float32)
         fields = {
             "geometry": {"voxel_size_mm": [5.0, 1.0, 1.0]},
-            "provenance": {"source": "scan.h5", "prior": "brain-mri", "sampler": "dds", "seed": 3, "acceleration": 4.0},
+            "provenance": {
+                "source": {"name": "scan.h5"},
+                "prior": {"name": "brain-mri"},
+                "sampler": {"name": "DDS", "steps": 30},
+                "seed": 3,
+                "measured": [{"scale": 2.5, "coils": 8}, {"scale": 3.5, "coils": 8}],
+            },
             "diagnostics": {"residual": np.linspace(0.9, 1.1, n), "valid": np.ones(n, bool), "seconds": 1.5},
             "images": images,
         }
@@ -59,8 +65,10 @@ def test_one_png_and_one_page_that_needs_nothing_else(make_posterior, tmp_path):
     assert re.findall(r'src="([^"]{22})', page) == ["data:image/png;base64,"]
     assert base64.b64decode(re.search(r'base64,([^"]+)"', page)[1]) == png.read_bytes()
     assert not re.search(r"https?:|<script|<link|@import|url\(", page)
-    for fact in ("brain-mri", "dds", "seed", "raw", "PSNR", "coverage of the 90%"):
+    for fact in ("brain-mri", "DDS", "seed", "raw", "PSNR", "coverage of the 90%"):
         assert fact in page
+    assert "<th>measured.scale</th><td>2.5 to 3.5</td>" in page
+    assert "<th>measured.coils</th><td>8</td>" in page
 
 
 def test_png_is_a_picture_with_content(make_posterior, tmp_path):
