@@ -3,6 +3,7 @@
 from operators.base import LinearOperator, Space
 from operators.elementary import Diagonal, Identity, Matrix
 from operators.errors import DivergenceError, InputError, ReconError, ShapeError
+from operators.espirit import calibration_size, espirit_maps
 from operators.fourier import CenteredFFT, fftc, ifftc
 from operators.masks import make_mask
 from operators.mri import CartesianMRI
@@ -20,7 +21,9 @@ __all__ = [
     "ReconError",
     "ShapeError",
     "Space",
+    "calibration_size",
     "conjugate_gradient",
+    "espirit_maps",
     "fftc",
     "gaussian_draw",
     "ifftc",

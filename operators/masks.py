@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from operators.errors import InputError, ShapeError
-from operators.patterns import gaussian_points, poisson_points, radial_points, spiral_points, uniform_points
+from operators.patterns import poisson_points, radial_points, spiral_points, uniform_points, weighted_points
 
 Generator = np.random.Generator
 _GAUSSIAN_STD = 15 / 128  # of the number of columns, as in the published Score-MRI experiments
@@ -67,9 +67,11 @@ def make_mask(
     lengths = (1, nx) if columns else (ny, nx)
     center = tuple(1 if columns and axis == 0 else round(n * center_fraction) for axis, n in enumerate(lengths))
     target = round(math.prod(lengths) / acceleration)
-    if math.prod(center) > target or target == 0:
+    if target == 0:
+        raise InputError(f"make_mask: acceleration {acceleration:g} leaves no sample of {pattern} on {(ny, nx)}")
+    if math.prod(center) > target:
         raise InputError(
-            f"make_mask: {pattern} at acceleration {acceleration:g} on {shape} samples {target} "
+            f"make_mask: {pattern} at acceleration {acceleration:g} on {(ny, nx)} samples {target} "
             f"{'columns' if columns else 'points'}, but its centre alone takes {math.prod(center)}; "
             f"lower center_fraction ({center_fraction:g}) or the acceleration"
         )
@@ -110,7 +112,7 @@ def _random(center: np.ndarray, lines: int, rng: Generator) -> np.ndarray:
 def _gaussian(center: np.ndarray, lines: int, rng: Generator) -> np.ndarray:
     n = len(center)
     distance = (np.arange(n) - n // 2) / (n * _GAUSSIAN_STD)
-    return _with(center, _weighted(-0.5 * distance**2, ~center, lines, rng))
+    return _with(center, weighted_points(-0.5 * distance**2, ~center, lines, rng))
 
 
 def _magic(center: np.ndarray, lines: int, rng: Generator) -> np.ndarray:
@@ -124,8 +126,8 @@ def _magic(center: np.ndarray, lines: int, rng: Generator) -> np.ndarray:
     start = rng.uniform()
     chosen = []
     for parity, side in enumerate(sides):
-        steps = np.arange(parity, lines, 2)
-        position = (steps + start) / max(lines + lines % 2, 1) * len(side)
+        count = (lines + 1 - parity) // 2
+        position = (np.arange(count) + (parity + start) / 2) / max(count, 1) * len(side)
         chosen.append(side[position.astype(int)])
     return _with(center, np.concatenate(chosen))
 
@@ -136,17 +138,13 @@ def _with(center: np.ndarray, chosen: np.ndarray) -> np.ndarray:
     return mask
 
 
-def _weighted(log_weight: np.ndarray, free: np.ndarray, count: int, rng: Generator) -> np.ndarray:
-    return gaussian_points(log_weight, free, count, rng)
-
-
 def _fastmri_random(n: int, acceleration: float, low: int, rng: np.random.RandomState) -> np.ndarray:
     probability = (n / acceleration - low) / max(n - low, 1)
     return (rng.uniform(size=n) < probability) | _fastmri_center(n, low)
 
 
 def _fastmri_equispaced(n: int, acceleration: float, low: int, rng: np.random.RandomState) -> np.ndarray:
-    """The rule `equispaced_fraction`: a spacing stretched so that the centre's lines are accounted for."""
+    """Apply the rule `equispaced_fraction`: a spacing stretched so that the centre's lines are accounted for."""
     mask = _fastmri_center(n, low)
     surplus = low * acceleration - n
     if surplus >= 0:
@@ -169,7 +167,7 @@ def _gaussian_2d(center: np.ndarray, target: int, rng: Generator) -> np.ndarray:
     y, x = (np.arange(ny) - ny // 2) / ny, (np.arange(nx) - nx // 2) / nx
     log_weight = -0.5 * (y[:, None] ** 2 + x**2) / 0.2**2
     mask = center.copy()
-    mask.ravel()[gaussian_points(log_weight.ravel(), ~center.ravel(), target - int(center.sum()), rng)] = True
+    mask.ravel()[weighted_points(log_weight.ravel(), ~center.ravel(), target - int(center.sum()), rng)] = True
     return mask
 
 

@@ -68,11 +68,18 @@ class CartesianMRI(LinearOperator):
         device = None if maps is None else maps.device
         self.mask = self.mask.to(device)
         self.axes = tuple(range(-len(image), 0))
+        self._sampled = int(self.mask.expand(image).sum())
         real = torch.float64 if dtype == torch.complex128 else torch.float32
         self._signs = shift_signs(image, real, self.mask.device) if all(n % 2 == 0 for n in image) else None
         flip = (-1.0) ** (sum(n // 2 for n in image) % 2)
         self._weight = self.mask.to(real) if self._signs is None else self.mask * self._signs * flip
         self._normal_axes, self._normal_weight = _normal_weight(self.mask.expand(image), real)
+
+    @property
+    def n_data(self) -> int:
+        """Sampled points times coils."""
+        coils = 1 if self.coil_maps is None else self.codomain.shape[0]
+        return coils * self._sampled
 
     def _forward(self, x: Tensor) -> Tensor:
         if self.coil_maps is None:

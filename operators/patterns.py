@@ -9,10 +9,11 @@ import numpy as np
 
 Generator = np.random.Generator
 _POISSON_SLOPE = 2.0  # the minimum distance at the edge is 1 + slope times that at the centre
+_POISSON_SPREAD = 0.4
 _GOLDEN_ANGLE = math.pi * (math.sqrt(5) - 1) / 2
 
 
-def gaussian_points(log_weight: np.ndarray, free: np.ndarray, count: int, rng: Generator) -> np.ndarray:
+def weighted_points(log_weight: np.ndarray, free: np.ndarray, count: int, rng: Generator) -> np.ndarray:
     """Draw `count` distinct free indices with probability proportional to a weight (Gumbel top-k)."""
     key = np.where(free, log_weight + rng.gumbel(size=log_weight.shape), -np.inf)
     return np.argsort(-key, kind="stable")[:count]
@@ -33,6 +34,8 @@ def poisson_points(center: np.ndarray, target: int, rng: Generator) -> np.ndarra
     bisection, and the few surplus points are dropped at random, which keeps every distance.
     """
     profile = 1 + _POISSON_SLOPE * _radius(center.shape)
+    # On a grid only some distances exist; without the spread of radii the density would jump from ring to ring.
+    profile = profile * (1 + _POISSON_SPREAD * rng.uniform(size=center.shape))
     order = rng.permutation(center.size)
     low, high = 1 / profile.max(), 1.0
     while int(poisson_disc(profile * high, center, order).sum()) > target:
@@ -62,29 +65,35 @@ def poisson_disc(radius: np.ndarray, center: np.ndarray, order: np.ndarray) -> n
     of their radii. The centre is kept whole and its points carry discs like all others.
     """
     ny, nx = radius.shape
-    reach = int(math.ceil(radius.max()))
+    reach = math.ceil(radius.max())
     blocked = np.zeros((ny + 2 * reach, nx + 2 * reach), dtype=bool)
     discs, sizes, index = _discs(radius)
     blocked[reach : reach + ny, reach : reach + nx] |= center
-    for point in np.flatnonzero(center & _border(center)):
-        _stamp(blocked, point, nx, reach, discs[index[point]], sizes[index[point]])
-    mask = center.copy()
+
+    def stamp(point: int) -> None:
+        y, x = divmod(point, nx)
+        kind = kinds[point]
+        size = sizes[kind]
+        y, x = y + reach, x + reach
+        blocked[y - size : y + size + 1, x - size : x + size + 1] |= discs[kind]
+
+    kinds = index.tolist()
+    for point in np.flatnonzero(center).tolist():
+        stamp(point)
     rows, columns = np.divmod(order, nx)
-    flat = ((rows + reach) * (nx + 2 * reach) + columns + reach).tolist()
-    view, kinds, accepted = blocked.ravel(), index[order].tolist(), []
-    width = nx + 2 * reach
-    for i, position in enumerate(flat):
-        if not view[position]:
-            size = sizes[kinds[i]]
-            y, x = divmod(position, width)
-            blocked[y - size : y + size + 1, x - size : x + size + 1] |= discs[kinds[i]]
-            accepted.append(i)
-    mask.ravel()[order[accepted]] = True
+    positions = ((rows + reach) * (nx + 2 * reach) + columns + reach).tolist()
+    free, accepted = blocked.ravel(), []
+    for point, position in zip(order.tolist(), positions, strict=True):
+        if not free[position]:
+            stamp(point)
+            accepted.append(point)
+    mask = center.copy()
+    mask.ravel()[accepted] = True
     return mask
 
 
 def _discs(radius: np.ndarray) -> tuple[list[np.ndarray], list[int], np.ndarray]:
-    """The distinct discs of a radius map, and for every point the number of its disc.
+    """List the distinct discs of a radius map, and the number of every point's disc.
 
     On a grid the disc {d^2 < r^2} changes only where r^2 passes an integer, so r^2 rounded up names it exactly.
     """
@@ -96,17 +105,6 @@ def _discs(radius: np.ndarray) -> tuple[list[np.ndarray], list[int], np.ndarray]
         discs.append(steps[:, None] ** 2 + steps**2 < max(square, 1))
         sizes.append(size)
     return discs, sizes, index.reshape(-1)
-
-
-def _stamp(blocked: np.ndarray, point: int, nx: int, reach: int, disc: np.ndarray, size: int) -> None:
-    y, x = divmod(int(point), nx)
-    y, x = y + reach, x + reach
-    blocked[y - size : y + size + 1, x - size : x + size + 1] |= disc
-
-
-def _border(center: np.ndarray) -> np.ndarray:
-    """Points of the centre that lie within the reach of its rim; the discs of the others change nothing."""
-    return center
 
 
 def radial_points(center: np.ndarray, target: int, rng: Generator) -> np.ndarray:
@@ -126,7 +124,7 @@ def radial_points(center: np.ndarray, target: int, rng: Generator) -> np.ndarray
 
 
 def spiral_points(center: np.ndarray, target: int, rng: Generator) -> np.ndarray:
-    """An Archimedean spiral from the centre to the corners, drawn on the grid, with `target` points."""
+    """Draw an Archimedean spiral from the centre to the corners on the grid, with `target` points."""
     ny, nx = center.shape
     start = rng.uniform(0, 2 * math.pi)
 
@@ -167,7 +165,7 @@ def _until(center: np.ndarray, target: int, points: Callable[[float], np.ndarray
 
 
 def _flat(y: np.ndarray, x: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """Indices on the grid, in order, of a trajectory in units of half the field, without what falls outside."""
+    """List the indices on the grid, in order, that a trajectory in units of half the field passes."""
     rows = np.round(y * (shape[0] / 2)).astype(int) + shape[0] // 2
     columns = np.round(x * (shape[1] / 2)).astype(int) + shape[1] // 2
     inside = (rows >= 0) & (rows < shape[0]) & (columns >= 0) & (columns < shape[1])
