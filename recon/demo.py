@@ -45,6 +45,7 @@ def main(
     acceleration: float = 4.0,
     prior: Any = "brain-mri",
     device: str = "auto",
+    shape: tuple[int, int] | None = None,
     progress: bool | None = None,
     echo: Callable[[str], None] = print,
 ) -> list[Path]:
@@ -58,6 +59,8 @@ def main(
         As for `recon.reconstruct`.
     acceleration : float
         One in so many columns of k-space is kept, at random, with the central 8 %.
+    shape : (int, int), optional
+        Scan at a lower resolution (y, x): quicker.
     echo : callable
         Receives each line of text.
 
@@ -74,7 +77,7 @@ def main(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"the folder {folder} cannot be made: {error.strerror or error}") from error
-    scan = simulate(acceleration=acceleration, seed=seed)
+    scan = simulate(acceleration, seed, shape=shape)
     coils, ny, nx = scan.kspace.shape
     echo(f"simulated {coils}-coil scan of a synthetic head, {ny} x {nx}, {scan.mask.sum()} of {nx} columns kept")
     started = time.perf_counter()
@@ -96,14 +99,27 @@ def main(
     return _write(posterior, folder, echo)
 
 
-def simulate(acceleration: float = 4.0, seed: int = 0, noise_std: float = NOISE_STD) -> Acquisition:
+def simulate(
+    acceleration: float = 4.0, seed: int = 0, noise_std: float = NOISE_STD, shape: tuple[int, int] | None = None
+) -> Acquisition:
     """Simulate the scan of the synthetic patient: coil sensitivities, Fourier transform, noise, undersampling.
 
     ``y_c = P (F S_c x + n)`` with ``E|n|^2 = noise_std^2`` in units of the 99 % quantile of ``|x|``.
+
+    Parameters
+    ----------
+    acceleration : float
+        One in so many columns is kept, at random, with the central 8 %; 1 keeps all.
+    seed : int
+        Seed of mask and noise.
+    noise_std : float
+        Noise level of each k-space sample.
+    shape : (int, int), optional
+        Scan at a lower resolution (y, x).
     """
     from operators import make_mask
 
-    image, voxel_size_mm = load_patient()
+    image, voxel_size_mm = load_patient(shape)
     maps = loop_sensitivities(image.shape, COILS)
     rng = np.random.default_rng(seed)
     parts = rng.standard_normal((2, *maps.shape))
@@ -113,11 +129,23 @@ def simulate(acceleration: float = 4.0, seed: int = 0, noise_std: float = NOISE_
     return Acquisition(kspace.astype(np.complex64), mask, np.abs(image).astype(np.float32), voxel_size_mm)
 
 
-def load_patient() -> tuple[NDArray[np.complex128], list[float]]:
-    """Return the complex image ``(y, x)`` of the synthetic patient (99 % quantile 1) and its voxel size (z, y, x)."""
+def load_patient(shape: tuple[int, int] | None = None) -> tuple[NDArray[np.complex128], list[float]]:
+    """Return the complex image ``(y, x)`` of the synthetic patient (99 % quantile 1) and its voxel size (z, y, x).
+
+    A smaller ``shape`` lowers the resolution by cutting the outer k-space off.
+    """
     with np.load(PATIENT, allow_pickle=False) as file:
         parts, voxel = file["image"].astype(np.float64), file["voxel_size_mm"]
-    return parts[0] + 1j * parts[1], [float(length) for length in voxel]
+    image, full = parts[0] + 1j * parts[1], parts.shape[1:]
+    if shape is not None:
+        if not all(8 <= few <= many for few, many in zip(shape, full, strict=True)):
+            raise InputError(
+                f"the synthetic patient has {full} pixels (y, x); expected a shape from 8 x 8, came {shape}"
+            )
+        window = tuple(slice(n // 2 - m // 2, n // 2 - m // 2 + m) for n, m in zip(full, shape, strict=True))
+        image = _fft(_fft(image)[window], inverse=True) * np.sqrt(np.prod(shape) / np.prod(full))
+        voxel = voxel * [1, full[0] / shape[0], full[1] / shape[1]]
+    return image, [float(length) for length in voxel]
 
 
 def loop_sensitivities(shape: tuple[int, ...], coils: int, distance: float = 1.6) -> NDArray[np.complex128]:
@@ -140,10 +168,11 @@ def loop_sensitivities(shape: tuple[int, ...], coils: int, distance: float = 1.6
     return maps / np.linalg.norm(maps, axis=0)
 
 
-def _fft(images: NDArray[np.complex128]) -> NDArray[np.complex128]:
+def _fft(images: NDArray[np.complex128], inverse: bool = False) -> NDArray[np.complex128]:
     """Centred orthonormal Fourier transform over (y, x)."""
     axes = (-2, -1)
-    return np.fft.fftshift(np.fft.fft2(np.fft.ifftshift(images, axes=axes), axes=axes, norm="ortho"), axes=axes)
+    transform = np.fft.ifft2 if inverse else np.fft.fft2
+    return np.fft.fftshift(transform(np.fft.ifftshift(images, axes=axes), axes=axes, norm="ortho"), axes=axes)
 
 
 def _write(posterior: Any, folder: Path, echo: Callable[[str], None]) -> list[Path]:
