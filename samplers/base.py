@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -122,7 +122,7 @@ class Problem:
         Tensor, shape ``(batch,)``
         """
         residual = ((self.y - self.operator(x)) / self.noise_std).abs().square()
-        return residual.flatten(1).sum(dim=1) / self.operator.n_data
+        return residual.flatten(1).sum(dim=1) / max(self.operator.n_data, 1)
 
     def to(self, device: torch.device | str) -> Problem:
         """Return the problem on another device."""
@@ -143,6 +143,9 @@ class Sampler(ABC):
 
     To add one, write a frozen dataclass with ``sigmas`` and ``step``; the loop :func:`sample` does the rest.
     """
+
+    #: BibTeX keys of the papers that a user of this strategy should cite (see docs/references.bib).
+    citations: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def sigmas(self, problem: Problem, denoiser: Denoiser) -> list[float]:

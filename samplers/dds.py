@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from torch import Tensor
 
@@ -53,6 +53,8 @@ class DDS(Sampler):
     Chung, Lee & Ye, "Decomposed diffusion sampler for accelerating large-scale inverse problems", ICLR 2024, alg. 1-3.
     Deviation: conjugate gradients are Hermitian and per sample (the published code omits the conjugation).
     """
+
+    citations: ClassVar[tuple[str, ...]] = ("chung2024dds",)
 
     steps: int = 50
     cg_iterations: int = 5

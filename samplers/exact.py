@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from torch import Tensor
 
@@ -46,6 +46,8 @@ class ExactGaussian(Sampler):
     ----------
     Papandreou & Yuille, "Gaussian sampling by local perturbations", NeurIPS 2010.
     """
+
+    citations: ClassVar[tuple[str, ...]] = ("papandreou2010gaussian",)
 
     iterations: int = 300
     tolerance: float = 1e-6

@@ -1,0 +1,301 @@
+"""From measured k-space to a Problem in the scale of the prior, with nothing taken from a fully sampled image."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from operators import CartesianMRI, conjugate_gradient, espirit_maps, fftc, ifftc, make_mask
+from operators.coils import compress_coils, estimate_noise_covariance, prewhiten
+from recon.errors import InputError, ShapeError
+from samplers import Problem
+
+_FULL_CALIBRATION = 24
+_LEAST_CALIBRATION = 6
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How to undersample a fully sampled acquisition; without a pattern the data are used as they are.
+
+    Parameters
+    ----------
+    pattern : str, optional
+        A pattern of :func:`operators.make_mask`.
+    acceleration : float
+        Grid points for each sampled one.
+    center_fraction : float, optional
+        Share of the columns (or of each axis) that is fully sampled; .08, or .04 above 6-fold.
+    seed : int
+    """
+
+    pattern: str | None = None
+    acceleration: float = 4.0
+    center_fraction: float | None = None
+    seed: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A slice, ready to be sampled.
+
+    Attributes
+    ----------
+    problem : Problem
+        In the scale of the prior; ``problem.scale`` leads back to the units of the k-space.
+    coil_maps : Tensor, shape ``(coil, y, x)``
+    mask : Tensor, bool, broadcastable to ``(y, x)``
+    intensity : Tensor, shape ``(y, x)``
+        Turns the combination of prewhitened coils into the root-sum-of-squares of the coils as they came; 0 outside
+        of the support of the coil maps, where nothing is measured.
+    zero_filled : Tensor, shape ``(y, x)``
+        Adjoint reconstruction, in the units of the k-space.
+    facts : dict
+        What was found: acceleration, noise level, calibration size, scale.
+    notes : list of str
+        What the user should know: weak calibration, unusual noise.
+    """
+
+    problem: Problem
+    coil_maps: Tensor
+    mask: Tensor
+    intensity: Tensor
+    zero_filled: Tensor
+    facts: dict[str, float | int | list[int]]
+    notes: list[str] = field(default_factory=list)
+
+
+def prepare(
+    kspace: np.ndarray | Tensor,
+    mask: np.ndarray | Tensor | None = None,
+    *,
+    sampling: Sampling | None = None,
+    coil_maps: np.ndarray | Tensor | None = None,
+    noise_std: float | None = None,
+    coils: int | None = None,
+    calib_size: int | None = None,
+    device: torch.device | str = "cpu",
+) -> Prepared:
+    """Turn the k-space of one slice into a Problem.
+
+    Prewhiten by the noise found in the outermost sampled k-space, estimate coil maps by ESPIRiT from the measured
+    centre, take scale and noise level from the measurement.
+
+    Parameters
+    ----------
+    kspace : array, shape ``(coil, y, x)`` or ``(y, x)``
+        Centred k-space; zeros where not sampled.
+    mask : array, broadcastable to ``(y, x)``, optional
+        True where sampled; by default wherever any coil is not zero.
+    sampling : Sampling, optional
+        Undersample further, retrospectively.
+    coil_maps : array, shape ``(coil, y, x)``, optional
+        Known coil maps; estimated by default. Given maps are taken to belong to the data as they are, so the data are
+        not prewhitened.
+    noise_std : float, optional
+        Noise level of each k-space sample (``E|e|^2 = noise_std^2``), in the units of ``kspace``, the same and
+        independent in all coils; estimated by default.
+    coils : int, optional
+        Compress to this many virtual coils.
+    calib_size : int, optional
+        Side of the calibration region; by default the fully sampled centre, at most 24.
+    device : torch.device or str
+
+    Raises
+    ------
+    InputError, ShapeError
+        Says what is wrong with the data, and what to do.
+    """
+    kspace, unit = _normalised(kspace, device)
+    mask = _sampled(kspace, mask, sampling)
+    kspace = kspace * mask
+    if not bool(kspace.any()):
+        raise InputError("kspace is zero wherever the mask samples: the mask does not belong to these data")
+    notes: list[str] = []
+    if coils is not None and coils < kspace.shape[0]:
+        if coil_maps is not None:
+            raise InputError("coils= compresses the data and needs new maps: leave coil_maps out, or coils")
+        kspace = compress_coils(kspace, coils)
+    colouring: Tensor | None = None
+    if noise_std is not None:
+        if not (math.isfinite(noise_std) and noise_std >= 0):
+            raise InputError(f"noise_std must be finite and >= 0, came {noise_std}")
+        noise = noise_std / unit
+    else:
+        kspace, noise, colouring = _whiten(kspace, mask, known_maps=coil_maps is not None)
+    maps, calibration = _maps(kspace, mask, coil_maps, calib_size or _FULL_CALIBRATION, notes)
+    operator = CartesianMRI(mask, maps)
+    scale = _scale(operator, kspace, noise)
+    intensity = _intensity(maps, colouring)
+    facts: dict[str, float | int | list[int]] = {
+        "acceleration": math.prod(kspace.shape[-2:]) / int(mask.expand(kspace.shape[-2:]).sum()),
+        "coils": int(kspace.shape[0]),
+        "noise_std": noise * unit,
+        "scale": scale * unit,
+        "calibration": calibration,
+    }
+    return Prepared(
+        problem=Problem(kspace / scale, operator, noise / scale, scale=scale * unit),
+        coil_maps=maps,
+        mask=mask,
+        intensity=intensity,
+        zero_filled=operator.H(kspace) * intensity * unit,
+        facts=facts,
+        notes=notes,
+    )
+
+
+def crop_oversampling(kspace: Tensor, axis: int, factor: float) -> Tensor:
+    """Drop the outer field of view along a fully sampled readout axis that was sampled ``factor`` times too densely.
+
+    Parameters
+    ----------
+    kspace : Tensor, shape ``(..., y, x)``
+    axis : int
+        The readout, -2 or -1.
+    factor : float
+        Oversampling, 2 for most scanners.
+
+    Returns
+    -------
+    Tensor
+        k-space of the central part of the field of view; white noise keeps its level.
+    """
+    n = kspace.shape[axis]
+    kept = round(n / factor)
+    if kept >= n:
+        return kspace
+    image = ifftc(kspace, (axis,))
+    return fftc(image.narrow(axis, n // 2 - kept // 2, kept), (axis,))
+
+
+def infer_mask(kspace: Tensor) -> Tensor:
+    """Return where any coil is not zero; as columns ``(1, x)`` or rows ``(y, 1)`` where the pattern is that simple."""
+    mask = (kspace != 0).any(dim=0)
+    columns, rows = mask.any(dim=0, keepdim=True), mask.any(dim=1, keepdim=True)
+    if bool((mask == columns).all()):
+        return columns
+    return rows if bool((mask == rows).all()) else mask
+
+
+def calibration_size(mask: Tensor, shape: tuple[int, int], limit: int, notes: list[str]) -> list[int]:
+    """Return the sides ``[y, x]`` of the largest fully sampled centre, at most ``limit`` each.
+
+    Raises
+    ------
+    InputError
+        If the centre is too small for coil maps.
+    """
+    full = mask.expand(shape)
+
+    def sampled(size_y: int, size_x: int) -> bool:
+        top, left = shape[0] // 2 - size_y // 2, shape[1] // 2 - size_x // 2
+        return bool(full[top : top + size_y, left : left + size_x].all())
+
+    size = [1, 1]
+    growing = [0, 1]
+    while growing:
+        for axis in list(growing):
+            larger = [size[0] + (axis == 0), size[1] + (axis == 1)]
+            if larger[axis] > min(limit, shape[axis]) or not sampled(*larger):
+                growing.remove(axis)
+            else:
+                size = larger
+    if min(size) < _LEAST_CALIBRATION:
+        raise InputError(
+            f"the fully sampled centre of k-space is {size[0]} x {size[1]} (y x); coil maps need at least "
+            f"{_LEAST_CALIBRATION} x {_LEAST_CALIBRATION}: give coil_maps, or sample a larger centre (center_fraction)"
+        )
+    if min(size) < 10:
+        notes.append(f"coil maps come from a centre of only {size[0]} x {size[1]} samples and may be inaccurate")
+    return size
+
+
+def _normalised(kspace: np.ndarray | Tensor, device: torch.device | str) -> tuple[Tensor, float]:
+    """Check k-space and bring its largest value near 1 (a power of two: exact), so that no scale can overflow."""
+    array = torch.as_tensor(kspace)
+    if not array.is_complex():
+        raise InputError(f"kspace must be complex, came {array.dtype}; join real and imaginary parts first")
+    if array.ndim == 2:
+        array = array[None]
+    if array.ndim != 3 or 0 in array.shape:
+        raise ShapeError(f"kspace: expected (coil, y, x) or (y, x) without empty axes, came {tuple(array.shape)}")
+    bad = int((~torch.isfinite(array)).sum())
+    if bad:
+        raise InputError(f"kspace holds {bad} NaN or Inf of {array.numel()} values: repair or mask them first")
+    largest = float(torch.view_as_real(array.resolve_conj()).abs().max())
+    if largest == 0:
+        raise InputError("kspace is zero everywhere: there is nothing to reconstruct")
+    unit = 2.0 ** math.floor(math.log2(largest))
+    return (array / unit).to(device=device, dtype=torch.complex64).contiguous(), unit
+
+
+def _sampled(kspace: Tensor, mask: np.ndarray | Tensor | None, sampling: Sampling | None) -> Tensor:
+    """Return the sampling mask: that of the data, thinned out by the retrospective pattern."""
+    shape = tuple(kspace.shape[-2:])
+    if mask is None:
+        known = infer_mask(kspace)
+    else:
+        known = torch.as_tensor(mask).to(kspace.device).bool()
+        known = known[None] if known.ndim == 1 else known
+        try:
+            fits = torch.broadcast_shapes(known.shape, shape) == shape and known.ndim == 2
+        except RuntimeError:
+            fits = False
+        if not fits:
+            raise ShapeError(f"mask: expected a shape that broadcasts to {shape} (y, x), came {tuple(known.shape)}")
+    if sampling is not None and sampling.pattern is not None:
+        pattern = make_mask(
+            shape, sampling.pattern, sampling.acceleration, sampling.center_fraction, seed=sampling.seed
+        )
+        known = known & torch.as_tensor(pattern).to(kspace.device).bool()
+    if not bool(known.any()):
+        raise InputError("mask samples nothing: expected at least the centre of k-space")
+    return known
+
+
+def _whiten(kspace: Tensor, mask: Tensor, known_maps: bool) -> tuple[Tensor, float, Tensor | None]:
+    """Decorrelate the noise of the coils; the mean noise power stays what it was.
+
+    Returns the k-space, its noise level, and the Cholesky factor that would colour it again.
+    """
+    covariance = estimate_noise_covariance(kspace, mask)
+    level = math.sqrt(float(covariance.diagonal().real.mean()))
+    if known_maps or kspace.shape[0] == 1 or level == 0:
+        return kspace, level, None
+    relative = covariance / level**2
+    return prewhiten(kspace, relative), level, torch.linalg.cholesky(relative).to(kspace.dtype)
+
+
+def _maps(
+    kspace: Tensor, mask: Tensor, given: np.ndarray | Tensor | None, limit: int, notes: list[str]
+) -> tuple[Tensor, list[int]]:
+    """Return coil maps (given, ones for a single coil, or ESPIRiT from the measured centre) and the calibration."""
+    if given is not None:
+        return torch.as_tensor(given).to(device=kspace.device, dtype=kspace.dtype), []
+    if kspace.shape[0] == 1:
+        return torch.ones_like(kspace), []
+    size = calibration_size(mask, (kspace.shape[-2], kspace.shape[-1]), limit, notes)
+    return espirit_maps(kspace, calib_size=(size[0], size[1])).to(kspace.dtype), size
+
+
+def _intensity(maps: Tensor, colouring: Tensor | None) -> Tensor:
+    """Return the root-sum-of-squares of the coil maps, in the coils as they came."""
+    if colouring is not None:
+        maps = torch.einsum("ij,jyx->iyx", colouring, maps)
+    return maps.abs().square().sum(dim=0).sqrt()
+
+
+def _scale(operator: CartesianMRI, kspace: Tensor, noise: float) -> float:
+    """Return the .99 quantile of the magnitude of a quick regularised SENSE image (what the priors call 1)."""
+    ridge = 1e-2
+    image = conjugate_gradient(
+        lambda v: operator.normal(v) + ridge * v, operator.H(kspace), iterations=10, item_ndim=operator.domain.ndim
+    )
+    magnitude = image.abs()
+    scale = float(torch.quantile(magnitude.flatten().double(), 0.99))
+    return scale if scale > 0 else max(float(magnitude.max()), noise, 1e-30)

@@ -1,0 +1,14 @@
+"""Priors: what the engine knows about images before it measures."""
+
+from recon.priors.analytic import GaussianMixturePrior, GaussianPrior
+from recon.priors.exact import ExactPosterior, exact_posterior
+from recon.priors.hub import list_models, load_prior
+
+__all__ = [
+    "ExactPosterior",
+    "GaussianMixturePrior",
+    "GaussianPrior",
+    "exact_posterior",
+    "list_models",
+    "load_prior",
+]

@@ -1,0 +1,110 @@
+"""From draws in the scale of the prior to a Posterior in physical units, with provenance."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from recon import provenance
+from recon.pipelines.mri import Prepared
+from recon.posterior import Posterior
+from samplers import Denoiser, Problem, Sampler, Samples
+
+#: Outside of this range the data residual says that model and data do not fit together.
+RESIDUAL_RANGE = (0.5, 2.0)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Part:
+    """One slice: its draws, the problem they solve, and for k-space how it was prepared and a reference."""
+
+    drawn: Samples
+    problem: Problem
+    prepared: Prepared | None = None
+    reference: np.ndarray | None = None
+
+    def physical(self) -> np.ndarray:
+        """Return the samples in physical units."""
+        images = self.drawn.samples * self.problem.scale + self.problem.offset
+        if self.prepared is not None:
+            images = images * self.prepared.intensity
+        return images.cpu().numpy()
+
+
+def assemble(
+    parts: list[Part], record: dict[str, Any], geometry: dict[str, Any], *, single: bool, started: float
+) -> Posterior:
+    """Join the slices of a run into one Posterior.
+
+    Warns about what the user should know; the same lines stand in ``provenance["notes"]``.
+    """
+
+    def joined(arrays: list[np.ndarray], axis: int = 0) -> np.ndarray:
+        return arrays[0] if single else np.stack(arrays, axis=axis)
+
+    valid = torch.stack([part.drawn.valid.cpu() for part in parts]).all(dim=0).numpy()
+    diagnostics: dict[str, Any] = {
+        "valid": valid,
+        "residual": joined([_numpy(part.drawn.residual) for part in parts], axis=1),
+        "seconds": time.perf_counter() - started,
+    }
+    for name in parts[0].drawn.facts:
+        diagnostics[name] = joined([_numpy(part.drawn.facts[name]) for part in parts], axis=1)
+    images: dict[str, np.ndarray] = {}
+    prepared = [part.prepared for part in parts if part.prepared is not None]
+    if prepared:
+        images["zero_filled"] = joined([_numpy(ready.zero_filled) for ready in prepared])
+        images["mask"] = joined([_numpy(ready.mask.expand(ready.zero_filled.shape)) for ready in prepared])
+    references = [part.reference for part in parts if part.reference is not None]
+    if len(references) == len(parts):
+        images["reference"] = joined(references)
+    notes = _notes(parts, diagnostics)
+    for note in notes:
+        warnings.warn(note, UserWarning, stacklevel=3)
+    facts = [ready.facts for ready in prepared]
+    return Posterior(
+        samples=joined([part.physical() for part in parts], axis=1),
+        geometry=geometry,
+        provenance=provenance.collect(**record, measured=facts, notes=notes),
+        diagnostics=diagnostics,
+        images=images,
+    )
+
+
+def describe_prior(prior: str | Path | Denoiser, loaded: Denoiser) -> dict[str, Any]:
+    """Return the name of a prior and what identifies it."""
+    card = getattr(loaded, "card", {})
+    name = str(prior) if isinstance(prior, str | Path) else type(prior).__name__
+    return {"name": Path(name).name, "sha256": card.get("sha256"), "licence": card.get("licence")}
+
+
+def describe_sampler(sampler: Sampler) -> dict[str, Any]:
+    """Return the name and the hyper-parameters of a strategy."""
+    settings = dataclasses.asdict(sampler) if dataclasses.is_dataclass(sampler) else {}  # type: ignore[call-overload]
+    return {"name": type(sampler).__name__, **settings}
+
+
+def _notes(parts: list[Part], diagnostics: dict[str, Any]) -> list[str]:
+    """Collect what the user should know."""
+    notes = [note for part in parts if part.prepared is not None for note in part.prepared.notes]
+    invalid = int((~diagnostics["valid"]).sum())
+    if invalid:
+        notes.append(f"{invalid} of {len(diagnostics['valid'])} samples are not finite and are left out of mean and std")
+    residual = float(np.median(diagnostics["residual"][diagnostics["valid"]]))
+    if not RESIDUAL_RANGE[0] <= residual <= RESIDUAL_RANGE[1]:
+        notes.append(
+            f"the data residual is {residual:.2g} times what the noise level explains (expected about 1): "
+            "noise_std, the mask or the coil maps may not belong to these data"
+        )
+    return list(dict.fromkeys(notes))
+
+
+def _numpy(tensor: Tensor) -> np.ndarray:
+    return tensor.detach().cpu().numpy()

@@ -1,0 +1,149 @@
+"""What can be reconstructed: a file or an array, as a sequence of slices that are read when they are needed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from operators import ifftc
+from recon.errors import InputError, ShapeError
+from recon.io import KspaceScan, open_kspace
+from recon.pipelines.mri import crop_oversampling, infer_mask
+
+
+@dataclass(frozen=True, eq=False)
+class Slice:
+    """The k-space of one slice, its mask, and the magnitude of the fully sampled image where that is known."""
+
+    kspace: Tensor
+    mask: Tensor | None
+    reference: np.ndarray | None
+
+
+class ArraySource:
+    """k-space held in memory: ``(y, x)``, ``(coil, y, x)`` or ``(slice, coil, y, x)``."""
+
+    path: Path | None = None
+
+    def __init__(self, kspace: np.ndarray | Tensor, mask: np.ndarray | Tensor | None) -> None:
+        array = torch.as_tensor(kspace)
+        if array.ndim not in (2, 3, 4):
+            raise ShapeError(
+                f"kspace: expected (coil, y, x), (y, x) or (slice, coil, y, x), came shape {tuple(array.shape)}"
+            )
+        array = array[None] if array.ndim == 2 else array
+        self.single = array.ndim == 3
+        self._array = array[None] if self.single else array
+        self._mask = mask
+        self.geometry: dict[str, Any] = {"axes": "y x" if self.single else "slice y x"}
+
+    def __len__(self) -> int:
+        return len(self._array)
+
+    def __getitem__(self, index: int) -> Slice:
+        kspace = self._array[index]
+        mask = None if self._mask is None else torch.as_tensor(self._mask)
+        complete = kspace.is_complex() and mask is None and bool(infer_mask(kspace).all())
+        return Slice(kspace, mask, _root_sum_of_squares(kspace) if complete else None)
+
+
+class FileSource:
+    """A raw-data file: slices with the readout oversampling cropped, where that is legal."""
+
+    def __init__(self, path: str | os.PathLike[str], mask: np.ndarray | Tensor | None) -> None:
+        self.scan: KspaceScan = open_kspace(path)
+        self.path: Path | None = self.scan.path
+        self.single = len(self.scan) == 1
+        self._mask = mask
+        self.geometry = {
+            "axes": "y x" if self.single else "slice y x",
+            "voxel_size_mm": self.scan.voxel_size_mm,
+            "recon_shape": self.scan.recon_shape,
+        }
+
+    def __len__(self) -> int:
+        return len(self.scan)
+
+    def __getitem__(self, index: int) -> Slice:
+        kspace = torch.from_numpy(self.scan[index])
+        mask = self._acquired(kspace)
+        columns = kspace.shape[-1]
+        if self.scan.acquired is None:
+            complete = bool(mask.all())
+        else:
+            first, stop = self.scan.acquired
+            complete = bool(mask[..., max(first, 0) : min(stop, columns)].all())
+        axis = self.scan.readout_axis
+        if axis is not None and self.scan.readout_oversampling > 1 and mask.shape[axis] == 1:
+            kspace = crop_oversampling(kspace, axis, self.scan.readout_oversampling)
+        return Slice(kspace, mask, _root_sum_of_squares(kspace) if complete else self._stored_reference(index, kspace))
+
+    def _acquired(self, kspace: Tensor) -> Tensor:
+        """Return the mask of what was really measured."""
+        given = self._mask if self._mask is not None else self.scan.mask
+        mask = infer_mask(kspace) if given is None else torch.as_tensor(given).bool()
+        mask = mask[None] if mask.ndim == 1 else mask
+        if self.scan.acquired is not None:
+            first, stop = self.scan.acquired
+            position = torch.arange(kspace.shape[-1])
+            mask = mask & ((position >= first) & (position < stop))[None]
+        return mask
+
+    def _stored_reference(self, index: int, kspace: Tensor) -> np.ndarray | None:
+        """Return the file's own reference where it has the shape of our image."""
+        stored = self.scan.reference(index)
+        return stored if stored is not None and stored.shape == tuple(kspace.shape[-2:]) else None
+
+
+def open_source(source: Any, mask: np.ndarray | Tensor | None) -> ArraySource | FileSource:
+    """Return the slices of a path or an array.
+
+    Raises
+    ------
+    InputError
+        If the source is neither.
+    """
+    if isinstance(source, str | os.PathLike):
+        return FileSource(source, mask)
+    if isinstance(source, np.ndarray | Tensor):
+        return ArraySource(source, mask)
+    raise InputError(f"source: expected a path, a k-space array or a Problem, came {type(source).__name__}")
+
+
+def choose_slices(slices: str | int | Sequence[int] | None, n: int) -> list[int]:
+    """Return slice numbers from ``None`` (all), ``7``, ``"10:20"`` or a list.
+
+    Raises
+    ------
+    InputError
+        If a slice does not exist or none is left.
+    """
+    if slices is None:
+        return list(range(n))
+    if isinstance(slices, str):
+        first, colon, stop = slices.partition(":")
+        try:
+            chosen = list(range(n))[slice(_number(first), _number(stop))] if colon else [int(first)]
+        except ValueError:
+            raise InputError(f"slices: expected A:B or one number, came {slices!r}") from None
+    else:
+        chosen = [slices] if isinstance(slices, int) else [int(index) for index in slices]
+    missing = [index for index in chosen if not -n <= index < n]
+    if missing or not chosen:
+        raise InputError(f"slices: {slices!r} selects {missing or 'nothing'}; the source has {n} slices, 0 to {n - 1}")
+    return [index % n for index in chosen]
+
+
+def _number(text: str) -> int | None:
+    return int(text) if text.strip() else None
+
+
+def _root_sum_of_squares(kspace: Tensor) -> np.ndarray:
+    return ifftc(kspace.to(torch.complex64)).abs().square().sum(dim=0).sqrt().numpy()

@@ -1,0 +1,91 @@
+"""Every strategy against an exact posterior: the spread it must show, in measured and unmeasured directions."""
+
+import pytest
+import torch
+
+from operators import Diagonal, fftc
+from recon.priors import ExactPosterior, GaussianPrior, exact_posterior
+from samplers import DDS, ExactGaussian, Noise, Problem, Samples, sample
+
+DRAWS = 256
+
+# strategy, band of the median std ratio, band of the ratio in measured k-space, largest error of the mean (in std)
+STRATEGIES = {
+    "exact": (ExactGaussian(), (0.97, 1.03), (0.97, 1.03), 0.10),
+    "dds-published-noise-free": (DDS(gamma="noise-free"), (0.70, 0.95), (0.0, 0.02), 0.45),
+    # A fixed gamma does not know the noise level: in measured directions the spread is whatever gamma makes it.
+    "dds-published-gamma": (DDS(gamma=0.95), (0.70, 0.95), (1.2, 2.5), 0.45),
+    "dds-rule": (DDS(gamma="rule", prior_std=0.5), (0.70, 0.95), (0.1, 1.0), 0.45),
+    "dds-rule-ddim": (DDS(gamma="rule", prior_std=0.5, noise="ddim", eta=1.0), (0.75, 1.0), (0.1, 1.0), 0.45),
+}
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_spread_and_mean(
+    name: str, problem: Problem, prior: GaussianPrior, truth: ExactPosterior, mask: torch.Tensor
+) -> None:
+    strategy, ratio_band, measured_band, largest_error = STRATEGIES[name]
+    drawn = sample(strategy, problem, prior, DRAWS, seed=3)
+    ratio = (drawn.std / truth.std).median()
+    error = ((drawn.mean - truth.mean).abs() / truth.std).square().mean().sqrt()
+    measured = _measured_ratio(drawn, truth, mask)
+    assert ratio_band[0] <= ratio <= ratio_band[1], f"std ratio {ratio:.3f}"
+    assert measured_band[0] <= measured <= measured_band[1], f"measured std ratio {measured:.3f}"
+    assert error <= largest_error, f"mean error {error:.3f} posterior std"
+
+
+def _measured_ratio(drawn: Samples, truth: ExactPosterior, mask: torch.Tensor) -> torch.Tensor:
+    """Return the std ratio on the sampled columns of k-space."""
+
+    def spread(images: torch.Tensor) -> torch.Tensor:
+        return fftc(images - images.mean(dim=0)).abs().square().mean(dim=0).sqrt()
+
+    ratio = spread(drawn.samples) / spread(truth.draw(2048, seed=11))
+    return ratio[:, mask[0]].median()
+
+
+def test_exact_samples_cover_and_fit(problem: Problem, prior: GaussianPrior, truth: ExactPosterior) -> None:
+    drawn = sample(ExactGaussian(), problem, prior, DRAWS, seed=5)
+    inside = ((drawn.samples - truth.mean).real.abs() <= 1.645 * truth.std / 2**0.5).double().mean()
+    assert 0.89 <= inside <= 0.91
+    assert 0.9 <= drawn.residual.mean() <= 1.1
+    assert drawn.facts["cg_residual"].max() < 1e-4
+
+
+def test_exact_mean_equals_the_dense_one(problem: Problem, prior: GaussianPrior, truth: ExactPosterior) -> None:
+    mean = ExactGaussian().posterior_mean(problem, prior)
+    assert (mean - truth.mean).abs().max() < 1e-4 * truth.mean.abs().max()
+
+
+def test_exact_with_noise_for_each_datum(prior: GaussianPrior) -> None:
+    space = prior.space
+    noise_std = torch.linspace(0.05, 2.0, space.shape[0])[:, None].expand(space.shape)
+    operator = Diagonal(torch.full(space.shape, 0.5 + 0.5j))
+    y = Noise(1, [0], prior.mean).normal(space)[0]
+    problem = Problem(y, operator, noise_std)
+    truth = exact_posterior(problem, prior)
+    drawn = sample(ExactGaussian(), problem, prior, DRAWS, seed=2)
+    ratio = drawn.std / truth.std
+    assert (ExactGaussian().posterior_mean(problem, prior) - truth.mean).abs().max() < 1e-4
+    assert 0.97 <= ratio.median() <= 1.03
+    assert 0.9 <= drawn.residual.mean() / problem.misfit(truth.draw(256, seed=1)).mean() <= 1.1
+
+
+def test_dds_follows_its_published_equations(problem: Problem, prior: GaussianPrior) -> None:
+    """A transcription of the paper on the same noise stream, with a dense solve in place of conjugate gradients."""
+    strategy = DDS(steps=10, cg_iterations=60, gamma=2.0, eta=0.5)
+    drawn = sample(strategy, problem, prior, 1, seed=9)
+    noise = Noise(9, [0], prior.mean)
+    sigmas = strategy.sigmas(problem, prior)
+    x = sigmas[0] * noise.normal(prior.space)
+    columns = problem.operator.mask.float()
+    for sigma, sigma_next in zip(sigmas[:-1], sigmas[1:], strict=True):
+        denoised = prior.denoise(x, sigma)
+        eps = (x - denoised) / sigma
+        # A^H A is diagonal in k-space, so (I + gamma A^H A)^-1 is a division there.
+        kspace = (fftc(denoised) + 2.0 * problem.y) / (1 + 2.0 * columns)
+        fitted = torch.fft.fftshift(torch.fft.ifft2(torch.fft.ifftshift(kspace, dim=(-2, -1)), norm="ortho"), dim=(-2, -1))
+        x = fitted
+        if sigma_next > 0:
+            x = x + sigma_next * (0.75**0.5 * eps + 0.5 * noise.normal(prior.space))
+    assert (drawn.samples - x).abs().max() < 1e-4 * x.abs().max()
