@@ -1,0 +1,124 @@
+"""The command line: `recon run | demo | info | check | models | report | train`.
+
+Only arguments are handled here, without torch, so that `recon --help` answers at once; the work is in `recon.commands`.
+Exit status: 0 success, 1 failure, 2 unusable input, 130 interrupted.
+"""
+
+import argparse
+import os
+import sys
+import traceback
+import warnings
+from collections.abc import Sequence
+from dataclasses import MISSING, fields
+from pathlib import Path
+
+from recon import __version__
+from recon.config import RunConfig
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit status; problems are told in one line on stderr."""
+    arguments = _parser().parse_args(argv)
+    debug = arguments.debug or bool(os.environ.get("RECON_DEBUG"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", UserWarning)  # what the engine has to tell the user
+        warnings.showwarning = _show_warning
+        try:
+            return _dispatch(arguments)
+        except KeyboardInterrupt:
+            print("recon: interrupted", file=sys.stderr)
+            return 130
+        except BrokenPipeError:
+            # The reader of our output went away (recon models | head): not an error, but stop writing.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 0
+        except Exception as error:
+            if debug:
+                traceback.print_exc()
+            return _complain(error, debug)
+
+
+def _dispatch(arguments: argparse.Namespace) -> int:
+    from recon import commands
+
+    given = vars(arguments)
+    given.pop("debug")
+    return getattr(commands, given.pop("command"))(**given)
+
+
+def _complain(error: Exception, debug: bool) -> int:
+    """Print an error as one line and return the exit status that belongs to it."""
+    from recon.errors import InputError, ReconError
+
+    message = " ".join(str(error).split()) or type(error).__name__
+    if not isinstance(error, ReconError | OSError):
+        message = f"{type(error).__name__}: {message}"
+        if not debug:
+            message += " (this should not happen; run again with --debug and report it)"
+    print(f"recon: error: {message}", file=sys.stderr)
+    return 2 if isinstance(error, InputError) else 1
+
+
+def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
+    print(f"recon: warning: {' '.join(str(message).split())}", file=sys.stderr)
+
+
+def _parser() -> argparse.ArgumentParser:
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    parser = argparse.ArgumentParser(
+        prog="recon", description="Raw medical imaging data in, posterior samples with an uncertainty map out."
+    )
+    parser.add_argument("--version", action="version", version=f"diffrecon {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    run = commands.add_parser("run", parents=[common], help="reconstruct raw-data files")
+    run.add_argument("files", nargs="+", type=Path, metavar="FILE", help="fastMRI .h5, BART .cfl/.hdr, NumPy .npy/.npz")
+    run.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="folder of the results")
+    _add_options(run)
+    run.add_argument("--config", type=Path, metavar="FILE", help="TOML file of these options; the command line wins")
+    run.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
+    run.add_argument("--force", action="store_true", help="overwrite results that exist")
+    run.add_argument("--no-report", dest="report", action="store_false", help="do not draw PNG and HTML")
+
+    demo = commands.add_parser("demo", parents=[common], help="reconstruct a simulated scan; needs no file")
+    folder = Path("diffrecon-demo")
+    demo.add_argument("-o", "--output", type=Path, default=folder, metavar="DIR", help="default: %(default)s")
+    _add_options(demo, ("samples", "seed", "device"))
+    demo.add_argument("--force", action="store_true", help="overwrite results that exist")
+
+    info = commands.add_parser("info", parents=[common], help="say what a raw-data file or a result holds")
+    info.add_argument("file", type=Path, metavar="FILE")
+    check = commands.add_parser("check", parents=[common], help="read all of a raw-data file and say if it is usable")
+    check.add_argument("file", type=Path, metavar="FILE")
+    commands.add_parser("models", parents=[common], help="list the priors that are installed")
+    report = commands.add_parser("report", parents=[common], help="draw a result as PNG and HTML")
+    report.add_argument("file", type=Path, metavar="FILE", help="a result of recon run")
+    report.add_argument("-o", "--output", type=Path, metavar="PATH", help="where to (default: beside the result)")
+    report.add_argument("--force", action="store_true", help="overwrite a report that exists")
+    train = commands.add_parser("train", parents=[common], help="train a prior")
+    train.add_argument("--config", type=Path, required=True, metavar="FILE", help="TOML file of the training")
+    return parser
+
+
+def _add_options(parser: argparse.ArgumentParser, names: Sequence[str] | None = None) -> None:
+    """Add an option for each field of RunConfig, or for some; absent on the command line means absent in the result."""
+    group = parser.add_argument_group("reconstruction")
+    for known in fields(RunConfig):
+        if names is not None and known.name not in names:
+            continue
+        text = known.metadata["help"].replace("%", "%%")
+        if known.default is not MISSING and known.default is not None:
+            text += f" (default: {known.default})"
+        group.add_argument(
+            "--" + known.name.replace("_", "-"),
+            type=known.metadata["kind"],
+            default=argparse.SUPPRESS,
+            metavar=known.metadata["metavar"] or known.name.upper(),
+            help=text,
+        )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

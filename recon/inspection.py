@@ -1,0 +1,96 @@
+"""Looking a raw-data file over before an hour is spent on it: what `recon check` reports."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from recon.io.base import KspaceScan
+
+# ESPIRiT needs a fully sampled centre of about its kernel and some; below this it tends to fail.
+_LEAST_CALIBRATION = 12
+
+
+@dataclass
+class Findings:
+    """Facts about a scan, and what may go wrong with it; one line each."""
+
+    facts: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+
+def inspect(scan: KspaceScan) -> Findings:
+    """Read every slice of a scan and describe sampling, noise and coils.
+
+    Parameters
+    ----------
+    scan
+        The open file.
+
+    Returns
+    -------
+    Findings
+        Facts, and warnings about what is suspicious.
+
+    Raises
+    ------
+    InputError
+        From the reader, for the first slice that cannot be used.
+    """
+    findings = Findings()
+    for i, kspace in enumerate(scan):
+        where = f"slice {i}: " if len(scan) > 1 else ""
+        sampled = _sampled(scan, kspace)
+        findings.facts.append(where + ", ".join(_describe(kspace, sampled)))
+        findings.warnings.extend(where + line for line in _doubts(kspace, sampled))
+    return findings
+
+
+def _sampled(scan: KspaceScan, kspace: np.ndarray) -> np.ndarray:
+    """Return where this slice was sampled, bool `(y, x)`: by the file's mask, or wherever it is not zero."""
+    if scan.mask is not None:
+        return np.broadcast_to(scan.mask, kspace.shape[1:])
+    return (kspace != 0).any(axis=0)
+
+
+def _describe(kspace: np.ndarray, sampled: np.ndarray) -> list[str]:
+    from operators.espirit import calibration_size
+
+    share = sampled.mean()
+    lines = ["fully sampled" if share == 1 else f"{share:.1%} sampled (acceleration {1 / share:.2f})"]
+    if share < 1:
+        columns = sampled.any(axis=0)
+        lines.append("whole columns" if (sampled == columns).all() else "points")
+        lines.append("fully sampled centre {} x {}".format(*calibration_size(sampled)))
+    lines.append(f"noise about {_noise_level(kspace, sampled):.3g}")
+    lines.append(f"largest value {np.abs(kspace).max():.3g}")
+    return lines
+
+
+def _doubts(kspace: np.ndarray, sampled: np.ndarray) -> list[str]:
+    from operators.espirit import calibration_size
+
+    doubts = []
+    dead = np.flatnonzero(~kspace.any(axis=(1, 2)))
+    if len(dead):
+        doubts.append(f"coil(s) {', '.join(map(str, dead))} hold nothing but zeros")
+    size = calibration_size(sampled)
+    if len(kspace) > 1 and min(size) < _LEAST_CALIBRATION:
+        doubts.append(
+            f"only the central {size[0]} x {size[1]} is fully sampled: coil maps cannot be estimated well from less "
+            f"than {_LEAST_CALIBRATION} x {_LEAST_CALIBRATION}"
+        )
+    y, x = np.unravel_index(np.sum(np.abs(kspace) ** 2, axis=0, dtype=np.float64).argmax(), sampled.shape)
+    away = (int(y) - sampled.shape[0] // 2, int(x) - sampled.shape[1] // 2)
+    if max(abs(away[0]) / sampled.shape[0], abs(away[1]) / sampled.shape[1]) > 0.1:
+        doubts.append(f"the largest value is {away} pixels from the centre: is this k-space, and centred (fftshift)?")
+    return doubts
+
+
+def _noise_level(kspace: np.ndarray, sampled: np.ndarray) -> float:
+    """Return the standard deviation of the complex noise, averaged over the coils, as the pipeline estimates it."""
+    import torch
+
+    from operators.coils import estimate_noise_covariance
+
+    covariance = estimate_noise_covariance(torch.from_numpy(kspace), torch.tensor(sampled))
+    return float(covariance.diagonal().real.mean().sqrt())
