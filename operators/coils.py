@@ -1,0 +1,211 @@
+"""Receiver coils: noise level and covariance, prewhitening and compression."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from operators.errors import InputError, ShapeError
+from operators.fourier import fftc, ifftc
+
+Array = Tensor | np.ndarray
+_SHELLS = 12
+_INNER_RADIUS = 0.3  # of the corner's: closer to the centre the anatomy leaves no room for noise
+_FLOOR = 0.25  # the fit may lower the quietest shell's power to this fraction, not further
+_MIN_SAMPLES = 32
+
+
+def noise_covariance(noise_samples: Array) -> Tensor:
+    """Covariance of the coils, E[n n^H], from samples of noise alone.
+
+    Parameters
+    ----------
+    noise_samples : array or tensor
+        Complex, (coil, ...): a scan without excitation. The mean is taken to be zero.
+
+    Returns
+    -------
+    tensor
+        (coil, coil), Hermitian; its diagonal is E|n_c|^2.
+    """
+    samples = _finite_complex(noise_samples, 2, "noise_covariance").flatten(1)
+    if samples.shape[1] < samples.shape[0]:
+        raise InputError(f"noise_covariance needs at least as many samples as coils, got {tuple(samples.shape)}")
+    return samples @ samples.mH / samples.shape[1]
+
+
+def prewhiten(kspace: Array, covariance: Array) -> Tensor:
+    """Mix the coils so that their noise is white with E|n|^2 = 1: L^-1 k for the covariance L L^H.
+
+    Parameters
+    ----------
+    kspace : array or tensor
+        (..., coil, y, x), complex.
+    covariance : array or tensor
+        (coil, coil), Hermitian positive definite, as `noise_covariance` gives it.
+    """
+    data = _complex(kspace, 3, "prewhiten")
+    matrix = torch.as_tensor(covariance).to(device=data.device, dtype=torch.complex128)
+    coils = data.shape[-3]
+    if tuple(matrix.shape) != (coils, coils):
+        raise ShapeError(f"prewhiten expected a covariance ({coils}, {coils}), got {tuple(matrix.shape)}")
+    factor, failed = torch.linalg.cholesky_ex(matrix)
+    if bool(failed) or not bool(torch.isfinite(factor.abs()).all()):
+        raise InputError("prewhiten: the covariance is not positive definite; a coil may be dead, or samples too few")
+    inverse = torch.linalg.solve_triangular(factor, torch.eye(coils, dtype=matrix.dtype).to(data.device), upper=False)
+    return _mix(inverse.to(data.dtype), data)
+
+
+def estimate_noise_std(kspace: Array, mask: Array | None = None) -> Tensor:
+    """Estimate the noise level of every coil from the outer k-space that was sampled.
+
+    Over shells of growing radius r, the median of |k|^2 (which ignores outliers) is fitted by
+    ``c + a r^-2``: white noise plus anatomy, whose amplitude falls about as 1 / r. The noise variance is c / ln 2, the
+    median of an exponential variable. The fit never leaves the bounds that the quietest shell sets.
+
+    Parameters
+    ----------
+    kspace : array or tensor
+        (coil, y, x), complex, centred, zero where it was not sampled.
+    mask : array or tensor, optional
+        Sampled points, broadcastable to (y, x); by default those where some coil is not zero.
+
+    Returns
+    -------
+    tensor
+        (coil,): sqrt(E|n|^2). Without any noise it is a small number that only bounds the true 0.
+
+    Raises
+    ------
+    InputError
+        With fewer than 32 sampled points, or values that are not finite.
+    """
+    shells, radii = _outer_shells(kspace, mask)
+    powers = torch.stack([shell.abs().square().median(dim=1).values for shell in shells]) / np.log(2)
+    return _fit(powers, radii, [shell.shape[1] for shell in shells])[0].sqrt().to(shells[0].real.dtype)
+
+
+def estimate_noise_covariance(kspace: Array, mask: Array | None = None) -> Tensor:
+    """Estimate the noise covariance of the coils, (coil, coil), from the outer k-space that was sampled.
+
+    The variances are those of `estimate_noise_std`; the correlations come from the same fit, applied to the
+    covariances of the shells. Arguments and errors are those of `estimate_noise_std`.
+    """
+    shells, radii = _outer_shells(kspace, mask)
+    counts = [shell.shape[1] for shell in shells]
+    powers = torch.stack([shell.abs().square().median(dim=1).values for shell in shells]) / np.log(2)
+    variances, weights = _fit(powers, radii, counts)
+    # The square root of both coils' weights makes the estimate of an entry symmetric.
+    covariances = torch.stack([shell @ shell.mH / shell.shape[1] for shell in shells])
+    pair = weights.mean(1)
+    covariance = (pair[:, None, None] * covariances).sum(0)
+    scale = covariance.diagonal().real.clamp_min(torch.finfo(powers.dtype).tiny).sqrt()
+    correlation = covariance / torch.outer(scale, scale)
+    values, vectors = torch.linalg.eigh((correlation + correlation.mH) / 2)
+    correlation = (vectors * values.clamp_min(0.05)) @ vectors.mH
+    norm = (variances / correlation.diagonal().real).sqrt()
+    return (correlation * torch.outer(norm, norm)).to(shells[0].dtype)
+
+
+def compress_coils(kspace: Array, n_coils: int, method: str = "svd", readout_axis: int = -2) -> Tensor:
+    """Replace the coils by fewer virtual ones that keep most of the energy; white noise stays white.
+
+    Parameters
+    ----------
+    kspace : array or tensor
+        (..., coil, y, x), complex; all leading items share one compression.
+    n_coils : int
+        Number of virtual coils.
+    method : str
+        ``svd``: one unitary mixing. ``geometric``: one mixing for every position along the readout, which must be
+        fully sampled, aligned from position to position (Zhang et al., MRM 69:571, 2013).
+    readout_axis : int
+        -2 (y) or -1 (x), for the geometric method.
+
+    Returns
+    -------
+    tensor
+        (..., n_coils, y, x).
+    """
+    data = _finite_complex(kspace, 3, "compress_coils")
+    coils = data.shape[-3]
+    if not 1 <= n_coils <= coils:
+        raise InputError(f"compress_coils needs n_coils from 1 to {coils}, got {n_coils}")
+    if method == "svd":
+        samples = data.movedim(-3, 0).flatten(1)
+        vectors = torch.linalg.eigh((samples @ samples.mH).to(torch.complex128))[1]
+        return _mix(vectors.flip(-1)[:, :n_coils].mH.to(data.dtype), data)
+    if method != "geometric" or readout_axis not in (-2, -1):
+        raise InputError(f"compress_coils knows svd, and geometric along axis -2 or -1, got {method!r}, {readout_axis}")
+    hybrid = ifftc(data, (readout_axis,)).movedim(readout_axis, 0).movedim(-2, 1)
+    flat = hybrid.flatten(2)
+    vectors = torch.linalg.eigh((flat @ flat.mH).to(torch.complex128))[1].flip(-1)[:, :, :n_coils]
+    # Within the kept subspace each mixing is turned towards its neighbour's, from the centre outwards.
+    middle = len(vectors) // 2
+    for step, positions in ((1, range(middle + 1, len(vectors))), (-1, range(middle - 1, -1, -1))):
+        for i in positions:
+            left, _, right = torch.linalg.svd(vectors[i].mH @ vectors[i - step])
+            vectors[i] = vectors[i] @ (left @ right)
+    mixed = (vectors.mH.to(data.dtype) @ flat).reshape(len(vectors), n_coils, *hybrid.shape[2:])
+    return fftc(mixed.movedim(1, -2).movedim(0, readout_axis), (readout_axis,))
+
+
+def _outer_shells(kspace: Array, mask: Array | None) -> tuple[list[Tensor], Tensor]:
+    """Sampled values (coil, n) of up to 12 equally filled outer shells, and the mean r^-2 of each."""
+    data = _finite_complex(kspace, 3, "estimate_noise_std")
+    if data.ndim != 3:
+        raise ShapeError(f"estimate_noise_std expected kspace (coil, y, x), got {tuple(data.shape)}")
+    ny, nx = data.shape[1:]
+    sampled = (data != 0).any(0) if mask is None else torch.as_tensor(mask).to(data.device).bool().expand(ny, nx)
+    y, x = ((torch.arange(n, device=data.device) - n // 2) / max(n / 2, 1) for n in (ny, nx))
+    radius = ((y[:, None] ** 2 + x**2) / 2).sqrt()[sampled]
+    if len(radius) < _MIN_SAMPLES:
+        raise InputError(f"estimate_noise_std needs at least {_MIN_SAMPLES} sampled points, got {len(radius)}")
+    order = radius.argsort(stable=True)
+    outer = int((radius >= _INNER_RADIUS).sum())
+    order = order[-max(outer, _MIN_SAMPLES) :]
+    values = data[:, sampled][:, order]
+    inverse = 1 / radius[order].clamp_min(1e-3) ** 2
+    count = max(min(_SHELLS, len(order) // _MIN_SAMPLES), 1)
+    shells = torch.tensor_split(values, count, dim=1)
+    radii = torch.stack([part.mean() for part in torch.tensor_split(inverse, count)])
+    return list(shells), radii.to(values.real.dtype)
+
+
+def _fit(powers: Tensor, radii: Tensor, counts: list[int]) -> tuple[Tensor, Tensor]:
+    """Fit shell powers (shell, coil) by c + a r^-2: c of every coil, and the weights of the shells that give it."""
+    precision = torch.tensor(counts, dtype=powers.dtype, device=powers.device)[:, None]
+    lowest = powers.min(0).values
+    tiny = torch.finfo(powers.dtype).tiny
+    precision = precision * (lowest.clamp_min(tiny) / powers.clamp_min(tiny)) ** 2
+    share = precision / precision.sum(0)
+    center = (share * radii[:, None]).sum(0)
+    spread = radii[:, None] - center
+    variance = (share * spread**2).sum(0)
+    slope_weights = share * spread / variance.clamp_min(tiny)
+    slope = (slope_weights * powers).sum(0)
+    rising = (slope > 0) & (variance > 1e-6)
+    weights = torch.where(rising, share - center * slope_weights, share)
+    constant = (weights * powers).sum(0)
+    return torch.maximum(constant, _FLOOR * lowest), weights
+
+
+def _mix(matrix: Tensor, data: Tensor) -> Tensor:
+    """Mix the coil axis of (..., coil, y, x) by a matrix."""
+    return (matrix @ data.flatten(-2)).reshape(*data.shape[:-3], len(matrix), *data.shape[-2:])
+
+
+def _complex(values: Array, rank: int, owner: str) -> Tensor:
+    data = torch.as_tensor(values)
+    if not data.is_complex() or data.ndim < rank or 0 in data.shape:
+        names = "(coil, sample)" if rank == 2 else "(..., coil, y, x)"
+        raise ShapeError(f"{owner} expected complex values {names}, got {data.dtype} {tuple(data.shape)}")
+    return data.resolve_conj()
+
+
+def _finite_complex(values: Array, rank: int, owner: str) -> Tensor:
+    data = _complex(values, rank, owner)
+    if not bool(torch.isfinite(torch.view_as_real(data)).all()):
+        raise InputError(f"{owner} got values that are not finite")
+    return data
