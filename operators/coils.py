@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -13,6 +15,7 @@ Array = Tensor | np.ndarray
 _SHELLS = 12
 _INNER_RADIUS = 0.3  # of the corner's: closer to the centre the anatomy leaves no room for noise
 _FLOOR = 0.25  # the fit may lower the quietest shell's power to this fraction, not further
+_LEAST_EIGENVALUE = 0.05  # of the correlation matrix, which must stay invertible
 _MIN_SAMPLES = 32
 
 
@@ -60,9 +63,10 @@ def prewhiten(kspace: Array, covariance: Array) -> Tensor:
 def estimate_noise_std(kspace: Array, mask: Array | None = None) -> Tensor:
     """Estimate the noise level of every coil from the outer k-space that was sampled.
 
-    Over shells of growing radius r, the median of |k|^2 (which ignores outliers) is fitted by
-    ``c + a r^-2``: white noise plus anatomy, whose amplitude falls about as 1 / r. The noise variance is c / ln 2, the
-    median of an exponential variable. The fit never leaves the bounds that the quietest shell sets.
+    Over shells of growing radius r, the median of |k_c|^2 (which ignores outliers) is fitted by
+    ``v_c + a q_c r^-2``: white noise plus anatomy, whose amplitude falls about as 1 / r and whose strength in a coil,
+    q_c, is read closer to the centre; one `a` serves all coils. The fit never leaves the bounds that the quietest
+    shell sets.
 
     Parameters
     ----------
@@ -81,31 +85,16 @@ def estimate_noise_std(kspace: Array, mask: Array | None = None) -> Tensor:
     InputError
         With fewer than 32 sampled points, or values that are not finite.
     """
-    shells, radii = _outer_shells(kspace, mask)
-    powers = torch.stack([shell.abs().square().median(dim=1).values for shell in shells]) / np.log(2)
-    return _fit(powers, radii, [shell.shape[1] for shell in shells])[0].sqrt().to(shells[0].real.dtype)
+    return _noise_model(kspace, mask, "estimate_noise_std").diagonal().real.sqrt()
 
 
 def estimate_noise_covariance(kspace: Array, mask: Array | None = None) -> Tensor:
     """Estimate the noise covariance of the coils, (coil, coil), from the outer k-space that was sampled.
 
-    The variances are those of `estimate_noise_std`; the correlations come from the same fit, applied to the
-    covariances of the shells. Arguments and errors are those of `estimate_noise_std`.
+    The model is that of `estimate_noise_std`, with the coils' covariances in place of their powers. Arguments and
+    errors are the same.
     """
-    shells, radii = _outer_shells(kspace, mask)
-    counts = [shell.shape[1] for shell in shells]
-    powers = torch.stack([shell.abs().square().median(dim=1).values for shell in shells]) / np.log(2)
-    variances, weights = _fit(powers, radii, counts)
-    # The square root of both coils' weights makes the estimate of an entry symmetric.
-    covariances = torch.stack([shell @ shell.mH / shell.shape[1] for shell in shells])
-    pair = weights.mean(1)
-    covariance = (pair[:, None, None] * covariances).sum(0)
-    scale = covariance.diagonal().real.clamp_min(torch.finfo(powers.dtype).tiny).sqrt()
-    correlation = covariance / torch.outer(scale, scale)
-    values, vectors = torch.linalg.eigh((correlation + correlation.mH) / 2)
-    correlation = (vectors * values.clamp_min(0.05)) @ vectors.mH
-    norm = (variances / correlation.diagonal().real).sqrt()
-    return (correlation * torch.outer(norm, norm)).to(shells[0].dtype)
+    return _noise_model(kspace, mask, "estimate_noise_covariance")
 
 
 def compress_coils(kspace: Array, n_coils: int, method: str = "svd", readout_axis: int = -2) -> Tensor:
@@ -151,44 +140,58 @@ def compress_coils(kspace: Array, n_coils: int, method: str = "svd", readout_axi
     return fftc(mixed.movedim(1, -2).movedim(0, readout_axis), (readout_axis,))
 
 
-def _outer_shells(kspace: Array, mask: Array | None) -> tuple[list[Tensor], Tensor]:
-    """Sampled values (coil, n) of up to 12 equally filled outer shells, and the mean r^-2 of each."""
-    data = _finite_complex(kspace, 3, "estimate_noise_std")
+def _noise_model(kspace: Array, mask: Array | None, owner: str) -> Tensor:
+    """Fit the shells' coil covariances by V + a r^-2 Q, with Q taken nearer to the centre, and return V."""
+    data = _finite_complex(kspace, 3, owner)
     if data.ndim != 3:
-        raise ShapeError(f"estimate_noise_std expected kspace (coil, y, x), got {tuple(data.shape)}")
+        raise ShapeError(f"{owner} expected kspace (coil, y, x), got {tuple(data.shape)}")
     ny, nx = data.shape[1:]
     sampled = (data != 0).any(0) if mask is None else torch.as_tensor(mask).to(data.device).bool().expand(ny, nx)
     y, x = ((torch.arange(n, device=data.device) - n // 2) / max(n / 2, 1) for n in (ny, nx))
-    radius = ((y[:, None] ** 2 + x**2) / 2).sqrt()[sampled]
+    radius = ((y[:, None] ** 2 + x**2) / 2).sqrt()[sampled].to(torch.float64)
     if len(radius) < _MIN_SAMPLES:
-        raise InputError(f"estimate_noise_std needs at least {_MIN_SAMPLES} sampled points, got {len(radius)}")
+        raise InputError(f"{owner} needs at least {_MIN_SAMPLES} sampled points, got {len(radius)}")
     order = radius.argsort(stable=True)
-    outer = int((radius >= _INNER_RADIUS).sum())
-    order = order[-max(outer, _MIN_SAMPLES) :]
-    values = data[:, sampled][:, order]
-    inverse = 1 / radius[order].clamp_min(1e-3) ** 2
-    count = max(min(_SHELLS, len(order) // _MIN_SAMPLES), 1)
-    shells = torch.tensor_split(values, count, dim=1)
-    radii = torch.stack([part.mean() for part in torch.tensor_split(inverse, count)])
-    return list(shells), radii.to(values.real.dtype)
+    outer = max(int((radius >= _INNER_RADIUS).sum()), _MIN_SAMPLES)
+    values = data[:, sampled][:, order].to(torch.complex128)
+    count = max(min(_SHELLS, outer // _MIN_SAMPLES), 1)
+    shells = torch.stack([_robust_covariance(part) for part in torch.tensor_split(values[:, -outer:], count, dim=1)])
+    inverse = 1 / radius[order][-outer:].clamp_min(1e-3) ** 2
+    falloff = torch.stack([part.mean() for part in torch.tensor_split(inverse, count)])
+    inner = values[:, -2 * outer : -outer]
+    signal = _robust_covariance(inner) if inner.shape[1] >= _MIN_SAMPLES else shells[0]
+    return _extrapolate(shells, falloff, signal).to(data.dtype)
 
 
-def _fit(powers: Tensor, radii: Tensor, counts: list[int]) -> tuple[Tensor, Tensor]:
-    """Fit shell powers (shell, coil) by c + a r^-2: c of every coil, and the weights of the shells that give it."""
-    precision = torch.tensor(counts, dtype=powers.dtype, device=powers.device)[:, None]
+def _robust_covariance(samples: Tensor) -> Tensor:
+    """Coil covariance (coil, coil) whose diagonal follows the median: |n|^2 is exponential, its median ln 2."""
+    covariance = samples @ samples.mH / samples.shape[1]
+    power = samples.abs().square().median(dim=1).values / math.log(2)
+    scale = (power / covariance.diagonal().real.clamp_min(torch.finfo(power.dtype).tiny)).sqrt()
+    return covariance * torch.outer(scale, scale)
+
+
+def _extrapolate(shells: Tensor, falloff: Tensor, signal: Tensor) -> Tensor:
+    """Fit one slope `a` to all coils' powers, and remove a r^-2 Q from the shells' covariances."""
+    tiny = torch.finfo(falloff.dtype).tiny
+    powers = shells.diagonal(dim1=1, dim2=2).real
     lowest = powers.min(0).values
-    tiny = torch.finfo(powers.dtype).tiny
-    precision = precision * (lowest.clamp_min(tiny) / powers.clamp_min(tiny)) ** 2
-    share = precision / precision.sum(0)
-    center = (share * radii[:, None]).sum(0)
-    spread = radii[:, None] - center
-    variance = (share * spread**2).sum(0)
-    slope_weights = share * spread / variance.clamp_min(tiny)
-    slope = (slope_weights * powers).sum(0)
-    rising = (slope > 0) & (variance > 1e-6)
-    weights = torch.where(rising, share - center * slope_weights, share)
-    constant = (weights * powers).sum(0)
-    return torch.maximum(constant, _FLOOR * lowest), weights
+    share = (lowest.clamp_min(tiny) / powers.clamp_min(tiny)) ** 2
+    share = share / share.sum(0)
+    spread = falloff[:, None] - (share * falloff[:, None]).sum(0)
+    variance = (share * spread**2).sum(0).clamp_min(tiny)
+    strength = signal.diagonal().real / lowest.clamp_min(tiny)
+    slope = (share * spread * powers / lowest.clamp_min(tiny)).sum(0) / variance
+    slope = ((slope * strength * variance).sum() / (strength**2 * variance).sum().clamp_min(tiny)).clamp_min(0)
+    pair = (share[:, :, None] * share[:, None, :]).sqrt()
+    pair = pair / pair.sum(0)
+    noise = (pair * (shells - slope * falloff[:, None, None] * signal)).sum(0)
+    power = torch.maximum(noise.diagonal().real, _FLOOR * lowest)
+    scale = noise.diagonal().real.clamp_min(_FLOOR * lowest).clamp_min(tiny).sqrt()
+    values, vectors = torch.linalg.eigh(noise / torch.outer(scale, scale))
+    correlation = (vectors * values.clamp_min(_LEAST_EIGENVALUE)) @ vectors.mH
+    norm = (power / correlation.diagonal().real).sqrt()
+    return correlation * torch.outer(norm, norm)
 
 
 def _mix(matrix: Tensor, data: Tensor) -> Tensor:
