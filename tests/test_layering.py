@@ -1,0 +1,96 @@
+"""Who may import whom: operators <- samplers <- recon, and each optional library in the one place that wraps it."""
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGES = ("operators", "samplers", "recon")
+FILES = [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
+NAMES = [str(path.relative_to(ROOT)) for path in FILES]
+
+# What each package may import beside the standard library; optional engines are named with their one file.
+ALLOWED = {
+    "operators": {"operators", "torch", "numpy", "scipy"},
+    # numpy only spawns the seeds of the samples (SeedSequence)
+    "samplers": {"operators.base", "operators.solve", "operators.errors", "samplers", "torch", "numpy"},
+    "recon": {"operators", "samplers", "recon", "torch", "numpy", "scipy", "skimage", "sigpy", "h5py", "tqdm"}
+    | {"safetensors", "tomli", "matplotlib", "nibabel"},
+}
+# Libraries that are not installed with the core: one file each may import them, inside a function.
+OPTIONAL = {
+    "matplotlib": {"recon/report_figure.py"},
+    "nibabel": {"recon/io/nifti.py", "recon/training/volumes.py"},
+}
+# The command line answers before torch is loaded.
+TORCH_FREE = ("recon/__init__.py", "recon/siblings.py", "recon/cli.py", "recon/config.py")
+
+
+def imports(tree: ast.AST) -> Iterator[tuple[str, ast.AST]]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, node) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"relative import in line {node.lineno}"
+            yield node.module or "", node
+
+
+def permitted(name: str, package: str) -> bool:
+    if name.split(".")[0] in sys.stdlib_module_names:
+        return True
+    return any(name == allowed or name.startswith(allowed + ".") for allowed in ALLOWED[package])
+
+
+@pytest.mark.parametrize("path", FILES, ids=NAMES)
+def test_arrows_point_one_way(path: Path) -> None:
+    package = path.relative_to(ROOT).parts[0]
+    wrong = sorted({name for name, _ in imports(ast.parse(path.read_text("utf-8"))) if not permitted(name, package)})
+    assert not wrong, f"{path.relative_to(ROOT)} must not import {', '.join(wrong)}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=NAMES)
+def test_optional_libraries_stay_in_their_file_and_in_functions(path: Path) -> None:
+    tree = ast.parse(path.read_text("utf-8"))
+    own = path.relative_to(ROOT).as_posix()
+    late = {id(node) for scope in ast.walk(tree) if isinstance(scope, ast.FunctionDef) for node in ast.walk(scope)}
+    typing_only = {
+        id(node)
+        for branch in ast.walk(tree)
+        if isinstance(branch, ast.If) and "TYPE_CHECKING" in ast.dump(branch.test)
+        for node in ast.walk(branch)
+    }
+    for name, node in imports(tree):
+        library = name.split(".")[0]
+        if library in OPTIONAL and id(node) not in typing_only:
+            assert own in OPTIONAL[library], f"{own} imports {library}; that belongs to {OPTIONAL[library]}"
+            assert id(node) in late, f"{own}: {library} is optional, import it inside the function that needs it"
+
+
+@pytest.mark.parametrize("name", TORCH_FREE)
+def test_command_line_starts_without_heavy_imports(name: str) -> None:
+    tree = ast.parse((ROOT / name).read_text("utf-8"))
+    light = {"recon", "recon.siblings", "recon.config", "tomli"}
+    heavy = [
+        found
+        for node in tree.body
+        for found, _ in imports(node)
+        if not isinstance(node, ast.If | ast.FunctionDef | ast.ClassDef)
+        and found not in light
+        and found.split(".")[0] not in sys.stdlib_module_names
+    ]
+    assert not heavy
+
+
+def test_no_init_file_under_tests() -> None:
+    assert not list((ROOT / "tests").rglob("__init__.py")), "it would shadow the packages"
+
+
+def test_the_rule_can_fail() -> None:
+    assert not permitted("recon.io", "samplers")
+    assert not permitted("samplers", "operators")
+    assert not permitted("operators.mri", "samplers")
+    assert not permitted("operators_of_others", "operators")
+    assert permitted("operators.base", "samplers")
