@@ -186,10 +186,13 @@ def _extrapolate(shells: Tensor, falloff: Tensor, signal: Tensor) -> Tensor:
     pair = (share[:, :, None] * share[:, None, :]).sqrt()
     pair = pair / pair.sum(0)
     noise = (pair * (shells - slope * falloff[:, None, None] * signal)).sum(0)
-    power = torch.maximum(noise.diagonal().real, _FLOOR * lowest)
-    scale = noise.diagonal().real.clamp_min(_FLOOR * lowest).clamp_min(tiny).sqrt()
-    values, vectors = torch.linalg.eigh(noise / torch.outer(scale, scale))
-    correlation = (vectors * values.clamp_min(_LEAST_EIGENVALUE)) @ vectors.mH
+    power = torch.maximum(noise.diagonal().real, _FLOOR * lowest).clamp_min(tiny)
+    scale = torch.outer(power.sqrt(), power.sqrt())
+    values, vectors = torch.linalg.eigh(noise / scale)
+    # The anatomy never fills all directions of coil space, so the quietest one before the subtraction bounds the noise
+    # in all of them; less would only be a direction from which too much was taken, and prewhitening would blow it up.
+    quietest = float(torch.linalg.eigvalsh((pair * shells).sum(0) / scale)[0])
+    correlation = (vectors * values.clamp_min(min(max(quietest, _LEAST_EIGENVALUE), 1.0))) @ vectors.mH
     norm = (power / correlation.diagonal().real).sqrt()
     return correlation * torch.outer(norm, norm)
 

@@ -101,7 +101,7 @@ def calibration_size(sampled: Tensor | np.ndarray, limit: int = 24) -> tuple[int
     ny, nx = mask.shape
     best, width = (0, 0), min(limit, nx)
     for height in range(1, min(limit, ny) + 1):
-        rows = mask[ny // 2 - height // 2 : ny // 2 - height // 2 + height].all(axis=0)
+        rows = np.logical_and.reduce(mask[ny // 2 - height // 2 : ny // 2 - height // 2 + height], axis=0)
         while width and not rows[nx // 2 - width // 2 : nx // 2 - width // 2 + width].all():
             width -= 1
         if height * width > best[0] * best[1]:
