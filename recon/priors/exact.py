@@ -49,8 +49,10 @@ class ExactPosterior:
         white = Noise(seed, range(n), self.means).normal(self.space).flatten(1)
         generator = torch.Generator().manual_seed(seed)
         picks = torch.multinomial(self.weights, n, replacement=True, generator=generator)
-        roots = torch.linalg.cholesky(self.covariances)
-        draws = torch.einsum("bij,bj->bi", roots[picks], white)
+        draws = torch.empty_like(white)
+        for k, covariance in enumerate(self.covariances):
+            chosen = picks == k
+            draws[chosen] = white[chosen] @ torch.linalg.cholesky(covariance).T
         return self.means[picks] + draws.reshape(n, *self.space.shape)
 
 
