@@ -16,6 +16,8 @@ _SHELLS = 12
 _INNER_RADIUS = 0.3  # of the corner's: closer to the centre the anatomy leaves no room for noise
 _FLOOR = 0.25  # the fit may lower the quietest shell's power to this fraction, not further
 _LEAST_EIGENVALUE = 0.05  # of the correlation matrix, which must stay invertible
+_ALIKE = 1.05  # ratio of powers up to which two estimates agree
+_MASKED = 1e-3  # air with less than this share of the power was erased by some processing
 _MIN_SAMPLES = 32
 
 
@@ -61,12 +63,15 @@ def prewhiten(kspace: Array, covariance: Array) -> Tensor:
 
 
 def estimate_noise_std(kspace: Array, mask: Array | None = None) -> Tensor:
-    """Estimate the noise level of every coil from the outer k-space that was sampled.
+    """Estimate the noise level of every coil from undersampled data.
 
-    Over shells of growing radius r, the median of |k_c|^2 (which ignores outliers) is fitted by
-    ``v_c + a q_c r^-2``: white noise plus anatomy, whose amplitude falls about as 1 / r and whose strength in a coil,
-    q_c, is read closer to the centre; one `a` serves all coils. The fit never leaves the bounds that the quietest
-    shell sets.
+    Where an axis is fully sampled, the air near the two ends of the field of view along it shows the noise at the
+    outer phase encodes; readout oversampling guarantees such air, so estimate before cropping it. Where there is no
+    such axis, or no air, the outer k-space must do: over shells of growing radius r, the median of |k_c|^2 (which
+    ignores outliers) is fitted by ``v_c + a q_c r^-2``: white noise plus anatomy, whose amplitude falls about as
+    1 / r and whose strength in a coil, q_c, is read closer to the centre; one `a` serves all coils. The fit never
+    leaves the bounds that the quietest shell sets. Where noise and the anatomy's tail are equally strong, the mean over
+    the coils is known to a few percent and a single coil to about 15 %.
 
     Parameters
     ----------
@@ -89,10 +94,10 @@ def estimate_noise_std(kspace: Array, mask: Array | None = None) -> Tensor:
 
 
 def estimate_noise_covariance(kspace: Array, mask: Array | None = None) -> Tensor:
-    """Estimate the noise covariance of the coils, (coil, coil), from the outer k-space that was sampled.
+    """Estimate the noise covariance of the coils, (coil, coil), from undersampled data.
 
-    The model is that of `estimate_noise_std`, with the coils' covariances in place of their powers. Arguments and
-    errors are the same.
+    The samples and the model are those of `estimate_noise_std`, with the coils' covariances in place of their powers.
+    Arguments and errors are the same.
     """
     return _noise_model(kspace, mask, "estimate_noise_covariance")
 
@@ -141,26 +146,51 @@ def compress_coils(kspace: Array, n_coils: int, method: str = "svd", readout_axi
 
 
 def _noise_model(kspace: Array, mask: Array | None, owner: str) -> Tensor:
-    """Fit the shells' coil covariances by V + a r^-2 Q, with Q taken nearer to the centre, and return V."""
+    """Noise covariance from the air beside the object, where it shows, or else from the outer k-space."""
     data = _finite_complex(kspace, 3, owner)
     if data.ndim != 3:
         raise ShapeError(f"{owner} expected kspace (coil, y, x), got {tuple(data.shape)}")
     ny, nx = data.shape[1:]
     sampled = (data != 0).any(0) if mask is None else torch.as_tensor(mask).to(data.device).bool().expand(ny, nx)
+    if int(sampled.sum()) < _MIN_SAMPLES:
+        raise InputError(f"{owner} needs at least {_MIN_SAMPLES} sampled points, got {int(sampled.sum())}")
     y, x = ((torch.arange(n, device=data.device) - n // 2) / max(n / 2, 1) for n in (ny, nx))
     radius = ((y[:, None] ** 2 + x**2) / 2).sqrt()[sampled].to(torch.float64)
-    if len(radius) < _MIN_SAMPLES:
-        raise InputError(f"{owner} needs at least {_MIN_SAMPLES} sampled points, got {len(radius)}")
+    best = _from_outer_kspace(data[:, sampled].to(torch.complex128), radius)
+    for axis, line in ((-2, x), (-1, y)):
+        air = _air(data, sampled, axis, line)
+        if air.shape[1] >= 8 * _MIN_SAMPLES:
+            other = _robust_covariance(air.to(torch.complex128))
+            # Tissue can only add power: compared over all coils, where the statistical error is small.
+            gain = (other.diagonal().real / best.diagonal().real.clamp_min(torch.finfo(torch.float64).tiny)).mean()
+            best = torch.where((gain < _ALIKE) & (gain > _MASKED), other, best)
+    return _regular(best).to(data.dtype)
+
+
+def _air(data: Tensor, sampled: Tensor, axis: int, line: Tensor) -> Tensor:
+    """Values (coil, n) near the two ends of the field of view along a fully sampled axis, at outer phase encodes."""
+    lines = (sampled.all(axis) & (line.abs() > _INNER_RADIUS)).nonzero()[:, 0]
+    n = data.shape[axis]
+    if not len(lines):
+        return data.new_zeros((len(data), 0))
+    # The very ends are left out: there the scanner's filters may have lowered the noise.
+    near, far = round(n / 32), round(n / 10)
+    hybrid = ifftc(data.movedim(axis, -1)[:, lines], (-1,))
+    return torch.cat([hybrid[..., near:far], hybrid[..., n - far : n - near]], dim=-1).flatten(1)
+
+
+def _from_outer_kspace(values: Tensor, radius: Tensor) -> Tensor:
+    """Fit the shells' coil covariances by V + a r^-2 Q, with Q taken nearer to the centre, and return V."""
     order = radius.argsort(stable=True)
     outer = max(int((radius >= _INNER_RADIUS).sum()), _MIN_SAMPLES)
-    values = data[:, sampled][:, order].to(torch.complex128)
+    values = values[:, order]
     count = max(min(_SHELLS, outer // _MIN_SAMPLES), 1)
     shells = torch.stack([_robust_covariance(part) for part in torch.tensor_split(values[:, -outer:], count, dim=1)])
     inverse = 1 / radius[order][-outer:].clamp_min(1e-3) ** 2
     falloff = torch.stack([part.mean() for part in torch.tensor_split(inverse, count)])
     inner = values[:, -2 * outer : -outer]
     signal = _robust_covariance(inner) if inner.shape[1] >= _MIN_SAMPLES else shells[0]
-    return _extrapolate(shells, falloff, signal).to(data.dtype)
+    return _extrapolate(shells, falloff, signal)
 
 
 def _robust_covariance(samples: Tensor) -> Tensor:
@@ -186,13 +216,16 @@ def _extrapolate(shells: Tensor, falloff: Tensor, signal: Tensor) -> Tensor:
     pair = (share[:, :, None] * share[:, None, :]).sqrt()
     pair = pair / pair.sum(0)
     noise = (pair * (shells - slope * falloff[:, None, None] * signal)).sum(0)
-    power = torch.maximum(noise.diagonal().real, _FLOOR * lowest).clamp_min(tiny)
-    scale = torch.outer(power.sqrt(), power.sqrt())
-    values, vectors = torch.linalg.eigh(noise / scale)
-    # The anatomy never fills all directions of coil space, so the quietest one before the subtraction bounds the noise
-    # in all of them; less would only be a direction from which too much was taken, and prewhitening would blow it up.
-    quietest = float(torch.linalg.eigvalsh((pair * shells).sum(0) / scale)[0])
-    correlation = (vectors * values.clamp_min(min(max(quietest, _LEAST_EIGENVALUE), 1.0))) @ vectors.mH
+    lift = (noise.diagonal().real.clamp_min(_FLOOR * lowest) - noise.diagonal().real).to(noise.dtype)
+    return noise + torch.diag(lift)
+
+
+def _regular(covariance: Tensor) -> Tensor:
+    """Bound the correlation matrix away from singular, and keep the variances."""
+    power = covariance.diagonal().real
+    scale = power.clamp_min(torch.finfo(power.dtype).tiny).sqrt()
+    values, vectors = torch.linalg.eigh(covariance / torch.outer(scale, scale))
+    correlation = (vectors * values.clamp_min(_LEAST_EIGENVALUE)) @ vectors.mH
     norm = (power / correlation.diagonal().real).sqrt()
     return correlation * torch.outer(norm, norm)
 

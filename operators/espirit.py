@@ -95,13 +95,13 @@ def calibration_size(sampled: Tensor | np.ndarray, limit: int = 24) -> tuple[int
     `sampled` is a mask of full shape (y, x), for instance ``(kspace != 0).any(0)``. Among the blocks that cannot grow,
     the one with the largest area is returned, (0, 0) where the centre itself is not sampled.
     """
-    mask = np.array(sampled, dtype=bool)
+    mask = torch.as_tensor(sampled).bool().cpu()
     if mask.ndim != 2:
-        raise ShapeError(f"calibration_size expected a mask (y, x), got shape {mask.shape}")
+        raise ShapeError(f"calibration_size expected a mask (y, x), got shape {tuple(mask.shape)}")
     ny, nx = mask.shape
     best, width = (0, 0), min(limit, nx)
     for height in range(1, min(limit, ny) + 1):
-        rows = np.logical_and.reduce(mask[ny // 2 - height // 2 : ny // 2 - height // 2 + height], axis=0)
+        rows = mask[ny // 2 - height // 2 : ny // 2 - height // 2 + height].all(dim=0)
         while width and not rows[nx // 2 - width // 2 : nx // 2 - width // 2 + width].all():
             width -= 1
         if height * width > best[0] * best[1]:
@@ -131,7 +131,7 @@ def _calibration(data: Tensor, size: tuple[int, int], kernel: tuple[int, int]) -
     if not bool(sampled.flatten(-2).any(-1).all()):
         raise InputError(f"espirit_maps: the calibration region {size} of kspace is all zero")
     if not bool(sampled.all()):
-        block = calibration_size(sampled.flatten(0, -3).all(0).cpu() if sampled.ndim > 2 else sampled.cpu(), max(size))
+        block = calibration_size(sampled.reshape(-1, *size).all(0), max(size))
         raise InputError(f"espirit_maps: the centre {size} is not fully sampled, only {block} of it; pass calib_size")
     return region.to(torch.complex128)
 

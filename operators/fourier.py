@@ -36,7 +36,7 @@ def shift_signs(lengths: tuple[int, ...], dtype: torch.dtype, device: torch.devi
 def _centred(x: Tensor, axes: tuple[int, ...], inverse: bool) -> Tensor:
     """Centre even axes by signs, which is exact and spares two copies, and odd axes by shifts."""
     axes = tuple(sorted(axis - x.ndim if axis >= 0 else axis for axis in axes))
-    if not axes or len(set(axes)) < len(axes) or axes[0] < -x.ndim:
+    if not axes or len(set(axes)) < len(axes) or axes[0] < -x.ndim or axes[-1] >= 0:
         raise ShapeError(f"the centred FFT needs distinct axes of an array of shape {tuple(x.shape)}, got {axes}")
     even = [axis for axis in axes if x.shape[axis] % 2 == 0]
     odd = [axis for axis in axes if x.shape[axis] % 2]

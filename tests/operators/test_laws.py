@@ -81,9 +81,7 @@ def test_laws(name: str, dtype: torch.dtype) -> None:
     maps=st.integers(1, 2),
     seed=st.integers(0, 99),
 )
-def test_mri_laws_hold_for_any_shape(
-    lengths: list[int], fixed: list[bool], coils: int, maps: int, seed: int
-) -> None:
+def test_mri_laws_hold_for_any_shape(lengths: list[int], fixed: list[bool], coils: int, maps: int, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     mask_shape = [1 if constant else n for n, constant in zip(lengths, fixed, strict=False)]
     mask = torch.rand(mask_shape, generator=generator) < 0.5
