@@ -1,11 +1,10 @@
-"""The two nouns of the physics: a space of arrays, and a linear operator between two spaces."""
+"""The noun of the physics: a linear operator between two spaces of arrays."""
 
 from __future__ import annotations
 
 import copy
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, replace
 from numbers import Number
 from typing import Any
 
@@ -13,80 +12,9 @@ import torch
 from torch import Tensor
 
 from operators.errors import InputError, ShapeError
+from operators.space import PRECISION, Space
 
-_DEFAULT_AXES = {0: "", 1: "x", 2: "y x", 3: "z y x"}
-_PRECISION = {
-    torch.float32: (torch.float32, torch.complex64),
-    torch.complex64: (torch.float32, torch.complex64),
-    torch.float64: (torch.float64, torch.complex128),
-    torch.complex128: (torch.float64, torch.complex128),
-}
-
-
-@dataclass(frozen=True)
-class Space:
-    """The shape, number type and axis names of one item.
-
-    Arrays may carry any leading batch axes in front of ``shape``.
-
-    Parameters
-    ----------
-    shape : tuple of int
-        Lengths of the item's axes.
-    dtype : torch.dtype
-        A floating or complex type. Only real or complex counts in `check`, not the precision.
-    axes : str
-        Names of the axes, separated by blanks, for messages.
-    """
-
-    shape: tuple[int, ...]
-    dtype: torch.dtype = torch.complex64
-    axes: str = "y x"
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "shape", tuple(int(n) for n in self.shape))
-        if any(n < 1 for n in self.shape):
-            raise InputError(f"Space needs positive lengths, got shape {self.shape}")
-        if self.dtype not in _PRECISION:
-            raise InputError(f"Space needs float32, float64, complex64 or complex128, got {self.dtype}")
-        if len(self.axes.split()) != len(self.shape):
-            if self.axes != "y x":
-                raise InputError(f"Space of shape {self.shape} got {len(self.axes.split())} axis names {self.axes!r}")
-            numbered = " ".join(f"axis{i}" for i in range(len(self.shape)))
-            object.__setattr__(self, "axes", _DEFAULT_AXES.get(len(self.shape), numbered))
-
-    @property
-    def ndim(self) -> int:
-        """The number of axes of one item."""
-        return len(self.shape)
-
-    @property
-    def is_complex(self) -> bool:
-        """Whether the items are complex."""
-        return self.dtype.is_complex
-
-    def batch_shape(self, x: Tensor) -> tuple[int, ...]:
-        """Return the leading axes that `x` has in front of one item."""
-        return tuple(x.shape[: x.ndim - self.ndim])
-
-    def to(self, dtype: torch.dtype) -> Space:
-        """Return the same space in the precision of `dtype`; real stays real and complex stays complex."""
-        return replace(self, dtype=_PRECISION[dtype][self.is_complex])
-
-    def check(self, x: Tensor, owner: str = "array") -> None:
-        """Raise ShapeError unless `x` is an item of this space, or a batch of items.
-
-        Rank, every length and real or complex are compared; the precision is not. `owner` names the receiver in
-        the message.
-        """
-        if not isinstance(x, Tensor):
-            raise ShapeError(f"{owner} expected a torch tensor, got {type(x).__name__}; use torch.as_tensor")
-        kind = "complex" if self.is_complex else "real floating-point"
-        if not (x.is_complex() if self.is_complex else x.is_floating_point()):
-            raise ShapeError(f"{owner} expected {kind} values, got {x.dtype}")
-        if x.ndim < self.ndim or tuple(x.shape[x.ndim - self.ndim :]) != self.shape:
-            expected = ", ".join(f"{name}={n}" for name, n in zip(self.axes.split(), self.shape, strict=True))
-            raise ShapeError(f"{owner} expected shape (..., {expected}), got {tuple(x.shape)}")
+__all__ = ["LinearOperator", "Space"]
 
 
 class LinearOperator(ABC):
@@ -215,10 +143,10 @@ def _move(value: Any, target: torch.device | str | torch.dtype) -> Any:
     if isinstance(value, dict):
         return {key: _move(item, target) for key, item in value.items()}
     if isinstance(target, torch.dtype):
-        if target not in _PRECISION:
+        if target not in PRECISION:
             raise InputError(f"operators move to float32, float64, complex64 or complex128, not to {target}")
         if isinstance(value, Tensor) and (value.is_floating_point() or value.is_complex()):
-            return value.to(_PRECISION[target][value.is_complex()])
+            return value.to(PRECISION[target][value.is_complex()])
         return value.to(target) if isinstance(value, Space | LinearOperator) else value
     return value.to(target) if isinstance(value, Tensor | LinearOperator) else value
 
@@ -251,12 +179,13 @@ class _Composed(LinearOperator):
             )
         super().__init__(inner.domain, outer.codomain)
         self.outer, self.inner = outer, inner
+        self._is_normal = isinstance(outer, _Adjoint) and outer.operator is inner
 
     def _forward(self, x: Tensor) -> Tensor:
-        return self.outer(self.inner(x))
+        return self.inner.normal(x) if self._is_normal else self.outer(self.inner(x))
 
     def _adjoint(self, y: Tensor) -> Tensor:
-        return self.inner.H(self.outer.H(y))
+        return self.inner.normal(y) if self._is_normal else self.inner.H(self.outer.H(y))
 
     def _normal(self, x: Tensor) -> Tensor:
         return self.inner.H(self.outer.normal(self.inner(x)))

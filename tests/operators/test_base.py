@@ -70,6 +70,17 @@ class TestAlgebra:
         torch.testing.assert_close((first - second)(x), first(x) - second(x))
         torch.testing.assert_close((-first)(x), -first(x))
 
+    def test_adjoint_times_operator_uses_the_fused_normal(self) -> None:
+        class Fused(Identity):
+            def _normal(self, x: torch.Tensor) -> torch.Tensor:
+                return 7 * x
+
+        operator, x = Fused((3,)), _random(3)
+        for product in (operator.H @ operator, (operator.H @ operator).to(torch.float64)):
+            torch.testing.assert_close(product(x), 7 * x)
+            torch.testing.assert_close(product.H(x), 7 * x)
+        torch.testing.assert_close((operator.H @ Fused((3,)))(x), x)
+
     def test_mismatched_spaces_are_refused(self) -> None:
         with pytest.raises(ShapeError, match="Matrix @ Matrix"):
             _ = Matrix(_random(3, 4)) @ Matrix(_random(3, 4))
