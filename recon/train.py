@@ -36,18 +36,27 @@ def train(config: TrainConfig) -> Path:
         If the loss is not finite.
     """
     validate(config)
-    if config.threads:
-        torch.set_num_threads(config.threads)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # the workers are the parallelism
     run = TrainingRun(config)
     stop = StopFlag()
+    try:
+        _loop(run, stop)
+    finally:
+        stop.restore()
+        run.workers.close()
+        torch.set_num_threads(threads)
+    return run.path
+
+
+def _loop(run: TrainingRun, stop: StopFlag) -> None:
+    config = run.config
     run.log(f"start at step {run.state.step} of {config.steps}, {run.parameters:,} parameters, pid {os.getpid()}")
     while run.state.step < config.steps and not stop.raised:
         run.advance()
         run.housekeeping()
     run.checkpoint()
     run.evaluate()
-    stop.restore()
-    return run.path
 
 
 def main(config_path: str | Path, **overrides: Any) -> Path:

@@ -61,7 +61,8 @@ class NetworkPrior:
             raise ConfigError(f"precision is {precision!r}; expected 'float32' or 'bfloat16'")
         if max_batch < 1:
             raise ConfigError(f"max_batch is {max_batch}; expected at least 1")
-        self.model = model.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+        self.model = model.eval().requires_grad_(False)
+        self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.sigma_min = float(sigma_min)
         self.sigma_max = float(sigma_max)
         self.card = dict(card or {})

@@ -40,14 +40,17 @@ class TrainConfig:
         ``steps`` can be changed while a run has not begun to decay).
     patches : sequence of (size, batch, probability)
         Patch sizes in pixels, images per step at that size and how often each is drawn.
-    learning_rate, weight_decay, clip, ema_decay : float
-        AdamW settings, largest gradient norm, decay of the moving average that is evaluated and shipped.
+    learning_rate, muon_factor : float
+        Peak rate of AdamW (biases, embeddings, first and last layer) and how many times larger that of Muon (all other
+        kernels) is.
+    weight_decay, clip, ema_decay : float
+        Decoupled weight decay, largest gradient norm, decay of the moving average that is evaluated and shipped.
     seed : int
         Fixes initial weights, images and noise.
     precision : str
         "bfloat16" (autocast of the network) or "float32".
     threads : int
-        CPU threads; 0 leaves torch's choice.
+        CPU threads; each takes its part of every batch. Results are reproducible for one number of threads.
     checkpoint_minutes, evaluation_minutes : float
         How often to write a checkpoint and a held-out denoising curve.
     card : mapping
@@ -67,13 +70,14 @@ class TrainConfig:
     warmup: int = 300
     decay: int = 3000
     patches: Sequence[Sequence[float]] = ((96, 16, 0.65), (128, 9, 0.2), (192, 4, 0.15))
-    learning_rate: float = 6e-4
+    learning_rate: float = 1e-3
+    muon_factor: float = 2.0
     weight_decay: float = 0.01
     clip: float = 1.0
     ema_decay: float = 0.999
     seed: int = 0
     precision: str = "bfloat16"
-    threads: int = 0
+    threads: int = 2
     checkpoint_minutes: float = 5.0
     evaluation_minutes: float = 10.0
     card: Mapping[str, Any] = field(default_factory=dict)

@@ -6,6 +6,7 @@ import json
 import signal
 import time
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from recon.training.config import TrainConfig
 from recon.training.evaluate import denoising_curve
 from recon.training.state import TrainingState, load_checkpoint, save_checkpoint
 from recon.training.volumes import held_out_slices, load_slices
+from recon.training.workers import Replicas, Workers
 
 
 def build_model(config: TrainConfig) -> EDMDenoiser:
@@ -27,7 +29,8 @@ def build_model(config: TrainConfig) -> EDMDenoiser:
     with torch.random.fork_rng(devices=[]):  # the global generator is left as it was found
         torch.manual_seed(config.seed)
         model = EDMDenoiser(UNet(**config.network), config.sigma_data)
-    return model.to(memory_format=torch.channels_last)
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return model
 
 
 def learning_rate_at(config: TrainConfig, step: int) -> float:
@@ -60,9 +63,11 @@ class TrainingRun:
         self.held_out = [item for s in config.sources if s.held_out for item in held_out_slices(Path(config.data), s)]
         model = build_model(config)
         self.parameters = sum(p.numel() for p in model.parameters())
-        self.state = TrainingState(model, config.learning_rate, config.weight_decay, config.ema_decay)
+        self.state = TrainingState(model, config.weight_decay, config.ema_decay)
         if self.path.exists():
             self._resume()
+        self.workers = Workers(config.threads)
+        self.replicas = Replicas(model, self.workers)
         self.started = self.saved = self.reported = time.monotonic()
         self.evaluated = time.monotonic()
         self.first_step = self.state.step
@@ -92,18 +97,14 @@ class TrainingRun:
         log_sigma = rng.normal(config.sigma_log_mean, config.sigma_log_std, batch)
         sigma = torch.from_numpy(np.exp(log_sigma).clip(config.sigma_min, config.sigma_max).astype(np.float32))
         noise = torch.from_numpy(rng.standard_normal((batch, size, size, 2), dtype=np.float32)).permute(0, 3, 1, 2)
-        for group in state.optimiser.param_groups:
-            group["lr"] = learning_rate_at(config, state.step)
-        state.optimiser.zero_grad()
-        loss = edm_loss(state.model, clean, sigma, noise, config.precision)
-        loss.backward()
+        rate = learning_rate_at(config, state.step)
+        state.set_learning_rates(config.muon_factor * rate, rate)
+        loss = self.replicas.gradients(partial(edm_loss, precision=config.precision), clean, sigma, noise)
         norm = torch.nn.utils.clip_grad_norm_(state.model.parameters(), config.clip, foreach=True)
         if not (torch.isfinite(loss) and torch.isfinite(norm)):
             raise DivergenceError(f"step {state.step}: loss {loss.item()} is not finite; lower learning_rate")
-        state.optimiser.step()
-        state.step += 1
-        state.update_average()
-        self.losses.append(loss.detach())
+        state.update(self.workers)
+        self.losses.append(loss)
 
     def housekeeping(self) -> None:
         """Log, save and evaluate when their time has come."""

@@ -11,19 +11,37 @@ import torch
 from torch import Tensor, nn
 
 from recon.errors import CheckpointError
+from recon.priors.networks.unet import EDMDenoiser
+from recon.training.muon import Muon
+from recon.training.workers import Workers
 
 
 class TrainingState:
-    """Model, optimiser, moving average of the weights and the number of finished steps."""
+    """Model, optimisers, moving average of the weights and the number of finished steps."""
 
-    def __init__(self, model: nn.Module, learning_rate: float, weight_decay: float, ema_decay: float) -> None:
+    def __init__(self, model: EDMDenoiser, weight_decay: float, ema_decay: float) -> None:
         self.model = model
         self.average = copy.deepcopy(model).requires_grad_(False)
-        self.optimiser = torch.optim.AdamW(
-            model.parameters(), lr=learning_rate, betas=(0.9, 0.99), weight_decay=weight_decay, fused=True
-        )
+        kernels, others = split_parameters(model)
+        # Two groups of about the same size, for two workers.
+        groups = [{"params": kernels[0::2]}, {"params": kernels[1::2]}]
+        self.muon = Muon(groups, lr=0.0, weight_decay=weight_decay)
+        self.adam = torch.optim.AdamW(others, lr=0.0, betas=(0.9, 0.99), weight_decay=weight_decay, fused=True)
         self.ema_decay = ema_decay
         self.step = 0
+
+    def set_learning_rates(self, muon: float, adam: float) -> None:
+        """Set the rates of the next step."""
+        for optimiser, rate in ((self.muon, muon), (self.adam, adam)):
+            for group in optimiser.param_groups:
+                group["lr"] = rate
+
+    def update(self, workers: Workers) -> None:
+        """Step both optimisers with the gradients at hand and count the step."""
+        workers.map(self.muon.step_group, self.muon.param_groups)
+        self.adam.step()
+        self.step += 1
+        self.update_average()
 
     @torch.no_grad()
     def update_average(self) -> None:
@@ -36,7 +54,8 @@ class TrainingState:
         return {
             "model": self.model.state_dict(),
             "average": self.average.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
+            "muon": self.muon.state_dict(),
+            "adam": self.adam.state_dict(),
             "step": self.step,
         }
 
@@ -44,8 +63,18 @@ class TrainingState:
         """Continue from ``state``."""
         self.model.load_state_dict(state["model"])
         self.average.load_state_dict(state["average"])
-        self.optimiser.load_state_dict(state["optimiser"])
+        self.muon.load_state_dict(state["muon"])
+        self.adam.load_state_dict(state["adam"])
         self.step = int(state["step"])
+
+
+def split_parameters(model: EDMDenoiser) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    """Return the kernels of the inner convolutions (for Muon) and all other parameters (for AdamW)."""
+    kernels, others = [], []
+    for name, parameter in model.named_parameters():
+        outer = name.startswith(("network.stem", "network.head"))
+        (kernels if parameter.ndim == 4 and not outer else others).append(parameter)
+    return kernels, others
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
@@ -71,7 +100,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise CheckpointError(f"cannot read the training checkpoint {path}: {error}") from error
-    if not isinstance(state, dict) or not {"model", "average", "optimiser", "step"} <= set(state):
+    if not isinstance(state, dict) or not {"model", "average", "muon", "adam", "step"} <= set(state):
         raise CheckpointError(f"{path} is not a training checkpoint of this engine")
     for part in ("model", "average"):
         for name, value in state[part].items():

@@ -85,12 +85,12 @@ def _cut(path: Path, plane: str) -> list[Slice]:
     volume, spacing = read_volume(path)
     axis = PLANES[plane]
     volume = np.moveaxis(volume, axis, 0)
-    spacing = tuple(s for k, s in enumerate(spacing) if k != axis)
+    first, second = (s for k, s in enumerate(spacing) if k != axis)
     # A slice is kept when its head covers a fair part of what the fullest slice covers.
     level = 0.15 * np.quantile(volume, 0.99)
     cover = (volume > level).mean(axis=(1, 2))
     keep = np.flatnonzero(cover > 0.35 * cover.max())
-    return [_normalise(volume[k], spacing, plane, f"{path.name}:{plane}:{k}") for k in keep]
+    return [_normalise(volume[k], (first, second), plane, f"{path.name}:{plane}:{k}") for k in keep]
 
 
 def _normalise(image: np.ndarray, spacing: tuple[float, float], plane: str, name: str) -> Slice:

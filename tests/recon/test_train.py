@@ -12,9 +12,11 @@ from recon.train import TrainConfig, load_config, main, train
 from recon.training.augment import Pool, draw_images, step_generator
 from recon.training.evaluate import evaluation_noise
 from recon.training.export import export_prior
+from recon.training.muon import Muon, orthogonalise
 from recon.training.run import build_model, edm_loss, learning_rate_at
 from recon.training.state import load_checkpoint
 from recon.training.volumes import SourceConfig, held_out_slices, load_slices
+from recon.training.workers import Replicas, Workers
 
 nibabel = pytest.importorskip("nibabel")
 SMALL = {"channels": [8, 8], "encoder_blocks": [1, 1], "decoder_blocks": [1], "embedding": 8}
@@ -84,10 +86,10 @@ def test_training_lowers_the_loss(config):
 
 
 def test_global_random_state_is_untouched(config):
-    torch_state, numpy_state = torch.random.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
+    torch_state, numpy_state = torch.random.get_rng_state(), np.random.get_state()[1].copy()
     train(replace(config, steps=2))
     assert torch.equal(torch_state, torch.random.get_rng_state())
-    assert np.array_equal(numpy_state, np.random.get_state()[1])  # noqa: NPY002
+    assert np.array_equal(numpy_state, np.random.get_state()[1])
 
 
 def test_damaged_or_foreign_checkpoints_are_refused(config):
@@ -172,3 +174,34 @@ def test_export_and_progress_files(config, tmp_path):
     assert prior.card["evaluation"] == {"gain": 1.0} and prior.card["training"]["steps"] == 6
     expected = weights(path)["network.stem.weight"]
     torch.testing.assert_close(prior.model.network.stem.weight.data, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_muon_steps_have_equal_singular_values():
+    matrices = torch.randn(2, 6, 20, generator=torch.Generator().manual_seed(0))
+    values = torch.linalg.svdvals(orthogonalise(matrices).float())
+    assert values.min() > 0.6 and values.max() < 1.3
+    weight = torch.nn.Parameter(torch.ones(6, 5, 2, 2))
+    optimiser = Muon([weight], lr=0.1)
+    (weight * matrices[0].view(6, 5, 2, 2)).sum().backward()
+    before = weight.detach().clone()
+    optimiser.step()
+    assert ((weight.detach() - before) * matrices[0].view(6, 5, 2, 2)).sum() < 0
+
+
+def test_gradients_of_the_workers_add_up(config):
+    model = build_model(config)
+    workers = Workers(3)
+    replicas = Replicas(model, workers)
+    clean, noise = (torch.randn(5, 2, 16, 16, generator=torch.Generator().manual_seed(k)) for k in range(2))
+    sigma = torch.linspace(0.1, 1, 5)
+    for parameter in model.parameters():
+        parameter.data += 0.05  # the copies share the weights
+    loss = replicas.gradients(lambda m, *batch: edm_loss(m, *batch, "float32"), clean, sigma, noise)
+    shared = [p.grad.clone() for p in model.parameters()]
+    workers.close()
+    model.zero_grad()
+    whole = edm_loss(model, clean, sigma, noise, "float32")
+    whole.backward()
+    torch.testing.assert_close(loss, whole.detach())
+    for mine, parameter in zip(shared, model.parameters(), strict=True):
+        torch.testing.assert_close(mine, parameter.grad, rtol=1e-3, atol=1e-5)

@@ -23,6 +23,8 @@ class NoiseEmbedding(nn.Module):
     Input ``(batch,)``, output ``(batch, features)``.
     """
 
+    frequencies: Tensor
+
     def __init__(self, features: int, n_frequencies: int = 16) -> None:
         super().__init__()
         # Frequencies from half a turn over the whole range of log(sigma) / 4 (about 2.3) to several turns.
@@ -49,10 +51,8 @@ class ResidualBlock(nn.Module):
         self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
         self.modulation = nn.Linear(embedding, 2 * channels)
         self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
-        nn.init.zeros_(self.modulation.weight)
-        nn.init.zeros_(self.modulation.bias)
-        nn.init.zeros_(self.conv2.weight)
-        nn.init.zeros_(self.conv2.bias)
+        _zero(self.modulation)
+        _zero(self.conv2)
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         """Refine ``x (batch, channel, y, x)`` given ``embedding (batch, features)``."""
@@ -104,8 +104,7 @@ class UNet(nn.Module):
         self.up = nn.ModuleList(nn.Conv2d(coarse, fine, 1) for fine, coarse in pairs)
         self.join = nn.ModuleList(nn.Conv2d(2 * fine, fine, 1) for fine, _ in pairs)
         self.head = nn.Conv2d(channels[0], out_channels, 3, padding=1)
-        nn.init.zeros_(self.head.weight)
-        nn.init.zeros_(self.head.bias)
+        _zero(self.head)
 
     def forward(self, x: Tensor, c_noise: Tensor) -> Tensor:
         """Apply the network."""
@@ -131,7 +130,9 @@ class EDMDenoiser(nn.Module):
     channel*. ``sigma_data`` is the standard deviation of the data per real channel.
     """
 
-    def __init__(self, network: nn.Module, sigma_data: float) -> None:
+    network: UNet
+
+    def __init__(self, network: UNet, sigma_data: float) -> None:
         super().__init__()
         self.network = network
         self.sigma_data = float(sigma_data)
@@ -148,6 +149,11 @@ class EDMDenoiser(nn.Module):
         c_skip = self.sigma_data**2 / total
         c_out = s * self.sigma_data / total.sqrt()
         return c_skip, c_out, total.rsqrt(), sigma.log() / 4
+
+
+def _zero(layer: nn.Module) -> None:
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
 
 
 def _level(channels: int, blocks: int, embedding: int) -> nn.ModuleList:
