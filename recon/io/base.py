@@ -81,7 +81,7 @@ class KspaceScan:
         if kspace.shape != self.shape:
             raise ShapeError(f"{where}: expected the shape {self.shape} (coil, y, x), got {kspace.shape}")
         with np.errstate(over="ignore"):  # what complex64 cannot hold becomes infinite and is refused below
-            kspace = np.ascontiguousarray(kspace, dtype=np.complex64)
+            kspace = np.array(kspace, dtype=np.complex64, order="C")  # a copy: files may be mapped, read-only
         if self.mask is not None:
             kspace = np.where(self.mask, kspace, np.complex64(0))
         bad = int(np.count_nonzero(~np.isfinite(kspace)))
@@ -96,7 +96,7 @@ class KspaceScan:
         if self.load_reference is None:
             return None
         i = self._position(index)
-        image = np.ascontiguousarray(self.load_reference(i), dtype=np.float32)
+        image = np.array(self.load_reference(i), dtype=np.float32, order="C")
         if image.ndim != 2 or not np.isfinite(image).all():
             raise InputError(f"{self.path}: the reference image of slice {i} must be 2D and finite")
         return image

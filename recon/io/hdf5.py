@@ -5,7 +5,7 @@ and can declare sizes that the file does not hold. None of that is needed for im
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -147,10 +147,12 @@ def _check_size(found: h5py.Dataset, where: str) -> None:
         raise InputError(f"{where}: declares {_size(declared)}, but only {_size(stored)} are stored; it is incomplete")
 
 
-def attributes(item: h5py.HLObject) -> dict[str, Any]:
-    """Read the small plain attributes (numbers, strings, short lists) of a file, group or dataset."""
+def attributes(item: h5py.HLObject, names: Sequence[str] | None = None) -> dict[str, Any]:
+    """Read the small plain attributes (numbers, strings, short lists), all or those of some names."""
     plain: dict[str, Any] = {}
     for name in list(item.attrs)[:_MAX_ATTRIBUTES]:
+        if names is not None and name not in names:
+            continue
         header = item.attrs.get_id(name)
         if header.get_storage_size() > _MAX_ATTRIBUTE_BYTES or header.dtype.kind not in "biufSUO":
             continue

@@ -97,7 +97,7 @@ def _array_header(stream: IO[bytes], size: int, where: str) -> tuple[tuple[int, 
     width = 2 if start[6] == 1 else 4
     length = struct.unpack("<H" if width == 2 else "<I", start[8 : 8 + width])[0]
     offset = 8 + width + length
-    if length > _MAX_HEADER or offset > size:
+    if not 2 <= length <= _MAX_HEADER or offset > size:
         raise InputError(f"{where}: announces a NumPy header of {length} bytes; refused")
     head = io.BytesIO(start + stream.read(offset - 12))
     version = np.lib.format.read_magic(head)

@@ -43,21 +43,21 @@ def is_posterior(path: Path) -> bool:
     if not hdf5.is_hdf5(path):
         return False
     with hdf5.open_hdf5(path) as file:
-        return hdf5.attributes(file).get("format") == FORMAT
+        return hdf5.attributes(file, ("format",)).get("format") == FORMAT
 
 
 def write_posterior(path: str | os.PathLike[str], posterior: Posterior) -> None:
     """Write a posterior atomically: `path` is either as before or complete."""
     with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
-        file.attrs.update({"format": FORMAT, "format_version": VERSION, "description": _DESCRIPTION})
+        # Text that is read back has a fixed length: HDF5's heap of variable text is a poor place to look for damage.
+        file.attrs.update({"format": np.bytes_(FORMAT), "format_version": VERSION, "description": _DESCRIPTION})
         _write_arrays(file, posterior)
         for name, image in posterior.images.items():
             file.create_dataset(f"images/{name}", data=np.asarray(image))
         for name, value in posterior.diagnostics.items():
             _write_diagnostic(file, name, value)
         for name in ("geometry", "provenance"):
-            content = json.dumps(plain(getattr(posterior, name)), indent=2)
-            file.create_dataset(name, data=content, dtype=h5py.string_dtype())
+            _write_json(file, name, getattr(posterior, name))
             file[name].attrs["description"] = f"{name} as JSON"
 
 
@@ -90,7 +90,12 @@ def _write_diagnostic(file: h5py.File, name: str, value: Any) -> None:
     if array.dtype.kind in "biufc":
         file.create_dataset(f"diagnostics/{name}", data=array)
     else:
-        file.create_dataset(f"diagnostics/{name}", data=json.dumps(plain(value)), dtype=h5py.string_dtype())
+        _write_json(file, f"diagnostics/{name}", value)
+
+
+def _write_json(file: h5py.File, name: str, value: Any) -> None:
+    content = json.dumps(plain(value), indent=2).encode("utf-8")
+    file.create_dataset(name, data=content, dtype=h5py.string_dtype(length=len(content)))
 
 
 def read_posterior(path: str | os.PathLike[str]) -> Posterior:
@@ -109,7 +114,7 @@ def read_posterior(path: str | os.PathLike[str]) -> Posterior:
             f"{file_path}: not a result of diffrecon (an HDF5 file with the attribute format = {FORMAT!r})"
         )
     with hdf5.open_hdf5(file_path) as file:
-        written = hdf5.attributes(file).get("format_version")
+        written = hdf5.attributes(file, ("format_version",)).get("format_version")
         if written != VERSION:
             raise InputError(
                 f"{file_path}: has format version {written}, this release reads {VERSION}; update diffrecon"
@@ -120,7 +125,11 @@ def read_posterior(path: str | os.PathLike[str]) -> Posterior:
         images = _images(file, samples.shape[1:])
         diagnostics = {name: _read_diagnostic(file, name) for name in _names(file, "diagnostics")}
         geometry, provenance = (_json(file, name) for name in ("geometry", "provenance"))
-        return Posterior(samples[()], geometry, provenance, diagnostics, images)
+        posterior = Posterior(samples[()], geometry, provenance, diagnostics, images)
+        for k in np.flatnonzero(posterior.valid):
+            if not np.isfinite(posterior.samples[k]).all():
+                raise InputError(f"{file_path}: samples: number {k} is marked as valid but not finite; it is damaged")
+        return posterior
 
 
 def _images(file: h5py.File, shape: tuple[int, ...]) -> dict[str, np.ndarray]:

@@ -39,6 +39,8 @@ def test_layouts(tmp_path: Path, shape: tuple, expected: tuple, length: int, ord
     assert (scan.shape, len(scan), scan.readout_axis) == (expected, length, None)
     for i, one in enumerate(scan):
         np.testing.assert_array_equal(one, kspace.reshape(length, *expected)[i])
+        assert one.flags.c_contiguous
+        assert one.flags.writeable
 
 
 @pytest.mark.parametrize("dtype", [">c8", "<c16", ">c16"])
@@ -84,6 +86,7 @@ def test_objects_are_refused_without_unpickling(tmp_path: Path) -> None:
         (b"{'descr': '<c8', 'shape': (1, 2), }\n", None, "cannot be read"),
         (b"(" * 5000 + b"\n", None, "cannot be read"),
         (b"__import__('os').abort()\n", None, "cannot be read"),
+        (b"", 0, "NumPy header of 0 bytes"),
         (b"", 2**32 - 1, "NumPy header of 4294967295 bytes"),
         (b"\xff\xfe\n", None, "cannot be read"),
     ],

@@ -158,7 +158,7 @@ def test_round_trip(posterior: Posterior, tmp_path: Path) -> None:
 def test_file_explains_itself_to_plain_h5py(posterior: Posterior, tmp_path: Path) -> None:
     posterior.save(tmp_path / "a.h5")
     with h5py.File(tmp_path / "a.h5") as file:
-        assert (file.attrs["format"], file.attrs["format_version"]) == ("diffrecon-posterior", 1)
+        assert (file.attrs["format"], file.attrs["format_version"]) == (b"diffrecon-posterior", 1)
         np.testing.assert_array_equal(file["mean"][()], posterior.mean)
         np.testing.assert_array_equal(file["std"][()], posterior.std)
         np.testing.assert_array_equal(file["magnitude_std"][()], posterior.magnitude.std)
@@ -247,3 +247,11 @@ def test_nifti(posterior: Posterior, tmp_path: Path) -> None:
     image = nibabel.load(paths[0])
     np.testing.assert_allclose(image.header.get_zooms(), (0.4, 0.5, 3.0))
     np.testing.assert_array_equal(image.get_fdata()[:, :, 0].T.astype(np.float32), posterior.magnitude.mean)
+
+
+def test_load_refuses_damaged_samples(posterior: Posterior, tmp_path: Path) -> None:
+    posterior.save(tmp_path / "a.h5")
+    with h5py.File(tmp_path / "a.h5", "r+") as file:
+        file["samples"][3, 2, 1] = np.nan
+    with pytest.raises(InputError, match="number 3 is marked as valid but not finite"):
+        Posterior.load(tmp_path / "a.h5")
