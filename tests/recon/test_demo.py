@@ -9,7 +9,7 @@ from recon.errors import InputError
 from recon.metrics import psnr
 from recon.posterior import Posterior
 
-SMALL = (96, 80)
+SMALL = (96, 160)  # 8 % of the columns must be enough for coil maps
 
 
 @pytest.fixture(scope="module")
@@ -29,9 +29,9 @@ def test_the_patient_is_small_safe_and_scaled():
 def test_a_smaller_patient_is_the_same_head():
     image, voxel_size_mm = demo.load_patient(SMALL)
     full, _ = demo.load_patient()
-    assert voxel_size_mm == [5.0, 2.5, 2.5]
-    blocks = np.abs(full).reshape(96, 2, 80, 2).mean(axis=(1, 3))
-    assert np.corrcoef(np.abs(image).ravel(), blocks.ravel())[0, 1] > 0.97
+    assert voxel_size_mm == [5.0, 2.5, 1.25]
+    rows = np.abs(full).reshape(96, 2, 160).mean(axis=1)
+    assert np.corrcoef(np.abs(image).ravel(), rows.ravel())[0, 1] > 0.97
     assert np.abs(image).mean() == pytest.approx(np.abs(full).mean(), rel=0.05)
     with pytest.raises(InputError, match="192, 160"):
         demo.load_patient((96, 161))
@@ -40,14 +40,14 @@ def test_a_smaller_patient_is_the_same_head():
 def test_sensitivities_are_smooth_distinct_and_normalised():
     maps = demo.loop_sensitivities(SMALL, 8)
     np.testing.assert_allclose(np.linalg.norm(maps, axis=0), 1, rtol=1e-12)
-    assert np.abs(np.diff(maps, axis=-1)).max() < 0.06
+    assert np.abs(np.diff(maps, axis=-1)).max() < 0.08
     assert np.linalg.cond(maps[:, ::8, ::8].reshape(8, -1)) < 100
 
 
 def test_the_scan_obeys_its_own_model(scan):
     assert scan.kspace.shape == (8, *SMALL)
     assert scan.kspace.dtype == np.complex64
-    assert scan.mask.sum() == 20
+    assert scan.mask.sum() == 40
     assert np.all(scan.kspace[:, :, ~scan.mask[0]] == 0)
     image, _ = demo.load_patient(SMALL)
     maps = demo.loop_sensitivities(SMALL, 8)
@@ -62,11 +62,11 @@ def _plain_fft(images):
 
 
 def test_simulation_is_reproducible_and_leaves_the_global_generator_alone(scan):
-    np.random.seed(7)  # noqa: NPY002 - the global generator is what is watched
-    state = np.random.get_state()[1].copy()  # noqa: NPY002
+    np.random.seed(7)
+    state = np.random.get_state()[1].copy()
     again = demo.simulate(shape=SMALL)
     np.testing.assert_array_equal(again.kspace, scan.kspace)
-    np.testing.assert_array_equal(np.random.get_state()[1], state)  # noqa: NPY002
+    np.testing.assert_array_equal(np.random.get_state()[1], state)
     assert not np.array_equal(demo.simulate(shape=SMALL, seed=1).kspace, scan.kspace)
 
 
@@ -92,7 +92,7 @@ def test_demo_writes_files_that_can_be_opened(finished):
     assert [file.name for file in files] == ["demo.h5", "demo.png", "demo.html"]
     posterior = Posterior.load(files[0])
     assert posterior.samples.shape == (3, *SMALL)
-    assert posterior.geometry["voxel_size_mm"] == [5.0, 2.5, 2.5]
+    assert posterior.geometry["voxel_size_mm"] == [5.0, 2.5, 1.25]
     assert posterior.provenance["source"]["name"] == "synthetic demo patient"
     assert files[1].read_bytes().startswith(b"\x89PNG")
 
