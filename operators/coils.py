@@ -15,7 +15,7 @@ Array = Tensor | np.ndarray
 _SHELLS = 12
 _INNER_RADIUS = 0.3  # of the corner's: closer to the centre the anatomy leaves no room for noise
 _FLOOR = 0.25  # the fit may lower the quietest shell's power to this fraction, not further
-_LEAST_EIGENVALUE = 0.05  # of the correlation matrix, which must stay invertible
+_LEAST_EIGENVALUE = 0.4  # of the correlation: anatomy can hide noise that is more correlated, never be told from it
 _ALIKE = 1.05  # ratio of powers up to which two estimates agree
 _MASKED = 1e-3  # air with less than this share of the power was erased by some processing
 _MIN_SAMPLES = 32
@@ -217,7 +217,15 @@ def _extrapolate(shells: Tensor, falloff: Tensor, signal: Tensor) -> Tensor:
     pair = pair / pair.sum(0)
     noise = (pair * (shells - slope * falloff[:, None, None] * signal)).sum(0)
     lift = (noise.diagonal().real.clamp_min(_FLOOR * lowest) - noise.diagonal().real).to(noise.dtype)
-    return noise + torch.diag(lift)
+    # The least eigenvalue of what was measured bounds that of the noise from above, and anatomy hardly ever fills all
+    # directions of coil space. So less than it, in any direction, means that too much was taken away: prewhitening
+    # would blow exactly those directions up.
+    measured = (pair * shells).sum(0)
+    root = measured.diagonal().real.clamp_min(tiny).sqrt()
+    scale = torch.outer(root, root)
+    least = torch.linalg.eigvalsh(measured / scale)[0].clamp_min(0)
+    values, vectors = torch.linalg.eigh((noise + torch.diag(lift)) / scale)
+    return (vectors * torch.maximum(values, least)) @ vectors.mH * scale
 
 
 def _regular(covariance: Tensor) -> Tensor:

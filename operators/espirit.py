@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Literal, overload
 
 import numpy as np
 import torch
@@ -15,6 +16,32 @@ _CPU_CHUNK, _GPU_CHUNK = 1 << 17, 1 << 25
 _SQUARINGS = 7  # the power 2^7 of a coil matrix isolates its dominant eigenvector
 _IMPURITY = 4e-6  # up to which that eigenvector is accepted
 _MARGIN = 0.95  # sum l^(k+1) / sum l^k may lie this much below the largest eigenvalue
+
+
+@overload
+def espirit_maps(
+    kspace: Tensor | np.ndarray,
+    calib_size: int | tuple[int, int] = ...,
+    kernel_size: int | tuple[int, int] = ...,
+    threshold: float = ...,
+    crop: float = ...,
+    n_maps: int = ...,
+    *,
+    return_eigenvalues: Literal[False] = ...,
+) -> Tensor: ...
+
+
+@overload
+def espirit_maps(
+    kspace: Tensor | np.ndarray,
+    calib_size: int | tuple[int, int] = ...,
+    kernel_size: int | tuple[int, int] = ...,
+    threshold: float = ...,
+    crop: float = ...,
+    n_maps: int = ...,
+    *,
+    return_eigenvalues: Literal[True],
+) -> tuple[Tensor, Tensor]: ...
 
 
 def espirit_maps(

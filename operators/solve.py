@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal, overload
 
 import torch
 from torch import Tensor
@@ -11,6 +12,34 @@ from operators.base import LinearOperator
 from operators.errors import InputError, ShapeError
 
 Apply = Callable[[Tensor], Tensor]
+
+
+@overload
+def conjugate_gradient(
+    operator: LinearOperator | Apply,
+    rhs: Tensor,
+    start: Tensor | None = ...,
+    *,
+    iterations: int = ...,
+    tolerance: float = ...,
+    item_ndim: int | None = ...,
+    preconditioner: Apply | None = ...,
+    return_residual: Literal[False] = ...,
+) -> Tensor: ...
+
+
+@overload
+def conjugate_gradient(
+    operator: LinearOperator | Apply,
+    rhs: Tensor,
+    start: Tensor | None = ...,
+    *,
+    iterations: int = ...,
+    tolerance: float = ...,
+    item_ndim: int | None = ...,
+    preconditioner: Apply | None = ...,
+    return_residual: Literal[True],
+) -> tuple[Tensor, Tensor]: ...
 
 
 def conjugate_gradient(
@@ -113,6 +142,42 @@ def power_norm(operator: LinearOperator, iterations: int = 30, seed: int = 0) ->
     return float(value.real)
 
 
+@overload
+def gaussian_draw(
+    operator: LinearOperator,
+    y: Tensor,
+    noise_std: float | Tensor,
+    prior_precision: LinearOperator | Apply | float | Tensor,
+    *,
+    data_noise: Tensor,
+    prior_noise: Tensor,
+    prior_mean: Tensor | None = ...,
+    start: Tensor | None = ...,
+    iterations: int = ...,
+    tolerance: float = ...,
+    preconditioner: Apply | None = ...,
+    return_residual: Literal[False] = ...,
+) -> Tensor: ...
+
+
+@overload
+def gaussian_draw(
+    operator: LinearOperator,
+    y: Tensor,
+    noise_std: float | Tensor,
+    prior_precision: LinearOperator | Apply | float | Tensor,
+    *,
+    data_noise: Tensor,
+    prior_noise: Tensor,
+    prior_mean: Tensor | None = ...,
+    start: Tensor | None = ...,
+    iterations: int = ...,
+    tolerance: float = ...,
+    preconditioner: Apply | None = ...,
+    return_residual: Literal[True],
+) -> tuple[Tensor, Tensor]: ...
+
+
 def gaussian_draw(
     operator: LinearOperator,
     y: Tensor,
@@ -170,7 +235,7 @@ def gaussian_draw(
     if prior_mean is not None:
         rhs = rhs + prior(prior_mean)
     data = _weighted_normal(operator, whitening**2)
-    return conjugate_gradient(
+    draw, residual = conjugate_gradient(
         lambda x: data(x) + prior(x),
         rhs,
         start,
@@ -178,8 +243,9 @@ def gaussian_draw(
         tolerance=tolerance,
         item_ndim=operator.domain.ndim,
         preconditioner=preconditioner,
-        return_residual=return_residual,
+        return_residual=True,
     )
+    return (draw, residual) if return_residual else draw
 
 
 def _weighted_normal(operator: LinearOperator, weight: Tensor) -> Apply:

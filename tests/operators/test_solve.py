@@ -139,6 +139,23 @@ class TestConjugateGradient:
         torch.testing.assert_close(per_row, rhs / scale)
         assert not torch.allclose(one_item, per_row)
 
+    def test_never_waits_for_a_value(self) -> None:
+        # Meta tensors have no values: any .item() or branch on one raises, as it would break a CUDA graph.
+        operator = CartesianMRI(torch.ones(6, 8), torch.ones(3, 6, 8) + 0j).to("meta")
+        rhs = torch.empty(2, 6, 8, dtype=torch.complex64, device="meta")
+        x, residual = conjugate_gradient(
+            operator.H @ operator, rhs, rhs, tolerance=1e-3, preconditioner=lambda r: r, return_residual=True
+        )
+        assert x.shape == rhs.shape
+        assert residual.shape == (2,)
+
+    @pytest.mark.parametrize("scale", [1e-12, 1e12])
+    def test_scale_does_not_matter_in_single_precision(self, scale: float) -> None:
+        operator, rhs = Matrix(_positive(8, torch.complex64)), _random(3, 8, seed=1, dtype=torch.complex64)
+        x = conjugate_gradient(operator, rhs, iterations=6)
+        scaled = conjugate_gradient(operator, rhs * scale, iterations=6) / scale
+        torch.testing.assert_close(scaled, x, rtol=1e-4, atol=1e-5)
+
     def test_is_differentiable(self) -> None:
         matrix = _positive(3)
         rhs = _random(3, seed=1).requires_grad_()
