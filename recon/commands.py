@@ -6,26 +6,15 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from recon.config import RunConfig
+from recon.descriptions import Outputs, card_lines, plan_lines, posterior_lines, scan_lines
 from recon.errors import ConfigError, InputError, ReconError
 
 if TYPE_CHECKING:
     from recon.io import KspaceScan
     from recon.posterior import Posterior
-
-
-class Outputs(NamedTuple):
-    """The files that a run writes for one input."""
-
-    result: Path
-    pictures: tuple[Path, ...]
-    submission: Path | None
-
-    def all(self) -> list[Path]:
-        """Return the paths of everything."""
-        return [self.result, *self.pictures, *([self.submission] if self.submission else [])]
 
 
 def run(
@@ -45,7 +34,7 @@ def run(
     _check_settings(settings)
     if dry_run:
         for file, (scan, outputs) in jobs.items():
-            print(_describe_plan(file, scan, outputs, settings, force))
+            print("\n".join(plan_lines(file, scan, outputs, settings, force)))
         return 0
     _check_outputs([path for _, outputs in jobs.values() for path in outputs.all()], force)
     if report and not drawable:
@@ -76,9 +65,9 @@ def info(file: Path) -> int:
     from recon.posterior import Posterior
 
     if file.is_file() and is_posterior(file):
-        print("\n".join(_posterior_lines(file, Posterior.load(file))))
+        print("\n".join(posterior_lines(file, Posterior.load(file))))
     else:
-        print("\n".join(_scan_lines(open_kspace(file))))
+        print("\n".join(scan_lines(open_kspace(file))))
     return 0
 
 
@@ -88,7 +77,7 @@ def check(file: Path) -> int:
     from recon.io import open_kspace
 
     scan = open_kspace(file)
-    print("\n".join(_scan_lines(scan)))
+    print("\n".join(scan_lines(scan)))
     findings = inspect(scan)
     for line in findings.facts:
         print(line)
@@ -104,10 +93,7 @@ def models() -> int:
 
     cards = list_models()
     for card in cards:
-        print(f"{card['name']}: {card.get('description') or card.get('summary') or 'no description'}")
-        for key in ("training_data", "licence", "parameters", "sigma_min", "sigma_max", "sha256"):
-            if key in card:
-                print(f"  {key}: {_short(card[key])}")
+        print("\n".join(card_lines(card)))
     if not cards:
         print("no trained prior is installed; --prior gaussian needs none")
     return 0
@@ -203,68 +189,3 @@ def _save(posterior: "Posterior", outputs: Outputs) -> None:
         posterior.to_fastmri(outputs.submission)
     if outputs.pictures:
         posterior.report(outputs.result.with_suffix(""))
-
-
-def _describe_plan(file: Path, scan: "KspaceScan", outputs: Outputs, settings: RunConfig, force: bool) -> str:
-    from recon.sources import choose_slices
-
-    chosen = choose_slices(settings.slices, len(scan))
-    sampling = "as measured"
-    if settings.mask is not None or settings.acceleration is not None:
-        sampling = f"{settings.mask or 'random'}, acceleration {settings.acceleration or 4.0:g} (retrospective)"
-    steps = f", {settings.steps} steps" if settings.steps else ""
-    lines = [
-        f"{file}: {scan.format}, {len(scan)} slice(s) of {scan.shape[0]} coil(s) x {scan.shape[1]} x {scan.shape[2]}",
-        f"  slices    {len(chosen)} of {len(scan)}{f' ({settings.slices})' if settings.slices else ''}",
-        f"  sampling  {sampling}",
-        f"  sampler   {settings.sampler}{steps}, {settings.samples} samples, seed {settings.seed}",
-        f"  prior     {settings.prior}",
-        f"  device    {settings.device}",
-    ]
-    for path in outputs.all():
-        exists = " (exists: overwritten)" if force else " (exists: refused without --force)"
-        lines.append(f"  writes    {path}{exists if path.exists() else ''}")
-    return "\n".join(lines)
-
-
-def _scan_lines(scan: "KspaceScan") -> list[str]:
-    coils, y, x = scan.shape
-    lines = [
-        f"{scan.path}",
-        f"format: {scan.format}",
-        f"slices: {len(scan)}",
-        f"k-space: {coils} coil(s) x {y} x {x} (coil, y, x)",
-    ]
-    if scan.readout_axis is not None:
-        lines.append(f"readout: {'y' if scan.readout_axis == -2 else 'x'}, oversampled {scan.readout_oversampling:g} x")
-    if scan.recon_shape is not None:
-        lines.append(f"image: {scan.recon_shape[0]} x {scan.recon_shape[1]} (y, x)")
-    if scan.voxel_size_mm is not None:
-        lines.append("voxel: " + " x ".join(f"{length:.3g}" for length in scan.voxel_size_mm) + " mm (z, y, x)")
-    if scan.acquired is not None:
-        lines.append(f"encoded columns: {scan.acquired[0]} to {scan.acquired[1] - 1}")
-    if scan.mask is not None:
-        lines.append(f"sampling mask: {scan.mask.mean():.1%} of k-space")
-    lines.append(f"reference image: {'yes' if scan.load_reference else 'no'}")
-    lines.extend(f"{name}: {_short(value)}" for name, value in scan.attributes.items())
-    return lines
-
-
-def _posterior_lines(file: Path, posterior: "Posterior") -> list[str]:
-    record = posterior.provenance
-    lines = [
-        f"{file}",
-        "format: diffrecon result",
-        f"samples: {len(posterior.samples)} of {' x '.join(map(str, posterior.samples.shape[1:]))}, "
-        f"{posterior.n_valid} valid",
-        f"images: {', '.join(posterior.images) or 'none'}",
-    ]
-    lines.extend(f"geometry.{name}: {_short(value)}" for name, value in posterior.geometry.items())
-    lines.extend(f"{name}: {_short(value)}" for name, value in record.items())
-    return lines
-
-
-def _short(value: Any, limit: int = 160) -> str:
-    """Return a value in one line."""
-    text = " ".join(str(value).split())
-    return text if len(text) <= limit else text[: limit - 3] + "..."

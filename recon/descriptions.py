@@ -1,0 +1,106 @@
+"""Files, plans, results and priors in lines of text: what the command line prints."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from recon.config import RunConfig
+
+if TYPE_CHECKING:
+    from recon.io import KspaceScan
+    from recon.posterior import Posterior
+
+
+class Outputs(NamedTuple):
+    """The files that a run writes for one input."""
+
+    result: Path
+    pictures: tuple[Path, ...]
+    submission: Path | None
+
+    def all(self) -> list[Path]:
+        """Return the paths of everything."""
+        return [self.result, *self.pictures, *([self.submission] if self.submission else [])]
+
+
+def plan_lines(file: Path, scan: "KspaceScan", outputs: Outputs, settings: RunConfig, force: bool) -> list[str]:
+    """Describe what a run would do with one file."""
+    from recon.sources import choose_slices
+
+    chosen = choose_slices(settings.slices, len(scan))
+    sampling = "as measured"
+    if settings.mask is not None or settings.acceleration is not None:
+        sampling = f"{settings.mask or 'random'}, acceleration {settings.acceleration or 4.0:g} (retrospective)"
+    steps = f", {settings.steps} steps" if settings.steps else ""
+    lines = [
+        f"{file}: {scan.format}, {len(scan)} slice(s) of {scan.shape[0]} coil(s) x {scan.shape[1]} x {scan.shape[2]}",
+        f"  slices    {len(chosen)} of {len(scan)}{f' ({settings.slices})' if settings.slices else ''}",
+        f"  sampling  {sampling}",
+        f"  sampler   {settings.sampler}{steps}, {settings.samples} samples, seed {settings.seed}",
+        f"  prior     {settings.prior}",
+        f"  device    {settings.device}",
+    ]
+    for path in outputs.all():
+        exists = " (exists: overwritten)" if force else " (exists: refused without --force)"
+        lines.append(f"  writes    {path}{exists if path.exists() else ''}")
+    return lines
+
+
+def scan_lines(scan: "KspaceScan") -> list[str]:
+    """Describe a raw-data file by its headers."""
+    coils, y, x = scan.shape
+    lines = [
+        f"{scan.path}",
+        f"format: {scan.format}",
+        f"slices: {len(scan)}",
+        f"k-space: {coils} coil(s) x {y} x {x} (coil, y, x)",
+    ]
+    if scan.readout_axis is not None:
+        lines.append(f"readout: {'y' if scan.readout_axis == -2 else 'x'}, oversampled {scan.readout_oversampling:g} x")
+    if scan.recon_shape is not None:
+        lines.append(f"image: {scan.recon_shape[0]} x {scan.recon_shape[1]} (y, x)")
+    if scan.voxel_size_mm is not None:
+        lines.append("voxel: " + " x ".join(f"{length:.3g}" for length in scan.voxel_size_mm) + " mm (z, y, x)")
+    if scan.acquired is not None:
+        lines.append(f"encoded columns: {scan.acquired[0]} to {scan.acquired[1] - 1}")
+    if scan.mask is not None:
+        lines.append(f"sampling mask: {scan.mask.mean():.1%} of k-space")
+    lines.append(f"reference image: {'yes' if scan.load_reference else 'no'}")
+    lines.extend(f"{name}: {short(value)}" for name, value in scan.attributes.items())
+    return lines
+
+
+def posterior_lines(file: Path, posterior: "Posterior") -> list[str]:
+    """Describe a result."""
+    record = posterior.provenance
+    lines = [
+        f"{file}",
+        "format: diffrecon result",
+        f"samples: {len(posterior.samples)} of {' x '.join(map(str, posterior.samples.shape[1:]))}, "
+        f"{posterior.n_valid} valid",
+        f"images: {', '.join(posterior.images) or 'none'}",
+    ]
+    lines.extend(f"geometry.{name}: {short(value)}" for name, value in posterior.geometry.items())
+    lines.extend(f"{name}: {short(value)}" for name, value in record.items())
+    return lines
+
+
+def short(value: Any, limit: int = 160) -> str:
+    """Return a value in one line."""
+    text = " ".join(str(value).split())
+    return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+def card_lines(card: Mapping[str, Any]) -> list[str]:
+    """Describe a prior by its card."""
+    lines = [f"{card['name']} (version {card.get('version', '?')})"]
+    data = card.get("data", [])
+    if data:
+        lines.append(f"  trained on  {'; '.join(str(source.get('name', source)) for source in data)}")
+    lines.append(
+        f"  sigma       {card.get('sigma_min', '?')} to {card.get('sigma_max', '?')} ({card.get('scale', '?')})"
+    )
+    lines.append(f"  licence     {card.get('licence', '?')}")
+    lines.extend(f"  limit       {limit}" for limit in card.get("limits", []))
+    lines.append(f"  sha256      {card.get('sha256', '?')}")
+    return lines
