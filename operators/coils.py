@@ -16,7 +16,7 @@ _SHELLS = 12
 _INNER_RADIUS = 0.3  # of the corner's: closer to the centre the anatomy leaves no room for noise
 _FLOOR = 0.25  # the fit may lower the quietest shell's power to this fraction, not further
 _LEAST_EIGENVALUE = 0.4  # of the correlation: anatomy can hide noise that is more correlated, never be told from it
-_ALIKE = 1.05  # ratio of powers up to which two estimates agree
+_ALIKE, _ALIKE_COIL = 1.05, 1.25  # ratios of powers up to which two estimates agree, in the mean and for every coil
 _MASKED = 1e-3  # air with less than this share of the power was erased by some processing
 _MIN_SAMPLES = 32
 
@@ -161,9 +161,10 @@ def _noise_model(kspace: Array, mask: Array | None, owner: str) -> Tensor:
         air = _air(data, sampled, axis, line)
         if air.shape[1] >= 8 * _MIN_SAMPLES:
             other = _robust_covariance(air.to(torch.complex128))
-            # Tissue can only add power: compared over all coils, where the statistical error is small.
-            gain = (other.diagonal().real / best.diagonal().real.clamp_min(torch.finfo(torch.float64).tiny)).mean()
-            best = torch.where((gain < _ALIKE) & (gain > _MASKED), other, best)
+            # Tissue can only add power, in the mean or in the coil beside it.
+            gain = other.diagonal().real / best.diagonal().real.clamp_min(torch.finfo(torch.float64).tiny)
+            clean = (gain.mean() < _ALIKE) & (gain.max() < _ALIKE_COIL) & (gain.mean() > _MASKED)
+            best = torch.where(clean, other, best)
     return _regular(best).to(data.dtype)
 
 
