@@ -57,8 +57,8 @@ class ResidualBlock(nn.Module):
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         """Refine ``x (batch, channel, y, x)`` given ``embedding (batch, features)``."""
         scale, shift = self.modulation(embedding)[:, :, None, None].chunk(2, dim=1)
-        hidden = self.conv1(functional.silu(x))
-        hidden = torch.addcmul(shift, hidden, 1 + scale)
+        # Not addcmul: its gradient passes over the image once more.
+        hidden = self.conv1(functional.silu(x)) * (1 + scale) + shift
         return x + self.conv2(functional.silu(hidden))
 
 
