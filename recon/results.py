@@ -87,7 +87,7 @@ def describe_prior(prior: str | Path | Denoiser, loaded: Denoiser) -> dict[str, 
 
 def describe_sampler(sampler: Sampler) -> dict[str, Any]:
     """Return the name and the hyper-parameters of a strategy."""
-    settings = dataclasses.asdict(sampler) if dataclasses.is_dataclass(sampler) else {}  # type: ignore[call-overload]
+    settings: dict[str, Any] = dataclasses.asdict(sampler) if dataclasses.is_dataclass(sampler) else {}
     return {"name": type(sampler).__name__, **settings}
 
 
@@ -96,7 +96,9 @@ def _notes(parts: list[Part], diagnostics: dict[str, Any]) -> list[str]:
     notes = [note for part in parts if part.prepared is not None for note in part.prepared.notes]
     invalid = int((~diagnostics["valid"]).sum())
     if invalid:
-        notes.append(f"{invalid} of {len(diagnostics['valid'])} samples are not finite and are left out of mean and std")
+        notes.append(
+            f"{invalid} of {len(diagnostics['valid'])} samples are not finite and are left out of mean and std"
+        )
     residual = float(np.median(diagnostics["residual"][diagnostics["valid"]]))
     if not RESIDUAL_RANGE[0] <= residual <= RESIDUAL_RANGE[1]:
         notes.append(

@@ -25,17 +25,18 @@ from samplers.noise import Noise
 class Denoiser(Protocol):
     """A prior as the engine sees it: the mean of the clean image given a noisy one.
 
-    Attributes
-    ----------
-    sigma_min, sigma_max : float
-        Noise levels between which the denoiser can be trusted, in image units.
-    space : Space or None
-        The image space, or None when any size is accepted.
+    ``sigma_min`` and ``sigma_max`` are the noise levels between which it can be trusted, in image units; ``space`` is
+    the image space, or None when any size is accepted. Plain attributes will do.
     """
 
-    sigma_min: float
-    sigma_max: float
-    space: Space | None
+    @property
+    def sigma_min(self) -> float: ...  # noqa: D102
+
+    @property
+    def sigma_max(self) -> float: ...  # noqa: D102
+
+    @property
+    def space(self) -> Space | None: ...  # noqa: D102
 
     def denoise(self, x: Tensor, sigma: float | Tensor) -> Tensor:
         """Return ``E[x0 | x0 + sigma n = x]`` for ``x`` of shape ``(batch, *space)``."""
@@ -215,8 +216,8 @@ def sample(
 ) -> Samples:
     """Draw samples with a strategy, a problem and a prior: the one loop of the engine.
 
-    Sample ``k`` of seed ``s`` is the same image whatever ``n_samples``, ``batch_size`` or ``first`` (each sample has its
-    own random stream), up to the rounding of batched matrix products.
+    Sample ``k`` of seed ``s`` is the same image whatever ``n_samples``, ``batch_size`` or ``first`` (each sample has
+    its own random stream), up to the rounding of batched matrix products.
 
     Parameters
     ----------

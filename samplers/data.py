@@ -42,8 +42,8 @@ def proximal(problem: Problem, anchor: Tensor, variance: float, iterations: int)
 def projection(problem: Problem, anchor: Tensor, iterations: int) -> tuple[Tensor, Tensor]:
     """Move the anchor onto the data, noise-free: conjugate gradients on ``A^H A x = A^H y`` started at the anchor.
 
-    With exact convergence this is the projection on ``{x : A x = y}`` nearest to the anchor. A sample is left alone once
-    its residual is 1e-5: the system is singular, and going on would only amplify rounding. Shapes as in
+    With exact convergence this is the projection on ``{x : A x = y}`` nearest to the anchor. A sample is left alone
+    once its residual is 1e-5: the system is singular, and going on would only amplify rounding. Shapes as in
     :func:`proximal`.
     """
     operator = problem.operator

@@ -68,7 +68,9 @@ class DDS(Sampler):
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.cg_iterations < 1:
-            raise InputError(f"DDS: expected steps >= 1 and cg_iterations >= 1, came {self.steps}, {self.cg_iterations}")
+            raise InputError(
+                f"DDS: expected steps >= 1 and cg_iterations >= 1, came {self.steps}, {self.cg_iterations}"
+            )
         if not 0 <= self.eta <= 1:
             raise InputError(f"DDS: expected eta between 0 and 1, came {self.eta}")
         if isinstance(self.gamma, str) and self.gamma not in ("rule", "noise-free"):

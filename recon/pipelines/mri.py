@@ -207,7 +207,7 @@ def _normalised(kspace: np.ndarray | Tensor, device: torch.device | str) -> tupl
 
 def _sampled(kspace: Tensor, mask: np.ndarray | Tensor | None, sampling: Sampling | None) -> Tensor:
     """Return the sampling mask: that of the data, thinned out by the retrospective pattern."""
-    shape = tuple(kspace.shape[-2:])
+    shape = (kspace.shape[-2], kspace.shape[-1])
     if mask is None:
         known = infer_mask(kspace)
     else:
@@ -247,7 +247,14 @@ def _maps(
 ) -> tuple[Tensor, list[int]]:
     """Return coil maps (given, ones for a single coil, or ESPIRiT from the measured centre) and the calibration."""
     if given is not None:
-        return torch.as_tensor(given).to(device=kspace.device, dtype=kspace.dtype), []
+        maps = torch.as_tensor(given).to(device=kspace.device, dtype=kspace.dtype)
+        if maps.shape != kspace.shape:
+            raise ShapeError(
+                f"coil_maps: expected {tuple(kspace.shape)} (coil, y, x) like kspace, came {tuple(maps.shape)}"
+            )
+        if not bool(maps.any()):
+            raise InputError("coil_maps are zero everywhere: no image can be seen through them")
+        return maps, []
     if kspace.shape[0] == 1:
         return torch.ones_like(kspace), []
     size = calibration_size(mask.expand(kspace.shape[-2:]).cpu(), limit)

@@ -105,7 +105,7 @@ class GaussianPrior:
 
     def to(self, device: torch.device | str | torch.dtype) -> GaussianPrior:
         """Return the prior on another device or in another precision (a complex or real dtype)."""
-        mean = self.mean.to(device)  # type: ignore[arg-type]
+        mean = self.mean.to(device)
         variance = self.variance.to(device=mean.device, dtype=mean.real.dtype)
         if self.stationary:
             return GaussianPrior(mean, spectrum=variance)

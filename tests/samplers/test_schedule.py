@@ -1,5 +1,7 @@
 """Schedules fall, end with 0 and have the values of their papers."""
 
+import itertools
+
 import pytest
 
 from operators import InputError
@@ -13,7 +15,7 @@ def test_ends_and_order(name: str) -> None:
     assert sigmas[0] == pytest.approx(80.0)
     assert sigmas[-2] == pytest.approx(0.002)
     assert sigmas[-1] == 0.0
-    assert all(a > b for a, b in zip(sigmas[:-1], sigmas[1:], strict=True))
+    assert all(a > b for a, b in itertools.pairwise(sigmas))
 
 
 def test_geometric_has_a_constant_ratio() -> None:
