@@ -24,7 +24,7 @@ from samplers import DDS, Problem, sample
 TARGET = Path(__file__).resolve().parents[1] / "recon" / "data" / "demo_patient.npz"
 SHAPE = (192, 160)
 OVERSAMPLING = 3
-SKIN, SKULL, MARROW, FLUID, CORTEX, WHITE, NUCLEI = 0.70, 0.08, 0.28, 0.17, 0.52, 0.80, 0.60
+SKIN, SKULL, MARROW, FLUID, CORTEX, WHITE, NUCLEI = 0.90, 0.06, 0.35, 0.14, 0.43, 0.65, 0.50
 
 
 def random_field(rng: np.random.Generator, shape: tuple[int, int], width: float) -> np.ndarray:
@@ -60,7 +60,8 @@ def cartoon(shape: tuple[int, int] = SHAPE, seed: int = 0) -> np.ndarray:
     image[ellipse(grid, (0.02, 0), (0.785, 0.590)) < 1] = FLUID
     _paint_brain(image, grid, rng, unit)
     _paint_centre(image, grid)
-    image += 0.012 * random_field(rng, fine, 0.01 * fine[0]) * (image > 0.3)
+    image += 0.010 * random_field(rng, fine, 0.01 * fine[0]) * (image > 0.3)
+    image = gaussian_filter(image, 0.7 * OVERSAMPLING)  # a scanner resolves no perfect edges
     return image.reshape(shape[0], OVERSAMPLING, shape[1], OVERSAMPLING).mean(axis=(1, 3)).clip(0, 1)
 
 

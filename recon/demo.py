@@ -21,7 +21,7 @@ from recon.errors import InputError
 
 PATIENT = Path(__file__).parent / "data" / "demo_patient.npz"
 COILS = 8
-NOISE_STD = 0.015  # of the 99 % quantile of the image, per k-space sample
+NOISE_STD = 0.02  # of the 99 % quantile of the image, per k-space sample
 
 
 class Acquisition(NamedTuple):
