@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from operators import gram
 from operators.base import LinearOperator, Space
 from operators.errors import InputError, ShapeError
 from operators.fourier import fftc, ifftc, shift_signs
@@ -38,7 +39,9 @@ class CartesianMRI(LinearOperator):
     -----
     ``domain`` is (y, x), (z, y, x) or, with several maps, (map, y, x) or (map, z, y, x); ``codomain`` puts the coil
     axis in front of the image axes. ``normal`` transforms only along the axes on which the mask varies: along a fully
-    sampled axis FFT and inverse FFT cancel. It needs no centring either, since the mask is stored shifted.
+    sampled axis FFT and inverse FFT cancel. It needs no centring either, since the mask is stored shifted. For one set
+    of coil maps and a mask that varies along one axis it is a product with one small matrix for each line
+    (:mod:`operators.gram`), whatever the number of coils.
 
     Raises
     ------
@@ -74,6 +77,9 @@ class CartesianMRI(LinearOperator):
         flip = (-1.0) ** (sum(n // 2 for n in image) % 2)
         self._weight = self.mask.to(real) if self._signs is None else self.mask * self._signs * flip
         self._normal_axes, self._normal_weight = _normal_weight(self.mask.expand(image), real)
+        lines = len(self._normal_axes) == 1 and maps is not None and maps.ndim == 3
+        self._by_lines = lines and maps is not None and gram.fits(maps, self._normal_axes[0])
+        self._lines: Tensor | None = None
 
     @property
     def n_data(self) -> int:
@@ -106,10 +112,20 @@ class CartesianMRI(LinearOperator):
         if self.coil_maps is None:
             return self._filter(x)
         flat = x.reshape(-1, *self.domain.shape)
+        if self._by_lines and x.dtype == self.coil_maps.dtype:
+            return gram.apply_lines(self._matrices(), flat, self._normal_axes[0]).reshape(x.shape)
         out = self._zeros(x, len(flat))
         for i, coils in self._chunks(out):
             self._combine(out, i, self._filter(self._expand(flat[i], coils)), coils)
         return out.reshape(x.shape)
+
+    def _matrices(self) -> Tensor:
+        """Normal matrices of the lines, built when they are first needed."""
+        if self._lines is None:
+            assert self.coil_maps is not None
+            axis = self._normal_axes[0]
+            self._lines = gram.line_matrices(self.coil_maps, self._normal_weight.flatten(), axis)
+        return self._lines
 
     def _to_kspace(self, image: Tensor) -> Tensor:
         """P F of coil images, with the centring folded into signs where all lengths are even."""
