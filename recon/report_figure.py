@@ -126,6 +126,7 @@ def _colour_bar(figure: Figure, drawn: Any, left: float, below: float, width: fl
     bar.outline.set_visible(False)
     bar.locator = MaxNLocator(nbins=4, steps=[1, 2, 5, 10])
     bar.update_ticks()
+    axes.get_xticklabels()[0].set_horizontalalignment("left")  # in line with the panel's edge
     axes.tick_params(labelsize=7.5, colors=FAINT, length=2, pad=1.5, width=0.5)
     _text(figure, left + 0.69 * width, below - 0.14, label, size=7.5, color=FAINT, room=0.31 * width)
 

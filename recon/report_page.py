@@ -34,7 +34,7 @@ section { break-inside: avoid; margin: 0 0 1.4rem; }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; font-size: .88rem; }
 th, td { text-align: left; padding: .28rem .9rem .28rem 0; border-bottom: 1px solid var(--line);
   vertical-align: top; overflow-wrap: anywhere; }
-th { color: var(--faint); font-weight: normal; } tbody th { width: 40%; }
+th { color: var(--faint); font-weight: normal; } tbody th { width: 38%; }
 .note { max-width: 60rem; border-left: 3px solid #4f7cac; padding-left: .9rem; margin: 0 0 1.4rem; }
 .bad { color: #ff9d76; }
 @media print { :root { color-scheme: light; --line: #ccc; --faint: #555; } body { background: #fff; color: #000; } }
@@ -64,27 +64,47 @@ def page(posterior: Posterior, title: str, picture: bytes, merit: Mapping[str, f
 </figure>
 <p class="note">{NOTE}</p>
 <div class="columns">
-<section><h2>Provenance</h2>{_table(flatten(posterior.provenance))}</section>
-<section><h2>Diagnostics</h2>{_table(_scalars(posterior))}</section>
-<section><h2>Per sample</h2>{_per_sample(posterior)}</section>
-<section><h2>Geometry</h2>{_table(flatten(posterior.geometry))}</section>
+{_sections(posterior)}
 </div>
 </body>
 </html>
 """
 
 
+def _sections(posterior: Posterior) -> str:
+    """One small table for each subject: what was found, how it was made, with what."""
+    plain = {key: value for key, value in posterior.provenance.items() if not isinstance(value, Mapping)}
+    listed = {key: plain.pop(key) for key in list(plain) if _is_table(plain[key])}
+    nested = {key: value for key, value in posterior.provenance.items() if isinstance(value, Mapping)}
+    tables = {"Diagnostics": _table(_scalars(posterior)), "Per sample": _per_sample(posterior)}
+    for key, value in {**{key: _merged(value) for key, value in listed.items()}, **nested}.items():
+        tables[key.replace("_", " ").capitalize()] = _table(flatten(value))
+    tables["Geometry"] = _table(flatten(posterior.geometry))
+    tables["Provenance"] = _table(flatten(plain))
+    return "\n".join(f"<section><h2>{escape(title)}</h2>{body}</section>" for title, body in tables.items())
+
+
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Turn nested dictionaries into rows ``{"a.b": "text"}``; a list of dictionaries is summarised key by key."""
+    """Turn nested dictionaries into rows ``{"a.b": "text"}``, without those that say nothing (None, empty lists)."""
     rows: dict[str, str] = {}
     for key, value in tree.items():
-        if isinstance(value, (list, tuple)) and value and all(isinstance(item, Mapping) for item in value):
-            value = {inner: _summary([item.get(inner) for item in value]) for inner in value[0]}
+        if _is_table(value):
+            value = _merged(value)
         if isinstance(value, Mapping):
             rows.update(flatten(value, f"{prefix}{key}."))
-        else:
+        elif not (value is None or (isinstance(value, (list, tuple)) and not value)):
             rows[f"{prefix}{key}"] = _text(value)
     return rows
+
+
+def _is_table(value: Any) -> bool:
+    """Whether a value is a list of dictionaries: one for each slice."""
+    return isinstance(value, (list, tuple)) and bool(value) and all(isinstance(item, Mapping) for item in value)
+
+
+def _merged(table: list[Mapping[str, Any]]) -> dict[str, Any]:
+    """Summarise the dictionaries of all slices key by key."""
+    return {key: _summary([item.get(key) for item in table]) for key in table[0]}
 
 
 def _summary(values: list[Any]) -> Any:
