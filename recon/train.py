@@ -1,5 +1,7 @@
 """Train a denoising prior for complex images from magnitude volumes.
 
+``python -m recon.train CONFIG [--data FOLDER] [--output FOLDER] [--steps N]``; started again, it continues.
+
 Minimises the EDM loss E |D(x0 + sigma n, sigma) - x0|^2 (sigma^2 + sigma_data^2) / (sigma sigma_data)^2 with log sigma
 normal; *in this file sigma is per real channel*, as the two-channel network sees it. The engine's sigma (complex noise
 with E|n|^2 = 1) is larger by sqrt(2); the adapter in ``recon.priors.network`` converts.
@@ -9,7 +11,9 @@ Source: Karras et al., "Elucidating the Design Space of Diffusion-Based Generati
 
 from __future__ import annotations
 
+import argparse
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -62,3 +66,19 @@ def _loop(run: TrainingRun, stop: StopFlag) -> None:
 def main(config_path: str | Path, **overrides: Any) -> Path:
     """Train from a TOML file; keyword arguments replace its keys. What ``recon train`` calls."""
     return train(load_config(config_path, overrides))
+
+
+def run_command(argv: Sequence[str] | None = None) -> None:
+    """Train from the command line."""
+    parser = argparse.ArgumentParser(description="Train a denoising prior; continue where an earlier run stopped.")
+    parser.add_argument("config", type=Path, help="TOML file; keys are the fields of TrainConfig")
+    parser.add_argument("--data", help="folder with the volumes")
+    parser.add_argument("--output", help="folder for checkpoint and log")
+    parser.add_argument("--steps", type=int, help="optimiser steps in all")
+    arguments = vars(parser.parse_args(argv))
+    path = arguments.pop("config")
+    print(main(path, **{key: value for key, value in arguments.items() if value is not None}))
+
+
+if __name__ == "__main__":
+    run_command()

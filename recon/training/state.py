@@ -70,7 +70,8 @@ class TrainingState:
 
 def split_parameters(model: EDMDenoiser) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
     """Return the kernels of the inner convolutions (for Muon) and all other parameters (for AdamW)."""
-    kernels, others = [], []
+    kernels: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
         outer = name.startswith(("network.stem", "network.head"))
         (kernels if parameter.ndim == 4 and not outer else others).append(parameter)

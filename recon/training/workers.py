@@ -54,7 +54,11 @@ class Replicas:
             return value.detach()
 
         values = self.workers.map(run, self.models[: len(parts)], parts)
-        total = [p.grad for p in self.models[0].parameters()]
+        total = _gradients(self.models[0])
         for replica in self.models[1 : len(parts)]:
-            torch._foreach_add_(total, [p.grad for p in replica.parameters()])
+            torch._foreach_add_(total, _gradients(replica))
         return torch.stack(values).sum()
+
+
+def _gradients(model: nn.Module) -> list[Tensor]:
+    return [p.grad for p in model.parameters() if p.grad is not None]

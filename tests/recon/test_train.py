@@ -8,7 +8,7 @@ import torch
 
 from recon.errors import CheckpointError, ConfigError, InputError
 from recon.priors.network import load_network_prior
-from recon.train import TrainConfig, load_config, main, train
+from recon.train import TrainConfig, load_config, main, run_command, train
 from recon.training.augment import Pool, draw_images, step_generator
 from recon.training.evaluate import evaluation_noise
 from recon.training.export import export_prior
@@ -153,6 +153,16 @@ def test_configuration_from_toml(config, tmp_path):
         main(path)
     with pytest.raises(ConfigError, match="precision"):
         train(replace(config, precision="float64"))
+
+
+def test_command(config, volumes, tmp_path, capsys):
+    path = tmp_path / "run.toml"
+    path.write_text(
+        'threads = 1\npatches = [[16, 2, 1.0]]\n[[sources]]\npattern = "*.nii.gz"\nspacing = [1.5, 2.5]\n'
+        "[network]\nchannels = [8, 8]\nencoder_blocks = [1, 1]\ndecoder_blocks = [1]\nembedding = 8\n"
+    )
+    run_command([str(path), "--data", str(volumes), "--output", config.output, "--steps", "2"])
+    assert load_checkpoint(Path(capsys.readouterr().out.strip()))["step"] == 2
 
 
 def test_shipped_configuration_is_valid():
