@@ -1,8 +1,8 @@
 """The normal operator of line-sampled MRI as one dense matrix for each line of the image.
 
-Where the mask varies along one axis only, ``A^H A = sum_c S_c^H F^H P F S_c`` does not couple the lines along that axis,
-and for each line it is a small Hermitian matrix: the circulant kernel of the mask times the Gram matrix of the coil
-maps, ``G[i, j] = t[i - j] sum_c conj(S_c[i]) S_c[j]``. One batched matrix product then replaces two FFTs of each coil,
+Where the mask varies along one axis only, ``A^H A = sum_c S_c^H F^H P F S_c`` does not couple the lines along it, and
+for each line it is a small Hermitian matrix: the circulant kernel of the mask times the Gram matrix of the coil maps,
+``G[i, j] = t[i - j] sum_c conj(S_c[i]) S_c[j]``. One batched matrix product then replaces two FFTs of each coil,
 whatever the number of coils, and all samples share the reading of the matrices.
 """
 
