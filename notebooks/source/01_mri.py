@@ -29,7 +29,7 @@ samples = 3 if small else 8
 steps = 6 if small else 30
 prior = os.environ.get("DIFFRECON_NOTEBOOK_PRIOR", "brain-mri")
 folder = Path(tempfile.mkdtemp())
-plt.rcParams.update({"image.cmap": "gray", "figure.dpi": 80, "font.size": 9})
+plt.rcParams.update({"image.cmap": "gray", "figure.dpi": 64, "font.size": 9})
 
 # %% [markdown]
 # ## 1. A raw-data file
@@ -94,7 +94,7 @@ axes[3].set_title("|error| of the mean")
 spread = axes[4].imshow(posterior.magnitude.std, cmap="viridis", vmin=0)
 axes[4].set_title("std of the magnitude (raw)")
 for axis, drawn in ((axes[3], error), (axes[4], spread)):
-    fig.colorbar(drawn, ax=axis, shrink=0.7, label="a.u.")
+    fig.colorbar(drawn, ax=axis, shrink=0.6, label="a.u.")
 for axis in axes:
     axis.axis("off")
 
@@ -121,7 +121,7 @@ fig, axis = plt.subplots(figsize=(13, 3), layout="constrained")
 axis.fill_between(columns, lower[row], upper[row], color="tab:blue", alpha=0.3, lw=0, label="90 % interval")
 axis.plot(columns, posterior.magnitude.mean[row], color="tab:blue", lw=1, label="mean")
 axis.plot(columns, reference[row], color="k", lw=1, label="truth")
-axis.set(xlabel="column", ylabel="magnitude, a.u.", title=f"row {row}", xlim=(0, shape[1] - 1))
+axis.set(xlabel="column", ylabel="magnitude, a.u.", title=f"row {row}", xlim=(0, shape[1] - 1), ylim=(0, 1.25 * upper[row].max()))
 axis.legend(loc="upper right", ncols=3);
 
 # %%
