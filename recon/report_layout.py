@@ -36,13 +36,14 @@ def build_rows(posterior: Posterior, merit: Mapping[str, float]) -> list[Row]:
     white = float(np.quantile(mean, 0.995)) or 1.0
     factor, units = _units(white, str(posterior.geometry.get("units", "a.u.")))
     window = (0.0, white * factor)
-    rows = [Row(_maps(posterior, merit, plane, window, factor, units))]
+    slice_label = "" if central is None else f"Slice {_numbers(posterior)[central]}, in the middle of the volume"
+    rows = [Row(_maps(posterior, merit, plane, window, factor, units), slice_label)]
     shown = [plane(sample) * factor for sample in samples[posterior.valid][:MAX_STRIP]]
     label = f"Samples from the posterior ({len(shown)} of {posterior.n_valid})"
     if len(shown) > 1:
         rows.append(Row([Panel("", image, window) for image in shown], label, columns=len(rows[0].panels)))
     if central is not None:
-        rows += _overview(posterior, window, factor, units)
+        rows += _overview(posterior, window, factor, units, columns=len(rows[0].panels))
     return rows
 
 
@@ -81,15 +82,24 @@ def _maps(
     return panels
 
 
-def _overview(posterior: Posterior, window: tuple[float, float], factor: float, units: str) -> list[Row]:
+def _overview(posterior: Posterior, window: tuple[float, float], factor: float, units: str, columns: int) -> list[Row]:
     mean, std = np.abs(posterior.mean) * factor, np.asarray(posterior.std) * factor
     chosen = np.unique(np.linspace(0, len(mean) - 1, min(MAX_STRIP, len(mean))).round().astype(int))
-    rows = [Row([Panel(f"slice {i}", mean[i], window) for i in chosen], f"Mean, {len(mean)} slices")]
+    numbers = _numbers(posterior)
+    means = [Panel(f"slice {numbers[i]}", mean[i], window) for i in chosen]
+    rows = [Row(means, f"Mean, {len(chosen)} of {len(mean)} slices, one window", columns)]
     if posterior.n_valid > 1:
         top = float(np.quantile(std, 0.995)) or 1.0
         label = f"Std of the same slices, 0 to {_number(top)} {units}"
-        rows.append(Row([Panel("", std[i], (0.0, top), cmap="viridis") for i in chosen], label))
+        rows.append(Row([Panel("", std[i], (0.0, top), cmap="viridis") for i in chosen], label, columns))
     return rows
+
+
+def _numbers(posterior: Posterior) -> Sequence[int]:
+    """Numbers of the slices in their source."""
+    count = posterior.samples.shape[1]
+    known = posterior.provenance.get("slices")
+    return known if isinstance(known, list) and len(known) == count else range(count)
 
 
 def _mask_panel(mask: NDArray, shape: tuple[int, ...]) -> Panel:

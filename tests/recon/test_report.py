@@ -180,8 +180,11 @@ def test_a_volume_shows_its_central_slice_and_an_overview(make_posterior, tmp_pa
     rows = build_rows(posterior, {})
     np.testing.assert_allclose(rows[0].panels[2].image, np.abs(posterior.mean[5]))
     assert len(rows) == 4
-    assert rows[2].label == "Mean, 11 slices"
+    assert rows[0].label == "Slice 5, in the middle of the volume"
+    assert rows[2].label == "Mean, 8 of 11 slices, one window"
     assert [panel.title for panel in rows[2].panels][::7] == ["slice 0", "slice 10"]
+    some = dataclasses.replace(posterior, provenance={"slices": list(range(20, 31))})
+    assert [panel.title for panel in build_rows(some, {})[2].panels][::7] == ["slice 20", "slice 30"]
     write_report(posterior, tmp_path / "volume")
 
 
