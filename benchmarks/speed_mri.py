@@ -1,6 +1,6 @@
-"""Speed of the MRI operators: ratios measured side by side in one process.
+"""Speed of MRI: operators against rivals, side by side in one process, and what a whole DDS run spends where.
 
-    python benchmarks/speed_operators.py [--data BRAIN] [--json FILE] [--repeats N] [--quick]
+    python benchmarks/speed_mri.py [--data BRAIN] [--json FILE] [--repeats N] [--quick]
 
 BRAIN is the base name of a BART file of 8 coils, 230 x 180 (without it, data are simulated). Every pair of rivals is
 timed in turns (ABAB ...), and the median of the ratios of neighbours is reported, so that a busy machine disturbs both.
@@ -62,6 +62,8 @@ def main() -> None:
         rows += compare_normal(name, kspace, repeats)
         rows += compare_gradient(name, kspace, repeats)
         rows.append({"case": name, "what": "ESPIRiT, peak memory above its input", "MiB": peak_memory(shape)})
+    if not arguments.quick:
+        rows += [share_of_network(pattern) for pattern in ("random", "poisson")]
     rows += compare_cuda() if torch.cuda.is_available() else [{"what": "CUDA comparisons", "skipped": "no GPU here"}]
     for row in rows:
         print(describe(row))
@@ -187,6 +189,15 @@ def peak_memory(shape: tuple[int, int, int]) -> float:
     root = str(Path(__file__).resolve().parents[1])
     code = f"import sys; sys.path.insert(0, {root!r})" + _PEAK.format(shape=shape)
     return float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
+
+
+def share_of_network(pattern: str) -> dict[str, Any]:
+    """Run DDS on 15 x 320 x 320, 8 samples, in a child process: share outside the network, peak memory."""
+    script = Path(__file__).with_name("dds_share.py")
+    environment = {**os.environ, "PYTHONPATH": str(script.resolve().parents[1])}
+    command = [sys.executable, str(script), "--pattern", pattern]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def compare_cuda(repeats: int = 11, iterations: int = 20, batch: int = 8) -> list[dict[str, Any]]:
