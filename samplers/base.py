@@ -295,7 +295,7 @@ def _run(
     facts: dict[str, Tensor] = {}
     for i in range(total):
         x, denoised, facts = sampler.step(x, sigmas[i], sigmas[i + 1], problem, denoiser, noise)
-        finite = torch.isfinite(x.abs().flatten(1).amax(dim=1))
+        finite = torch.isfinite(x).flatten(1).all(dim=1)
         bad_step = torch.where(finite, bad_step, bad_step.clamp(max=i))
         if progress is not None and progress(Progress(i + 1, total, sigmas[i], denoised)):
             x = x if denoised is None else denoised
