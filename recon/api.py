@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from recon import plugins
 from recon.device import resolve_device
 from recon.errors import InputError
 from recon.pipelines.mri import Sampling, prepare
@@ -161,9 +162,11 @@ def resolve_sampler(sampler: str | Sampler, steps: int | None = None) -> Sampler
         If there is none of that name, or it has no steps to set.
     """
     if isinstance(sampler, str):
-        if sampler not in SAMPLERS:
-            raise InputError(f"sampler: there is none called {sampler!r}; expected {', '.join(SAMPLERS)}")
-        sampler = SAMPLERS[sampler]
+        known = SAMPLERS.get(sampler) or plugins.find("samplers", sampler)
+        if known is None:
+            names = ", ".join([*SAMPLERS, *plugins.names("samplers")])
+            raise InputError(f"sampler: there is none called {sampler!r}; expected {names}")
+        sampler = known() if isinstance(known, type) else known
     if not isinstance(sampler, Sampler):
         raise InputError(f"sampler: expected a name or a samplers.Sampler, came {type(sampler).__name__}")
     if steps is None:

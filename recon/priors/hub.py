@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from recon import plugins
 from recon.errors import CheckpointError, InputError
 from recon.priors.analytic import GaussianPrior
 from samplers.base import Denoiser
@@ -29,8 +30,8 @@ def load_prior(
     ----------
     source : str, path or Denoiser
         A name of :func:`list_models` (``"brain-mri"``); the path of a ``.safetensors`` file with its ``.json`` card
-        beside it; ``"gaussian"``, a stationary Gaussian with an image-like spectrum (no network; needs ``shape``); or
-        any object with ``denoise``, ``sigma_min`` and ``sigma_max``, which is returned as it is.
+        beside it; ``"gaussian"``, a stationary Gaussian with an image-like spectrum (no network; needs ``shape``); a
+        name that another distribution offers through the entry points ``diffrecon.priors``; or any object with ``denoise``, ``sigma_min`` and ``sigma_max``, which is returned as it is.
     shape : sequence of int, optional
         Image shape, for priors that need to know it.
     device : torch.device or str
@@ -61,7 +62,10 @@ def load_prior(
         return load_network_prior(path, device=device)
     shipped = WEIGHTS_FOLDER / f"{source}.safetensors"
     if path.name != str(source) or not shipped.is_file():
-        names = ", ".join([card["name"] for card in list_models()] + [GAUSSIAN])
+        offered = plugins.find("priors", str(source))
+        if offered is not None:
+            return offered()
+        names = ", ".join([card["name"] for card in list_models()] + [GAUSSIAN, *plugins.names("priors")])
         raise InputError(f"prior: there is none called {str(source)!r}; expected {names}, or a .safetensors file")
     return load_network_prior(shipped, device=device)
 
