@@ -31,7 +31,8 @@ def load_prior(
     source : str, path or Denoiser
         A name of :func:`list_models` (``"brain-mri"``); the path of a ``.safetensors`` file with its ``.json`` card
         beside it; ``"gaussian"``, a stationary Gaussian with an image-like spectrum (no network; needs ``shape``); a
-        name that another distribution offers through the entry points ``diffrecon.priors``; or any object with ``denoise``, ``sigma_min`` and ``sigma_max``, which is returned as it is.
+        name that another distribution offers through the entry points ``diffrecon.priors``; or any object with
+        ``denoise``, ``sigma_min``, ``sigma_max`` and ``space``, which is returned as it is.
     shape : sequence of int, optional
         Image shape, for priors that need to know it.
     device : torch.device or str
