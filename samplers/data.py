@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from operators.solve import conjugate_gradient
-from samplers.base import Problem
+from samplers.problem import Problem
 
 
 def proximal(problem: Problem, anchor: Tensor, variance: float, iterations: int) -> tuple[Tensor, Tensor]:

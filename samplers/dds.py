@@ -10,9 +10,10 @@ from torch import Tensor
 
 from operators.errors import InputError
 from samplers import schedule
-from samplers.base import Denoiser, Problem, Sampler, Step
+from samplers.base import Denoiser, Sampler, Step
 from samplers.data import projection, proximal
 from samplers.noise import Noise
+from samplers.problem import Problem
 
 
 @dataclass(frozen=True)

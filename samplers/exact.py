@@ -10,8 +10,9 @@ from torch import Tensor
 
 from operators.errors import InputError
 from operators.solve import conjugate_gradient
-from samplers.base import Denoiser, Problem, Sampler, Step
+from samplers.base import Denoiser, Sampler, Step
 from samplers.noise import Noise
+from samplers.problem import Problem
 
 
 class GaussianDenoiser(Denoiser, Protocol):

@@ -11,8 +11,8 @@ from torch import Tensor
 from operators.base import LinearOperator, Space
 from operators.errors import InputError
 from recon.priors.analytic import GaussianMixturePrior, GaussianPrior
-from samplers.base import Problem
 from samplers.noise import Noise
+from samplers.problem import Problem
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Measured k-space through the whole engine: two file layouts, six kinds of undersampling, one real undersampled scan."""
+"""Measured k-space through the whole engine: two file layouts, six kinds of undersampling, one real scan."""
 
 from collections.abc import Callable
 from pathlib import Path
