@@ -25,9 +25,10 @@ from recon.results import Part, assemble, describe_prior, describe_sampler
 from recon.sources import choose_slices, open_source
 from samplers import DDS, Denoiser, ExactGaussian, Problem, Sampler, Samples, sample
 
-#: The strategies by name, with the settings that `recon run` uses.
+#: The strategies by name, with the settings that `recon run` uses. For DDS: the noise levels that matter to images
+#: whose .99 quantile is 1, and data weighted by about the error that a good denoiser makes at large sigma.
 SAMPLERS: dict[str, Sampler] = {
-    "dds": DDS(steps=30, gamma="rule", cg_iterations=5, eta=0.85),
+    "dds": DDS(steps=30, gamma="rule", prior_std=0.1, spacing="karras", sigma_max=3.0, sigma_min=0.01),
     "exact": ExactGaussian(),
 }
 
@@ -50,6 +51,7 @@ def reconstruct(
     calib_size: int | None = None,
     device: str = "auto",
     batch_size: int | None = None,
+    precision: str = "float32",
     progress: bool | None = None,
 ) -> Posterior:
     """Reconstruct k-space, with uncertainty: samples, mean, std and where they came from.
@@ -93,6 +95,8 @@ def reconstruct(
         ``"auto"``, ``"cpu"``, ``"cuda"``, ...
     batch_size : int, optional
         Samples that are drawn together; all by default.
+    precision : "float32" or "bfloat16"
+        Arithmetic of a network prior alone; bfloat16 is several times faster on GPUs and on CPUs with matrix units.
     progress : bool, optional
         Show a progress bar; by default only on a terminal.
 
@@ -114,7 +118,7 @@ def reconstruct(
         raise InputError(f"samples: expected an integer >= 1, came {samples!r}")
     strategy = resolve_sampler(sampler, steps)
     where = resolve_device(device)
-    run = _Run(prior, strategy, samples, seed, batch_size, where)
+    run = _Run(prior, strategy, samples, seed, batch_size, where, precision)
     config = {
         "samples": samples,
         "acceleration": acceleration,
@@ -126,6 +130,7 @@ def reconstruct(
         "calib_size": calib_size,
         "device": str(where),
         "batch_size": batch_size,
+        "precision": precision,
     }
     if isinstance(source, Problem):
         with _bar(progress, strategy, 1, samples, batch_size) as bar:
@@ -186,12 +191,13 @@ class _Run:
     seed: int
     batch_size: int | None
     device: torch.device
+    precision: str
     loaded: dict[tuple[int, ...], Denoiser] = dataclasses.field(default_factory=dict)
 
     def denoiser(self, shape: tuple[int, ...]) -> Denoiser:
         """Return the prior for images of this shape; loaded once."""
         if shape not in self.loaded:
-            self.loaded[shape] = load_prior(self.prior, shape=shape, device=self.device)
+            self.loaded[shape] = load_prior(self.prior, shape=shape, device=self.device, precision=self.precision)
         return self.loaded[shape]
 
     def draw(self, problem: Problem, index: int, bar: tqdm) -> Samples:

@@ -40,6 +40,7 @@ class RunConfig:
         None, float, "noise per k-space sample, E|n|^2 = std^2 (default: estimated from the data)", "STD"
     )
     batch_size: int | None = _option(None, int, "samples drawn together (default: all)", "N")
+    precision: str = _option("float32", str, "arithmetic of the network: float32 or bfloat16 (faster on some machines)")
     coils: int | None = _option(None, int, "compress to so many virtual coils (default: keep all)", "N")
     calib_size: int | None = _option(None, int, "largest side of the calibration region for coil maps", "N")
 

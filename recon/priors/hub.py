@@ -23,6 +23,7 @@ def load_prior(
     *,
     shape: Sequence[int] | None = None,
     device: torch.device | str = "cpu",
+    precision: str = "float32",
 ) -> Denoiser:
     """Return a prior that the samplers can use.
 
@@ -36,6 +37,8 @@ def load_prior(
     shape : sequence of int, optional
         Image shape, for priors that need to know it.
     device : torch.device or str
+    precision : "float32" or "bfloat16"
+        Arithmetic of networks that are loaded here.
 
     Raises
     ------
@@ -60,7 +63,7 @@ def load_prior(
     if path.suffix == ".safetensors":
         if not path.is_file():
             raise InputError(f"prior: there is no file {path}")
-        return load_network_prior(path, device=device)
+        return load_network_prior(path, device=device, precision=precision)
     shipped = WEIGHTS_FOLDER / f"{source}.safetensors"
     if path.name != str(source) or not shipped.is_file():
         offered = plugins.find("priors", str(source))
@@ -68,7 +71,7 @@ def load_prior(
             return offered()
         names = ", ".join([card["name"] for card in list_models()] + [GAUSSIAN, *plugins.names("priors")])
         raise InputError(f"prior: there is none called {str(source)!r}; expected {names}, or a .safetensors file")
-    return load_network_prior(shipped, device=device)
+    return load_network_prior(shipped, device=device, precision=precision)
 
 
 def list_models() -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -55,7 +55,7 @@ class NetworkPrior:
         sigma_max: float,
         card: Mapping[str, Any] | None = None,
         max_batch: int = 8,
-        precision: Literal["float32", "bfloat16"] = "float32",
+        precision: str = "float32",
     ) -> None:
         if precision not in ("float32", "bfloat16"):
             raise ConfigError(f"precision is {precision!r}; expected 'float32' or 'bfloat16'")
@@ -150,7 +150,7 @@ def load_network_prior(
     path: str | Path = WEIGHTS_FOLDER / "brain-mri.safetensors",
     device: torch.device | str = "cpu",
     max_batch: int = 8,
-    precision: Literal["float32", "bfloat16"] = "float32",
+    precision: str = "float32",
 ) -> NetworkPrior:
     """Load a network prior from a safetensors file and the JSON card of the same name beside it.
 
