@@ -99,6 +99,9 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("--force", action="store_true", help="overwrite a report that exists")
     train = commands.add_parser("train", parents=[common], help="train a prior")
     train.add_argument("--config", type=Path, required=True, metavar="FILE", help="TOML file of the training")
+    train.add_argument("--data", metavar="DIR", default=argparse.SUPPRESS, help="folder with the volumes")
+    train.add_argument("--output", metavar="DIR", default=argparse.SUPPRESS, help="folder for checkpoint and log")
+    train.add_argument("--steps", type=int, metavar="N", default=argparse.SUPPRESS, help="optimiser steps in all")
     return parser
 
 

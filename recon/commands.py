@@ -115,12 +115,11 @@ def report(file: Path, output: Path | None = None, force: bool = False) -> int:
     return 0
 
 
-def train(config: Path) -> int:
-    """Train a prior as a TOML file says."""
-    from recon.train import load_config
-    from recon.train import train as run_training
+def train(config: Path, **overrides: Any) -> int:
+    """Train a prior, or continue a training that was stopped; options replace keys of the file."""
+    from recon.train import main
 
-    print(run_training(load_config(config)))
+    print(main(config, **overrides))
     return 0
 
 
