@@ -27,6 +27,8 @@ class TrainConfig:
         Folder that the patterns of ``sources`` are relative to.
     output : str
         Folder for the checkpoint, the log and the held-out curves. A checkpoint found there is continued.
+    initial : str
+        Weights (.safetensors of a network of the same architecture) to start from; random ones by default.
     sources : sequence of SourceConfig
         Training volumes.
     network : mapping
@@ -59,6 +61,7 @@ class TrainConfig:
 
     data: str = ""
     output: str = ""
+    initial: str = ""
     sources: Sequence[SourceConfig] = ()
     network: Mapping[str, Any] = field(default_factory=dict)
     sigma_data: float = 0.25

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from recon.errors import CheckpointError, DivergenceError
+from recon.priors.network import load_network_prior
 from recon.priors.networks.unet import EDMDenoiser, UNet
 from recon.training.augment import Pool, draw_images, step_generator
 from recon.training.config import TrainConfig
@@ -26,7 +27,7 @@ from recon.training.workers import Replicas, Workers
 
 def build_model(config: TrainConfig) -> EDMDenoiser:
     """Return the network with initial weights that depend on ``config.seed`` only."""
-    with torch.random.fork_rng(devices=[]):  # the global generator is left as it was found
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):  # leaves the global generators alone
         torch.manual_seed(config.seed)
         model = EDMDenoiser(UNet(**config.network), config.sigma_data)
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -51,6 +52,22 @@ def edm_loss(model: EDMDenoiser, clean: Tensor, sigma: Tensor, noise: Tensor, pr
     return (output.float() - target).square().mean()
 
 
+def start_from(model: EDMDenoiser, weights: Path) -> None:
+    """Copy the weights of an exported prior into a model of the same architecture.
+
+    Raises
+    ------
+    CheckpointError
+        If the file is damaged or holds another network.
+    """
+    given = load_network_prior(weights).model.state_dict()
+    own = model.state_dict()
+    wrong = [name for name in own if name not in given or given[name].shape != own[name].shape]
+    if wrong or len(given) != len(own):
+        raise CheckpointError(f"{weights} holds another network than the configuration: {(wrong or list(given))[0]}")
+    model.load_state_dict(given)
+
+
 class TrainingRun:
     """One training run: data, model, log; ``advance`` does a step."""
 
@@ -62,6 +79,8 @@ class TrainingRun:
         self.pools = [Pool.build(s, load_slices(Path(config.data), s)) for s in config.sources]
         self.held_out = [item for s in config.sources if s.held_out for item in held_out_slices(Path(config.data), s)]
         model = build_model(config)
+        if config.initial and not self.path.exists():
+            start_from(model, Path(config.initial))
         self.parameters = sum(p.numel() for p in model.parameters())
         self.state = TrainingState(model, config.weight_decay, config.ema_decay)
         if self.path.exists():

@@ -72,6 +72,20 @@ def test_same_seed_same_weights_and_resume_is_exact(config, tmp_path):
     assert any(not torch.equal(whole[name], other[name]) for name in whole)
 
 
+def test_starting_from_exported_weights(config, tmp_path):
+    checkpoint = train(config)
+    prior = tmp_path / "first.safetensors"
+    export_prior(config, checkpoint, prior)
+    second = replace(config, output=str(tmp_path / "second"), initial=str(prior), learning_rate=0.0, steps=1)
+    continued = weights(train(second))
+    expected = load_network_prior(prior).model.state_dict()
+    for name, tensor in expected.items():
+        torch.testing.assert_close(continued[name], tensor, atol=1e-6, rtol=1e-3)
+    other = replace(second, output=str(tmp_path / "third"), network={**SMALL, "channels": [8, 16]})
+    with pytest.raises(CheckpointError, match="another network"):
+        train(other)
+
+
 def test_training_lowers_the_loss(config):
     config = replace(config, steps=150, decay=50, learning_rate=3e-3, precision="float32")
     pools = [Pool.build(s, load_slices(Path(config.data), s)) for s in config.sources]
