@@ -4,8 +4,9 @@
 
 Complex images (magnitude of a held-out slice, scale: 0.99 quantile = 1, fixed smooth phase) plus complex noise sigma n
 with E|n|^2 = 1. Total variation gets two forms, complex isotropic TV (gradient of both parts coupled) and the Chambolle
-TV of scikit-image for the two parts, and for each image and sigma the weight with the smallest error *against the
-truth*: an oracle that the network does not have. PSNR = 10 log10(1 / mean |error|^2) in dB, averaged over the slices.
+TV of scikit-image for the two parts, and the weight with the smallest error *against the truth*, which the network does
+not have: one for each image and sigma, or one for each sigma. PSNR = 10 log10(1 / mean |error|^2) in dB, averaged over
+the slices.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import json
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -68,52 +70,86 @@ def channel_tv(noisy: Tensor, weight: float) -> Tensor:
     return torch.complex(*(torch.from_numpy(part.astype(np.float32)) for part in parts))
 
 
-def best_tv(
-    method: Callable[[Tensor, float], Tensor], noisy: Tensor, clean: Tensor, start: float
-) -> tuple[float, float]:
-    """Walk over weights in steps of 15 % until the PSNR falls on both sides; return the best PSNR and weight."""
+Method = Callable[[Tensor, float], Tensor]
+Images = list[tuple[str, Tensor]]
+Scores = dict[str, dict[str, float]]  # PSNR in dB by sigma and slice
+
+
+def climb(score: Callable[[float], float], start: float) -> tuple[float, float]:
+    """Walk over weights in steps of 15 % until the score falls on both sides; return the best score and weight."""
     scores: dict[int, float] = {}
 
-    def score(k: int) -> float:
+    def at(k: int) -> float:
         if k not in scores:
-            scores[k] = psnr(method(noisy, start * 1.15**k), clean)
+            scores[k] = score(start * 1.15**k)
         return scores[k]
 
     k = 0
-    while score(k + 1) > score(k):
+    while at(k + 1) > at(k):
         k += 1
-    while score(k - 1) > score(k):
+    while at(k - 1) > at(k):
         k -= 1
     return scores[k], start * 1.15**k
 
 
-def baseline(images: list[tuple[str, Tensor]]) -> dict[str, dict[str, float]]:
-    """Return the better TV's PSNR by sigma and slice."""
-    result: dict[str, dict[str, float]] = {str(sigma): {} for sigma in SIGMAS}
+def noisy_images(images: Images, sigma: float) -> list[tuple[str, Tensor, Tensor]]:
+    return [(n, x, x + sigma * evaluation_noise(x.shape, k)) for k, (n, x) in enumerate(images)]
+
+
+def tv_by_image(images: Images) -> Scores:
+    """Return the better TV's PSNR at the best weight of every image and sigma."""
+    result: Scores = {str(sigma): {} for sigma in SIGMAS}
     for sigma in SIGMAS:
-        starts = {complex_tv: 0.7 * sigma, channel_tv: 0.9 * sigma}
-        for index, (name, clean) in enumerate(images):
-            noisy = clean + sigma * evaluation_noise(clean.shape, index)
+        starts: dict[Method, float] = {complex_tv: 0.7 * sigma, channel_tv: 0.9 * sigma}
+        for name, clean, noisy in noisy_images(images, sigma):
             best = -math.inf
-            for method in starts:
-                value, starts[method] = best_tv(method, noisy, clean, starts[method])
+            for method, start in starts.items():
+                value, starts[method] = climb(lambda w, m=method, y=noisy, x=clean: psnr(m(y, w), x), start)
                 best = max(best, value)
             result[str(sigma)][name] = best
     return result
 
 
-def network(images: list[tuple[str, Tensor]], path: Path, precision: str) -> dict[str, dict[str, float]]:
-    """Return the network's PSNR by sigma and slice."""
-    prior = load_network_prior(path, precision=precision)  # type: ignore[arg-type]
-    result: dict[str, dict[str, float]] = {str(sigma): {} for sigma in SIGMAS}
+def tv_by_sigma(images: Images) -> Scores:
+    """Return the better TV's PSNR at one weight for each sigma, the best one for the mean over all images."""
+    result: Scores = {}
     for sigma in SIGMAS:
-        for index, (name, clean) in enumerate(images):
-            noisy = clean + sigma * evaluation_noise(clean.shape, index)
-            result[str(sigma)][name] = psnr(prior.denoise(noisy[None], sigma)[0], clean)
+        noisy = noisy_images(images, sigma)
+        forms = [one_weight(noisy, complex_tv, 0.7 * sigma), one_weight(noisy, channel_tv, 0.9 * sigma)]
+        result[str(sigma)] = max(forms, key=lambda row: float(np.mean(list(row.values()))))
     return result
 
 
-def summary(values: dict[str, dict[str, float]], name_contains: str = "") -> dict[str, float]:
+def one_weight(noisy: list[tuple[str, Tensor, Tensor]], method: Method, start: float) -> dict[str, float]:
+    """Return the PSNR of every image at the one weight with the best mean."""
+    runs: dict[float, dict[str, float]] = {}
+
+    def mean(weight: float) -> float:
+        runs[weight] = {name: psnr(method(y, weight), x) for name, x, y in noisy}
+        return float(np.mean(list(runs[weight].values())))
+
+    return runs[climb(mean, start)[1]]
+
+
+def network(images: Images, path: Path, precision: str) -> Scores:
+    """Return the network's PSNR by sigma and slice."""
+    prior = load_network_prior(path, precision=precision)  # type: ignore[arg-type]
+    return {
+        str(sigma): {n: psnr(prior.denoise(y[None], sigma)[0], x) for n, x, y in noisy_images(images, sigma)}
+        for sigma in SIGMAS
+    }
+
+
+def baselines(images: Images, cache: Path | None) -> dict[str, Scores]:
+    if cache and cache.exists():
+        return json.loads(cache.read_text())
+    result = {"tv_best_weight_by_image": tv_by_image(images), "tv_best_weight_by_sigma": tv_by_sigma(images)}
+    if cache:
+        cache.write_text(json.dumps(result))
+    return result
+
+
+def summary(values: Scores, name_contains: str = "") -> dict[str, float]:
     means = {s: float(np.mean([v for n, v in row.items() if name_contains in n])) for s, row in values.items()}
     return {s: round(v, 2) for s, v in {**means, "mean": float(np.mean(list(means.values())))}.items()}
 
@@ -131,21 +167,20 @@ def main() -> None:
     sources = load_config(arguments.config).sources
     items = [(s, item) for s in sources for item in held_out_slices(arguments.data, s, arguments.slices)]
     images = [(f"{s.pattern}|{item.name}", evaluation_image(item, k)) for k, (s, item) in enumerate(items)]
-    if arguments.baseline and arguments.baseline.exists():
-        tv = json.loads(arguments.baseline.read_text())
-    else:
-        tv = baseline(images)
-        if arguments.baseline:
-            arguments.baseline.write_text(json.dumps(tv))
+    tv = baselines(images, arguments.baseline)
     ours = network(images, arguments.prior, arguments.precision)
-    table = {"slices": len(images)}
+    table: dict[str, Any] = {"slices": len(images)}
     for group in ("", *(s.pattern.split("/")[0] for s in sources)):
-        net, reference = summary(ours, group), summary(tv, group)
-        gain = {key: round(net[key] - reference[key], 2) for key in net}
-        table[group or "all"] = {"network": net, "tv_best_weight": reference, "gain": gain}
+        rows = {"network": summary(ours, group)}
+        for name, values in tv.items():
+            rows[name] = summary(values, group)
+            rows[name.replace("tv", "gain_over_tv", 1)] = {
+                k: round(rows["network"][k] - v, 2) for k, v in rows[name].items()
+            }
+        table[group or "all"] = rows
         print(f"{group or 'all'}: PSNR in dB by sigma")
-        for label, row in (("network", net), ("TV", reference), ("gain", gain)):
-            print(f"  {label:8s}" + "".join(f"{key:>6s} {value:6.2f}  " for key, value in row.items()))
+        for label, row in rows.items():
+            print(f"  {label:36s}" + "".join(f"{key:>6s} {value:6.2f}" for key, value in row.items()))
     if arguments.output:
         arguments.output.write_text(json.dumps(table, indent=2) + "\n")
 
