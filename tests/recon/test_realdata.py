@@ -76,7 +76,8 @@ def test_the_shipped_prior_beats_zero_filling_on_every_pattern(
         progress=False,
     )
     gain = psnr(np.abs(posterior.mean), reference) - psnr(np.abs(posterior.images["zero_filled"]), reference)
-    assert gain > {4: 5.0, 8: 2.0}[acceleration]
+    # Random columns x8 keep 8 columns outside of the centre: hardly anything can be gained there.
+    assert gain > {4: 5.0, 8: 1.0 if pattern == "random" else 3.0}[acceleration]
 
 
 def test_both_file_layouts_give_the_image_of_the_array(noisy: np.ndarray, tmp_path: Path) -> None:

@@ -11,9 +11,11 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("recon", "operators", "samplers")
 
 
-def run(code: str, *path: Path) -> subprocess.CompletedProcess[str]:
+def run(code: str, *path: Path, site: bool = True) -> subprocess.CompletedProcess[str]:
+    """Run code with these folders on the path; ``site=False`` hides an installed diffrecon."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, path))}
-    command = [sys.executable, "-P", "-c", code] if sys.version_info >= (3, 11) else [sys.executable, "-c", code]
+    flags = (["-P"] if sys.version_info >= (3, 11) else []) + ([] if site else ["-S"])
+    command = [sys.executable, *flags, "-c", code]
     return subprocess.run(command, env=environment, cwd=path[0], capture_output=True, text=True, check=False)
 
 
@@ -47,7 +49,7 @@ def test_incomplete_and_overwritten_installations(tmp_path: Path) -> None:
     (tmp_path / "recon").mkdir()
     for file in ("__init__.py", "siblings.py"):
         (tmp_path / "recon" / file).write_bytes((ROOT / "recon" / file).read_bytes())
-    assert "the installation is incomplete" in run("import recon", tmp_path).stderr
+    assert "the installation is incomplete" in run("import recon", tmp_path, site=False).stderr
     for name in ("operators", "samplers"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "__init__.py").write_text('"""Surgical instruments."""')
