@@ -124,9 +124,9 @@ def main() -> None:
     """Parse the command line and write the patient."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--prior", default="brain-mri")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=2)
     parser.add_argument("--draw", type=int, default=0, help="which of the draws of this seed to keep")
-    parser.add_argument("--keep", type=int, default=48, help="side of the k-space centre that carries the layout")
+    parser.add_argument("--keep", type=int, default=60, help="side of the k-space centre that carries the layout")
     parser.add_argument("--noise-std", type=float, default=0.1, help="how loosely the draw follows the layout")
     parser.add_argument("--cartoon", action="store_true", help="store the cartoon itself, without a network")
     parser.add_argument("--sheet", type=Path, help="only write a picture of six draws to this file")

@@ -119,12 +119,13 @@ def _draw_row(figure: Figure, row: Row, top: float, panel_width: float, row_heig
 
 
 def _colour_bar(figure: Figure, drawn: Any, left: float, below: float, width: float, label: str) -> None:
-    from matplotlib.ticker import MaxNLocator
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
 
     axes = _axes(figure, left, below - 0.14, 0.66 * width, 0.08)
     bar = figure.colorbar(drawn, cax=axes, orientation="horizontal")
     bar.outline.set_visible(False)
     bar.locator = MaxNLocator(nbins=4, steps=[1, 2, 5, 10])
+    bar.formatter = FuncFormatter(lambda value, _: f"{value:g}")
     bar.update_ticks()
     axes.get_xticklabels()[0].set_horizontalalignment("left")  # in line with the panel's edge
     axes.tick_params(labelsize=7.5, colors=FAINT, length=2, pad=1.5, width=0.5)
