@@ -59,9 +59,10 @@ def test_python_snippet_runs(readme, fastmri_file, tmp_path, monkeypatch):
         assert (tmp_path / file).stat().st_size > 1000
 
 
-def test_shell_lines_parse(readme, capsys):
-    lines = re.findall(r"^recon .*$", readme, flags=re.MULTILINE)
-    assert len(lines) >= 3
+def test_shell_lines_parse(capsys):
+    pages = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+    lines = [line for page in pages for line in re.findall(r"^recon .*$", page.read_text("utf-8"), flags=re.MULTILINE)]
+    assert len(lines) >= 8
     for line in lines:
         words = shlex.split(line, comments=True)[1:]
         arguments = cli._parser().parse_args(words)
