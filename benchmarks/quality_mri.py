@@ -84,6 +84,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--steps", type=int)
     parser.add_argument("--prior", default="brain-mri")
     parser.add_argument("--sampler", default="dds")
+    parser.add_argument("--precision", default="float32", help="arithmetic of the network: float32 or bfloat16")
     parser.add_argument("--layout", choices=["fastmri", "bart"], default="fastmri")
     return parser.parse_args()
 
@@ -138,6 +139,7 @@ def _ours(
         sampler=arguments.sampler,
         samples=arguments.samples,
         steps=arguments.steps,
+        precision=arguments.precision,
         acceleration=acceleration,
         mask=pattern,
         center_fraction=CENTER_FRACTION,
@@ -154,6 +156,7 @@ def _ours(
         "spread/skill": float(spread / skill),
         "residual": float(np.mean(posterior.diagnostics["residual"])),
         "seconds": seconds,
+        "precision": arguments.precision,
     }
 
 
