@@ -58,19 +58,24 @@ def main() -> None:
         kspace = simulate(shape)
         if arguments.data and shape == CASES["8 x 230 x 180"]:
             kspace = read_cfl(arguments.data).reshape(shape)
-        rows += compare_espirit(name, kspace, min(repeats, 3))
-        rows += compare_normal(name, kspace, repeats)
-        rows += compare_gradient(name, kspace, repeats)
-        rows.append({"case": name, "what": "ESPIRiT, peak memory above its input", "MiB": peak_memory(shape)})
-    if not arguments.quick:
-        rows += [share_of_network(pattern) for pattern in ("random", "poisson")]
-    rows += compare_cuda() if torch.cuda.is_available() else [{"what": "CUDA comparisons", "skipped": "no GPU here"}]
-    for row in rows:
-        print(describe(row))
+        rows += shown(compare_espirit(name, kspace, min(repeats, 3)))
+        rows += shown(compare_normal(name, kspace, repeats))
+        rows += shown(compare_gradient(name, kspace, repeats))
+        rows += shown([{"case": name, "what": "ESPIRiT, peak memory above its input", "MiB": peak_memory(shape)}])
+    for pattern in () if arguments.quick else ("random", "poisson"):
+        rows += shown([share_of_network(pattern)])
+    rows += shown(compare_cuda() if torch.cuda.is_available() else [{"what": "CUDA", "skipped": "no GPU here"}])
     if arguments.json:
         load = os.getloadavg() if hasattr(os, "getloadavg") else ()
         result = {"threads": torch.get_num_threads(), "load_average": load, "torch": torch.__version__, "rows": rows}
         arguments.json.write_text(json.dumps(result, indent=1) + "\n")
+
+
+def shown(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Print rows as soon as they are known, and pass them on."""
+    for row in rows:
+        print(describe(row), flush=True)
+    return rows
 
 
 def describe(row: dict[str, Any]) -> str:
