@@ -54,7 +54,7 @@ class NetworkPrior:
         sigma_min: float,
         sigma_max: float,
         card: Mapping[str, Any] | None = None,
-        max_batch: int = 8,
+        max_batch: int = 4,
         precision: str = "float32",
     ) -> None:
         if precision not in ("float32", "bfloat16"):
@@ -149,7 +149,7 @@ def pad_to_multiple(x: Tensor, multiple: int) -> tuple[Tensor, tuple[int, int]]:
 def load_network_prior(
     path: str | Path = WEIGHTS_FOLDER / "brain-mri.safetensors",
     device: torch.device | str = "cpu",
-    max_batch: int = 8,
+    max_batch: int = 4,
     precision: str = "float32",
 ) -> NetworkPrior:
     """Load a network prior from a safetensors file and the JSON card of the same name beside it.
