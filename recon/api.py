@@ -135,7 +135,13 @@ def reconstruct(
     if isinstance(source, Problem):
         with _bar(progress, strategy, 1, samples, batch_size) as bar:
             parts = [Part(run.draw(source.to(where), 0, bar), source)]
-        return assemble(parts, run.describe(config, None, [0]), {}, single=True, started=started)
+        return assemble(
+            parts,
+            run.describe({**config, "coil_maps": "in the problem"}, None, [0], []),
+            {},
+            single=True,
+            started=started,
+        )
     pieces = open_source(source, None if isinstance(mask, str) else mask)
     chosen = choose_slices(slices, len(pieces))
     sampling = _sampling(mask, acceleration, center_fraction, seed)
@@ -154,8 +160,12 @@ def reconstruct(
                 device=where,
             )
             parts.append(Part(run.draw(ready.problem, index, bar), ready.problem, ready, piece.reference))
-    record = run.describe(config, pieces.path, chosen)
-    return assemble(parts, record, pieces.geometry, single=pieces.single or len(chosen) == 1, started=started)
+    # Without a calibration region (one coil, or given maps) ESPIRiT was not used.
+    estimated = any(part.prepared is not None and part.prepared.facts["calibration"] for part in parts)
+    record = run.describe(config, pieces.path, chosen, ["uecker2014espirit"] if estimated else [])
+    single = pieces.single or len(chosen) == 1
+    geometry = {**pieces.geometry, "axes": "y x" if single else "slice y x"}
+    return assemble(parts, record, geometry, single=single, started=started)
 
 
 def resolve_sampler(sampler: str | Sampler, steps: int | None = None) -> Sampler:
@@ -212,7 +222,9 @@ class _Run:
             progress=lambda told: bar.update() and None,
         )
 
-    def describe(self, config: dict[str, Any], path: Path | None, slices: list[int]) -> dict[str, Any]:
+    def describe(
+        self, config: dict[str, Any], path: Path | None, slices: list[int], citations: list[str]
+    ) -> dict[str, Any]:
         """Return what provenance needs to know."""
         return {
             "config": config,
@@ -221,7 +233,7 @@ class _Run:
             "slices": slices,
             "prior": describe_prior(self.prior, next(iter(self.loaded.values()))),
             "sampler": describe_sampler(self.sampler),
-            "citations": [*self.sampler.citations, "uecker2014espirit"],
+            "citations": [*self.sampler.citations, *citations],
         }
 
 

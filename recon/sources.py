@@ -42,7 +42,7 @@ class ArraySource:
         self.single = array.ndim == 3
         self._array = array[None] if self.single else array
         self._mask = mask
-        self.geometry: dict[str, Any] = {"axes": "y x" if self.single else "slice y x"}
+        self.geometry: dict[str, Any] = {}
 
     def __len__(self) -> int:
         return len(self._array)
@@ -63,7 +63,6 @@ class FileSource:
         self.single = len(self.scan) == 1
         self._mask = mask
         self.geometry = {
-            "axes": "y x" if self.single else "slice y x",
             "voxel_size_mm": self.scan.voxel_size_mm,
             "recon_shape": self.scan.recon_shape,
         }

@@ -105,7 +105,6 @@ class ExactGaussian(Sampler):
 
 def _gaussian(denoiser: Denoiser) -> GaussianDenoiser:
     """Check that the prior is Gaussian."""
-    missing = [name for name in ("mean", "covariance", "draw") if not callable(getattr(denoiser, name, None))]
-    if "covariance" in missing or "draw" in missing:
+    if not all(callable(getattr(denoiser, name, None)) for name in ("covariance", "draw")):
         raise InputError(f"ExactGaussian needs a Gaussian prior (GaussianPrior), came {type(denoiser).__name__}")
     return denoiser  # type: ignore[return-value]

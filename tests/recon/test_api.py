@@ -64,6 +64,7 @@ def test_a_file_and_its_array_give_the_same_image(full: np.ndarray, tmp_path) ->
     one = _quick(path, acceleration=3, slices=1)
     assert np.abs(one.samples - volume.samples[:, 1]).max() < 1e-5 * scale
     assert one.provenance["source"]["name"] == "scan.h5"
+    assert (one.geometry["axes"], volume.geometry["axes"]) == ("y x", "slice y x")
 
 
 @pytest.mark.parametrize("factor", [1e-12, 1e12, 3.0])
@@ -100,6 +101,7 @@ def test_single_coil_and_given_maps(full: np.ndarray, truth: np.ndarray) -> None
     maps = loop_sensitivities(SHAPE, 8)
     given = _quick(full, acceleration=3, coil_maps=maps, noise_std=NOISE_STD)
     assert given.provenance["config"]["coil_maps"] == "given"
+    assert given.provenance["citations"] == ["chung2024dds"]
     assert psnr(np.abs(given.mean), truth) > psnr(np.abs(given.images["zero_filled"]), truth) + 1
     exact = ExactGaussian(iterations=150)
     single = _quick(full[0], acceleration=2, noise_std=NOISE_STD, sampler=exact)
