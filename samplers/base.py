@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import ClassVar, NamedTuple, Protocol, runtime_checkable
+from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -43,11 +43,16 @@ class Denoiser(Protocol):
 
 
 class Step(NamedTuple):
-    """What one step gives: the next state, the denoised estimate behind it, and facts worth keeping (batch,)."""
+    """What one step gives: the next state, the denoised estimate behind it, facts worth keeping ``(batch,)``.
+
+    ``memory`` is handed to the next step as it is (an optimiser's moments, the previous estimate of a multistep
+    solver); None where a step stands alone.
+    """
 
     x: Tensor
     denoised: Tensor | None = None
     facts: dict[str, Tensor] = {}  # noqa: RUF012 - an empty default that nobody writes to
+    memory: Any = None
 
 
 class Sampler(ABC):
@@ -65,9 +70,19 @@ class Sampler(ABC):
 
     @abstractmethod
     def step(
-        self, x: Tensor, sigma: float, sigma_next: float, problem: Problem, denoiser: Denoiser, noise: Noise
+        self,
+        x: Tensor,
+        sigma: float,
+        sigma_next: float,
+        problem: Problem,
+        denoiser: Denoiser,
+        noise: Noise,
+        memory: Any = None,
     ) -> Step:
-        """Go from noise level ``sigma`` to ``sigma_next``; ``x`` has shape ``(batch, *domain)``."""
+        """Go from noise level ``sigma`` to ``sigma_next``; ``x`` has shape ``(batch, *domain)``.
+
+        ``memory`` is what the step before returned as :attr:`Step.memory`, None at the first.
+        """
 
 
 class Progress(NamedTuple):
@@ -204,8 +219,9 @@ def _run(
     total = len(sigmas) - 1
     bad_step = torch.full((len(noise),), total, device=x.device)
     facts: dict[str, Tensor] = {}
+    memory = None
     for i in range(total):
-        x, denoised, facts = sampler.step(x, sigmas[i], sigmas[i + 1], problem, denoiser, noise)
+        x, denoised, facts, memory = sampler.step(x, sigmas[i], sigmas[i + 1], problem, denoiser, noise, memory)
         finite = torch.isfinite(x).flatten(1).all(dim=1)
         bad_step = torch.where(finite, bad_step, bad_step.clamp(max=i))
         if progress is not None and progress(Progress(i + 1, total, sigmas[i], denoised)):

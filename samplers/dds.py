@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
@@ -90,7 +90,14 @@ class DDS(Sampler):
         return getattr(schedule, self.spacing)(sigma_max, sigma_min, self.steps)
 
     def step(
-        self, x: Tensor, sigma: float, sigma_next: float, problem: Problem, denoiser: Denoiser, noise: Noise
+        self,
+        x: Tensor,
+        sigma: float,
+        sigma_next: float,
+        problem: Problem,
+        denoiser: Denoiser,
+        noise: Noise,
+        memory: Any = None,
     ) -> Step:
         """Denoise, fit the data, re-noise (alg. 1, lines 3 - 6)."""
         denoised = denoiser.denoise(x, sigma)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -65,7 +65,14 @@ class ExactGaussian(Sampler):
         return [1.0, 0.0]
 
     def step(
-        self, x: Tensor, sigma: float, sigma_next: float, problem: Problem, denoiser: Denoiser, noise: Noise
+        self,
+        x: Tensor,
+        sigma: float,
+        sigma_next: float,
+        problem: Problem,
+        denoiser: Denoiser,
+        noise: Noise,
+        memory: Any = None,
     ) -> Step:
         """Draw; ``x`` is used as the white noise of the prior draw."""
         white = noise.normal(problem.operator.codomain)
