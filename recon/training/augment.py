@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from scipy import fft
 from torch import Tensor
 from torch.nn import functional
 
@@ -54,28 +55,41 @@ def draw_images(pools: Sequence[Pool], rng: np.random.Generator, batch: int, siz
 
 def _patch(item: Slice, source: SourceConfig, rng: np.random.Generator, size: int) -> Tensor:
     """Cut, resample, mirror and turn one patch ``(size, size)`` of the magnitude."""
-    target = np.exp(rng.uniform(*np.log(source.spacing)))
-    stretch = np.exp(rng.uniform(-0.06, 0.06))
-    zoom = [min(item.spacing[0] / target, source.max_zoom) * stretch]
-    zoom.append(min(item.spacing[1] / target, source.max_zoom) / stretch)
-    window = [max(8, round(size / z)) for z in zoom]
-    image = item.image
+    image = item.image.astype(np.float32)
     if rng.random() < 0.35:
         image = image * item.mask
+    if rng.random() < 0.5:
+        image = image ** np.float32(rng.uniform(0.8, 1.25))
+    if rng.random() >= source.native:
+        target = np.exp(rng.uniform(*np.log(source.spacing)))
+        stretch = np.exp(rng.uniform(-0.06, 0.06))
+        zoom = [min(pixel / target, source.max_zoom) for pixel in item.spacing]
+        image = fourier_resample(
+            image, round(image.shape[0] * zoom[0] * stretch), round(image.shape[1] * zoom[1] / stretch)
+        )
     for attempt in range(4):
-        patch = _window(image, window, rng)
+        patch = _window(image, (size, size), rng)
         if (patch > 0.1).mean() > 0.15 or attempt == 3:
             break
-    patch = patch.astype(np.float32)
-    if rng.random() < 0.5:
-        patch = patch ** rng.uniform(0.8, 1.25)
-    tensor = torch.from_numpy(patch)[None, None]
-    if tensor.shape[-2:] != (size, size):
-        tensor = functional.interpolate(tensor, (size, size), mode="bicubic", antialias=True, align_corners=False)
-    tensor = tensor[0, 0].clamp(min=0)
+    tensor = torch.from_numpy(patch)
     flips = [axis for axis in (0, 1) if rng.random() < 0.5]
     tensor = tensor.flip(flips) if flips else tensor
     return tensor.T if rng.random() < 0.5 else tensor
+
+
+def fourier_resample(image: np.ndarray, rows: int, columns: int) -> np.ndarray:
+    """Resample a real image ``(y, x)`` by cropping or zero-filling its spectrum, as a scanner does.
+
+    Interpolation in image space would damp the frequencies near the edge of k-space, where measured images are not
+    damped. A sharp edge rings, also below zero: so does the real part of a measured image.
+    """
+    spectrum = fft.rfft2(image)
+    low = min(rows, image.shape[0])
+    width = min(columns, image.shape[1]) // 2 + 1
+    out = np.zeros((rows, columns // 2 + 1), dtype=spectrum.dtype)
+    out[: (low + 1) // 2, :width] = spectrum[: (low + 1) // 2, :width]
+    out[rows - low // 2 :, :width] = spectrum[image.shape[0] - low // 2 :, :width]
+    return fft.irfft2(out, (rows, columns)) * np.float32(rows * columns / image.size)
 
 
 def _window(image: np.ndarray, window: Sequence[int], rng: np.random.Generator) -> np.ndarray:

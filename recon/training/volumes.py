@@ -29,6 +29,8 @@ class SourceConfig:
         Planes to cut: "axial", "coronal", "sagittal". The first gets half of the draws when there are several.
     spacing : two floats
         Range of the pixel size in mm that images are resampled to.
+    native : float
+        Share of the images that keep the pixels of their file.
     max_zoom : float
         Never enlarge an image by more than this factor.
     held_out : sequence of str
@@ -39,6 +41,7 @@ class SourceConfig:
     weight: float = 1.0
     planes: Sequence[str] = ("axial",)
     spacing: Sequence[float] = (0.8, 1.6)
+    native: float = 0.4
     max_zoom: float = 1.0
     held_out: Sequence[str] = ()
 
