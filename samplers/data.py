@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
+import torch
 from torch import Tensor
 
 from operators.solve import conjugate_gradient
+from samplers.noise import Noise
 from samplers.problem import Problem
 
 
@@ -56,3 +60,51 @@ def projection(problem: Problem, anchor: Tensor, iterations: int) -> tuple[Tenso
         item_ndim=operator.domain.ndim,
         return_residual=True,
     )
+
+
+def likelihood_score(problem: Problem, x: Tensor) -> Tensor:
+    """Return ``A^H W (y - A x)``, ``W = 1 / noise_std^2``: the score of the likelihood, shape ``(batch, *domain)``.
+
+    In the engine's convention, like ``(D - x) / sigma^2`` for the prior. For complex images, where ``E|n|^2 = 1``, both
+    are half the gradient with respect to real and imaginary parts; a Langevin step ``x + h score + sqrt(2 h) n`` then
+    reads the same for real and for complex images.
+    """
+    return problem.weighted_data - problem.weighted_normal(x)
+
+
+def likelihood_curvature(problem: Problem, iterations: int = 20) -> Tensor:
+    """Estimate the largest eigenvalue of ``A^H W A`` by power iteration, as a tensor (nothing waits for a GPU)."""
+    space = problem.operator.domain
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(space.shape, dtype=space.dtype, generator=generator).to(problem.y.device)
+    tiny = torch.finfo(x.real.dtype).tiny
+    for _ in range(iterations):
+        x = problem.weighted_normal(x / torch.linalg.vector_norm(x).clamp(min=tiny))
+    return torch.linalg.vector_norm(x)
+
+
+def gaussian_step(
+    problem: Problem, anchor: Tensor, variance: float, noise: Noise, iterations: int
+) -> tuple[Tensor, Tensor]:
+    """Draw from ``N(anchor, variance I)`` times the likelihood, exactly, by perturb-and-solve.
+
+    A draw ``u`` of ``N(anchor, variance I)`` is moved onto data with noise added to them: ``u`` plus the solution of
+    ``(I + variance A^H W A) c = variance A^H W (y + noise_std n - A u)``. Exact where conjugate gradients have
+    converged; directions that A does not see are exact without any. Parameters and results as in :func:`proximal`.
+    """
+    operator = problem.operator
+    anchor = anchor + math.sqrt(variance) * noise.normal(operator.domain)
+    perturbed = operator.H(noise.normal(operator.codomain) / problem.noise_std)
+    correction, residual = conjugate_gradient(
+        lambda v: v + variance * problem.weighted_normal(v),
+        variance * (likelihood_score(problem, anchor) + perturbed),
+        iterations=iterations,
+        item_ndim=operator.domain.ndim,
+        return_residual=True,
+    )
+    return anchor + correction, residual
+
+
+def norms(x: Tensor) -> Tensor:
+    """Return the Euclidean norm of each sample, shape ``(batch, 1, ...)`` so that it broadcasts over the batch."""
+    return torch.linalg.vector_norm(x, dim=tuple(range(1, x.ndim)), keepdim=True)

@@ -1,0 +1,77 @@
+"""DiffPIR: denoise, a proximal step on the data, re-noise with the effective noise."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from samplers.annealed import AnnealedSampler
+from samplers.base import Denoiser, Step
+from samplers.data import proximal
+from samplers.noise import Noise
+from samplers.problem import Problem
+
+
+@dataclass(frozen=True)
+class DiffPIR(AnnealedSampler):
+    """Plug-and-play restoration along a reverse diffusion.
+
+    Each step, with ``D = E[x0 | x]`` (eq. 12 - 14, algorithm 1)::
+
+        D'     = argmin_u |y - A u|^2 / noise_std^2 + lambda |u - D|^2 / sigma^2      (conjugate gradients)
+        eps'   = (x - D') / sigma
+        x_next = D' + sigma_next (sqrt(1 - zeta) eps' + sqrt(zeta) z)
+
+    Heuristic: the spread depends on ``zeta`` and on the number of steps. On the exact Gaussian problem of the
+    test-suite, see ``tests/samplers/test_posterior.py``. Honours a noise level for each datum.
+
+    Parameters
+    ----------
+    steps, spacing, sigma_max, sigma_min
+        See :class:`~samplers.annealed.AnnealedSampler`.
+    strength : float
+        ``lambda``: trust in the denoiser. The image is taken to lie within ``sigma / sqrt(lambda)`` of D.
+    zeta : float
+        Share of fresh noise, 0 to 1.
+    cg_iterations : int
+        Conjugate-gradient iterations of the proximal step.
+
+    References
+    ----------
+    Zhu et al., "Denoising diffusion models for plug-and-play image restoration", CVPR Workshops 2023.
+    """
+
+    citations: ClassVar[tuple[str, ...]] = ("zhu2023diffpir",)
+
+    strength: float = 1.0
+    zeta: float = 0.3
+    cg_iterations: int = 10
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._require(self.strength > 0, f"strength > 0, came {self.strength}")
+        self._require(0 <= self.zeta <= 1, f"zeta between 0 and 1, came {self.zeta}")
+        self._require(self.cg_iterations >= 1, f"cg_iterations >= 1, came {self.cg_iterations}")
+
+    def step(
+        self,
+        x: Tensor,
+        sigma: float,
+        sigma_next: float,
+        problem: Problem,
+        denoiser: Denoiser,
+        noise: Noise,
+        memory: Any = None,
+    ) -> Step:
+        """Denoise, fit the data, re-noise."""
+        denoised = denoiser.denoise(x, sigma)
+        fitted, residual = proximal(problem, denoised, sigma**2 / self.strength, self.cg_iterations)
+        x_next = fitted
+        if sigma_next > 0:
+            kept = math.sqrt(1 - self.zeta) * (x - fitted) / sigma
+            fresh = math.sqrt(self.zeta) * noise.normal(problem.operator.domain)
+            x_next = fitted + sigma_next * (kept + fresh)
+        return Step(x_next, fitted, {"cg_residual": residual})

@@ -1,0 +1,101 @@
+"""Annealed preconditioned unadjusted Langevin (pULA): the exact likelihood at every noise level."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from operators.solve import conjugate_gradient
+from samplers.annealed import AnnealedSampler
+from samplers.base import Denoiser, Step
+from samplers.data import likelihood_score
+from samplers.noise import Noise
+from samplers.problem import Problem
+
+
+@dataclass(frozen=True)
+class PULA(AnnealedSampler):
+    """Preconditioned Langevin steps on ``p_sigma(x) N(y; A x, noise_std^2)`` while sigma goes down.
+
+    At each level ``inner`` times, with the score ``g = (D - x) / sigma^2 + A^H W (y - A x)``, ``W = 1 / noise_std^2``::
+
+        x <- x + h M g + sqrt(2 h) M^(1/2) z,    M = (A^H W A + I / sigma^2)^-1
+
+    ``M`` is the posterior covariance for a flat prior, so that ``h`` needs no tuning; ``M^(1/2) z`` is ``M`` applied to
+    a draw of ``N(0, M^-1)``, so one solve by conjugate gradients does both. After the last level the image is denoised
+    once.
+
+    Targets the posterior up to the step size (no Metropolis test; the variance of a fully preconditioned direction is
+    ``1 / (1 - h / 2)`` times too large as long as ``sigma > noise_std``) and to the annealing, which lags where the
+    prior is narrow. Std ratio 1.09 on the exact Gaussian problem of the test-suite. Honours a noise level for each
+    datum. ``inner * steps + 1`` denoiser evaluations.
+
+    Parameters
+    ----------
+    steps, spacing, sigma_max, sigma_min
+        See :class:`~samplers.annealed.AnnealedSampler`. End well below ``noise_std``.
+    inner : int
+        Langevin steps at each level.
+    step_size : float
+        ``h``, below 2.
+    cg_iterations : int
+        Conjugate-gradient iterations of each Langevin step.
+
+    References
+    ----------
+    Blumenthal, Holliber, Tamir & Uecker, "Fast and robust diffusion posterior sampling for MR image reconstruction
+    using the preconditioned unadjusted Langevin algorithm", 2025.
+    """
+
+    citations: ClassVar[tuple[str, ...]] = ("blumenthal2025pula",)
+
+    steps: int = 60
+    inner: int = 3
+    step_size: float = 0.7
+    cg_iterations: int = 10
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._require(self.inner >= 1, f"inner >= 1, came {self.inner}")
+        self._require(0 < self.step_size < 2, f"step_size between 0 and 2, came {self.step_size}")
+        self._require(self.cg_iterations >= 1, f"cg_iterations >= 1, came {self.cg_iterations}")
+
+    def step(
+        self,
+        x: Tensor,
+        sigma: float,
+        sigma_next: float,
+        problem: Problem,
+        denoiser: Denoiser,
+        noise: Noise,
+        memory: Any = None,
+    ) -> Step:
+        """Take the Langevin steps of one level; denoise after the last level."""
+        residual = x.real.new_zeros(len(x))
+        for _ in range(self.inner):
+            x, residual = self._langevin(x, sigma, problem, denoiser, noise)
+        if sigma_next == 0:
+            x = denoiser.denoise(x, sigma)
+        return Step(x, None, {"cg_residual": residual})
+
+    def _langevin(
+        self, x: Tensor, sigma: float, problem: Problem, denoiser: Denoiser, noise: Noise
+    ) -> tuple[Tensor, Tensor]:
+        """Take one preconditioned step. The system is multiplied by sigma^2, which keeps it in range."""
+        operator = problem.operator
+        prior = denoiser.denoise(x, sigma) - x
+        white = sigma * noise.normal(operator.domain)
+        data_noise = operator.H(noise.normal(operator.codomain) / problem.noise_std)
+        drift = prior + sigma**2 * likelihood_score(problem, x)
+        diffusion = white + sigma**2 * data_noise  # sigma^2 times a draw of N(0, M^-1)
+        move, residual = conjugate_gradient(
+            lambda v: v + sigma**2 * problem.weighted_normal(v),
+            self.step_size * drift + math.sqrt(2 * self.step_size) * diffusion,
+            iterations=self.cg_iterations,
+            item_ndim=operator.domain.ndim,
+            return_residual=True,
+        )
+        return x + move, residual
