@@ -1,4 +1,4 @@
-"""The command line: `recon run | demo | info | check | models | report | train`.
+"""The command line: `recon run | demo | info | check | models | report | calibrate | evaluate | train`.
 
 Only arguments are handled here, without torch, so that `recon --help` answers at once; the work is in `recon.commands`.
 Exit status: 0 success, 1 failure, 2 unusable input, 130 interrupted.
@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import MISSING, fields
 from pathlib import Path
+from typing import Any
 
 from recon import __version__
 from recon.config import RunConfig
@@ -96,13 +97,60 @@ def _parser() -> argparse.ArgumentParser:
     report = commands.add_parser("report", parents=[common], help="draw a result as PNG and HTML")
     report.add_argument("file", type=Path, metavar="FILE", help="a result of recon run")
     report.add_argument("-o", "--output", type=Path, metavar="PATH", help="where to (default: beside the result)")
+    report.add_argument("--calibration", type=Path, metavar="FILE", help="also show the calibrated interval")
+    report.add_argument("--group", metavar="NAME", help="which group of a calibration by groups")
     report.add_argument("--force", action="store_true", help="overwrite a report that exists")
+    _add_calibrate(commands, common)
+    _add_evaluate(commands, common)
     train = commands.add_parser("train", parents=[common], help="train a prior")
     train.add_argument("--config", type=Path, required=True, metavar="FILE", help="TOML file of the training")
     train.add_argument("--data", metavar="DIR", default=argparse.SUPPRESS, help="folder with the volumes")
     train.add_argument("--output", metavar="DIR", default=argparse.SUPPRESS, help="folder for checkpoint and log")
     train.add_argument("--steps", type=int, metavar="N", default=argparse.SUPPRESS, help="optimiser steps in all")
     return parser
+
+
+def _add_calibrate(commands: Any, common: argparse.ArgumentParser) -> None:
+    text = "fit what makes intervals right, on fully sampled files"
+    parser = commands.add_parser("calibrate", parents=[common], help=text)
+    parser.add_argument(
+        "folder", type=Path, metavar="FOLDER", help="fully sampled raw-data files that are no test data"
+    )
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="calibration (.json) to write")
+    parser.add_argument(
+        "--results",
+        type=Path,
+        metavar="DIR",
+        help="reconstructions, reused when run again (default: beside the calibration)",
+    )
+    parser.add_argument("--level", type=float, default=0.9, help="what the interval shall hold (default: %(default)s)")
+    parser.add_argument("--method", choices=("crc", "rcps"), default="crc", help="guarantee: mean, or high probability")
+    parser.add_argument("--delta", type=float, default=0.1, help="1 - confidence of rcps (default: %(default)s)")
+    parser.add_argument(
+        "--smoothing", type=int, default=1, metavar="K", help="average std^2 over K x K pixels; for few samples"
+    )
+    parser.add_argument("--per", choices=("file", "slice"), default="file", help="what counts as one image")
+    parser.add_argument("--groups", type=Path, metavar="FILE", help='JSON of groups: {"scan.h5": "T1", ...}')
+    _add_options(parser)
+    parser.add_argument("--config", type=Path, metavar="FILE", help="TOML file of these options; the command line wins")
+    parser.add_argument("--force", action="store_true", help="start again and overwrite")
+
+
+def _add_evaluate(commands: Any, common: argparse.ArgumentParser) -> None:
+    text = "compare results with their references: coverage, spread, intervals"
+    parser = commands.add_parser("evaluate", parents=[common], help=text)
+    parser.add_argument("folder", type=Path, metavar="RESULTS", help="folder of results of recon run")
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="folder of tables and pictures")
+    parser.add_argument(
+        "--reference",
+        type=Path,
+        metavar="FOLDER",
+        help="files of those names: images (.npy), results, full k-space (default: the references in the results)",
+    )
+    parser.add_argument("--calibration", type=Path, metavar="FILE", help="also evaluate its intervals")
+    parser.add_argument("--groups", type=Path, metavar="FILE", help='JSON of groups: {"scan.h5": "T1", ...}')
+    parser.add_argument("--level", type=float, help="of the intervals (default: that of the calibration, or 0.9)")
+    parser.add_argument("--force", action="store_true", help="overwrite files that exist")
 
 
 def _add_options(parser: argparse.ArgumentParser, names: Sequence[str] | None = None) -> None:

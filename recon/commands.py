@@ -1,16 +1,19 @@
 """What the commands of the command line do; each returns the exit status."""
 
 import importlib.util
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from recon.commands_uncertainty import calibrate, evaluate, load_calibration
 from recon.config import RunConfig
 from recon.descriptions import Outputs, card_lines, plan_lines, posterior_lines, scan_lines
-from recon.errors import ConfigError, InputError, ReconError
+from recon.errors import InputError
+from recon.preflight import check_outputs, check_settings
+
+__all__ = ["calibrate", "check", "demo", "evaluate", "info", "models", "report", "run", "train"]
 
 if TYPE_CHECKING:
     from recon.io import KspaceScan
@@ -31,12 +34,12 @@ def run(
     settings = settings.updated(options, "command line")
     drawable = report and importlib.util.find_spec("matplotlib") is not None
     jobs = _plan(files, output, drawable)
-    _check_settings(settings)
+    check_settings(settings)
     if dry_run:
         for file, (scan, outputs) in jobs.items():
             print("\n".join(plan_lines(file, scan, outputs, settings, force)))
         return 0
-    _check_outputs([path for _, outputs in jobs.values() for path in outputs.all()], force)
+    check_outputs([path for _, outputs in jobs.values() for path in outputs.all()], force)
     if report and not drawable:
         print("no pictures: matplotlib is missing (pip install 'diffrecon[report]')")
     for file, (_, outputs) in jobs.items():
@@ -51,7 +54,7 @@ def run(
 
 def demo(output: Path, force: bool = False, **options: Any) -> int:
     """Reconstruct the simulated scan that ships with the package."""
-    _check_outputs([output / f"demo.{suffix}" for suffix in ("h5", "png", "html")], force)
+    check_outputs([output / f"demo.{suffix}" for suffix in ("h5", "png", "html")], force)
     from recon.demo import main
 
     main(output, **options)
@@ -99,18 +102,24 @@ def models() -> int:
     return 0
 
 
-def report(file: Path, output: Path | None = None, force: bool = False) -> int:
-    """Draw a result as PNG and HTML."""
+def report(
+    file: Path,
+    output: Path | None = None,
+    calibration: Path | None = None,
+    group: str | None = None,
+    force: bool = False,
+) -> int:
+    """Draw a result as PNG and HTML; its interval is calibrated only if a calibration is given."""
     from recon.posterior import Posterior
     from recon.report import write_report
 
     target = output or file.with_suffix("")
     stem = target.with_suffix("") if target.suffix in (".png", ".html", ".h5") else target
     if not target.is_dir():
-        _check_outputs([stem.with_name(stem.name + suffix) for suffix in (".png", ".html")], force)
+        check_outputs([stem.with_name(stem.name + suffix) for suffix in (".png", ".html")], force)
     else:
-        _check_outputs([target / "report.png", target / "report.html"], force)
-    for path in write_report(Posterior.load(file), target):
+        check_outputs([target / "report.png", target / "report.html"], force)
+    for path in write_report(Posterior.load(file), target, load_calibration(calibration), group):
         print(path)
     return 0
 
@@ -142,36 +151,6 @@ def _plan(files: Sequence[Path], output: Path, drawable: bool) -> dict[Path, tup
             raise InputError(f"{file}: the result would overwrite its own source; choose another folder than {output}")
         jobs[file] = (scan, outputs)
     return jobs
-
-
-def _check_settings(settings: RunConfig) -> None:
-    """Refuse what cannot work before the first file is touched."""
-    from operators.masks import PATTERNS
-    from recon.api import resolve_sampler
-    from recon.device import resolve_device
-
-    resolve_device(settings.device)
-    resolve_sampler(settings.sampler, settings.steps)
-    if settings.mask is not None and settings.mask not in PATTERNS:
-        raise ConfigError(f"mask: there is no pattern {settings.mask!r}; choose one of {', '.join(PATTERNS)}")
-    for name in ("samples", "steps", "batch_size", "coils", "calib_size"):
-        value = getattr(settings, name)
-        if value is not None and value < 1:
-            raise ConfigError(f"{name}: must be 1 or more, got {value}")
-
-
-def _check_outputs(paths: Sequence[Path], force: bool) -> None:
-    """Refuse to overwrite, and to compute for an hour what then cannot be written."""
-    existing = [path for path in paths if path.exists()]
-    if existing and not force:
-        more = f" and {len(existing) - 1} more" if len(existing) > 1 else ""
-        raise InputError(f"{existing[0]}{more} exists already; use --force to overwrite, or another folder")
-    for folder in {path.parent for path in paths}:
-        present = next(parent for parent in (folder, *folder.parents) if parent.exists())
-        if not present.is_dir():
-            raise InputError(f"{present}: is a file, expected a folder for the results")
-        if not os.access(present, os.W_OK | os.X_OK):
-            raise ReconError(f"{present}: no permission to write there; choose another folder for the results")
 
 
 def _reconstruct(file: Path, settings: RunConfig) -> "Posterior":

@@ -9,6 +9,7 @@ from recon.config import RunConfig
 if TYPE_CHECKING:
     from recon.io import KspaceScan
     from recon.posterior import Posterior
+    from recon.uncertainty import Calibration
 
 
 class Outputs(NamedTuple):
@@ -82,6 +83,26 @@ def posterior_lines(file: Path, posterior: "Posterior") -> list[str]:
     ]
     lines.extend(f"geometry.{name}: {short(value)}" for name, value in posterior.geometry.items())
     lines.extend(f"{name}: {short(value)}" for name, value in record.items())
+    return lines
+
+
+def calibration_lines(file: Path, calibration: "Calibration") -> list[str]:
+    """Describe a calibration."""
+    promise = "on average over images"
+    if calibration.method == "rcps":
+        promise = f"with probability {1 - calibration.delta:g} over calibration images"
+    lines = [
+        f"{file}",
+        f"level {calibration.level:g} by {calibration.method} ({promise}), one image is one {calibration.per}",
+    ]
+    for group, factor in calibration.factors.items():
+        ratio = calibration.raw_ratio(group)
+        verdict = "the raw interval was too narrow" if ratio > 1 else "the raw interval was wide enough"
+        name = "" if group == "all" else f"{group}: "
+        lines.append(
+            f"  {name}lambda {factor:.3g} from {calibration.images[group]} images; {ratio:.2f} times the raw width "
+            f"({verdict})"
+        )
     return lines
 
 

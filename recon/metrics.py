@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.ndimage import uniform_filter
 
+from recon.checks import finite, real, same_shape, support_of
 from recon.errors import InputError, ShapeError
 
 SSIM_WINDOW = 7
@@ -82,8 +83,8 @@ def coverage(lower: ArrayLike, upper: ArrayLike, reference: ArrayLike, support: 
     ``lower`` and ``upper`` are real, as `recon.Posterior.interval` returns them. Outside the object an interval is
     easily right, so give a ``support`` when the fraction is meant to say something about tissue.
     """
-    low, high = _real(lower, "lower"), _real(upper, "upper")
-    _same_shape(low, high, "lower", "upper")
+    low, high = real(lower, "lower"), real(upper, "upper")
+    same_shape(low, high, "lower", "upper")
     _, truth, where = _pair(low, reference, support, names=("lower", "reference"))
     if np.any(low > high):
         raise InputError("coverage: lower is above upper in some pixels; were the two swapped?")
@@ -95,7 +96,7 @@ def foreground(reference: ArrayLike, fraction: float = 0.05) -> NDArray[np.bool_
 
     The support that the engine's reports and benchmarks use for coverage and spread; it only excludes air.
     """
-    magnitude = np.abs(_finite(reference, "reference"))
+    magnitude = np.abs(finite(reference, "reference"))
     return np.asarray(magnitude > fraction * np.quantile(magnitude, 0.99))
 
 
@@ -133,15 +134,15 @@ def spread_skill(
             "spread_skill: mean and reference must both be complex or both be real; "
             "compare posterior.magnitude with a magnitude reference"
         )
-    centre, truth = _finite(mean, "mean"), _finite(reference, "reference")
-    spread = _real(std, "std")
-    _same_shape(centre, truth, "mean", "reference")
-    _same_shape(spread, truth, "std", "reference")
+    centre, truth = finite(mean, "mean"), finite(reference, "reference")
+    spread = real(std, "std")
+    same_shape(centre, truth, "mean", "reference")
+    same_shape(spread, truth, "std", "reference")
     if np.any(spread < 0):
         raise InputError("spread_skill: std is negative in some pixels")
     if n_samples is not None and n_samples < 2:
         raise InputError(f"spread_skill: a spread needs at least 2 samples, n_samples is {n_samples}")
-    where = _support(support, truth.shape)
+    where = support_of(support, truth.shape)
     error = np.mean(np.square(np.abs(centre - truth))[where]) - reference_std**2
     variance = np.mean(np.square(spread)[where]) * (1 + (1 / n_samples if n_samples else 0))
     return float(np.sqrt(variance / error)) if error > 0 else float("inf")
@@ -163,47 +164,9 @@ def _ssim_map(x: NDArray[np.float64], y: NDArray[np.float64], data_range: float)
 def _pair(
     image: ArrayLike, reference: ArrayLike, support: ArrayLike | None, names: tuple[str, str] = ("image", "reference")
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]]:
-    magnitude = np.abs(_finite(image, names[0])).astype(np.float64)
-    truth = np.abs(_finite(reference, names[1])).astype(np.float64)
-    _same_shape(magnitude, truth, *names)
+    magnitude = np.abs(finite(image, names[0])).astype(np.float64)
+    truth = np.abs(finite(reference, names[1])).astype(np.float64)
+    same_shape(magnitude, truth, *names)
     if truth.max() == 0:
         raise InputError(f"the {names[1]} is zero everywhere, so it has no data range; give an image with signal")
-    return magnitude, truth, _support(support, truth.shape)
-
-
-def _support(support: ArrayLike | None, shape: tuple[int, ...]) -> NDArray[np.bool_]:
-    if support is None:
-        return np.ones(shape, dtype=bool)
-    where = np.asarray(support)
-    if where.dtype != bool:
-        raise InputError(f"support must be an array of bool, it is {where.dtype}")
-    try:
-        where = np.broadcast_to(where, shape)
-    except ValueError:
-        raise ShapeError(f"support {where.shape} does not broadcast to the image {shape}") from None
-    if not where.any():
-        raise InputError("the support is empty: it must select at least one pixel")
-    return where
-
-
-def _finite(values: ArrayLike, name: str) -> NDArray[np.inexact]:
-    array = np.asarray(values)
-    if array.dtype.kind not in "biufc" or array.size == 0:
-        raise InputError(f"{name} must be a numeric array that is not empty, it is {array.dtype} {array.shape}")
-    array = array.astype(np.complex128 if array.dtype.kind == "c" else np.float64)
-    if not np.isfinite(array).all():
-        raise InputError(f"{name} holds {int((~np.isfinite(array)).sum())} values that are not finite")
-    return array
-
-
-def _real(values: ArrayLike, name: str) -> NDArray[np.inexact]:
-    if np.iscomplexobj(values):
-        raise InputError(f"{name} must be real, it is complex")
-    return _finite(values, name)
-
-
-def _same_shape(first: NDArray, second: NDArray, first_name: str, second_name: str) -> None:
-    if first.shape != second.shape:
-        raise ShapeError(
-            f"{first_name} and {second_name} must have the same shape, they are {first.shape} and {second.shape}"
-        )
+    return magnitude, truth, support_of(support, truth.shape)

@@ -3,11 +3,14 @@
 import os
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from recon.errors import InputError, ShapeError
+
+if TYPE_CHECKING:
+    from recon.uncertainty.calibration import Calibration
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,20 +96,32 @@ class Posterior:
         """The posterior of the magnitude |x|: what is looked at, and what a reference is compared with."""
         return replace(self, samples=np.abs(self.samples)) if np.iscomplexobj(self.samples) else self
 
-    def interval(self, level: float = 0.9, method: str = "student") -> tuple[np.ndarray, np.ndarray]:
+    def interval(
+        self,
+        level: float = 0.9,
+        method: str = "student",
+        calibration: "Calibration | None" = None,
+        group: str | None = None,
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Return the central interval that should hold the true image with probability `level`.
 
         "student" is the exact predictive interval of a Gaussian known from n draws,
         m -+ t_{n-1, (1+level)/2} sqrt(1 + 1/n) s with sample mean m and standard deviation s; "quantile" takes the
         empirical quantiles (1 -+ level)/2 (it needs many samples: n draws cannot see beyond their extremes). Intervals
         of complex samples are those of their magnitudes. Where no sample is negative the interval is not either.
+        Both are raw: nothing makes sure that they hold the truth. "conformal" stretches m -+ s by the factor of a
+        calibration (see `recon.uncertainty.calibrate`), which does, on average over images like those it is from.
 
         Parameters
         ----------
         level
             Between 0 and 1.
         method
-            "student" or "quantile".
+            "student", "quantile" or "conformal".
+        calibration
+            For "conformal"; it must be for the same level.
+        group
+            Of a calibration by groups.
 
         Returns
         -------
@@ -116,12 +131,19 @@ class Posterior:
         Raises
         ------
         InputError
-            If fewer than two samples are valid, or an argument is out of range.
+            If fewer than two samples are valid, an argument is out of range, or the calibration belongs to results
+            that were made in another way.
         """
         if not 0 < level < 1:
             raise InputError(f"Posterior.interval: level must be between 0 and 1, got {level}")
+        if (method == "conformal") != (calibration is not None):
+            raise InputError("Posterior.interval: method 'conformal' needs a calibration, the others take none")
+        if calibration is not None:
+            if abs(calibration.level - level) > 1e-9:
+                raise InputError(f"the calibration is for the level {calibration.level:g}, asked was {level:g}")
+            return calibration.apply(self, group)
         if method not in ("student", "quantile"):
-            raise InputError(f"Posterior.interval: method must be 'student' or 'quantile', got {method!r}")
+            raise InputError(f"Posterior.interval: method must be 'student', 'quantile' or 'conformal', got {method!r}")
         if self.n_valid < 2:
             raise InputError(f"Posterior.interval: needs at least 2 valid samples, there are {self.n_valid}")
         if np.iscomplexobj(self.samples):
@@ -157,11 +179,13 @@ class Posterior:
 
         return read_posterior(path)
 
-    def report(self, path: str | os.PathLike[str]) -> Any:
+    def report(
+        self, path: str | os.PathLike[str], calibration: "Calibration | None" = None, group: str | None = None
+    ) -> Any:
         """Draw the result as one PNG and one self-contained HTML page (needs the extra `report`)."""
         from recon.report import write_report
 
-        return write_report(self, path)
+        return write_report(self, path, calibration, group)
 
     def to_nifti(self, path: str | os.PathLike[str]) -> list[Any]:
         """Write mean, std and interval of the magnitude as NIfTI files (extra `nifti`); return their paths."""

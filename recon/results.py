@@ -72,7 +72,9 @@ def assemble(
     return Posterior(
         samples=joined([part.physical() for part in parts], axis=1),
         geometry=geometry,
-        provenance=provenance.collect(**record, measured=facts, notes=notes),
+        provenance=provenance.collect(
+            **record, operator=type(parts[0].problem.operator).__name__, measured=facts, notes=notes
+        ),
         diagnostics=diagnostics,
         images=images,
     )

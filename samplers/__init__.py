@@ -1,20 +1,44 @@
 """Sampling strategies of diffrecon: one method, one paper, one file, and the one loop that runs them."""
 
 from samplers.base import Denoiser, Progress, Sampler, Samples, Step, sample
+from samplers.covariance import CovarianceModel
+from samplers.daps import DAPS
 from samplers.dds import DDS
+from samplers.diffpir import DiffPIR
+from samplers.dps import DPS
 from samplers.exact import ExactGaussian
+from samplers.moment_matching import MomentMatching
 from samplers.noise import Noise
+from samplers.parts import PartsAsBatch
+from samplers.pigdm import PiGDM
+from samplers.pnp_dm import PnPDM
 from samplers.problem import Problem
+from samplers.pula import PULA
+from samplers.red_diff import REDDiff
+from samplers.score_ald import ScoreALD
+from samplers.score_mri import ScoreMRI
 
 __all__ = [
+    "DAPS",
     "DDS",
+    "DPS",
+    "PULA",
+    "CovarianceModel",
     "Denoiser",
+    "DiffPIR",
     "ExactGaussian",
+    "MomentMatching",
     "Noise",
+    "PartsAsBatch",
+    "PiGDM",
+    "PnPDM",
     "Problem",
     "Progress",
+    "REDDiff",
     "Sampler",
     "Samples",
+    "ScoreALD",
+    "ScoreMRI",
     "Step",
     "sample",
 ]

@@ -77,6 +77,14 @@ class Problem:
         return self.operator.normal(x) / self.noise_std**2
 
     @cached_property
+    def mean_precision(self) -> float:
+        """How much the data say about a pixel on average: ``trace(A^H W A) / pixels``, from one random image."""
+        space = self.operator.domain
+        probe = torch.randn(space.shape, dtype=space.dtype, generator=torch.Generator().manual_seed(0))
+        probe = probe.to(device=self.y.device, dtype=self.weighted_data.dtype)[None]
+        return float((probe.conj() * self.weighted_normal(probe)).real.sum() / probe.abs().square().sum())
+
+    @cached_property
     def unweighted(self) -> Problem:
         """The same problem with ``noise_std = 1``: for methods that weight the data themselves."""
         return replace(self, noise_std=1.0)

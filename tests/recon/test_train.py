@@ -9,7 +9,7 @@ import torch
 from recon.errors import CheckpointError, ConfigError, InputError
 from recon.priors.network import load_network_prior
 from recon.train import TrainConfig, load_config, main, run_command, train
-from recon.training.augment import Pool, draw_images, step_generator
+from recon.training.augment import Pool, draw_images, fourier_resample, step_generator
 from recon.training.evaluate import evaluation_noise
 from recon.training.export import export_prior
 from recon.training.muon import Muon, orthogonalise
@@ -139,6 +139,18 @@ def test_images_are_in_scale_and_depend_on_seed_and_step_only(config, volumes):
     assert not torch.equal(first, draw_images(pools, step_generator(1, 6), 6, 32))
     magnitude = first.square().sum(1).sqrt()
     assert magnitude.max() < 2.5 and magnitude.flatten(1).quantile(0.99, dim=1).min() > 0.3
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(48, 40), (64, 60), (81, 75), (47, 41)])
+def test_resampling_in_kspace_is_exact_for_what_both_grids_hold(rows, columns):
+    def waves(ny, nx):
+        y, x = np.arange(ny)[:, None] / ny, np.arange(nx)[None, :] / nx
+        wave = 1 + np.cos(2 * np.pi * (7 * y - 3 * x) + 0.4) + 0.5 * np.sin(2 * np.pi * 11 * x)
+        return wave.astype(np.float32)
+
+    image = fourier_resample(waves(64, 60), rows, columns)
+    assert image.dtype == np.float32
+    np.testing.assert_allclose(image, waves(rows, columns), atol=1e-5)
 
 
 def test_learning_rate_rises_stays_and_falls():

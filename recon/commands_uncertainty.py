@@ -1,0 +1,88 @@
+"""What `recon calibrate` and `recon evaluate` do; each returns the exit status."""
+
+import importlib.util
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from recon.config import RunConfig
+from recon.descriptions import calibration_lines
+from recon.errors import ConfigError
+from recon.preflight import check_outputs, check_settings
+
+if TYPE_CHECKING:
+    from recon.uncertainty import Calibration
+
+
+def calibrate(
+    folder: Path,
+    output: Path,
+    config: Path | None = None,
+    results: Path | None = None,
+    level: float = 0.9,
+    method: str = "crc",
+    delta: float = 0.1,
+    smoothing: int = 1,
+    per: str = "file",
+    groups: Path | None = None,
+    force: bool = False,
+    **options: Any,
+) -> int:
+    """Reconstruct a folder of fully sampled files, undersampled, and fit what makes their intervals right."""
+    from recon.uncertainty import conformal, fitting, folders, runs
+
+    settings = (RunConfig() if config is None else RunConfig.from_toml(config)).updated(options, "command line")
+    check_settings(settings)
+    if settings.samples < 2:
+        raise ConfigError(f"samples: an interval needs 2 or more, got {settings.samples}")
+    conformal.check_smoothing(smoothing)
+    place = results or output.with_name(f"{output.stem}-results")
+    jobs, skipped = runs.plan(folder, place, settings, folders.read_groups(groups))
+    runs.require_enough(jobs, level, method, delta, per)
+    check_outputs([output], force)
+    check_outputs([place / runs.SETTINGS], force=True)  # may exist, must be writable
+    for reason in skipped:
+        print(f"left out: {reason}")
+    runs.lock_settings(place, jobs, settings, force)
+    for number, job in enumerate(jobs, 1):
+        done = "reconstructed" if runs.complete(job) else "was there already"
+        print(f"{number} of {len(jobs)}: {job.file.name} {done}", flush=True)
+    cases = (case for job in jobs for case in folders.read_cases([job.result], group=job.group))
+    found = fitting.calibrate(cases, level, method, delta=delta, smoothing=smoothing, per=per)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    found.save(output)
+    print("\n".join(calibration_lines(output, found)))
+    return 0
+
+
+def evaluate(
+    folder: Path,
+    output: Path,
+    reference: Path | None = None,
+    calibration: Path | None = None,
+    groups: Path | None = None,
+    level: float | None = None,
+    force: bool = False,
+) -> int:
+    """Compare results with their references: a table, JSON, CSV and, with matplotlib, pictures."""
+    from recon.uncertainty import evaluation, folders
+    from recon.uncertainty.evaluation_files import PICTURES, TEXTS, table_lines, write_evaluation
+
+    if level is not None and not 0 < level < 1:
+        raise ConfigError(f"level: must be between 0 and 1, got {level}")
+    drawable = importlib.util.find_spec("matplotlib") is not None
+    check_outputs([output / name for name in (*TEXTS, *(PICTURES if drawable else ()))], force)
+    known = load_calibration(calibration)
+    cases = folders.read_cases(folders.results_in(folder), reference, folders.read_groups(groups))
+    found = evaluation.evaluate(cases, level, known)
+    paths = write_evaluation(found, output, drawable)
+    print("\n".join(table_lines(found)))
+    for path in paths:
+        print(path)
+    return 0
+
+
+def load_calibration(path: Path | None) -> "Calibration | None":
+    """Read a calibration, if one is given."""
+    from recon.uncertainty import Calibration
+
+    return None if path is None else Calibration.load(path)

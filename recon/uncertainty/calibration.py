@@ -1,0 +1,128 @@
+"""A calibration: how far raw intervals must be stretched, for results that were made in one way."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recon.errors import InputError
+from recon.uncertainty.conformal import spread_map, white_level
+from recon.uncertainty.fingerprint import fingerprint, require_match
+
+if TYPE_CHECKING:
+    from recon.posterior import Posterior
+
+#: The group of images that were not put into groups.
+ALL = "all"
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How much the raw intervals of one way of reconstructing must be stretched.
+
+    Parameters
+    ----------
+    level : float
+        What the interval promises, 1 - alpha.
+    method : "crc" or "rcps"
+        See `recon.uncertainty.allowed_risk`.
+    factors : mapping
+        lambda of the interval ``m -+ lambda s`` by group; the group is "all" unless groups were given.
+    constants : mapping
+        Half-width of an interval of constant width with the same guarantee, in units of `white_level`; to compare.
+    images : mapping
+        Number of calibration images by group.
+    delta : float
+        Of "rcps".
+    smoothing, floor
+        Of `recon.uncertainty.spread_map`.
+    per : "file" or "slice"
+        What counts as an image.
+    fingerprint : mapping
+        See `recon.uncertainty.fingerprint`.
+    sources : tuple of str
+        sha256 of the raw data of the calibration images.
+    """
+
+    level: float
+    method: str
+    factors: Mapping[str, float]
+    constants: Mapping[str, float]
+    images: Mapping[str, int]
+    delta: float = 0.1
+    smoothing: int = 1
+    floor: float = 1e-3
+    per: str = "file"
+    fingerprint: Mapping[str, Any] = field(default_factory=dict)
+    sources: tuple[str, ...] = ()
+
+    def factor(self, group: str | None = None) -> float:
+        """Return lambda of a group; a calibration by groups needs to be told which."""
+        return self.factors[self._group(group)]
+
+    def raw_ratio(self, group: str | None = None) -> float:
+        """Return the calibrated over the raw width; 1 where the raw interval was right, above 1 over-confident."""
+        from scipy.special import stdtrit
+
+        n = int(self.fingerprint["samples"])
+        return self.factor(group) / float(stdtrit(n - 1, (1 + self.level) / 2) * np.sqrt(1 + 1 / n))
+
+    def apply(self, posterior: Posterior, group: str | None = None) -> tuple[NDArray, NDArray]:
+        """Return the calibrated interval of the magnitudes, ``(lower, upper)``, each ``([slice,] y, x)``.
+
+        Raises
+        ------
+        InputError
+            If the posterior was not made as the calibration images were (names the field), or the group is unknown.
+        """
+        chosen = self._group(group)
+        require_match(self.fingerprint, fingerprint(posterior))
+        spread = self.spread(posterior)
+        return _interval(posterior, self.factors[chosen] * spread)
+
+    def constant_interval(self, posterior: Posterior, group: str | None = None) -> tuple[NDArray, NDArray]:
+        """Return the interval of constant width that has the same guarantee; a map should beat it."""
+        chosen = self._group(group)
+        require_match(self.fingerprint, fingerprint(posterior))
+        mean = posterior.magnitude.mean
+        return _interval(posterior, np.full(mean.shape, self.constants[chosen] * white_level(mean)))
+
+    def spread(self, posterior: Posterior) -> NDArray[np.float64]:
+        """Return the spread map that lambda multiplies."""
+        magnitude = posterior.magnitude
+        return spread_map(magnitude.std, white_level(magnitude.mean), self.smoothing, self.floor)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write JSON, atomically."""
+        from recon.uncertainty.calibration_file import write_calibration
+
+        write_calibration(path, self)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Calibration:
+        """Read a file written by `save`; an `InputError` says what is wrong with any other file."""
+        from recon.uncertainty.calibration_file import read_calibration
+
+        return read_calibration(path)
+
+    def _group(self, group: str | None) -> str:
+        if group is None and set(self.factors) == {ALL}:
+            return ALL
+        if group not in self.factors:
+            known = ", ".join(sorted(self.factors))
+            given = "none was given" if group is None else f"there is none called {group!r}"
+            raise InputError(f"the calibration knows the groups {known}; {given}")
+        return str(group)
+
+
+def _interval(posterior: Posterior, half: NDArray) -> tuple[NDArray, NDArray]:
+    magnitude = posterior.magnitude
+    lower, upper = magnitude.mean - half, magnitude.mean + half
+    if (magnitude.samples[magnitude.valid] >= 0).all():
+        lower = np.maximum(lower, 0)
+    return lower.astype(np.float32), upper.astype(np.float32)

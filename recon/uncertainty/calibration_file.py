@@ -1,0 +1,76 @@
+"""The JSON file of a calibration, written whole or not at all and checked when it is read."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+from recon.errors import InputError, ReconError
+from recon.provenance import plain
+from recon.storage import atomic_path
+from recon.uncertainty.calibration import Calibration
+from recon.uncertainty.conformal import check_method
+
+FORMAT, VERSION = "diffrecon-calibration", 1
+_LARGEST = 2**24
+
+
+def write_calibration(path: str | os.PathLike[str], calibration: Calibration) -> None:
+    """Write JSON, atomically; ``lambda`` is what `Calibration.factors` holds."""
+    import recon
+
+    values = {"lambda" if key == "factors" else key: value for key, value in asdict(calibration).items()}
+    content = {"format": FORMAT, "format_version": VERSION, "diffrecon": recon.__version__, **plain(values)}
+    try:
+        with atomic_path(path) as temporary:
+            temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise ReconError(f"{path}: cannot be written ({error.strerror or error})") from error
+
+
+def read_calibration(file: str | os.PathLike[str]) -> Calibration:
+    """Read a calibration; an `InputError` says what is wrong with any other file."""
+    path = Path(file)
+    try:
+        if path.stat().st_size > _LARGEST:
+            raise InputError(f"{path}: is too large for a calibration ({path.stat().st_size} bytes)")
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: is not JSON ({' '.join(str(error).split())})") from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise InputError(f"{path}: is not a calibration of diffrecon (expected format = {FORMAT!r})")
+    if content.get("format_version") != VERSION:
+        version = content.get("format_version")
+        raise InputError(f"{path}: has format version {version}, this release reads {VERSION}; update diffrecon")
+    content["factors"] = content.pop("lambda", None)
+    values: dict[str, Any] = {known.name: content.get(known.name) for known in fields(Calibration)}
+    _check(values, path)
+    return Calibration(**{**values, "sources": tuple(values["sources"])})
+
+
+def _check(values: Mapping[str, Any], path: Path) -> None:
+    def positive(value: Any) -> bool:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value >= 0
+
+    for key in ("factors", "constants", "images"):
+        table = values[key]
+        if not isinstance(table, dict) or not table or not all(map(positive, table.values())):
+            name = "lambda" if key == "factors" else key
+            raise InputError(f"{path}: {name} must map groups to finite numbers >= 0, got {table!r}")
+        if set(table) != set(values["factors"]):
+            raise InputError(f"{path}: {key} has other groups than lambda")
+    if not all(positive(values[key]) for key in ("level", "delta", "smoothing", "floor")):
+        raise InputError(f"{path}: level, delta, smoothing and floor must be numbers")
+    mark = values["fingerprint"]
+    if not isinstance(mark, dict) or not isinstance(mark.get("samples"), int) or mark["samples"] < 2:
+        raise InputError(f"{path}: fingerprint is missing or incomplete")
+    if not isinstance(values["sources"], list) or values["per"] not in ("file", "slice"):
+        raise InputError(f"{path}: sources or per is missing")
+    check_method(values["level"], str(values["method"]), values["delta"])

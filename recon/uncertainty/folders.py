@@ -1,0 +1,120 @@
+"""Results, references and groups in folders: what `recon calibrate` and `recon evaluate` read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recon.errors import InputError
+from recon.io.posterior_file import is_posterior
+from recon.posterior import Posterior
+from recon.uncertainty.calibration import ALL
+from recon.uncertainty.fitting import Case
+
+
+def results_in(folder: Path) -> list[Path]:
+    """Return the results of `recon run` in a folder, sorted by name.
+
+    Raises
+    ------
+    InputError
+        If there is no such folder or no result in it.
+    """
+    found = [path for path in files_in(folder) if path.suffix in (".h5", ".hdf5") and is_posterior(path)]
+    if not found:
+        raise InputError(f"{folder}: holds no result of recon run (.h5)")
+    return found
+
+
+def files_in(folder: Path) -> list[Path]:
+    """Return the files of a folder that are not hidden, sorted by name."""
+    if not folder.is_dir():
+        raise InputError(f"{folder}: is not a folder")
+    return sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+
+
+def read_cases(
+    results: list[Path],
+    references: Path | None = None,
+    groups: Mapping[str, str] | None = None,
+    group: str | None = None,
+) -> Iterator[Case]:
+    """Load results one at a time, each with the reference of the same name and with its group (or the one given)."""
+    known = _by_stem(references) if references is not None else {}
+    for path in results:
+        posterior = Posterior.load(path)
+        reference = None
+        if references is not None:
+            if path.stem not in known:
+                raise InputError(f"{references}: holds no reference called {path.stem}")
+            reference = load_reference(known[path.stem], posterior)
+        source = posterior.provenance.get("source")
+        name = source.get("name") if isinstance(source, dict) else None
+        label = group or group_of(groups, [name or path.name, path.stem])
+        yield Case(posterior, path.stem, reference, label)
+
+
+def load_reference(path: Path, posterior: Posterior) -> NDArray:
+    """Return the true image of a result: an image array (.npy), another result, or fully sampled k-space."""
+    if is_posterior(path):
+        reference = Posterior.load(path).images.get("reference")
+        if reference is None:
+            raise InputError(f"{path}: is a result without a reference image")
+        return reference
+    image = _image(path)
+    if image is not None:
+        return image
+    from recon.sources import choose_slices, open_source
+
+    source = open_source(path, None)
+    slices = posterior.provenance.get("slices")
+    planes = [source[index].reference for index in choose_slices(slices, len(source))]
+    if any(plane is None for plane in planes):
+        raise InputError(f"{path}: is not fully sampled and holds no reference image")
+    stack = np.stack([plane for plane in planes if plane is not None])
+    return stack if posterior.samples.ndim == 4 else stack[0]
+
+
+def read_groups(path: Path | None) -> dict[str, str] | None:
+    """Read a JSON file that maps the names of files to the names of groups."""
+    if path is None:
+        return None
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: is not JSON ({' '.join(str(error).split())})") from error
+    if not isinstance(content, dict) or not all(isinstance(label, str) and label for label in content.values()):
+        raise InputError(f'{path}: expected an object of names of files and groups, such as {{"scan.h5": "T1"}}')
+    return content
+
+
+def group_of(groups: Mapping[str, str] | None, names: list[str]) -> str:
+    """Return the group of a file, found by any of its names."""
+    if groups is None:
+        return ALL
+    for name in names:
+        if name in groups:
+            return groups[name]
+    raise InputError(f"the file of groups does not name {names[0]}")
+
+
+def _by_stem(folder: Path) -> dict[str, Path]:
+    """Return the files of a folder by name without ending; of a BART pair the data."""
+    return {path.stem: path for path in files_in(folder) if path.suffix != ".hdr"}
+
+
+def _image(path: Path) -> NDArray | None:
+    """Return the content of a .npy file of real numbers; complex ones are k-space."""
+    if path.suffix != ".npy":
+        return None
+    try:
+        image = np.load(path, mmap_mode="r", allow_pickle=False)  # a header that promises too much is found out
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(f"{path}: is not a readable .npy file ({' '.join(str(error).split())})") from error
+    return np.array(image) if image.dtype.kind in "fiu" else None

@@ -1,0 +1,173 @@
+"""A covariance model of a prior, and the Gaussian conditioning that it allows without any network call."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from operators.errors import InputError, ShapeError
+from operators.solve import conjugate_gradient
+from samplers.problem import Problem
+
+
+@dataclass(frozen=True, eq=False)
+class CovarianceModel:
+    """Covariance of the images of a prior: ``C = S F^H P F S``, a map of standard deviations times a spectrum.
+
+    Parameters
+    ----------
+    std_map : Tensor, shape ``domain`` or ``()``
+        S: the standard deviation of each pixel (complex images: of the whole complex number).
+    spectrum : Tensor, shape ``domain``, optional
+        P: variance of each centred, orthonormal Fourier coefficient of images divided by ``std_map``; its mean is 1.
+        None for independent pixels.
+
+    Notes
+    -----
+    The square root used here is ``L = S F^H P^(1/2) F``, so that ``C = L L^H``.
+    """
+
+    std_map: Tensor
+    spectrum: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        for name, values in (("std_map", self.std_map), ("spectrum", self.spectrum)):
+            if values is not None and not bool((torch.isfinite(values) & (values >= 0)).all()):
+                raise InputError(f"CovarianceModel: {name} must be finite and >= 0")
+        if self.spectrum is not None and self.std_map.ndim and self.std_map.shape != self.spectrum.shape:
+            raise ShapeError(
+                f"CovarianceModel: std_map is {tuple(self.std_map.shape)}, spectrum {tuple(self.spectrum.shape)}"
+            )
+
+    @classmethod
+    def isotropic(cls, std: float) -> CovarianceModel:
+        """Return the model of independent pixels of one standard deviation."""
+        return cls(torch.tensor(float(std)))
+
+    @classmethod
+    def estimate(cls, images: Tensor, item_ndim: int = 2, smooth: int = 0) -> CovarianceModel:
+        """Estimate map and spectrum from images, such as draws of the prior or training data.
+
+        Parameters
+        ----------
+        images : Tensor, shape ``(n, *domain)``
+        item_ndim : int
+            Axes of one image.
+        smooth : int
+            Average the variance map over ``2 smooth + 1`` pixels: with few images each pixel alone is noisy.
+        """
+        if images.ndim != item_ndim + 1 or len(images) < 2:
+            raise ShapeError(f"CovarianceModel.estimate: expected at least 2 images, came {tuple(images.shape)}")
+        centred = images - images.mean(dim=0)
+        variance = centred.abs().square().sum(dim=0) / (len(images) - 1)
+        if smooth and item_ndim == 2:
+            width = 2 * smooth + 1
+            variance = functional.avg_pool2d(variance[None, None], width, 1, smooth, count_include_pad=False)[0, 0]
+        std_map = variance.sqrt().clamp(min=1e-3 * float(variance.max().sqrt()))
+        axes = tuple(range(-item_ndim, 0))
+        power = torch.fft.fftn(centred / std_map, dim=axes, norm="ortho").abs().square().sum(dim=0)
+        spectrum = torch.fft.fftshift(power / (len(images) - 1), dim=axes)
+        return cls(std_map, spectrum / spectrum.mean())
+
+    def to(self, like: Tensor) -> CovarianceModel:
+        """Return the model in the precision and on the device of ``like``."""
+        spectrum = None if self.spectrum is None else self.spectrum.to(like.device, like.real.dtype)
+        return CovarianceModel(self.std_map.to(like.device, like.real.dtype), spectrum)
+
+    def resized(self, shape: tuple[int, ...]) -> CovarianceModel:
+        """Return the model for images of another size that show the same field of view with other pixels."""
+        if self.spectrum is None and not self.std_map.ndim:
+            return self
+        std_map = _interpolate(self.std_map, shape) if self.std_map.ndim else self.std_map
+        if self.spectrum is None:
+            return CovarianceModel(std_map)
+        # Frequencies are cycles per pixel: a power law looks alike on every grid.
+        spectrum = _interpolate(self.spectrum.clamp(min=1e-12).log(), shape).exp()
+        return CovarianceModel(std_map, spectrum / spectrum.mean())
+
+    @cached_property
+    def mean_variance(self) -> float:
+        """The mean variance of a pixel."""
+        return float(self.std_map.square().mean())
+
+    @cached_property
+    def _power(self) -> Tensor | None:
+        return None if self.spectrum is None else torch.fft.ifftshift(self.spectrum)
+
+    def root(self, z: Tensor) -> Tensor:
+        """Return ``L z``, shape ``(batch, *domain)``."""
+        return self.std_map * self._filter(z, None if self._power is None else self._power.sqrt())
+
+    def root_adjoint(self, x: Tensor) -> Tensor:
+        """Return ``L^H x``."""
+        return self._filter(self.std_map * x, None if self._power is None else self._power.sqrt())
+
+    def flatten(self, z: Tensor, precision: float) -> Tensor:
+        """Return ``(1 + precision mean(S^2) P)^-1 z``: close to the inverse of ``1 + precision L^H L``."""
+        if self._power is None:
+            return z / (1 + precision * self.mean_variance)
+        return self._filter(z, 1 / (1 + precision * self.mean_variance * self._power))
+
+    def _filter(self, x: Tensor, gain: Tensor | None) -> Tensor:
+        if gain is None:
+            return x
+        axes = tuple(range(-gain.ndim, 0))
+        filtered = torch.fft.ifftn(gain * torch.fft.fftn(x, dim=axes), dim=axes)
+        return filtered if x.is_complex() else filtered.real
+
+
+def condition(
+    problem: Problem,
+    model: CovarianceModel,
+    sigma: float,
+    pull: Tensor,
+    iterations: int,
+    tolerance: float = 1e-3,
+) -> tuple[Tensor, Tensor]:
+    """Move a denoised image onto the data as the covariance model allows.
+
+    With ``V = (C^-1 + sigma^-2)^-1``, the model of ``Cov[x0 | x_sigma]``, this is ``(V^-1 + A^H W A)^-1 pull``, which
+    for ``pull = A^H W (y - A D)`` is ``E[x0 | x_sigma, y] - D``. Solved for ``delta = L z``, where the prior is white::
+
+        (1 + L^H (A^H W A + sigma^-2) L) z = L^H pull
+
+    Parameters
+    ----------
+    problem : Problem
+    model : CovarianceModel
+    sigma : float
+    pull : Tensor, shape ``(batch, *domain)``
+    iterations, tolerance
+        Of the conjugate gradients; no network call is made.
+
+    Returns
+    -------
+    delta : Tensor, shape ``(batch, *domain)``
+    residual : Tensor, shape ``(batch,)``
+        Relative residual of the linear system.
+    """
+
+    def system(z: Tensor) -> Tensor:
+        x = model.root(z)
+        return z + model.root_adjoint(problem.weighted_normal(x) + x / sigma**2)
+
+    precision = 1 / sigma**2 + problem.mean_precision
+    z, residual = conjugate_gradient(
+        system,
+        model.root_adjoint(pull),
+        iterations=iterations,
+        tolerance=tolerance,
+        item_ndim=problem.operator.domain.ndim,
+        preconditioner=lambda z: model.flatten(z, precision),
+        return_residual=True,
+    )
+    return model.root(z), residual
+
+
+def _interpolate(values: Tensor, shape: tuple[int, ...]) -> Tensor:
+    mode = {1: "linear", 2: "bilinear", 3: "trilinear"}[values.ndim]
+    return functional.interpolate(values[None, None], shape, mode=mode, align_corners=False)[0, 0]

@@ -1,0 +1,169 @@
+"""Moment matching: condition on the data with the covariance of the clean image given the noisy one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from operators.errors import InputError
+from samplers.base import Denoiser
+from samplers.covariance import CovarianceModel, condition
+from samplers.jacobian import JacobianKind, Product, differences, vjp
+from samplers.problem import Problem
+from samplers.stepping import Estimate, PosteriorDenoising
+
+
+@dataclass(frozen=True)
+class MomentMatching(PosteriorDenoising):
+    """Moment-matching posterior sampling, with a model covariance at large noise and the network's own at small noise.
+
+    The clean image given the noisy one is taken as ``N(D, V)``, so that the posterior denoiser is (eq. 9)::
+
+        E[x0 | x, y] = D + V A^H (noise_std^2 + A V A^H)^-1 (y - A D)
+
+    Above ``jacobian_below``, ``V = (C^-1 + sigma^-2)^-1`` with the prior's covariance model C: no further network call.
+    Below it, ``V = sigma^2 J``, exact for an exact denoiser (Tweedie), solved by ``iterations`` conjugate-gradient
+    steps in data space, preconditioned by the model and started at its answer. J is that of a network: not symmetric,
+    and useless at large noise, where ``sigma^2`` multiplies its errors; hence the two ranges, and a solve that stops at
+    the first direction whose curvature no covariance can have (the fact ``negative_curvature``).
+
+    Targets the posterior. Measured by ``benchmarks/posterior_truth.py``; the table is in ``docs/uncertainty.md``.
+
+    Parameters
+    ----------
+    steps, solver, spacing, sigma_max, sigma_min
+        See :class:`~samplers.stepping.PosteriorDenoising`. With an exact denoiser 20 steps of "2m" do; a network's
+        errors ask for "sde-2m".
+    covariance : CovarianceModel or float, optional
+        C; a number is the standard deviation of independent pixels. By default the ``covariance_model`` that the prior
+        carries, else independent pixels of standard deviation ``prior_std``.
+    prior_std : float
+        Used where no other model is known.
+    jacobian_below : float
+        Noise level below which the Jacobian is used; 0 for never.
+    iterations : int
+        Conjugate-gradient steps with the Jacobian, each one network call; one more call starts them.
+    jacobian : "finite-difference" or "vjp"
+        How J is applied: one more forward call each, or back-propagation.
+    model_iterations : int
+        Largest number of conjugate-gradient steps with the model.
+
+    References
+    ----------
+    Rozet, Andry, Lanusse & Louppe, "Learning diffusion priors from observations by expectation maximization",
+    NeurIPS 2024. Deviations: the covariance model above ``jacobian_below``, the preconditioner, finite differences.
+    """
+
+    citations: ClassVar[tuple[str, ...]] = ("rozet2024mmps",)
+
+    covariance: CovarianceModel | float | None = None
+    prior_std: float = 0.3
+    jacobian_below: float = 0.0
+    iterations: int = 1
+    jacobian: JacobianKind = "finite-difference"
+    difference_step: float = 0.1
+    model_iterations: int = 30
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.iterations < 1 or self.model_iterations < 1 or not self.prior_std > 0 or not self.jacobian_below >= 0:
+            raise InputError(
+                "MomentMatching: expected iterations, model_iterations >= 1, prior_std > 0, jacobian_below >= 0, came "
+                f"{self.iterations}, {self.model_iterations}, {self.prior_std}, {self.jacobian_below}"
+            )
+        if self.jacobian not in ("finite-difference", "vjp"):
+            raise InputError(f"MomentMatching: unknown jacobian {self.jacobian!r}")
+
+    def estimate(self, x: Tensor, sigma: float, problem: Problem, denoiser: Denoiser, memory: Any) -> Estimate:
+        """Denoise and condition."""
+        model = memory if memory is not None else self._model(denoiser, x)
+        product: Product | None = None
+        if sigma < self.jacobian_below and self.jacobian == "vjp":
+            denoised, product = vjp(denoiser, x, sigma)
+        else:
+            denoised = denoiser.denoise(x, sigma)
+            if sigma < self.jacobian_below:
+                product = differences(denoiser, x, sigma, denoised, self.difference_step)
+        solve = _DataSpace(problem, model, sigma, self.model_iterations)
+        residual = (problem.y - problem.operator(denoised)) / problem.noise_std
+        moved, cg_residual = solve.model_answer(residual)
+        facts = {"cg_residual": cg_residual, "negative_curvature": torch.zeros_like(cg_residual)}
+        if product is not None:
+            moved, facts["negative_curvature"] = solve.truncated(residual, moved, product, self.iterations)
+        return Estimate(denoised + moved, facts, model)
+
+    def _model(self, denoiser: Denoiser, like: Tensor) -> CovarianceModel:
+        """Return the covariance model in the precision and size of the state."""
+        model = self.covariance if self.covariance is not None else getattr(denoiser, "covariance_model", None)
+        if not isinstance(model, CovarianceModel):
+            model = CovarianceModel.isotropic(self.prior_std if model is None else float(model))
+        return model.to(like).resized(tuple(like.shape[1:]))
+
+
+class _DataSpace:
+    """The system ``(1 + N^-1 A V A^H N^-1) w = N^-1 (y - A D)``, N the noise std; the image moves by V A^H N^-1 w."""
+
+    def __init__(self, problem: Problem, model: CovarianceModel, sigma: float, model_iterations: int) -> None:
+        self.problem, self.model, self.sigma, self.model_iterations = problem, model, sigma, model_iterations
+
+    def _pull(self, w: Tensor) -> Tensor:
+        return self.problem.operator.H(w / self.problem.noise_std)
+
+    def _push(self, x: Tensor) -> Tensor:
+        return self.problem.operator(x) / self.problem.noise_std
+
+    def model_answer(self, residual: Tensor) -> tuple[Tensor, Tensor]:
+        """Return how the image moves with the model covariance."""
+        return condition(self.problem, self.model, self.sigma, self._pull(residual), self.model_iterations)
+
+    def _precondition(self, w: Tensor) -> Tensor:
+        """Apply the inverse of the system with the model covariance."""
+        return w - self._push(self.model_answer(w)[0])
+
+    def truncated(self, residual: Tensor, start: Tensor, product: Product, iterations: int) -> tuple[Tensor, Tensor]:
+        """Solve with ``V = sigma^2 J`` from the model's answer; return the move and the count of bad directions.
+
+        A sample stops at a direction p with ``p^H K p <= |p|^2 / 2``: with a covariance it would be at least ``|p|^2``.
+        A start that makes the objective ``w^H K w / 2 - Re w^H b`` positive is worse than none and is dropped.
+        """
+        dims = tuple(range(1, residual.ndim))
+
+        def inner(a: Tensor, b: Tensor, like: Tensor = residual) -> Tensor:
+            return (a.conj() * b).real.sum(dim=dims).reshape(-1, *[1] * (like.ndim - 1))
+
+        def per_image(factor: Tensor) -> Tensor:
+            return factor.reshape(-1, *[1] * (start.ndim - 1))
+
+        def spread(w: Tensor) -> Tensor:
+            return self.sigma**2 * product(self._pull(w))
+
+        w = residual - self._push(start)
+        moved = spread(w)
+        image = w + self._push(moved)
+        keep = (inner(w, image) / 2 <= inner(w, residual)) & (inner(w, image) > inner(w, w) / 2)
+        moved = torch.where(per_image(keep), moved, 0)
+        r = residual - torch.where(keep, image, 0)
+        z = self._precondition(r)
+        p, rz = z, inner(r, z)
+        active, bad = rz > 0, torch.zeros_like(rz)
+        for k in range(iterations):
+            step = spread(p)
+            q = p + self._push(step)
+            curvature = inner(p, q)
+            negative = active & (curvature <= inner(p, p) / 2)
+            bad = bad + negative.to(bad.dtype)
+            active = active & ~negative
+            alpha = torch.where(active, rz / torch.where(active, curvature, 1), 0)
+            moved = moved + per_image(alpha) * step
+            if k + 1 < iterations:
+                r = r - alpha * q
+                z = self._precondition(r)
+                rz_next = inner(r, z)
+                p = z + torch.where(active, rz_next / torch.where(active, rz, 1), 0) * p
+                active, rz = active & (rz_next > 0), rz_next
+        # Where neither the start nor a single direction could be used, the model's answer stands.
+        used = keep | (bad < 1)
+        return torch.where(per_image(used), moved, start), bad.reshape(-1) + (~keep).reshape(-1).to(bad.dtype)
