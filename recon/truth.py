@@ -127,7 +127,7 @@ class Counted:
 
 
 class Flawed:
-    """A denoiser with an error like that of a network: a fixed smooth function of the input, its Jacobian not symmetric.
+    """A denoiser with an error like that of a network: a fixed smooth function, its Jacobian not symmetric.
 
     With the preconditioning of Karras et al. (2022) a network predicts a target of unit variance; ``level`` is the rms
     error of that prediction. The error of the denoised image is ``level sigma s / sqrt(sigma^2 + s^2)``, ``s`` the

@@ -1,6 +1,7 @@
 """The covariance model, products with the Jacobian, time stepping and the flagship that is built of them."""
 
 import dataclasses
+import itertools
 
 import pytest
 import torch
@@ -98,7 +99,7 @@ def test_solvers_follow_the_probability_flow_of_a_gaussian(solver: str) -> None:
     for steps in (10, 20, 40):
         levels = [5 * (0.02 / 5) ** (k / steps) for k in range(steps + 1)]
         x, past = torch.tensor([26.0**0.5], dtype=torch.float64), None
-        for sigma, following in zip(levels[:-1], levels[1:], strict=True):
+        for sigma, following in itertools.pairwise(levels):
             denoised = denoise(x, sigma)
             moved = advance(solver, x, sigma, following, denoised, past, lambda: torch.zeros(1))
             if solver == "heun":
