@@ -150,6 +150,7 @@ def _add_evaluate(commands: Any, common: argparse.ArgumentParser) -> None:
     parser.add_argument("--calibration", type=Path, metavar="FILE", help="also evaluate its intervals")
     parser.add_argument("--groups", type=Path, metavar="FILE", help='JSON of groups: {"scan.h5": "T1", ...}')
     parser.add_argument("--level", type=float, help="of the intervals (default: that of the calibration, or 0.9)")
+    parser.add_argument("--no-pictures", dest="pictures", action="store_false", help="write JSON and CSV only")
     parser.add_argument("--force", action="store_true", help="overwrite files that exist")
 
 

@@ -61,6 +61,7 @@ def evaluate(
     calibration: Path | None = None,
     groups: Path | None = None,
     level: float | None = None,
+    pictures: bool = True,
     force: bool = False,
 ) -> int:
     """Compare results with their references: a table, JSON, CSV and, with matplotlib, pictures."""
@@ -69,12 +70,14 @@ def evaluate(
 
     if level is not None and not 0 < level < 1:
         raise ConfigError(f"level: must be between 0 and 1, got {level}")
-    drawable = importlib.util.find_spec("matplotlib") is not None
+    drawable = pictures and importlib.util.find_spec("matplotlib") is not None
     check_outputs([output / name for name in (*TEXTS, *(PICTURES if drawable else ()))], force)
     known = load_calibration(calibration)
     cases = folders.read_cases(folders.results_in(folder), reference, folders.read_groups(groups))
     found = evaluation.evaluate(cases, level, known)
     paths = write_evaluation(found, output, drawable)
+    if pictures and not drawable:
+        print("no pictures: matplotlib is missing (pip install 'diffrecon[report]')")
     print("\n".join(table_lines(found)))
     for path in paths:
         print(path)

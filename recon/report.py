@@ -21,12 +21,18 @@ from recon.storage import atomic_path
 
 if TYPE_CHECKING:
     from recon.posterior import Posterior
+    from recon.uncertainty import Calibration
 
 LEVEL = 0.9
 RAW = "The std map is raw: the spread of the samples, not calibrated against outcomes."
 
 
-def write_report(posterior: Posterior, path: str | os.PathLike[str]) -> tuple[Path, Path]:
+def write_report(
+    posterior: Posterior,
+    path: str | os.PathLike[str],
+    calibration: Calibration | None = None,
+    group: str | None = None,
+) -> tuple[Path, Path]:
     """Write ``<path>.png`` and ``<path>.html`` and return both paths.
 
     The picture shows the zero-filled image, the magnitude of the complex posterior mean, the standard deviation, the
@@ -40,20 +46,27 @@ def write_report(posterior: Posterior, path: str | os.PathLike[str]) -> tuple[Pa
     path : path-like
         Where to write; a suffix ``.png``, ``.html`` or ``.h5`` is dropped, a folder gets ``report.png`` and
         ``report.html``. Missing folders are made. Files are replaced whole or not at all.
+    calibration : recon.uncertainty.Calibration, optional
+        Also show the width of the calibrated interval. Without one, everything that is shown is raw, and says so.
+    group : str, optional
+        Of a calibration by groups.
 
     Raises
     ------
     InputError
-        When matplotlib is missing, the samples are not images, or the files cannot be written.
+        When matplotlib is missing, the samples are not images, the files cannot be written, or the calibration does
+        not belong to this posterior.
     """
     stem = _stem(path)
-    merit = figures_of_merit(posterior)
-    rows = build_rows(posterior, merit)
+    interval = None if calibration is None else calibration.apply(posterior, group)
+    level = LEVEL if calibration is None else calibration.level
+    merit = figures_of_merit(posterior, level, interval)
+    rows = build_rows(posterior, merit, interval, level)
     figure = draw(
         rows,
         title=_title(posterior),
         subtitle=_subtitle(posterior),
-        footer=_footer(posterior, merit),
+        footer=_footer(posterior, merit, level),
         width=13.0 if len(rows[0].panels) > 4 else 11.0,
         aspect=_pixel_aspect(posterior),
     )
@@ -62,7 +75,7 @@ def write_report(posterior: Posterior, path: str | os.PathLike[str]) -> tuple[Pa
         stem.parent.mkdir(parents=True, exist_ok=True)
         with atomic_path(png) as temporary:
             figure.savefig(temporary, format="png", facecolor=figure.get_facecolor())
-        text = page(posterior, _title(posterior), png.read_bytes(), merit, LEVEL)
+        text = page(posterior, _title(posterior), png.read_bytes(), merit, level, calibration is not None)
         with atomic_path(html) as temporary:
             temporary.write_text(text, encoding="utf-8")
     except OSError as error:
@@ -70,11 +83,14 @@ def write_report(posterior: Posterior, path: str | os.PathLike[str]) -> tuple[Pa
     return png, html
 
 
-def figures_of_merit(posterior: Posterior) -> dict[str, float]:
-    """PSNR, SSIM and NMSE of the mean (and of the zero-filled image), and coverage of the 90 % interval.
+def figures_of_merit(
+    posterior: Posterior, level: float = LEVEL, calibrated: tuple[np.ndarray, np.ndarray] | None = None
+) -> dict[str, float]:
+    """PSNR, SSIM and NMSE of the mean (and of the zero-filled image), and coverage of the intervals.
 
-    Empty without a reference. Keys are ``psnr``, ``ssim``, ``nmse``, the same with ``zero_filled_`` in front, and
-    ``coverage`` (over `recon.metrics.foreground` of the reference; absent with fewer than two samples).
+    Empty without a reference. Keys are ``psnr``, ``ssim``, ``nmse``, the same with ``zero_filled_`` in front,
+    ``coverage`` of the raw interval (over `recon.metrics.foreground` of the reference; absent with fewer than two
+    samples) and ``calibrated_coverage`` of the calibrated one, where it is given.
     """
     reference = posterior.images.get("reference")
     if reference is None:
@@ -89,9 +105,12 @@ def figures_of_merit(posterior: Posterior) -> dict[str, float]:
         values[prefix + "psnr"] = metrics.psnr(cropped, truth)
         values[prefix + "ssim"] = metrics.ssim(cropped, truth)
         values[prefix + "nmse"] = metrics.nmse(cropped, truth)
-    if posterior.n_valid > 1:
-        lower, upper = (centre_crop(bound, truth.shape) for bound in posterior.interval(LEVEL))
-        values["coverage"] = metrics.coverage(lower, upper, truth, metrics.foreground(truth))
+    intervals = {"coverage": posterior.interval(level)} if posterior.n_valid > 1 else {}
+    if calibrated is not None:
+        intervals["calibrated_coverage"] = calibrated
+    for name, bounds in intervals.items():
+        lower, upper = (centre_crop(bound, truth.shape) for bound in bounds)
+        values[name] = metrics.coverage(lower, upper, truth, metrics.foreground(truth))
     return values
 
 
@@ -129,10 +148,14 @@ def _sample_count(posterior: Posterior) -> str:
     return count + (f" ({invalid} invalid left out)" if invalid else "")
 
 
-def _footer(posterior: Posterior, merit: Mapping[str, float]) -> str:
+def _footer(posterior: Posterior, merit: Mapping[str, float], level: float) -> str:
     covered = ""
     if "coverage" in merit:
-        covered = f"The {LEVEL:.0%} interval holds the reference in {merit['coverage']:.1%} of the foreground pixels.  "
+        covered = (
+            f"The raw {level:.0%} interval holds the reference in {merit['coverage']:.1%} of the foreground pixels"
+        )
+        calibrated = merit.get("calibrated_coverage")
+        covered += ".  " if calibrated is None else f", the calibrated one in {calibrated:.1%}.  "
     if merit and posterior.samples.ndim == 4:
         covered = f"Metrics are over all {posterior.samples.shape[1]} slices.  " + covered
     spread = RAW if posterior.n_valid > 1 else "One sample says nothing about uncertainty: draw more."

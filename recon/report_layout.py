@@ -16,13 +16,20 @@ if TYPE_CHECKING:
 
 ERROR_SCALE = 5
 MAX_STRIP = 8
+RAW_STD = "Posterior std (raw)"
 TIMES = "\N{MULTIPLICATION SIGN}"
 
 
-def build_rows(posterior: Posterior, merit: Mapping[str, float]) -> list[Row]:
+def build_rows(
+    posterior: Posterior,
+    merit: Mapping[str, float],
+    interval: tuple[NDArray, NDArray] | None = None,
+    level: float = 0.9,
+) -> list[Row]:
     """Lay the posterior out as rows of panels: maps, samples and, for a volume, an overview of slices.
 
-    ``merit`` holds the values of `recon.report.figures_of_merit` for the captions.
+    ``merit`` holds the values of `recon.report.figures_of_merit` for the captions; ``interval`` is a calibrated one of
+    that ``level``, if there is one.
     """
     samples = np.asarray(posterior.samples)
     if samples.ndim not in (3, 4) or 0 in samples.shape:
@@ -37,7 +44,13 @@ def build_rows(posterior: Posterior, merit: Mapping[str, float]) -> list[Row]:
     factor, units = _units(white, str(posterior.geometry.get("units", "a.u.")))
     window = (0.0, white * factor)
     slice_label = "" if central is None else f"Slice {_numbers(posterior)[central]}, in the middle of the volume"
-    rows = [Row(_maps(posterior, merit, plane, window, factor, units), slice_label)]
+    maps = _maps(posterior, merit, plane, window, factor, units)
+    if interval is not None:
+        width = plane(interval[1] - interval[0]) * factor
+        top = float(np.quantile(width, 0.995)) or 1.0
+        place = next(i for i, panel in enumerate(maps) if panel.title == RAW_STD) + 1
+        maps.insert(place, Panel(f"{level:.0%} width (calibrated)", width, (0.0, top), cmap="viridis", bar=units))
+    rows = [Row(maps, slice_label)]
     shown = [plane(sample) * factor for sample in samples[posterior.valid][:MAX_STRIP]]
     label = f"Samples from the posterior ({len(shown)} of {posterior.n_valid})"
     if len(shown) > 1:
@@ -75,7 +88,7 @@ def _maps(
         panels.append(Panel(f"|Error| of the mean, {TIMES}{ERROR_SCALE}", error, scale, cmap="inferno", bar=units))
     if posterior.n_valid > 1:
         top = float(np.quantile(std, 0.995)) * factor or 1.0
-        panels.append(Panel("Posterior std (raw)", std * factor, (0.0, top), cmap="viridis", bar=units))
+        panels.append(Panel(RAW_STD, std * factor, (0.0, top), cmap="viridis", bar=units))
     mask = posterior.images.get("mask")
     if mask is not None:
         panels.append(_mask_panel(np.asarray(mask), mean.shape))
@@ -90,7 +103,7 @@ def _overview(posterior: Posterior, window: tuple[float, float], factor: float, 
     rows = [Row(means, f"Mean, {len(chosen)} of {len(mean)} slices, one window", columns)]
     if posterior.n_valid > 1:
         top = float(np.quantile(std, 0.995)) or 1.0
-        label = f"Std of the same slices, 0 to {_number(top)} {units}"
+        label = f"Std (raw) of the same slices, 0 to {_number(top)} {units}"
         rows.append(Row([Panel("", std[i], (0.0, top), cmap="viridis") for i in chosen], label, columns))
     return rows
 

@@ -46,7 +46,19 @@ from what the prior was trained on. Pixel values are magnitudes in the units of 
 of the reference as data range. For research only, not for diagnosis."""
 
 
-def page(posterior: Posterior, title: str, picture: bytes, merit: Mapping[str, float], level: float) -> str:
+CALIBRATED = """ The interval whose width is shown beside it is <b>calibrated</b>: stretched until it held the truth
+as often as promised, on average over images like those it was calibrated on. That is no promise for one pixel, one
+patient, or another kind of image."""
+
+
+def page(
+    posterior: Posterior,
+    title: str,
+    picture: bytes,
+    merit: Mapping[str, float],
+    level: float,
+    calibrated: bool = False,
+) -> str:
     """Return the page as text, with the PNG ``picture`` (which carries the title) inlined."""
     image = base64.b64encode(picture).decode("ascii")
     return f"""<!DOCTYPE html>
@@ -62,7 +74,7 @@ def page(posterior: Posterior, title: str, picture: bytes, merit: Mapping[str, f
 {_cards(posterior, merit, level)}
 <figure><img src="data:image/png;base64,{image}" alt="Posterior mean, standard deviation, samples and sampling mask">
 </figure>
-<p class="note">{NOTE}</p>
+<p class="note">{NOTE}{CALIBRATED if calibrated else ""}</p>
 <div class="columns">
 {_sections(posterior)}
 </div>
@@ -124,15 +136,34 @@ def _cards(posterior: Posterior, merit: Mapping[str, float], level: float) -> st
         cards.append((f"{merit['ssim']:.3f}", "SSIM of the mean"))
         cards.append((f"{merit['nmse']:.4f}", "NMSE of the mean"))
     if "coverage" in merit:
-        cards.append((f"{merit['coverage']:.1%}", f"coverage of the {level:.0%} interval"))
+        cards.append((f"{merit['coverage']:.1%}", f"coverage of the {level:.0%} interval (raw)"))
+    if "calibrated_coverage" in merit:
+        cards.append((f"{merit['calibrated_coverage']:.1%}", f"coverage of the {level:.0%} interval (calibrated)"))
     residual = posterior.diagnostics.get("residual")
     if residual is not None and np.size(residual):
         cards.append((f"{np.nanmedian(residual):.2f}", "data χ² per datum (median)"))
-    cards.append((f"{posterior.n_valid} of {len(posterior.samples)}", "valid samples"))
+    cards += _solver_cards(posterior)
+    invalid = len(posterior.samples) - posterior.n_valid
+    valid = "valid samples" + (f" ({invalid} invalid left out)" if invalid else "")
+    cards.append((f"{posterior.n_valid} of {len(posterior.samples)}", valid))
     body = "".join(
         f'<div class="card"><b>{escape(value)}</b><span>{escape(name)}</span></div>' for value, name in cards
     )
     return f'<div class="cards">{body}</div>' if cards else ""
+
+
+def _solver_cards(posterior: Posterior) -> list[tuple[str, str]]:
+    """How well the inner solvers did: residual of conjugate gradients, directions of negative curvature met."""
+    cards = []
+    for key, value in posterior.diagnostics.items():
+        array = np.asarray(value)
+        if array.dtype.kind not in "biuf" or not array.size or not np.isfinite(array).any():
+            continue
+        if key == "cg_residual":
+            cards.append((f"{np.nanmax(array):.2g}", "CG residual (relative, largest)"))
+        elif key.startswith("negative_curvature"):
+            cards.append((f"{np.nansum(array):.4g}", "directions of negative curvature"))
+    return cards
 
 
 def _scalars(posterior: Posterior) -> dict[str, str]:

@@ -97,7 +97,7 @@ def _add(found: Evaluation, case: Case, calibration: Calibration | None) -> None
     samples = centre_crop(magnitude.samples[magnitude.valid], truth.shape)
     mean, std = (centre_crop(image, truth.shape) for image in (magnitude.mean, magnitude.std))
     bins = spread_skill_bins(samples, truth, DECILES, signal)
-    found.curves.append(coverage_curve(samples, truth, found.levels, signal).covered)
+    found.curves.append(coverage_curve(samples, truth, support=signal).covered)
     found.spread.append(bins.spread / white)
     found.error.append(bins.error / white)
     found.ranks.append(rank_histogram(samples, truth, signal).counts)
