@@ -104,6 +104,8 @@ def conjugate_gradient(
     goal = tolerance**2 * reference
     active = ~(rr <= goal)
     for _ in range(iterations):
+        if active.device.type == "cpu" and not bool(active.any()):
+            break  # all frozen; asking costs nothing where there is no device to wait for
         q = operator(p)
         pq = _inner(p, q, dims)
         active = active & ~(pq <= 0) & ~(rz <= 0)
