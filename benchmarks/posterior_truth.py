@@ -24,7 +24,23 @@ import torch
 
 from operators.errors import DivergenceError
 from recon.truth import OPERATORS, PRIORS, Counted, Flawed, TruthProblem, prior_draws, truth_problem, truth_scores
-from samplers import DDS, CovarianceModel, Denoiser, MomentMatching, PiGDM, Sampler, sample
+from samplers import (
+    DAPS,
+    DDS,
+    DPS,
+    PULA,
+    CovarianceModel,
+    Denoiser,
+    DiffPIR,
+    MomentMatching,
+    PiGDM,
+    PnPDM,
+    REDDiff,
+    Sampler,
+    ScoreALD,
+    ScoreMRI,
+    sample,
+)
 
 #: The range that every strategy runs over; the priors have a standard deviation of .3.
 RANGE: dict[str, Any] = {"sigma_max": 20.0, "sigma_min": 0.003}
@@ -35,11 +51,21 @@ STRATEGIES: dict[str, Sampler] = {
     "moment-matching-model": MomentMatching(30, "sde-2m", **RANGE),
     "moment-matching-jacobian": MomentMatching(20, "2m", jacobian_below=100.0, iterations=3, **RANGE),
     "pigdm": PiGDM(100, prior_std=0.3, **RANGE),
+    "pula": PULA(**RANGE),
+    "pnp-dm": PnPDM(**RANGE),
+    "daps": DAPS(steps=100, **RANGE),
+    "daps-exact": DAPS(steps=100, likelihood="exact", **RANGE),
+    "diffpir": DiffPIR(steps=100, **RANGE),
+    "diffpir-zeta-1": DiffPIR(steps=100, zeta=1.0, **RANGE),
     "dds-published": DDS(50),
     "dds-rule": DDS(50, gamma="rule", prior_std=0.3, spacing="karras", **RANGE),
     "dds-rule-ddim": DDS(50, gamma="rule", prior_std=0.3, noise="ddim", eta=1.0, spacing="karras", **RANGE),
+    "dps": DPS(steps=1000, **RANGE),
+    "score-ald": ScoreALD(steps=300, **RANGE),
+    "score-ald-code": ScoreALD(steps=300, rule="code", **RANGE),
+    "score-mri": ScoreMRI(steps=500, **RANGE),
+    "red-diff": REDDiff(steps=500, **RANGE),
 }
-GATE = "ratio .9 - 1.1, cov90 .88 - .92, sliced Wasserstein <= 1.3 x floor"
 
 
 def main() -> None:
