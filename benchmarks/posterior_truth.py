@@ -1,7 +1,7 @@
 """Every sampler against posteriors that are known exactly: is the spread right, and at what cost?
 
     python benchmarks/posterior_truth.py [--samplers moment-matching dds ...] [--problems mri-gaussian ...]
-        [--errors 0 0.03 0.1] [--draws 256] [--output RESULTS.json]
+        [--errors 0 0.03 0.1] [--draws 256] [--output RESULTS.json] [--table TABLE.md]
 
 24 x 24 complex images; Fourier columns at acceleration 4, 30 % of the pixels, or a random matrix with a quarter of the
 rows; a Gaussian and a mixture prior; noise .02. ``--errors`` gives the denoiser the errors of a network
@@ -90,6 +90,24 @@ def main() -> None:
                 print(_line(row), flush=True)
                 if arguments.output:
                     arguments.output.write_text(json.dumps(rows, indent=1) + "\n")
+    if arguments.table:
+        arguments.table.write_text("\n".join(_table(rows)) + "\n")
+
+
+def _table(rows: list[dict[str, Any]]) -> list[str]:
+    """Return the rows as a Markdown table."""
+    titles = ("problem", "sampler", "error", "calls + vjps", "zerr", "std ratio [5, 95 %]", "cov90", "row / null", "SW")
+    lines = ["| " + " | ".join(titles) + " |", "|" + "---|" * len(titles)]
+    for row in rows:
+        cells = [row["problem"], row["sampler"], f"{row['error']:.0%}", f"{row.get('calls', 0)} + {row.get('vjps', 0)}"]
+        if "sw" in row:
+            cells += [f"{row['zerr']:.3f}", f"{row['ratio']:.2f} [{row['ratio_5']:.2f}, {row['ratio_95']:.2f}]"]
+            cells += [f"{row['cov90']:.3f}", f"{row['row']:.2f} / {row['null']:.2f}", f"{row['sw_over_floor']:.2f}"]
+        else:
+            cells += ["diverged", "", "", "", ""]
+        bold = "**" if row.get("gate") else ""
+        lines.append("| " + " | ".join([cells[0], f"{bold}{cells[1]}{bold}", *cells[2:]]) + " |")
+    return lines
 
 
 def _run(name: str, case: TruthProblem, error: float, draws: int, reference: torch.Tensor) -> dict[str, Any]:
@@ -135,6 +153,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--errors", nargs="+", type=float, default=[0.0])
     parser.add_argument("--draws", type=int, default=256)
     parser.add_argument("--output", type=Path)
+    parser.add_argument("--table", type=Path, help="write the rows as Markdown too; bold: keeps the gate")
     return parser.parse_args()
 
 
