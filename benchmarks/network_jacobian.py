@@ -3,9 +3,9 @@
     python benchmarks/network_jacobian.py --data VOLUMES [--prior FILE] [--output RESULTS.json]
 
 For held-out slices x0 and the state x = x0 + sigma n, with J the Jacobian of the denoiser at x (complex images as
-pairs of real numbers) and v the directions that a solver asks for (D - x0, and smooth and white noise): |J v - J^T v| / |J v|,
-how far the difference quotient is from J v, the share of directions with v^T J v < 0, and the mean curvature
-v^T J v / |v|^2. Cov[x0 | x] = sigma^2 J needs a symmetric J without negative curvature.
+pairs of real numbers) and v the directions that a solver asks for (D - x0, and smooth and white noise):
+|J v - J^T v| / |J v|, how far the difference quotient is from J v, the share of directions with v^T J v < 0, and the
+mean curvature v^T J v / |v|^2. Cov[x0 | x] = sigma^2 J needs a symmetric J without negative curvature.
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@
         [--pattern random] [--samples 8] [--precision bfloat16] [--output RESULTS.json]
 
 Slices of patients that the network was not trained on (magnitude, smooth phase) become 8-coil k-space (loop coils,
-noise .02 of the .99 quantile for each k-space sample) and go through the public API: coil maps, scale and noise level come
-from the undersampled data. Half of the slices calibrate (conformal, CRC, in the mean over slices), the others are
+noise .02 of the .99 quantile for each k-space sample) and go through the public API: coil maps, scale and noise level
+come from the undersampled data. Half of the slices calibrate (conformal, CRC, in the mean over slices), the others are
 measured: PSNR and SSIM of the mean, PSNR of one sample, coverage of the 90 % interval raw and calibrated and their
 lengths (of white), the length of a constant interval with the same guarantee, CRPS, spread over error, seconds.
 """
