@@ -30,7 +30,8 @@ class DPS(AnnealedSampler):
     rule says in the variance-preserving variables ``x / sqrt(1 + sigma^2)`` of the paper.
 
     Heuristic: ``zeta`` sets the spread in measured directions, not the noise level, which this rule does not use.
-    Std ratios in ``tests/samplers/test_posterior.py``. Each step costs one denoiser evaluation and one
+    Std ratio .95 overall, .65 in measured directions for ``zeta = .3`` and 1.05 for 1, on the exact Gaussian problem of
+    the test-suite. Each step costs one denoiser evaluation and one
     back-propagation.
 
     Parameters

@@ -30,7 +30,7 @@ class PULA(AnnealedSampler):
 
     Targets the posterior up to the step size (no Metropolis test; the variance of a fully preconditioned direction is
     ``1 / (1 - h / 2)`` times too large as long as ``sigma > noise_std``) and to the annealing, which lags where the
-    prior is narrow. Std ratio 1.09 on the exact Gaussian problem of the test-suite. Honours a noise level for each
+    prior is narrow. Std ratio 1.08 on the exact Gaussian problem of the test-suite. Honours a noise level for each
     datum. ``inner * steps + 1`` denoiser evaluations.
 
     Parameters

@@ -24,7 +24,7 @@ class _Adam(NamedTuple):
     image: Tensor
     first: Tensor
     second: Tensor
-    count: int
+    updates: int
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,8 @@ class REDDiff(AnnealedSampler):
     ``mu`` starts at ``D`` of the first state, so that ``start=`` is honoured.
 
     Heuristic, and a point estimate: it seeks a mode. What differs between its samples is the noise of the optimiser,
-    not the posterior. Ignores the noise level, as published, unless ``weighted``. One evaluation a step, no
-    back-propagation.
+    not the posterior: std ratio .7, and .2 in measured directions, on the exact Gaussian problem of the test-suite.
+    Ignores the noise level, as published, unless ``weighted``. One evaluation a step, no back-propagation.
 
     Parameters
     ----------
@@ -99,7 +99,7 @@ class REDDiff(AnnealedSampler):
 
 def _update(state: _Adam, gradient: Tensor, learning_rate: float) -> _Adam:
     """Take one step of Adam (Kingma & Ba 2015), betas .9 and .99."""
-    parts, count = _parts(gradient), state.count + 1
+    parts, count = _parts(gradient), state.updates + 1
     first = 0.9 * state.first + 0.1 * parts
     second = 0.99 * state.second + 0.01 * parts.square()
     step = first / (1 - 0.9**count) / ((second / (1 - 0.99**count)).sqrt() + 1e-8)

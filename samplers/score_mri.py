@@ -37,7 +37,7 @@ class ScoreMRI(AnnealedSampler):
     The last step adds no noise and has no corrector: ``2 steps - 1`` evaluations.
 
     Heuristic: the projection has no spread in measured directions and ignores the noise level; pixel-wise coverage can
-    hide that (std ratio 1.04 overall, 0 in measured directions on the exact Gaussian MRI problem of the test-suite).
+    hide that (std ratio 1.0 overall, 0 in measured directions on the exact Gaussian MRI problem of the test-suite).
 
     The five modes of the paper, and CT, are choices of operator and denoiser:
 
