@@ -1,6 +1,7 @@
 """Where a result came from: enough to repeat it, written into every output."""
 
 import hashlib
+import json
 import os
 import platform
 from collections.abc import Iterable, Mapping
@@ -9,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+_LONG = 400
 _LIBRARIES = ("torch", "numpy", "scipy", "h5py")
 
 
@@ -92,6 +94,15 @@ def plain(value: Any) -> Any:
     if isinstance(value, complex):
         return [value.real, value.imag]
     return str(value)
+
+
+def compact(value: Any) -> Any:
+    """Return a value as `plain` does, with long ones (an array of a sampler's settings) replaced by their sha256."""
+    if isinstance(value, Mapping):
+        return {str(key): compact(item) for key, item in value.items()}
+    known = plain(value)
+    text = json.dumps(known)
+    return known if len(text) <= _LONG else "sha256:" + hashlib.sha256(text.encode()).hexdigest()
 
 
 def _version(name: str) -> str | None:

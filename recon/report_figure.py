@@ -58,15 +58,9 @@ def draw(rows: Sequence[Row], title: str, subtitle: str, footer: str, *, width: 
     InputError
         When matplotlib is not installed.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise InputError("a report needs matplotlib: pip install diffrecon[report]") from error
     boxes = [_row_size(row, width, aspect) for row in rows]
     height = HEADER + sum(box[1] for box in boxes) + FOOTER
-    figure = Figure(figsize=(width, height), dpi=DPI, facecolor=BACKGROUND)
-    FigureCanvasAgg(figure)
+    figure = blank(width, height, dpi=DPI, facecolor=BACKGROUND)
     _text(figure, MARGIN, height - 0.36, title, size=15, weight="bold", color=TEXT, room=width - 2 * MARGIN)
     _text(figure, MARGIN, height - 0.64, subtitle, size=9.5, color=FAINT, room=width - 2 * MARGIN)
     _text(figure, MARGIN, 0.17, footer, size=8, color=FAINT, room=width - 2 * MARGIN)
@@ -74,6 +68,24 @@ def draw(rows: Sequence[Row], title: str, subtitle: str, footer: str, *, width: 
     for row, (panel_width, row_height) in zip(rows, boxes, strict=True):
         _draw_row(figure, row, top, panel_width, row_height, aspect)
         top -= row_height
+    return figure
+
+
+def blank(width: float, height: float, **options: Any) -> Figure:
+    """Return an empty figure of a size in inches that is outside of matplotlib's global state.
+
+    Raises
+    ------
+    InputError
+        When matplotlib is not installed.
+    """
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise InputError("a report needs matplotlib: pip install diffrecon[report]") from error
+    figure = Figure(figsize=(width, height), **options)
+    FigureCanvasAgg(figure)
     return figure
 
 

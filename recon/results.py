@@ -88,9 +88,9 @@ def describe_prior(prior: str | Path | Denoiser, loaded: Denoiser) -> dict[str, 
 
 
 def describe_sampler(sampler: Sampler) -> dict[str, Any]:
-    """Return the name and the hyper-parameters of a strategy."""
+    """Return the name and the hyper-parameters of a strategy; of arrays among them (a covariance) the sha256."""
     settings: dict[str, Any] = dataclasses.asdict(sampler) if dataclasses.is_dataclass(sampler) else {}
-    return {"name": type(sampler).__name__, **settings}
+    return {"name": type(sampler).__name__, **provenance.compact(settings)}
 
 
 def _notes(parts: list[Part], diagnostics: dict[str, Any]) -> list[str]:

@@ -11,14 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from recon.errors import InputError
 from recon.provenance import plain
+from recon.report_figure import blank
 from recon.storage import atomic_path
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
     from recon.uncertainty.evaluation import Evaluation
 
 TEXTS = ("evaluation.json", "evaluation.csv")
@@ -76,7 +73,7 @@ def table_lines(found: Evaluation) -> list[str]:
     return text
 
 
-def _coverage(found: Evaluation) -> Figure:
+def _coverage(found: Evaluation) -> Any:
     figure, (axes,) = _figure(1)
     axes.plot([0, 1], [0, 1], color="#9aa0a8", linewidth=1, linestyle="--", label="calibrated")
     for curve in found.curves:
@@ -98,7 +95,7 @@ def _coverage(found: Evaluation) -> Figure:
     return figure
 
 
-def _spread_skill(found: Evaluation) -> Figure:
+def _spread_skill(found: Evaluation) -> Any:
     figure, (axes, ranks) = _figure(2)
     spread, error = (np.sqrt(np.mean(np.square(values), axis=0)) for values in (found.spread, found.error))
     ends = [min(spread.min(), error.min()), max(spread.max(), error.max())]
@@ -117,7 +114,7 @@ def _spread_skill(found: Evaluation) -> Figure:
     return figure
 
 
-def _intervals(found: Evaluation) -> Figure:
+def _intervals(found: Evaluation) -> Any:
     figure, (bars, axes) = _figure(2)
     summary = found.summary()
     for index, kind in enumerate(found.deciles):
@@ -140,15 +137,9 @@ def _intervals(found: Evaluation) -> Figure:
 _DRAW = dict(zip(PICTURES, (_coverage, _spread_skill, _intervals), strict=True))
 
 
-def _figure(columns: int) -> tuple[Figure, Sequence[Axes]]:
+def _figure(columns: int) -> tuple[Any, Sequence[Any]]:
     """Return an empty figure with axes side by side, outside of matplotlib's global state."""
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise InputError("pictures need matplotlib: pip install diffrecon[report]") from error
-    figure = Figure(figsize=(4.6 * columns, 4.0), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = blank(4.6 * columns, 4.0, layout="constrained")
     axes = figure.subplots(1, columns, squeeze=False)[0]
     for one in axes:
         one.spines[["top", "right"]].set_visible(False)

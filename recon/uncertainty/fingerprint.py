@@ -7,15 +7,13 @@ calibration images, too, and only the user knows.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from recon.errors import InputError
-from recon.provenance import plain
+from recon.provenance import compact
 
 if TYPE_CHECKING:
     from recon.posterior import Posterior
@@ -23,7 +21,6 @@ if TYPE_CHECKING:
 #: Acceleration and noise level may leave the range of the calibration images by these factors.
 TOLERANCE = {"acceleration": 1.1, "noise": 1.5}
 _EXACT = ("operator", "sampling", "prior", "sampler", "precision", "samples")
-_LONG = 400
 
 
 def fingerprint(posterior: Posterior) -> dict[str, Any]:
@@ -46,7 +43,7 @@ def fingerprint(posterior: Posterior) -> dict[str, Any]:
         "acceleration": _range([facts.get("acceleration") for facts in measured]),
         "noise": _range([_ratio(facts.get("noise_std"), facts.get("scale")) for facts in measured]),
         "prior": prior.get("sha256") or prior.get("name"),
-        "sampler": {key: _short(value) for key, value in _mapping(record.get("sampler")).items()},
+        "sampler": compact(_mapping(record.get("sampler"))),
         "precision": config.get("precision"),
         "samples": posterior.n_valid,
     }
@@ -169,11 +166,3 @@ def _ratio(noise_std: Any, scale: Any) -> float | None:
 def _range(values: list[Any]) -> list[float] | None:
     known = [float(value) for value in values if value is not None]
     return [min(known), max(known)] if known else None
-
-
-def _short(value: Any) -> Any:
-    """Return a setting as it is, or the digest of one that is long (a spectrum, a map)."""
-    text = json.dumps(plain(value), sort_keys=True)
-    if len(text) <= _LONG:
-        return plain(value)
-    return "sha256:" + hashlib.sha256(text.encode()).hexdigest()

@@ -10,6 +10,7 @@ from scipy import stats
 
 from recon import Posterior
 from recon.errors import InputError
+from recon.provenance import compact
 from recon.uncertainty import Calibration, Case, allowed_risk, calibrate, fingerprint, smallest_factor, spread_map
 from recon.uncertainty.fingerprint import describe_mask
 
@@ -231,10 +232,12 @@ def test_the_ranges_of_all_images_are_kept():
 
 
 def test_long_settings_are_kept_as_a_digest():
-    record = {"sampler": {"name": "Any", "spectrum": list(range(1000)), "steps": 2}}
+    record = {"sampler": {"name": "Any", "covariance": {"spectrum": list(range(1000)), "std": 0.3}, "steps": 2}}
     settings = fingerprint(Posterior(np.ones((2, 4, 4)), provenance=record))["sampler"]
     assert settings["steps"] == 2
-    assert settings["spectrum"].startswith("sha256:")
+    assert settings["covariance"]["std"] == 0.3
+    assert settings["covariance"]["spectrum"].startswith("sha256:")
+    assert compact(settings) == settings
 
 
 @pytest.mark.parametrize(
