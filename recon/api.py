@@ -23,13 +23,37 @@ from recon.posterior import Posterior
 from recon.priors.hub import load_prior
 from recon.results import Part, assemble, describe_prior, describe_sampler
 from recon.sources import choose_slices, open_source
-from samplers import DDS, Denoiser, ExactGaussian, Problem, Sampler, Samples, sample
+from samplers import (
+    DAPS,
+    DDS,
+    DPS,
+    PULA,
+    Denoiser,
+    DiffPIR,
+    ExactGaussian,
+    PnPDM,
+    Problem,
+    REDDiff,
+    Sampler,
+    Samples,
+    ScoreALD,
+    ScoreMRI,
+    sample,
+)
 
 #: The strategies by name, with the settings that `recon run` uses. For DDS: the noise levels that matter to images
 #: whose .99 quantile is 1, and data weighted by about the error that a good denoiser makes at large sigma.
 SAMPLERS: dict[str, Sampler] = {
     "dds": DDS(steps=30, gamma="rule", prior_std=0.1, spacing="karras", sigma_max=3.0, sigma_min=0.01),
     "exact": ExactGaussian(),
+    "pula": PULA(steps=30, sigma_max=3.0, sigma_min=0.02),
+    "pnp-dm": PnPDM(steps=30, sigma_max=3.0, sigma_min=0.02),
+    "diffpir": DiffPIR(steps=50, sigma_max=3.0, sigma_min=0.01),
+    "daps": DAPS(steps=20, sigma_max=3.0, sigma_min=0.02, likelihood="exact", width="rule", prior_std=0.1),
+    "dps": DPS(steps=200, sigma_max=3.0, sigma_min=0.02, chunk=4),
+    "score-mri": ScoreMRI(steps=150, sigma_max=3.0, sigma_min=0.01),
+    "score-ald": ScoreALD(steps=100, sigma_max=3.0, sigma_min=0.01),
+    "red-diff": REDDiff(steps=200, sigma_max=3.0, sigma_min=0.02, learning_rate=0.03),
 }
 
 
