@@ -50,7 +50,7 @@ STRATEGIES: dict[str, Sampler] = {
     "moment-matching-2m": MomentMatching(20, "2m", jacobian_below=0.4, **RANGE),
     "moment-matching-model": MomentMatching(30, "sde-2m", **RANGE),
     "moment-matching-jacobian": MomentMatching(20, "2m", jacobian_below=100.0, iterations=3, **RANGE),
-    "pigdm": PiGDM(100, prior_std=0.3, **RANGE),
+    "pigdm": PiGDM(100, **RANGE),
     "pula": PULA(**RANGE),
     "pnp-dm": PnPDM(**RANGE),
     "daps": DAPS(steps=100, **RANGE),

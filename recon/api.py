@@ -31,6 +31,8 @@ from samplers import (
     Denoiser,
     DiffPIR,
     ExactGaussian,
+    MomentMatching,
+    PiGDM,
     PnPDM,
     Problem,
     REDDiff,
@@ -46,6 +48,8 @@ from samplers import (
 SAMPLERS: dict[str, Sampler] = {
     "dds": DDS(steps=30, gamma="rule", prior_std=0.1, spacing="karras", sigma_max=3.0, sigma_min=0.01),
     "exact": ExactGaussian(),
+    "moment-matching": MomentMatching(steps=30, prior_std=0.1, sigma_max=3.0, sigma_min=0.01, model_iterations=8),
+    "pigdm": PiGDM(steps=50, prior_std=0.3, sigma_max=3.0, sigma_min=0.01),
     "pula": PULA(steps=30, sigma_max=3.0, sigma_min=0.02),
     "pnp-dm": PnPDM(steps=30, sigma_max=3.0, sigma_min=0.02),
     "diffpir": DiffPIR(steps=50, sigma_max=3.0, sigma_min=0.01),
