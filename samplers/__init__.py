@@ -17,6 +17,7 @@ from samplers.pula import PULA
 from samplers.red_diff import REDDiff
 from samplers.score_ald import ScoreALD
 from samplers.score_mri import ScoreMRI
+from samplers.stepping import Estimate, PosteriorDenoising
 
 __all__ = [
     "DAPS",
@@ -26,12 +27,14 @@ __all__ = [
     "CovarianceModel",
     "Denoiser",
     "DiffPIR",
+    "Estimate",
     "ExactGaussian",
     "MomentMatching",
     "Noise",
     "PartsAsBatch",
     "PiGDM",
     "PnPDM",
+    "PosteriorDenoising",
     "Problem",
     "Progress",
     "REDDiff",

@@ -81,7 +81,8 @@ class Sampler(ABC):
     ) -> Step:
         """Go from noise level ``sigma`` to ``sigma_next``; ``x`` has shape ``(batch, *domain)``.
 
-        ``memory`` is what the step before returned as :attr:`Step.memory`, None at the first.
+        ``memory`` is what the step before returned as :attr:`Step.memory`, absent at the first; a strategy that
+        returns none may leave the argument out.
         """
 
 
@@ -221,7 +222,9 @@ def _run(
     facts: dict[str, Tensor] = {}
     memory = None
     for i in range(total):
-        x, denoised, facts, memory = sampler.step(x, sigmas[i], sigmas[i + 1], problem, denoiser, noise, memory)
+        # A strategy without memory need not have the argument.
+        carried = () if memory is None else (memory,)
+        x, denoised, facts, memory = sampler.step(x, sigmas[i], sigmas[i + 1], problem, denoiser, noise, *carried)
         finite = torch.isfinite(x).flatten(1).all(dim=1)
         bad_step = torch.where(finite, bad_step, bad_step.clamp(max=i))
         if progress is not None and progress(Progress(i + 1, total, sigmas[i], denoised)):

@@ -6,7 +6,7 @@ import torch
 
 from operators import CartesianMRI, DivergenceError, InputError, ShapeError
 from recon.priors import GaussianPrior
-from samplers import DDS, Noise, Problem, Progress, sample
+from samplers import DDS, Denoiser, Noise, Problem, Progress, Sampler, Step, sample
 
 STRATEGY = DDS(steps=8, gamma="rule", prior_std=0.5)
 
@@ -156,3 +156,22 @@ def test_data_of_another_operator_are_refused(problem: Problem, prior: GaussianP
 def test_impossible_settings_are_refused(settings: dict) -> None:
     with pytest.raises(InputError, match="DDS"):
         DDS(**settings)
+
+
+def test_memory_is_handed_on_and_may_be_left_out(problem: Problem, prior: GaussianPrior) -> None:
+    class Counting(Sampler):
+        def sigmas(self, problem: Problem, denoiser: Denoiser) -> list[float]:
+            return [1.0, 0.5, 0.2, 0.0]
+
+        def step(self, x, sigma, sigma_next, problem, denoiser, noise, memory=None):
+            seen.append(memory)
+            return Step(x, memory=(memory or 0) + 1)
+
+    class Simple(Counting):
+        def step(self, x, sigma, sigma_next, problem, denoiser, noise):
+            return Step(x)
+
+    seen: list[int | None] = []
+    sample(Counting(), problem, prior, 1)
+    assert seen == [None, 1, 2]
+    assert sample(Simple(), problem, prior, 2).samples.shape == (2, *prior.space.shape)
