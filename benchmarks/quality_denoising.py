@@ -24,7 +24,7 @@ from torch import Tensor
 
 from recon.priors.network import WEIGHTS_FOLDER, load_network_prior
 from recon.training.config import load_config
-from recon.training.evaluate import SIGMAS, evaluation_image, evaluation_noise, psnr
+from recon.training.evaluate import SIGMAS, error_curve, evaluation_image, evaluation_noise, psnr
 from recon.training.volumes import held_out_slices
 
 CONFIG = Path(__file__).parent / "configs" / "brain-mri.toml"
@@ -181,6 +181,8 @@ def main() -> None:
         print(f"{group or 'all'}: PSNR in dB by sigma")
         for label, row in rows.items():
             print(f"  {label:36s}" + "".join(f"{key:>6s} {value:6.2f}" for key, value in row.items()))
+    prior = load_network_prior(arguments.prior, precision=arguments.precision)
+    table["error_std"] = error_curve(prior, [item for _, item in items])
     if arguments.output:
         arguments.output.write_text(json.dumps(table, indent=2) + "\n")
 

@@ -8,8 +8,31 @@ import torch
 from torch import Tensor
 
 from operators.solve import conjugate_gradient
+from samplers.base import Denoiser
 from samplers.noise import Noise
 from samplers.problem import Problem
+
+
+def clean_variance(sigma: float, prior_std: float | None, denoiser: Denoiser) -> float:
+    """Return r^2, the variance of a clean pixel given the noisy image, for a method without a covariance.
+
+    Parameters
+    ----------
+    sigma : float
+    prior_std : float or None
+        ``r^2 = sigma^2 v / (sigma^2 + v)`` with ``v = prior_std^2``: independent Gaussian pixels. None: the error that
+        the denoiser was measured to make at this noise level, ``denoiser.error_std(sigma)^2``; a denoiser that does
+        not know its error is taken to have a ``prior_std`` of 1, as in the papers.
+    denoiser : Denoiser
+    """
+    if prior_std is None:
+        measured = getattr(denoiser, "error_std", None)
+        error = measured(sigma) if callable(measured) else None
+        if error is not None:
+            # An error above sigma is none of a denoiser; the limit keeps 1/r^2 - 1/sigma^2 positive.
+            return min(error, 0.99 * sigma) ** 2
+        prior_std = 1.0
+    return sigma**2 * prior_std**2 / (sigma**2 + prior_std**2)
 
 
 def proximal(problem: Problem, anchor: Tensor, variance: float, iterations: int) -> tuple[Tensor, Tensor]:

@@ -11,7 +11,7 @@ from torch import Tensor
 from operators.errors import InputError
 from samplers import schedule
 from samplers.base import Denoiser, Sampler, Step
-from samplers.data import projection, proximal
+from samplers.data import clean_variance, projection, proximal
 from samplers.noise import Noise
 from samplers.problem import Problem
 
@@ -39,8 +39,9 @@ class DDS(Sampler):
     gamma : float or "rule" or "noise-free"
         Weight of the data. A number: as published. ``"noise-free"``: A^H A x = A^H y. ``"rule"``: ``gamma = r^2 /
         noise_std^2`` with ``r^2 = sigma^2 v / (sigma^2 + v)``, ``v = prior_std^2``; honours a noise level per datum.
-    prior_std : float
-        Spread of the clean images around their denoised estimate at large sigma, for the rule (1 in the papers).
+    prior_std : float, optional
+        Spread of the clean images around their denoised estimate at large sigma, for the rule (1 in the papers). None:
+        r is the error that the denoiser was measured to make at each noise level, where it knows it.
     noise : "published" or "ddim"
         How fresh noise enters: constant ``eta``, or the DDIM variance ``eta^2 sigma_next^2 (sigma^2 - sigma_next^2) /
         sigma^2`` (Song et al. 2021, eq. 16), which keeps the right spread for ``eta = 1`` and many steps.
@@ -61,7 +62,7 @@ class DDS(Sampler):
     cg_iterations: int = 5
     eta: float = 0.85
     gamma: float | Literal["rule", "noise-free"] = 1.0
-    prior_std: float = 1.0
+    prior_std: float | None = 1.0
     noise: Literal["published", "ddim"] = "published"
     spacing: Literal["vp", "karras", "geometric"] = "vp"
     sigma_max: float | None = None
@@ -78,6 +79,8 @@ class DDS(Sampler):
             raise InputError(f"DDS: expected gamma to be a number, 'rule' or 'noise-free', came {self.gamma!r}")
         if not isinstance(self.gamma, str) and not (math.isfinite(self.gamma) and self.gamma >= 0):
             raise InputError(f"DDS: expected gamma >= 0, came {self.gamma}")
+        if self.prior_std is not None and not self.prior_std > 0:
+            raise InputError(f"DDS: expected prior_std > 0, came {self.prior_std}")
         if self.noise not in ("published", "ddim") or self.spacing not in ("vp", "karras", "geometric"):
             raise InputError(f"DDS: unknown noise {self.noise!r} or spacing {self.spacing!r}")
 
@@ -102,7 +105,7 @@ class DDS(Sampler):
         """Denoise, fit the data, re-noise (alg. 1, lines 3 - 6)."""
         denoised = denoiser.denoise(x, sigma)
         eps = (x - denoised) / sigma
-        fitted, cg_residual = self._fit(problem, denoised, sigma)
+        fitted, cg_residual = self._fit(problem, denoised, sigma, denoiser)
         if sigma_next > 0:
             fresh = self._fresh_std(sigma, sigma_next)
             kept = math.sqrt(sigma_next**2 - fresh**2)
@@ -111,13 +114,12 @@ class DDS(Sampler):
             x = fitted
         return Step(x, fitted, {"cg_residual": cg_residual})
 
-    def _fit(self, problem: Problem, denoised: Tensor, sigma: float) -> tuple[Tensor, Tensor]:
+    def _fit(self, problem: Problem, denoised: Tensor, sigma: float, denoiser: Denoiser) -> tuple[Tensor, Tensor]:
         """Fit the denoised image to the data."""
         if self.gamma == "noise-free":
             return projection(problem, denoised, self.cg_iterations)
         if self.gamma == "rule":
-            variance = sigma**2 * self.prior_std**2 / (sigma**2 + self.prior_std**2)
-            return proximal(problem, denoised, variance, self.cg_iterations)
+            return proximal(problem, denoised, clean_variance(sigma, self.prior_std, denoiser), self.cg_iterations)
         return proximal(problem.unweighted, denoised, float(self.gamma), self.cg_iterations)
 
     def _fresh_std(self, sigma: float, sigma_next: float) -> float:

@@ -11,6 +11,7 @@ from torch import Tensor
 from operators.errors import InputError
 from samplers.base import Denoiser
 from samplers.covariance import CovarianceModel, condition
+from samplers.data import clean_variance
 from samplers.jacobian import JacobianKind, Product, differences, vjp
 from samplers.problem import Problem
 from samplers.stepping import Estimate, PosteriorDenoising
@@ -39,9 +40,10 @@ class MomentMatching(PosteriorDenoising):
         errors ask for "sde-2m".
     covariance : CovarianceModel or float, optional
         C; a number is the standard deviation of independent pixels. By default the ``covariance_model`` that the prior
-        carries, else independent pixels of standard deviation ``prior_std``.
-    prior_std : float
-        Used where no other model is known.
+        carries, else independent pixels by ``prior_std``.
+    prior_std : float, optional
+        Standard deviation of independent pixels, where no other model is known. None: at each noise level the one that
+        explains the error that the denoiser was measured to make there.
     jacobian_below : float
         Noise level below which the Jacobian is used; 0 for never.
     iterations : int
@@ -60,7 +62,7 @@ class MomentMatching(PosteriorDenoising):
     citations: ClassVar[tuple[str, ...]] = ("rozet2024mmps",)
 
     covariance: CovarianceModel | float | None = None
-    prior_std: float = 0.3
+    prior_std: float | None = None
     jacobian_below: float = 0.0
     iterations: int = 1
     jacobian: JacobianKind = "finite-difference"
@@ -69,7 +71,8 @@ class MomentMatching(PosteriorDenoising):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.iterations < 1 or self.model_iterations < 1 or not self.prior_std > 0 or not self.jacobian_below >= 0:
+        positive = self.prior_std is None or self.prior_std > 0
+        if self.iterations < 1 or self.model_iterations < 1 or not positive or not self.jacobian_below >= 0:
             raise InputError(
                 "MomentMatching: expected iterations, model_iterations >= 1, prior_std > 0, jacobian_below >= 0, came "
                 f"{self.iterations}, {self.model_iterations}, {self.prior_std}, {self.jacobian_below}"
@@ -80,6 +83,7 @@ class MomentMatching(PosteriorDenoising):
     def estimate(self, x: Tensor, sigma: float, problem: Problem, denoiser: Denoiser, memory: Any) -> Estimate:
         """Denoise and condition."""
         model = memory if memory is not None else self._model(denoiser, x)
+        local = model or _independent(clean_variance(sigma, self.prior_std, denoiser), sigma).to(x)
         product: Product | None = None
         if sigma < self.jacobian_below and self.jacobian == "vjp":
             denoised, product = vjp(denoiser, x, sigma)
@@ -87,7 +91,7 @@ class MomentMatching(PosteriorDenoising):
             denoised = denoiser.denoise(x, sigma)
             if sigma < self.jacobian_below:
                 product = differences(denoiser, x, sigma, denoised, self.difference_step)
-        solve = _DataSpace(problem, model, sigma, self.model_iterations)
+        solve = _DataSpace(problem, local, sigma, self.model_iterations)
         residual = (problem.y - problem.operator(denoised)) / problem.noise_std
         moved, cg_residual = solve.model_answer(residual)
         facts = {"cg_residual": cg_residual, "negative_curvature": torch.zeros_like(cg_residual)}
@@ -95,12 +99,19 @@ class MomentMatching(PosteriorDenoising):
             moved, facts["negative_curvature"] = solve.truncated(residual, moved, product, self.iterations)
         return Estimate(denoised + moved, facts, model)
 
-    def _model(self, denoiser: Denoiser, like: Tensor) -> CovarianceModel:
-        """Return the covariance model in the precision and size of the state."""
+    def _model(self, denoiser: Denoiser, like: Tensor) -> CovarianceModel | None:
+        """Return the covariance model in the precision and size of the state; None for independent pixels by level."""
         model = self.covariance if self.covariance is not None else getattr(denoiser, "covariance_model", None)
+        if model is None:
+            return None
         if not isinstance(model, CovarianceModel):
-            model = CovarianceModel.isotropic(self.prior_std if model is None else float(model))
+            model = CovarianceModel.isotropic(float(model))
         return model.to(like).resized(tuple(like.shape[1:]))
+
+
+def _independent(variance: float, sigma: float) -> CovarianceModel:
+    """Return the independent pixels whose variance given the noisy image, ``1 / (1/v + 1/sigma^2)``, is this."""
+    return CovarianceModel.isotropic((1 / variance - 1 / sigma**2) ** -0.5)
 
 
 class _DataSpace:

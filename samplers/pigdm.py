@@ -9,7 +9,7 @@ from torch import Tensor
 
 from operators.errors import InputError
 from samplers.base import Denoiser
-from samplers.data import proximal
+from samplers.data import clean_variance, proximal
 from samplers.jacobian import vjp
 from samplers.problem import Problem
 from samplers.stepping import Estimate, PosteriorDenoising
@@ -30,8 +30,8 @@ class PiGDM(PosteriorDenoising):
     ----------
     steps, solver, spacing, sigma_max, sigma_min
         See :class:`~samplers.stepping.PosteriorDenoising`; the paper uses 100 steps of DDIM.
-    prior_std : float
-        Square root of ``v``; 1 in the paper.
+    prior_std : float, optional
+        Square root of ``v``; 1 in the paper. None: r is the measured error of the denoiser.
     cg_iterations : int
         Conjugate-gradient iterations of the solve.
 
@@ -46,12 +46,12 @@ class PiGDM(PosteriorDenoising):
 
     steps: int = 100
     solver: Any = "ancestral"
-    prior_std: float = 1.0
+    prior_std: float | None = 1.0
     cg_iterations: int = 10
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.prior_std > 0 or self.cg_iterations < 1:
+        if not (self.prior_std is None or self.prior_std > 0) or self.cg_iterations < 1:
             raise InputError(
                 f"PiGDM: expected prior_std > 0 and cg_iterations >= 1, came {self.prior_std}, {self.cg_iterations}"
             )
@@ -59,7 +59,7 @@ class PiGDM(PosteriorDenoising):
     def estimate(self, x: Tensor, sigma: float, problem: Problem, denoiser: Denoiser, memory: Any) -> Estimate:
         """Denoise, solve, back-propagate."""
         denoised, transpose = vjp(denoiser, x, sigma)
-        variance = sigma**2 * self.prior_std**2 / (sigma**2 + self.prior_std**2)
+        variance = clean_variance(sigma, self.prior_std, denoiser)
         fitted, residual = proximal(problem, denoised, variance, self.cg_iterations)
         # r^2 A^H (r^2 A A^H + noise_std^2)^-1 (y - A D) is what the solve has moved.
         pull = transpose((fitted - denoised) / variance)

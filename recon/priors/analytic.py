@@ -85,6 +85,10 @@ class GaussianPrior:
         gain = self.variance / (self.variance + self._sigma2(sigma))
         return self.mean + self._filter(x - self.mean, gain)
 
+    def error_std(self, sigma: float) -> float:
+        """Return the rms error of a pixel of ``denoise`` at this noise level."""
+        return float((self.variance * sigma**2 / (self.variance + sigma**2)).mean().sqrt())
+
     def covariance(self, x: Tensor) -> Tensor:
         """Return ``C x``."""
         return self._filter(x, self.variance)

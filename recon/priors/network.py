@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -111,6 +112,18 @@ class NetworkPrior:
         levels = self._levels(sigma, x)
         pieces = zip(x.split(self.max_batch), levels.split(self.max_batch), strict=True)
         return torch.cat([self._denoise_piece(images, level) for images, level in pieces])
+
+    def error_std(self, sigma: float) -> float | None:
+        """Return the rms error of a pixel at this noise level, measured on held-out images; None if the card has none.
+
+        Interpolated linearly in the logarithms, and proportional to sigma below the table.
+        """
+        table = self.card.get("error_std")
+        if not table:
+            return None
+        known = [math.log(s) for s in table["sigma"]], [math.log(e) for e in table["error"]]
+        below = min(sigma / table["sigma"][0], 1.0)
+        return below * math.exp(float(np.interp(math.log(sigma), *known)))
 
     def _levels(self, sigma: float | Tensor, x: Tensor) -> Tensor:
         """Return sigma as float32 ``(batch,)`` on the device of ``x``, checked and limited from below."""

@@ -12,8 +12,11 @@ from torch import Tensor
 from recon.priors.networks.unet import EDMDenoiser
 from recon.training.augment import step_generator
 from recon.training.volumes import Slice
+from samplers.base import Denoiser
 
 SIGMAS = (0.05, 0.1, 0.3, 1.0)
+ERROR_SIGMAS = (0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.0)
+SIGNAL = 0.1  # magnitude, of the .99 quantile, above which a pixel shows the head
 
 
 def evaluation_image(item: Slice, index: int) -> Tensor:
@@ -53,3 +56,21 @@ def denoising_curve(model: EDMDenoiser, slices: Sequence[Slice]) -> dict[str, fl
             estimate = torch.view_as_complex(output[0].permute(1, 2, 0).float().contiguous())
             totals[str(sigma)] += psnr(estimate, clean) / len(slices)
     return {key: round(value, 3) for key, value in totals.items()}
+
+
+def error_curve(
+    denoiser: Denoiser, slices: Sequence[Slice], sigmas: Sequence[float] = ERROR_SIGMAS
+) -> dict[str, list[float]]:
+    """Return the rms error of a pixel that shows signal, by engine sigma: ``{"sigma": [...], "error": [...]}``."""
+    images = [evaluation_image(item, k) for k, item in enumerate(slices)]
+    errors = []
+    for sigma in sigmas:
+        total, pixels = 0.0, 0
+        for k, clean in enumerate(images):
+            noisy = clean + sigma * evaluation_noise(clean.shape, k)
+            signal = clean.abs() > SIGNAL
+            difference = denoiser.denoise(noisy[None], sigma)[0] - clean
+            total += float(difference[signal].abs().square().sum())
+            pixels += int(signal.sum())
+        errors.append(round(math.sqrt(total / pixels), 5))
+    return {"sigma": list(sigmas), "error": errors}

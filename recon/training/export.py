@@ -54,7 +54,10 @@ def export_prior(
         },
     }
     if evaluation:
-        card["evaluation"] = dict(evaluation)
+        measured = dict(evaluation)
+        if "error_std" in measured:
+            card["error_std"] = measured.pop("error_std")
+        card["evaluation"] = measured
     # The frequencies of the noise embedding follow from the architecture.
     tensors = {name: value for name, value in state["average"].items() if not name.endswith("embedding.frequencies")}
     return write_prior(destination, tensors, card)
