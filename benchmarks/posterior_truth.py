@@ -84,7 +84,9 @@ def main() -> None:
                 if "sw" in row:
                     row["sw_over_floor"] = row["sw"] / floor["sw"]
                     row["gate"] = bool(
-                        0.9 <= row["ratio"] <= 1.1 and 0.88 <= row["cov90"] <= 0.92 and row["sw_over_floor"] <= 1.3
+                        all(0.9 <= row[key] <= 1.1 for key in ("ratio", "row", "null"))
+                        and 0.88 <= row["cov90"] <= 0.92
+                        and row["sw_over_floor"] <= 1.3
                     )
                 rows.append(row)
                 print(_line(row), flush=True)

@@ -25,6 +25,8 @@ from samplers.problem import Problem
 
 OPERATORS = ("mri", "inpainting", "random")
 PRIORS = ("gaussian", "mixture")
+#: A steep spectrum: nine tenths of the energy of an image lie in less than a fifth of its frequencies.
+IMAGE_LIKE = {"std": 0.3, "exponent": 3.0, "corner": 0.04}
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +47,7 @@ class TruthProblem:
         """Orthonormal bases of what the operator measures and of what it does not, each ``(direction, pixel)``."""
         _, values, directions = torch.linalg.svd(dense(self.problem.operator))
         rank = int((values > 1e-9 * values[0]).sum())
+        directions = directions.conj()  # rows that are the vectors themselves: A x = sum of values times <row, x>
         return directions[:rank], directions[rank:]
 
     def draws(self, n: int, seed: int = 0) -> Tensor:
@@ -70,7 +73,7 @@ def truth_problem(
     """
     if operator not in OPERATORS or prior not in PRIORS:
         raise ConfigError(f"truth_problem: expected one of {OPERATORS} and one of {PRIORS}, came {operator}, {prior}")
-    known = _mixture(size) if prior == "mixture" else GaussianPrior.power_law((size, size))
+    known = _mixture(size) if prior == "mixture" else GaussianPrior.power_law((size, size), **IMAGE_LIKE)
     model = _operator(operator, size, seed)
     space = known.space
     white = Noise(seed, [0], torch.zeros(1)).normal(space)
@@ -98,10 +101,10 @@ def _operator(name: str, size: int, seed: int) -> LinearOperator:
 def _mixture(size: int) -> GaussianMixturePrior:
     """Four kinds of image: each a mean of its own and variations with a spectrum of its own."""
     kinds = []
-    for k, exponent in enumerate((1.6, 2.0, 2.4, 3.0)):
+    for k, exponent in enumerate((2.4, 2.8, 3.2, 3.6)):
         base = GaussianPrior.power_law((size, size), std=0.2, exponent=3.0)
         mean = base.draw(Noise(100 + k, [0], torch.zeros(1)).normal(base.space))[0]
-        spread = GaussianPrior.power_law((size, size), std=0.22, exponent=exponent)
+        spread = GaussianPrior.power_law((size, size), std=0.22, exponent=exponent, corner=0.04)
         kinds.append(GaussianPrior(mean, spectrum=spread.variance))
     return GaussianMixturePrior(kinds)
 
