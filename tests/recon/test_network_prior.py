@@ -196,3 +196,14 @@ def test_shipped_prior_denoises():
         after = (prior.denoise(clean + sigma * noise, sigma) - clean).abs().square().mean()
         assert after < 0.25 * before
     assert {"licence", "data", "scale", "limits"} <= set(prior.card)
+    assert 0.005 < prior.error_std(0.05) < 0.05 < prior.error_std(0.5) < 0.5
+
+
+def test_measured_error_is_interpolated_in_the_logarithms():
+    table = {"sigma": [0.01, 0.1, 1.0], "error": [0.005, 0.04, 0.16]}
+    prior = NetworkPrior(small_model(), 0.003, 20.0, {"error_std": table})
+    assert prior.error_std(0.1) == pytest.approx(0.04)
+    assert prior.error_std(0.1 * math.sqrt(10)) == pytest.approx(0.08)
+    assert prior.error_std(0.002) == pytest.approx(0.001)
+    assert prior.error_std(9.0) == pytest.approx(0.16)
+    assert NetworkPrior(small_model(), 0.003, 20.0).error_std(0.1) is None

@@ -11,6 +11,7 @@ from operators.errors import InputError, ShapeError
 from recon.priors import ExactPosterior, GaussianPrior
 from samplers import CovarianceModel, MomentMatching, Noise, PiGDM, Problem, sample
 from samplers.covariance import condition
+from samplers.data import clean_variance
 from samplers.jacobian import differences, vjp
 from samplers.stepping import Past, advance, correct
 
@@ -179,3 +180,20 @@ def test_real_images_and_noise_of_each_datum() -> None:
 def test_bad_settings_are_refused(wrong: dict) -> None:
     with pytest.raises(InputError, match="MomentMatching"):
         MomentMatching(**wrong)
+
+
+def test_variance_of_the_clean_image_is_the_measured_error_where_it_is_known(small) -> None:
+    prior, _, _ = small
+    x = prior.draw(Noise(4, range(400), prior.mean).normal(prior.space))
+    noisy = x + 0.3 * Noise(5, range(400), prior.mean).normal(prior.space)
+    measured = float((prior.denoise(noisy, 0.3) - x).abs().square().mean())
+    assert clean_variance(0.3, None, prior) == pytest.approx(measured, rel=0.03)
+    assert clean_variance(0.3, 0.4, prior) == pytest.approx(0.3**2 * 0.4**2 / (0.3**2 + 0.4**2))
+
+    class Silent:
+        sigma_min, sigma_max, space = 1e-3, 20.0, prior.space
+
+        def denoise(self, x: torch.Tensor, sigma: float) -> torch.Tensor:
+            return x
+
+    assert clean_variance(0.3, None, Silent()) == pytest.approx(0.3**2 / (0.3**2 + 1))

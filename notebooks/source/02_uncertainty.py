@@ -1,0 +1,252 @@
+# %% [markdown]
+# # Is the uncertainty right?
+#
+# A map of standard deviations is easily drawn and easily wrong. This notebook asks three questions about it, in this
+# order:
+#
+# 1. Does the **sampler** draw from the posterior, when the prior is exact and the posterior is known?
+# 2. With a **network** as prior: does the map show where the image is wrong?
+# 3. If it does not quite: what makes the intervals right **without believing** prior or sampler?
+#
+# Everything is simulated here and small enough for a laptop without a GPU. **Research only.** Nothing here may guide a
+# diagnosis.
+
+# %%
+import os
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+import recon
+from recon import demo
+from recon.metrics import coverage, foreground, psnr, spread_skill
+from recon.truth import prior_draws, truth_problem, truth_scores
+from recon.uncertainty import Case, calibrate, coverage_curve, spread_skill_bins
+from samplers import DDS, CovarianceModel, MomentMatching, ScoreMRI, sample
+
+small = os.environ.get("DIFFRECON_NOTEBOOK_SIZE") == "small"  # the test-suite runs a quick version
+prior = os.environ.get("DIFFRECON_NOTEBOOK_PRIOR", "brain-mri")
+colors = {"dds": "tab:orange", "moment-matching": "tab:blue", "score-mri": "tab:red"}
+plt.rcParams.update({"image.cmap": "gray", "figure.dpi": 72, "font.size": 9})
+
+# %% [markdown]
+# ## 1. A posterior that is known exactly
+#
+# If the prior is a Gaussian and the measurement linear, the posterior is a Gaussian, too, and a formula gives its mean
+# and its standard deviation. `truth_problem` makes such a problem: an image of 24 x 24 pixels, one column of k-space in
+# four, a little noise. The denoiser is exact as well, so **whatever is wrong below is the sampler's own doing.**
+#
+# Three samplers draw from it: moment matching with a covariance estimated from 64 images of the prior; DDS and Score-MRI
+# as published (fewer levels for the latter).
+
+# %%
+case = truth_problem("mri", "gaussian", 24)
+levels = {"sigma_max": 20.0, "sigma_min": 0.003}
+covariance = CovarianceModel.estimate(prior_draws(case.prior, 64), smooth=2)
+strategies = {
+    "moment-matching": MomentMatching(20, "2m", covariance=covariance, **levels),
+    "dds": DDS(50),
+    "score-mri": ScoreMRI(30 if small else 150, **levels),
+}
+draws = 32 if small else 128
+exact = case.draws(256 if small else 2048, seed=1)
+drawn = {name: sample(strategy, case.problem, case.prior, draws, seed=3) for name, strategy in strategies.items()}
+scores = {name: truth_scores(found, case, exact) for name, found in drawn.items()}
+
+# %%
+fig, axes = plt.subplots(2, 4, figsize=(9.6, 5.2), layout="constrained")
+maps = {"exact": case.truth} | drawn
+bright, wide = float(case.truth.mean.abs().max()), 1.1 * float(case.truth.std.max())
+for (name, found), (above, below) in zip(maps.items(), axes.T):
+    mean = above.imshow(found.mean.abs(), vmin=0, vmax=bright)
+    std = below.imshow(found.std, cmap="viridis", vmin=0, vmax=wide)
+    above.set_title(name)
+    below.set_title("truth" if name == "exact" else f"std ratio {scores[name]['ratio']:.2f}")
+for row, drawing, label in ((axes[0], mean, "|mean|, image units"), (axes[1], std, "std, image units")):
+    fig.colorbar(drawing, ax=row, shrink=0.85, label=label)
+for axis in axes.flat:
+    axis.set(xticks=[], yticks=[])
+
+# %% [markdown]
+# The means are alike. So are two of the std maps, and one of them is wrong in a way that **no map of pixels can show**.
+# The table has `zerr`, the error of the mean in units of the true std (its floor is one over the square root of the
+# number of draws); the std ratio, 1 being right; `cov90`, how often the central 90 % of the samples hold an exact draw;
+# and the std ratio split into the directions that the scanner measured (`row`) and those that it did not (`null`).
+
+# %%
+print(f"{'sampler':16} {'zerr':>6} {'std ratio':>10} {'cov90':>7} {'row':>6} {'null':>6}")
+ideal = truth_scores(case.draws(draws, seed=2), case, exact)
+for name, score in {"exact draws": ideal, **scores}.items():
+    row = f"{score['zerr']:6.2f} {score['ratio']:10.2f} {score['cov90']:7.2f} {score['row']:6.2f} {score['null']:6.2f}"
+    print(f"{name:16} {row}")
+print(f"\n{draws} draws each; a floor of {draws**-0.5:.2f} for zerr")
+
+# %% [markdown]
+# **Score-MRI replaces what was measured by the data, noise and all, after every step: a projection has no spread where
+# it measured.** Three quarters of the directions here are unmeasured and dominate every pixel, so its pixel map and its
+# coverage look perfect while it claims to know the measured part of k-space without error. DDS as published spreads too
+# little in the unmeasured directions and, as its weight of the data does not know the noise level, too much in the measured
+# ones. In k-space, column by column, one sees both:
+
+# %%
+def kspace_std(images):
+    spectrum = np.fft.fftshift(np.fft.fft2(np.asarray(images), norm="ortho"), axes=(-2, -1))
+    return np.sqrt(np.mean(spectrum.var(axis=0, ddof=1), axis=0))
+
+
+columns = np.arange(24)
+measured = case.problem.operator.mask.numpy().reshape(-1, 24).any(axis=0)
+fig, axis = plt.subplots(figsize=(9.6, 3.2), layout="constrained")
+for column in columns[measured]:
+    axis.axvspan(column - 0.5, column + 0.5, color="0.9", lw=0, label="measured" if column == columns[measured][0] else None)
+axis.plot(columns, kspace_std(exact), "k", lw=4, alpha=0.3, label="exact")
+for name, found in drawn.items():
+    axis.plot(columns, np.maximum(kspace_std(found.samples), 1e-3), "o-", ms=3, lw=1, color=colors[name], label=name)
+axis.set(yscale="log", ylim=(2e-3, 3), xlim=(-0.5, 23.5), xlabel="column of k-space", ylabel="std, image units")
+axis.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False);
+
+# %% [markdown]
+# ## 2. The network, on an image
+#
+# Now the shipped prior on the synthetic patient, one column in four measured by 8 coils, sampled by `dds` and by
+# `moment-matching`. Nobody knows this posterior, but the true image is known.
+#
+# **This patient flatters.** Its texture was drawn from a network prior of the very kind that now reconstructs it, and
+# it was measured on the grid of the reconstruction by the model that the reconstruction assumes. A true patient is no
+# draw of any network; expect all numbers to be worse on your data, and coverage most of all.
+
+# %%
+shape = (96, 80) if small else (144, 120)
+samples, steps = (3, 5) if small else (8, None)
+scan = demo.simulate(acceleration=4, shape=shape)
+results = {
+    name: recon.reconstruct(scan.kspace, prior, name, samples, mask=scan.mask, steps=steps, progress=False)
+    for name in ("dds", "moment-matching")
+}
+reference, tissue = scan.reference, foreground(scan.reference)
+
+# %%
+fig, axes = plt.subplots(2, 4, figsize=(9.6, 6.2), layout="constrained")
+white = np.quantile(reference, 0.995)
+errors = {name: np.abs(found.magnitude.mean - reference) for name, found in results.items()}
+top = max(np.quantile(error, 0.99) for error in errors.values())
+for (name, found), row in zip(results.items(), axes):
+    row[0].imshow(np.abs(found.images["zero_filled"]) if name == "dds" else reference, vmin=0, vmax=white)
+    row[0].set_title("zero-filled" if name == "dds" else "truth")
+    row[1].imshow(found.magnitude.mean, vmin=0, vmax=white)
+    row[1].set_title(f"{name}\nmean, {psnr(found.magnitude.mean, reference):.1f} dB")
+    row[2].imshow(errors[name], cmap="inferno", vmin=0, vmax=top)
+    row[2].set_title("|error| of the mean")
+    scale = row[3].imshow(found.magnitude.std, cmap="inferno", vmin=0, vmax=top)
+    row[3].set_title("std of the samples")
+fig.colorbar(scale, ax=axes, shrink=0.6, label="|error| and std, image units (white matter is near 1)")
+for axis in axes.flat:
+    axis.axis("off")
+
+# %% [markdown]
+# |error| and std share one scale. A right map looks like the error with its grain smoothed away: bright where the error
+# is bright, and on average a little brighter than it. A darker one promises too much. Numbers for pixels with signal:
+
+# %%
+print(f"{'sampler':16} {'PSNR, dB':>9} {'90 % interval covers':>21} {'spread / error':>15}")
+for name, found in results.items():
+    magnitude = found.magnitude
+    inside = coverage(*found.interval(0.9), reference, tissue)
+    ratio = spread_skill(magnitude.mean, magnitude.std, reference, tissue, n_samples=samples)
+    print(f"{name:16} {psnr(magnitude.mean, reference):9.1f} {inside:21.0%} {ratio:15.2f}")
+print("\nspread / error: 1 is right, below 1 over-confident, above 1 over-cautious")
+
+# %%
+fig, (left, right) = plt.subplots(1, 2, figsize=(8.2, 3.9), layout="constrained")
+for name, found in results.items():
+    curve = coverage_curve(found.samples, reference, support=tissue)
+    left.plot(curve.levels, curve.covered, "o-", ms=4, color=colors[name], label=name)
+    bins = spread_skill_bins(found.samples, reference, support=tissue)
+    right.plot(bins.spread, bins.error, "o-", ms=4, color=colors[name], label=name)
+left.plot([0, 1], [0, 1], "k--", lw=0.8, label="right")
+left.set(xlabel="level of the interval", ylabel="share of pixels inside", xlim=(0, 1), ylim=(0, 1), aspect="equal")
+reach = 1.05 * max(right.get_xlim()[1], right.get_ylim()[1])
+right.plot([0, reach], [0, reach], "k--", lw=0.8)
+right.set(xlabel="std, by decile of the pixels", ylabel="error (rms)", xlim=(0, reach), ylim=(0, reach), aspect="equal")
+left.set_title("coverage: below the line, over-confident")
+right.set_title("error: above the line, over-confident")
+left.legend(loc="upper left", frameon=False);
+
+# %% [markdown]
+# Whatever the curves say here, they say it of one image, and of one that flatters. A sampler that passed the first
+# section may still fail in this one: then the network is to blame, not the sampler.
+
+# %% [markdown]
+# ## 3. Right intervals without belief: conformal calibration
+#
+# Suppose there are fully sampled scans, of the same kind as those to come. How far must the raw intervals be stretched
+# (or shrunk) to hold the truth of *those*? That factor also serves the next scan, whatever is wrong with prior or sampler,
+# as long as it could have been one of them. In ten lines:
+
+# %%
+grid, level, count = ((96, 80), 0.8, 4) if small else ((96, 80), 0.8, 14)
+maps = demo.loop_sensitivities(grid, demo.COILS)
+
+
+def acquire(seed, sampler="dds"):
+    noise_std = np.random.default_rng(seed).uniform(0.015, 0.03)
+    scan = demo.simulate(acceleration=4, seed=seed, noise_std=noise_std, shape=grid)
+    options = {"samples": 3 if small else 4, "steps": 3 if small else 15, "seed": seed, "progress": False}
+    posterior = recon.reconstruct(scan.kspace, prior, sampler, mask=scan.mask, coil_maps=maps, **options)
+    return Case(posterior, f"scan {seed}", scan.reference)
+
+
+calibration = calibrate([acquire(seed) for seed in range(1, count + 1)], level)
+
+# %%
+ratio = calibration.raw_ratio()
+verdict = "over-confident" if ratio > 1 else "over-cautious"
+print(f"{count} scans: calibrated intervals are {ratio:.2f} times as wide as raw ones, which were {verdict}")
+
+# %% [markdown]
+# Now scans with other masks and other noise, which the calibration has not seen:
+
+# %%
+fresh = [acquire(seed) for seed in range(101, 103 if small else 105)]
+print(f"{'':10} {'coverage':^17} {'mean length':^19}\n{'':10} {'raw':>8} {'calibrated':>10} {'raw':>8} {'calibrated':>10}")
+found = []
+for new in fresh:
+    where = foreground(new.reference)
+    intervals = new.posterior.interval(level), calibration.apply(new.posterior)
+    covers = [coverage(lower, upper, new.reference, where) for lower, upper in intervals]
+    lengths = [float(np.mean((upper - lower)[where])) for lower, upper in intervals]
+    found.append(covers)
+    print(f"{new.name:10} {covers[0]:8.1%} {covers[1]:10.1%} {lengths[0]:8.3f} {lengths[1]:10.3f}")
+print(f"{'mean':10} {np.mean(found, axis=0)[0]:8.1%} {np.mean(found, axis=0)[1]:10.1%}   promised: at least {level:.0%}")
+
+# %%
+fig, axis = plt.subplots(figsize=(9.6, 3.2), layout="constrained")
+middle, pixels = grid[0] // 2, np.arange(grid[1])
+for (lower, upper), color, alpha, label in zip(intervals[::-1], ("tab:green", "tab:orange"), (0.25, 0.5), ("calibrated", "raw")):
+    axis.fill_between(pixels, lower[middle], upper[middle], color=color, alpha=alpha, lw=0, label=f"{label} {level:.0%} interval")
+axis.plot(pixels, fresh[-1].reference[middle], color="k", lw=1, label="truth")
+axis.set(xlabel="column", ylabel="magnitude, image units", xlim=(0, grid[1] - 1), ylim=(0, None), title=f"{fresh[-1].name}, row {middle}")
+axis.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False);
+
+# %% [markdown]
+# **Read the promise as it is.** It holds on average over scans like the calibration scans; not in each pixel, not for
+# each scan, not for another anatomy or a lesion that they lacked. Here they are all of one synthetic patient, so it holds
+# for further scans of *that* patient. With few scans the factor is cautious: from `n` of them the share of pixels outside
+# may be no more than `((n + 1) (1 - level) - 1) / n`, and 90 % takes at least 9.
+#
+# A calibration knows which results it is for, and refuses others:
+
+# %%
+try:
+    calibration.apply(results["moment-matching"])
+except recon.InputError as refusal:
+    print(refusal)
+
+# %% [markdown]
+# ## What to take away
+#
+# - Ask a sampler for its spread in *measured* directions (`recon.uncertainty.row_null_split`), not for pixel coverage alone.
+# - The map is that of an observer who believes the prior. `recon evaluate` compares it with references you have.
+# - `recon calibrate` makes the intervals right on average, for scans like those it has seen.
+#
+# More in [what the uncertainty means](../docs/uncertainty.md) and [the samplers](../docs/samplers.md).
