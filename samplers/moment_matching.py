@@ -29,7 +29,7 @@ class MomentMatching(PosteriorDenoising):
     Below it, ``V = sigma^2 J``, exact for an exact denoiser (Tweedie), solved by ``iterations`` conjugate-gradient
     steps in data space, preconditioned by the model and started at its answer. J is that of a network: not symmetric,
     and useless at large noise, where ``sigma^2`` multiplies its errors; hence the two ranges, and a solve that stops at
-    the first direction whose curvature no covariance can have (the fact ``negative_curvature``).
+    the first direction whose curvature no covariance can have (the fact ``negative_curvature`` counts them).
 
     Targets the posterior. Measured by ``benchmarks/posterior_truth.py``; the table is in ``docs/uncertainty.md``.
 
@@ -82,7 +82,7 @@ class MomentMatching(PosteriorDenoising):
 
     def estimate(self, x: Tensor, sigma: float, problem: Problem, denoiser: Denoiser, memory: Any) -> Estimate:
         """Denoise and condition."""
-        model = memory if memory is not None else self._model(denoiser, x)
+        model, so_far = memory if memory is not None else (self._model(denoiser, x), 0)
         local = model or _independent(clean_variance(sigma, self.prior_std, denoiser), sigma).to(x)
         product: Product | None = None
         if sigma < self.jacobian_below and self.jacobian == "vjp":
@@ -94,10 +94,11 @@ class MomentMatching(PosteriorDenoising):
         solve = _DataSpace(problem, local, sigma, self.model_iterations)
         residual = (problem.y - problem.operator(denoised)) / problem.noise_std
         moved, cg_residual = solve.model_answer(residual)
-        facts = {"cg_residual": cg_residual, "negative_curvature": torch.zeros_like(cg_residual)}
+        bad = torch.zeros_like(cg_residual)
         if product is not None:
-            moved, facts["negative_curvature"] = solve.truncated(residual, moved, product, self.iterations)
-        return Estimate(denoised + moved, facts, model)
+            moved, bad = solve.truncated(residual, moved, product, self.iterations)
+        facts = {"cg_residual": cg_residual, "negative_curvature": so_far + bad}
+        return Estimate(denoised + moved, facts, (model, so_far + bad))
 
     def _model(self, denoiser: Denoiser, like: Tensor) -> CovarianceModel | None:
         """Return the covariance model in the precision and size of the state; None for independent pixels by level."""
