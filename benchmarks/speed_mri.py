@@ -198,7 +198,7 @@ def peak_memory(shape: tuple[int, int, int]) -> float:
 
 def share_of_network(pattern: str) -> dict[str, Any]:
     """Run DDS on 15 x 320 x 320, 8 samples, in a child process: share outside the network, peak memory."""
-    script = Path(__file__).with_name("dds_share.py")
+    script = Path(__file__).with_name("network_share.py")
     environment = {**os.environ, "PYTHONPATH": str(script.resolve().parents[1])}
     command = [sys.executable, str(script), "--pattern", pattern]
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)

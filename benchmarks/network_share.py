@@ -1,6 +1,7 @@
-"""How much of a DDS run is spent outside the network, and how much memory it takes at its peak.
+"""How much of a run is spent outside the network, and how much memory it takes at its peak.
 
-    python benchmarks/dds_share.py [--coils 15] [--size 320] [--samples 8] [--steps 10] [--pattern random]
+    python benchmarks/network_share.py [--coils 15] [--size 320] [--samples 8] [--steps 10] [--pattern random]
+        [--sampler dds]
 
 Simulated multi-coil k-space is undersampled four-fold and reconstructed through the public API with the shipped prior;
 the time inside the prior is measured by wrapping it. Prints one line of JSON. Run by ``speed_mri.py`` in a process of
@@ -18,17 +19,19 @@ import torch
 
 import recon
 from recon.demo import loop_sensitivities
-from recon.priors.network import load_network_prior
-from samplers import Denoiser
+from recon.priors.network import NetworkPrior, load_network_prior
 
 
 class Timed:
     """A prior that knows how long it took."""
 
-    def __init__(self, prior: Denoiser) -> None:
+    def __init__(self, prior: NetworkPrior) -> None:
         self.prior = prior
         self.sigma_min, self.sigma_max, self.space = prior.sigma_min, prior.sigma_max, prior.space
         self.seconds = 0.0
+
+    def error_std(self, sigma: float) -> float | None:
+        return self.prior.error_std(sigma)
 
     def denoise(self, x: torch.Tensor, sigma: float) -> torch.Tensor:
         started = time.perf_counter()
@@ -47,11 +50,18 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=8)
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--pattern", default="random")
+    parser.add_argument("--sampler", default="dds")
     parser.add_argument("--precision", default="float32", choices=["float32", "bfloat16"])
     arguments = parser.parse_args()
     kspace = simulate(arguments.coils, arguments.size)
     prior = Timed(load_network_prior(precision=arguments.precision))
-    settings = {"prior": prior, "acceleration": 4, "mask": arguments.pattern, "progress": False}
+    settings = {
+        "prior": prior,
+        "sampler": arguments.sampler,
+        "acceleration": 4,
+        "mask": arguments.pattern,
+        "progress": False,
+    }
     recon.reconstruct(kspace, samples=1, steps=1, **settings)
     prior.seconds = 0.0
     started = time.perf_counter()
@@ -59,7 +69,7 @@ def main() -> None:
     total = time.perf_counter() - started
     row = {
         "case": f"{arguments.coils} x {arguments.size} x {arguments.size}",
-        "what": f"DDS, {arguments.samples} samples, {arguments.steps} steps, {arguments.pattern}",
+        "what": f"{arguments.sampler}, {arguments.samples} samples, {arguments.steps} steps, {arguments.pattern}",
         "precision": arguments.precision,
         "seconds": total,
         "outside the network": 1 - prior.seconds / total,
