@@ -19,6 +19,7 @@ import numpy as np
 
 import recon
 from recon import demo
+from recon.errors import InputError
 from recon.metrics import coverage, foreground, psnr, spread_skill
 from recon.truth import prior_draws, truth_problem, truth_scores
 from recon.uncertainty import Case, calibrate, coverage_curve, spread_skill_bins
@@ -36,8 +37,8 @@ plt.rcParams.update({"image.cmap": "gray", "figure.dpi": 72, "font.size": 9})
 # and its standard deviation. `truth_problem` makes such a problem: an image of 24 x 24 pixels, one column of k-space in
 # four, a little noise. The denoiser is exact as well, so **whatever is wrong below is the sampler's own doing.**
 #
-# Three samplers draw from it: moment matching with a covariance estimated from 64 images of the prior; DDS and Score-MRI
-# as published (fewer levels for the latter).
+# Three samplers draw from it: moment matching with a covariance estimated from 64 images of the prior, DDS as published,
+# and Score-MRI as published but for fewer noise levels.
 
 # %%
 case = truth_problem("mri", "gaussian", 24)
@@ -68,7 +69,10 @@ for axis in axes.flat:
     axis.set(xticks=[], yticks=[])
 
 # %% [markdown]
-# The means are alike. So are two of the std maps, and one of them is wrong in a way that **no map of pixels can show**.
+# The means are alike. (The exact std map is flat because this prior looks alike everywhere and a Fourier column sees
+# every pixel equally; the grain is that of few draws.) Two of the three sampled std maps look right, and one of these two
+# is wrong in a way that **no map of pixels can show**.
+#
 # The table has `zerr`, the error of the mean in units of the true std (its floor is one over the square root of the
 # number of draws); the std ratio, 1 being right; `cov90`, how often the central 90 % of the samples hold an exact draw;
 # and the std ratio split into the directions that the scanner measured (`row`) and those that it did not (`null`).
@@ -85,8 +89,8 @@ print(f"\n{draws} draws each; a floor of {draws**-0.5:.2f} for zerr")
 # **Score-MRI replaces what was measured by the data, noise and all, after every step: a projection has no spread where
 # it measured.** Three quarters of the directions here are unmeasured and dominate every pixel, so its pixel map and its
 # coverage look perfect while it claims to know the measured part of k-space without error. DDS as published spreads too
-# little in the unmeasured directions and, as its weight of the data does not know the noise level, too much in the measured
-# ones. In k-space, column by column, one sees both:
+# little in the unmeasured directions and, as its weight of the data does not know the noise level, too much in the
+# measured ones. In k-space, column by column, one sees both (the grey curve below the blue one is exact):
 
 # %%
 def kspace_std(images):
@@ -97,8 +101,7 @@ def kspace_std(images):
 columns = np.arange(24)
 measured = case.problem.operator.mask.numpy().reshape(-1, 24).any(axis=0)
 fig, axis = plt.subplots(figsize=(9.6, 3.2), layout="constrained")
-for column in columns[measured]:
-    axis.axvspan(column - 0.5, column + 0.5, color="0.9", lw=0, label="measured" if column == columns[measured][0] else None)
+axis.bar(columns[measured], 10, width=1, bottom=1e-3, color="0.9", label="measured")
 axis.plot(columns, kspace_std(exact), "k", lw=4, alpha=0.3, label="exact")
 for name, found in drawn.items():
     axis.plot(columns, np.maximum(kspace_std(found.samples), 1e-3), "o-", ms=3, lw=1, color=colors[name], label=name)
@@ -111,16 +114,17 @@ axis.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False);
 # Now the shipped prior on the synthetic patient, one column in four measured by 8 coils, sampled by `dds` and by
 # `moment-matching`. Nobody knows this posterior, but the true image is known.
 #
-# **This patient flatters.** Its texture was drawn from a network prior of the very kind that now reconstructs it, and
-# it was measured on the grid of the reconstruction by the model that the reconstruction assumes. A true patient is no
-# draw of any network; expect all numbers to be worse on your data, and coverage most of all.
+# **This patient flatters.** Its texture was drawn from a network prior of the very kind that now reconstructs it. It was
+# measured on the grid of the reconstruction, by the model that the reconstruction assumes, and the coil maps are given.
+# A true patient is no draw of any network; expect all numbers to be worse on your data, and coverage most of all.
 
 # %%
-shape = (96, 80) if small else (144, 120)
+shape = (96, 80) if small else (128, 104)
 samples, steps = (3, 5) if small else (8, None)
 scan = demo.simulate(acceleration=4, shape=shape)
+known = {"mask": scan.mask, "coil_maps": demo.loop_sensitivities(shape, demo.COILS)}
 results = {
-    name: recon.reconstruct(scan.kspace, prior, name, samples, mask=scan.mask, steps=steps, progress=False)
+    name: recon.reconstruct(scan.kspace, prior, name, samples, steps=steps, progress=False, **known)
     for name in ("dds", "moment-matching")
 }
 reference, tissue = scan.reference, foreground(scan.reference)
@@ -139,7 +143,7 @@ for (name, found), row in zip(results.items(), axes):
     row[2].set_title("|error| of the mean")
     scale = row[3].imshow(found.magnitude.std, cmap="inferno", vmin=0, vmax=top)
     row[3].set_title("std of the samples")
-fig.colorbar(scale, ax=axes, shrink=0.6, label="|error| and std, image units (white matter is near 1)")
+fig.colorbar(scale, ax=axes, shrink=0.6, label="|error| and std, image units (1: the brightest tissue)")
 for axis in axes.flat:
     axis.axis("off")
 
@@ -173,18 +177,19 @@ right.set_title("error: above the line, over-confident")
 left.legend(loc="upper left", frameon=False);
 
 # %% [markdown]
-# Whatever the curves say here, they say it of one image, and of one that flatters. A sampler that passed the first
+# Whatever the curves say here, they say it of one image, and of one that flatters. (Part of the flattening on the right is
+# noise of the map itself: eight samples give a pixel's standard deviation to about 25 %.) A sampler that passed the first
 # section may still fail in this one: then the network is to blame, not the sampler.
 
 # %% [markdown]
 # ## 3. Right intervals without belief: conformal calibration
 #
 # Suppose there are fully sampled scans, of the same kind as those to come. How far must the raw intervals be stretched
-# (or shrunk) to hold the truth of *those*? That factor also serves the next scan, whatever is wrong with prior or sampler,
-# as long as it could have been one of them. In ten lines:
+# (or shrunk) to hold the truth of *those*? That factor also serves the next scan, whatever is wrong with prior or
+# sampler, as long as it could have been one of them. In ten lines:
 
 # %%
-grid, level, count = ((96, 80), 0.8, 4) if small else ((96, 80), 0.8, 14)
+grid, level, count = ((96, 80), 0.8, 4) if small else ((96, 80), 0.8, 12)
 maps = demo.loop_sensitivities(grid, demo.COILS)
 
 
@@ -208,7 +213,8 @@ print(f"{count} scans: calibrated intervals are {ratio:.2f} times as wide as raw
 
 # %%
 fresh = [acquire(seed) for seed in range(101, 103 if small else 105)]
-print(f"{'':10} {'coverage':^17} {'mean length':^19}\n{'':10} {'raw':>8} {'calibrated':>10} {'raw':>8} {'calibrated':>10}")
+print(f"{'':10} {'coverage':>19} {'mean length':>19}")
+print(f"{'':10} {'raw':>8} {'calibrated':>10} {'raw':>8} {'calibrated':>10}")
 found = []
 for new in fresh:
     where = foreground(new.reference)
@@ -217,35 +223,38 @@ for new in fresh:
     lengths = [float(np.mean((upper - lower)[where])) for lower, upper in intervals]
     found.append(covers)
     print(f"{new.name:10} {covers[0]:8.1%} {covers[1]:10.1%} {lengths[0]:8.3f} {lengths[1]:10.3f}")
-print(f"{'mean':10} {np.mean(found, axis=0)[0]:8.1%} {np.mean(found, axis=0)[1]:10.1%}   promised: at least {level:.0%}")
+raw, stretched = np.mean(found, axis=0)
+print(f"{'mean':10} {raw:8.1%} {stretched:10.1%}   promised: at least {level:.0%}")
 
 # %%
 fig, axis = plt.subplots(figsize=(9.6, 3.2), layout="constrained")
 middle, pixels = grid[0] // 2, np.arange(grid[1])
-for (lower, upper), color, alpha, label in zip(intervals[::-1], ("tab:green", "tab:orange"), (0.25, 0.5), ("calibrated", "raw")):
-    axis.fill_between(pixels, lower[middle], upper[middle], color=color, alpha=alpha, lw=0, label=f"{label} {level:.0%} interval")
-axis.plot(pixels, fresh[-1].reference[middle], color="k", lw=1, label="truth")
-axis.set(xlabel="column", ylabel="magnitude, image units", xlim=(0, grid[1] - 1), ylim=(0, None), title=f"{fresh[-1].name}, row {middle}")
+for (lower, upper), color, label in zip(intervals[::-1], ("#abd0ec", "tab:blue"), ("calibrated", "raw")):
+    axis.fill_between(pixels, lower[middle], upper[middle], color=color, lw=0, label=f"{level:.0%}, {label}")
+axis.plot(pixels, new.reference[middle], color="k", lw=1, label="truth")
+axis.set(xlabel="column", ylabel="magnitude, image units", xlim=(0, grid[1] - 1), ylim=(0, None))
+axis.set_title(f"{new.name}, row {middle}: two intervals")
 axis.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False);
 
 # %% [markdown]
 # **Read the promise as it is.** It holds on average over scans like the calibration scans; not in each pixel, not for
-# each scan, not for another anatomy or a lesion that they lacked. Here they are all of one synthetic patient, so it holds
-# for further scans of *that* patient. With few scans the factor is cautious: from `n` of them the share of pixels outside
-# may be no more than `((n + 1) (1 - level) - 1) / n`, and 90 % takes at least 9.
+# each scan, not for another anatomy or a lesion that they lacked. Here they are all of one synthetic patient, so it
+# holds for further scans of *that* patient. With few scans the factor is cautious: among `n` of them the share of pixels
+# outside may be no more than `((n + 1) (1 - level) - 1) / n`; 80 % takes at least 4 scans, 90 % at least 9.
 #
 # A calibration knows which results it is for, and refuses others:
 
 # %%
 try:
     calibration.apply(results["moment-matching"])
-except recon.InputError as refusal:
+except InputError as refusal:
     print(refusal)
 
 # %% [markdown]
 # ## What to take away
 #
-# - Ask a sampler for its spread in *measured* directions (`recon.uncertainty.row_null_split`), not for pixel coverage alone.
+# - Ask a sampler for its spread in *measured* directions (`recon.uncertainty.row_null_split`), not for pixel coverage
+#   alone.
 # - The map is that of an observer who believes the prior. `recon evaluate` compares it with references you have.
 # - `recon calibrate` makes the intervals right on average, for scans like those it has seen.
 #
