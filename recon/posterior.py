@@ -31,7 +31,8 @@ class Posterior:
     diagnostics
         Arrays or numbers: `valid` and `residual` (chi^2 = |y - A x|^2 / (m sigma^2)) per sample, `seconds`, ...
     images
-        Companions `([slice,] y, x)`: `zero_filled`, `reference` (magnitude), `mask`.
+        Companions `([slice,] y, x)`: `zero_filled`, `reference` (magnitude), `mask`; `expectation`, the posterior mean
+        where the sampler knows it better than the average of a few samples.
 
     Raises
     ------
@@ -71,13 +72,19 @@ class Posterior:
 
     @cached_property
     def mean(self) -> np.ndarray:
-        """The posterior mean `([slice,] y, x)`, complex for complex samples: mean_k x_k."""
+        """The posterior mean `([slice,] y, x)`, complex for complex samples.
+
+        The average of the samples, mean_k x_k; or `images["expectation"]` where the sampler gave it: the average over
+        the samples' paths of E[x | noisy x, y], which estimates the same mean with less noise (Rao-Blackwell).
+        """
+        if "expectation" in self.images:
+            return np.asarray(self.images["expectation"]).astype(self.samples.dtype)
         wide = np.complex128 if np.iscomplexobj(self.samples) else np.float64
         return self._counted().mean(axis=0, dtype=wide).astype(self.samples.dtype)
 
     @cached_property
     def std(self) -> np.ndarray:
-        """The posterior standard deviation `([slice,] y, x)`, real: sqrt(sum_k |x_k - mean|^2 / (n - 1)).
+        """The posterior standard deviation `([slice,] y, x)`, real: sqrt(sum_k |x_k - m|^2 / (n - 1)), m their average.
 
         For complex samples this is the total complex one (both parts together); `magnitude.std` is the one of the
         magnitudes. With a single sample there is no spread to measure and it is zero.
@@ -94,7 +101,10 @@ class Posterior:
     @cached_property
     def magnitude(self) -> "Posterior":
         """The posterior of the magnitude |x|: what is looked at, and what a reference is compared with."""
-        return replace(self, samples=np.abs(self.samples)) if np.iscomplexobj(self.samples) else self
+        if not np.iscomplexobj(self.samples):
+            return self
+        images = {n: np.abs(image) if n == "expectation" else image for n, image in self.images.items()}
+        return replace(self, samples=np.abs(self.samples), images=images)
 
     def interval(
         self,

@@ -30,9 +30,9 @@ class Part:
     prepared: Prepared | None = None
     reference: np.ndarray | None = None
 
-    def physical(self) -> np.ndarray:
-        """Return the samples in physical units."""
-        images = self.drawn.samples * self.problem.scale + self.problem.offset
+    def physical(self, images: Tensor | None = None) -> np.ndarray:
+        """Return the samples, or other images in the scale of the prior, in physical units."""
+        images = (self.drawn.samples if images is None else images) * self.problem.scale + self.problem.offset
         if self.prepared is not None:
             images = images * self.prepared.intensity
         return images.cpu().numpy()
@@ -62,6 +62,8 @@ def assemble(
     if prepared:
         images["zero_filled"] = joined([_numpy(ready.zero_filled) for ready in prepared])
         images["mask"] = joined([_numpy(ready.mask.expand(ready.zero_filled.shape)) for ready in prepared])
+    if all(part.drawn.expectation is not None for part in parts) and valid.any():
+        images["expectation"] = joined([part.physical(_expectation(part.drawn, valid)) for part in parts])
     references = [part.reference for part in parts if part.reference is not None]
     if len(references) == len(parts):
         images["reference"] = joined(references)
@@ -78,6 +80,12 @@ def assemble(
         diagnostics=diagnostics,
         images=images,
     )
+
+
+def _expectation(drawn: Samples, valid: np.ndarray) -> Tensor:
+    """Return the mean of the conditional expectations of the samples that count in every slice."""
+    paths = drawn.expectation if drawn.expectation is not None else drawn.samples
+    return paths[torch.from_numpy(valid).to(paths.device)].mean(dim=0)
 
 
 def describe_prior(prior: str | Path | Denoiser, loaded: Denoiser) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from samplers.problem import Problem
 OPERATORS = ("mri", "inpainting", "random")
 PRIORS = ("gaussian", "mixture")
 #: A steep spectrum: nine tenths of the energy of an image lie in less than a fifth of its frequencies.
-IMAGE_LIKE = {"std": 0.3, "exponent": 3.0, "corner": 0.04}
+STD, EXPONENT, CORNER = 0.3, 3.0, 0.04
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +73,7 @@ def truth_problem(
     """
     if operator not in OPERATORS or prior not in PRIORS:
         raise ConfigError(f"truth_problem: expected one of {OPERATORS} and one of {PRIORS}, came {operator}, {prior}")
-    known = _mixture(size) if prior == "mixture" else GaussianPrior.power_law((size, size), **IMAGE_LIKE)
+    known = _mixture(size) if prior == "mixture" else GaussianPrior.power_law((size, size), STD, EXPONENT, CORNER)
     model = _operator(operator, size, seed)
     space = known.space
     white = Noise(seed, [0], torch.zeros(1)).normal(space)
@@ -104,7 +104,7 @@ def _mixture(size: int) -> GaussianMixturePrior:
     for k, exponent in enumerate((2.4, 2.8, 3.2, 3.6)):
         base = GaussianPrior.power_law((size, size), std=0.2, exponent=3.0)
         mean = base.draw(Noise(100 + k, [0], torch.zeros(1)).normal(base.space))[0]
-        spread = GaussianPrior.power_law((size, size), std=0.22, exponent=exponent, corner=0.04)
+        spread = GaussianPrior.power_law((size, size), std=0.22, exponent=exponent, corner=CORNER)
         kinds.append(GaussianPrior(mean, spectrum=spread.variance))
     return GaussianMixturePrior(kinds)
 

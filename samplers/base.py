@@ -63,6 +63,8 @@ class Sampler(ABC):
 
     #: BibTeX keys of the papers that a user of this strategy should cite (see docs/references.bib).
     citations: ClassVar[tuple[str, ...]] = ()
+    #: Noise level at which ``E[x0 | x, y]`` is kept for :attr:`Samples.expectation`; None for not at all.
+    mean_sigma: float | None = None
 
     @abstractmethod
     def sigmas(self, problem: Problem, denoiser: Denoiser) -> list[float]:
@@ -108,17 +110,21 @@ class Samples:
         :meth:`Problem.misfit` of each sample.
     facts : dict of Tensor, each ``(n,)``
         Diagnostics of the last step, such as ``cg_residual``.
+    expectation : Tensor, shape ``(n, *domain)``, optional
+        ``E[x0 | x, y]`` of each sample's path at ``Sampler.mean_sigma``. Averages of it have the same expectation as
+        those of the samples, ``E[x0 | y] = E[E[x0 | x, y]]``, and a smaller variance (Rao-Blackwell).
     """
 
     samples: Tensor
     valid: Tensor
     residual: Tensor
     facts: dict[str, Tensor] = field(default_factory=dict)
+    expectation: Tensor | None = None
 
     @property
     def mean(self) -> Tensor:
-        """Mean over the valid samples, shape ``domain``."""
-        return self.samples[self.valid].mean(dim=0)
+        """Posterior mean from the valid samples, shape ``domain``: of their expectations where these were kept."""
+        return (self.samples if self.expectation is None else self.expectation)[self.valid].mean(dim=0)
 
     @property
     def std(self) -> Tensor:
@@ -189,6 +195,8 @@ def sample(
         residual=torch.cat([part.residual for part in parts]),
         facts={name: torch.cat([part.facts[name] for part in parts]) for name in parts[0].facts},
     )
+    if all(part.expectation is not None for part in parts):
+        result.expectation = torch.cat([part.expectation for part in parts if part.expectation is not None])
     return result
 
 
@@ -220,11 +228,13 @@ def _run(
     total = len(sigmas) - 1
     bad_step = torch.full((len(noise),), total, device=x.device)
     facts: dict[str, Tensor] = {}
-    memory = None
+    memory = expectation = None
     for i in range(total):
         # A strategy without memory need not have the argument.
         carried = () if memory is None else (memory,)
         x, denoised, facts, memory = sampler.step(x, sigmas[i], sigmas[i + 1], problem, denoiser, noise, *carried)
+        if sampler.mean_sigma is not None and (expectation is None or sigmas[i] >= sampler.mean_sigma):
+            expectation = denoised
         finite = torch.isfinite(x).flatten(1).all(dim=1)
         bad_step = torch.where(finite, bad_step, bad_step.clamp(max=i))
         if progress is not None and progress(Progress(i + 1, total, sigmas[i], denoised)):
@@ -238,4 +248,4 @@ def _run(
             f"(last at sigma = {sigmas[worst]:.3g}); likely causes: the network returns NaN at this sigma, or the data "
             "are scaled far from what the prior was trained on, or noise_std is much too small"
         )
-    return Samples(x, valid, problem.misfit(x), dict(facts))
+    return Samples(x, valid, problem.misfit(x), dict(facts), expectation)

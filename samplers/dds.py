@@ -50,6 +50,10 @@ class DDS(Sampler):
     sigma_max, sigma_min : float, optional
         Range of the noise levels; by default that of the prior.
 
+    mean_sigma : float, optional
+        Take the posterior mean from the fitted estimates at this noise level, not from the samples: less noise of the
+        data in it, and none of the sampling below that level.
+
     References
     ----------
     Chung, Lee & Ye, "Decomposed diffusion sampler for accelerating large-scale inverse problems", ICLR 2024, alg. 1-3.
@@ -67,6 +71,7 @@ class DDS(Sampler):
     spacing: Literal["vp", "karras", "geometric"] = "vp"
     sigma_max: float | None = None
     sigma_min: float | None = None
+    mean_sigma: float | None = None
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.cg_iterations < 1:

@@ -4,7 +4,7 @@ Readable with plain h5py; complex arrays are HDF5 compounds (r, i), as h5py writ
 
     /                   attributes: format = "diffrecon-posterior", format_version = 1, description
     samples             (n, [slice,] y, x) complex64 or float32, in the units of the input
-    mean, std           ([slice,] y, x): complex mean, total standard deviation of the valid samples
+    mean, std           ([slice,] y, x): complex posterior mean, total standard deviation of the valid samples
     interval            (2, [slice,] y, x): lower and upper end; attributes level, method; needs 2 samples
     magnitude_mean, magnitude_std   the same of |samples|
     images/<name>       zero_filled, reference, mask, ...
@@ -75,9 +75,12 @@ def _write_arrays(file: h5py.File, posterior: Posterior) -> None:
     if not posterior.n_valid:
         return
     magnitude = posterior.magnitude
-    put("mean", posterior.mean, axes, "mean of the valid samples")
+    known = "expectation" in posterior.images
+    put("mean", posterior.mean, axes, "posterior mean" if known else "mean of the valid samples")
     put("std", posterior.std, axes, "sqrt(sum_k |x_k - mean|^2 / (n - 1)); zero if there is one sample only")
-    put("magnitude_mean", magnitude.mean, axes, "mean of the magnitudes of the valid samples")
+    put(
+        "magnitude_mean", magnitude.mean, axes, "magnitude of the posterior mean" if known else "mean of the magnitudes"
+    )
     put("magnitude_std", magnitude.std, axes, "standard deviation of the magnitudes of the valid samples")
     if posterior.n_valid > 1:
         interval = np.stack(posterior.interval(_LEVEL))
