@@ -229,8 +229,10 @@ print(f"{'mean':10} {raw:8.1%} {stretched:10.1%}   promised: at least {level:.0%
 # %%
 fig, axis = plt.subplots(figsize=(9.6, 3.2), layout="constrained")
 middle, pixels = grid[0] // 2, np.arange(grid[1])
-for (lower, upper), color, label in zip(intervals[::-1], ("#abd0ec", "tab:blue"), ("calibrated", "raw")):
-    axis.fill_between(pixels, lower[middle], upper[middle], color=color, lw=0, label=f"{level:.0%}, {label}")
+raw, calibrated = [(lower[middle], upper[middle]) for lower, upper in intervals]
+axis.fill_between(pixels, *raw, color="#abd0ec", lw=0, label=f"{level:.0%}, raw")
+for bound, label in zip(calibrated, (f"{level:.0%}, calibrated", None)):
+    axis.plot(pixels, bound, color="tab:blue", lw=1, label=label)
 axis.plot(pixels, new.reference[middle], color="k", lw=1, label="truth")
 axis.set(xlabel="column", ylabel="magnitude, image units", xlim=(0, grid[1] - 1), ylim=(0, None))
 axis.set_title(f"{new.name}, row {middle}: two intervals")
