@@ -56,7 +56,7 @@ SAMPLERS: dict[str, Sampler] = {
         spacing="karras",
         sigma_max=3.0,
         sigma_min=0.015,
-        mean_sigma=0.15,
+        mean_sigma=0.08,
     ),
     "dds-narrow": DDS(steps=30, gamma="rule", prior_std=0.1, spacing="karras", sigma_max=3.0, sigma_min=0.01),
     "exact": ExactGaussian(),
