@@ -6,7 +6,9 @@ import math
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
+from operators.errors import InputError
 from operators.solve import conjugate_gradient
 from samplers.base import Denoiser
 from samplers.noise import Noise
@@ -35,10 +37,32 @@ def clean_variance(sigma: float, prior_std: float | None, denoiser: Denoiser) ->
     return sigma**2 * prior_std**2 / (sigma**2 + prior_std**2)
 
 
-def proximal(problem: Problem, anchor: Tensor, variance: float, iterations: int) -> tuple[Tensor, Tensor]:
+def support_weights(denoised: Tensor, level: float, floor: float = 0.2, width: int = 5) -> Tensor:
+    """Return how far each pixel may be from its denoised value, 1 in the object and ``floor`` in the air.
+
+    A denoiser errs where there is something to see. The weight is the mean magnitude of the ``width x width``
+    neighbourhood (last two axes) over ``level``, between ``floor`` and 1.
+
+    Parameters
+    ----------
+    denoised : Tensor, shape ``(..., y, x)``
+    level : float
+        Magnitude from which on a pixel counts as object.
+    """
+    if denoised.ndim < 3:
+        raise InputError(f"support_weights: expected images (batch, ..., y, x), came shape {tuple(denoised.shape)}")
+    magnitude = denoised.abs().reshape(-1, 1, *denoised.shape[-2:])
+    local = functional.avg_pool2d(magnitude, width, 1, width // 2, count_include_pad=False)
+    return (local / level).clamp(floor, 1.0).reshape(denoised.shape)
+
+
+def proximal(
+    problem: Problem, anchor: Tensor, variance: float, iterations: int, weights: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Find the mean of ``N(anchor, variance I)`` times the likelihood by conjugate gradients.
 
-    Solves ``(I + variance A^H W A) x = anchor + variance A^H W y`` with ``W = 1 / noise_std^2``, started at the anchor.
+    Solves ``(I + variance A^H W A) x = anchor + variance A^H W y`` with ``W = 1 / noise_std^2``, started at the anchor;
+    with ``weights`` the standard deviation of each pixel is that much smaller.
 
     Parameters
     ----------
@@ -48,6 +72,7 @@ def proximal(problem: Problem, anchor: Tensor, variance: float, iterations: int)
         Variance of the image around the anchor (r^2 in the papers).
     iterations : int
         Conjugate-gradient iterations; fixed, so that a GPU is never waited for.
+    weights : Tensor, shape ``(batch, *domain)``, optional
 
     Returns
     -------
@@ -55,15 +80,16 @@ def proximal(problem: Problem, anchor: Tensor, variance: float, iterations: int)
     residual : Tensor, shape ``(batch,)``
         Relative residual of the linear system.
     """
-    space = problem.operator.domain
-    correction, residual = conjugate_gradient(
-        lambda v: v + variance * problem.weighted_normal(v),
-        variance * (problem.weighted_data - problem.weighted_normal(anchor)),
+    # Solved for z in x = anchor + scale z, where the prior is white: the system stays Hermitian with weights.
+    scale = math.sqrt(variance) * (1.0 if weights is None else weights)
+    z, residual = conjugate_gradient(
+        lambda v: v + scale * problem.weighted_normal(scale * v),
+        scale * (problem.weighted_data - problem.weighted_normal(anchor)),
         iterations=iterations,
-        item_ndim=space.ndim,
+        item_ndim=problem.operator.domain.ndim,
         return_residual=True,
     )
-    return anchor + correction, residual
+    return anchor + scale * z, residual
 
 
 def projection(problem: Problem, anchor: Tensor, iterations: int) -> tuple[Tensor, Tensor]:

@@ -11,7 +11,7 @@ from torch import Tensor
 from operators.errors import InputError
 from samplers import schedule
 from samplers.base import Denoiser, Sampler, Step
-from samplers.data import clean_variance, projection, proximal
+from samplers.data import clean_variance, projection, proximal, support_weights
 from samplers.noise import Noise
 from samplers.problem import Problem
 
@@ -50,6 +50,9 @@ class DDS(Sampler):
     sigma_max, sigma_min : float, optional
         Range of the noise levels; by default that of the prior.
 
+    support_level : float, optional
+        With the rule: magnitude below which a pixel of the denoised image counts as air, where r is up to five times
+        smaller. It keeps the noise of the data out of the background. None: r is the same everywhere.
     mean_sigma : float, optional
         Take the posterior mean from the fitted estimates at this noise level, not from the samples: less noise of the
         data in it, and none of the sampling below that level.
@@ -71,6 +74,7 @@ class DDS(Sampler):
     spacing: Literal["vp", "karras", "geometric"] = "vp"
     sigma_max: float | None = None
     sigma_min: float | None = None
+    support_level: float | None = None
     mean_sigma: float | None = None
 
     def __post_init__(self) -> None:
@@ -86,6 +90,8 @@ class DDS(Sampler):
             raise InputError(f"DDS: expected gamma >= 0, came {self.gamma}")
         if self.prior_std is not None and not self.prior_std > 0:
             raise InputError(f"DDS: expected prior_std > 0, came {self.prior_std}")
+        if self.support_level is not None and not self.support_level > 0:
+            raise InputError(f"DDS: expected support_level > 0, came {self.support_level}")
         if self.noise not in ("published", "ddim") or self.spacing not in ("vp", "karras", "geometric"):
             raise InputError(f"DDS: unknown noise {self.noise!r} or spacing {self.spacing!r}")
 
@@ -124,7 +130,9 @@ class DDS(Sampler):
         if self.gamma == "noise-free":
             return projection(problem, denoised, self.cg_iterations)
         if self.gamma == "rule":
-            return proximal(problem, denoised, clean_variance(sigma, self.prior_std, denoiser), self.cg_iterations)
+            variance = clean_variance(sigma, self.prior_std, denoiser)
+            weights = None if self.support_level is None else support_weights(denoised, self.support_level)
+            return proximal(problem, denoised, variance, self.cg_iterations, weights)
         return proximal(problem.unweighted, denoised, float(self.gamma), self.cg_iterations)
 
     def _fresh_std(self, sigma: float, sigma_next: float) -> float:

@@ -9,9 +9,9 @@ import torch
 from operators import Diagonal, Matrix, Space
 from operators.errors import InputError, ShapeError
 from recon.priors import ExactPosterior, GaussianPrior
-from samplers import CovarianceModel, MomentMatching, Noise, PiGDM, Problem, sample
+from samplers import DDS, CovarianceModel, MomentMatching, Noise, PiGDM, Problem, sample
 from samplers.covariance import condition
-from samplers.data import clean_variance
+from samplers.data import clean_variance, proximal, support_weights
 from samplers.jacobian import differences, vjp
 from samplers.stepping import Past, advance, correct
 
@@ -197,3 +197,30 @@ def test_variance_of_the_clean_image_is_the_measured_error_where_it_is_known(sma
             return x
 
     assert clean_variance(0.3, None, Silent()) == pytest.approx(0.3**2 / (0.3**2 + 1))
+
+
+def test_the_weighted_proximal_step_solves_its_system(small) -> None:
+    prior, _, problem = small
+    anchor = prior.draw(Noise(8, range(2), prior.mean).normal(prior.space))
+    weights = support_weights(anchor, 0.5)
+    assert 0.2 <= float(weights.min()) < float(weights.max()) == 1
+    moved, residual = proximal(problem, anchor, 0.3**2, 80, weights)
+    spread = (0.3 * weights).square()
+    pull = problem.weighted_data - problem.weighted_normal(moved)
+    torch.testing.assert_close(moved - anchor, spread * pull, rtol=1e-5, atol=1e-8)
+    assert residual.max() < 1e-8
+
+
+def test_expectations_estimate_the_mean_with_less_noise(
+    problem: Problem, prior: GaussianPrior, truth: ExactPosterior
+) -> None:
+    strategy = DDS(30, gamma="rule", prior_std=None, noise="ddim", eta=1.0, mean_sigma=0.15, spacing="karras", **RANGE)
+    drawn = sample(strategy, problem, prior, 16, seed=4)
+    plain = sample(dataclasses.replace(strategy, mean_sigma=None), problem, prior, 16, seed=4)
+    assert plain.expectation is None and torch.equal(plain.samples, drawn.samples)
+
+    def error(mean: torch.Tensor) -> float:
+        return float((mean - truth.mean).abs().square().mean().sqrt())
+
+    assert torch.equal(drawn.mean, drawn.expectation.mean(dim=0))
+    assert error(drawn.mean) < error(plain.mean)
