@@ -4,10 +4,12 @@
         [--pattern random] [--samples 8] [--precision bfloat16] [--output RESULTS.json]
 
 Slices of patients that the network was not trained on (magnitude, smooth phase) become 8-coil k-space (loop coils,
-noise .02 of the .99 quantile for each k-space sample) and go through the public API: coil maps, scale and noise level
-come from the undersampled data. Half of the slices calibrate (conformal, CRC, in the mean over slices), the others are
-measured: PSNR and SSIM of the mean, PSNR of one sample, coverage of the 90 % interval raw and calibrated and their
-lengths (of white), the length of a constant interval with the same guarantee, CRPS, spread over error, seconds.
+noise .02 of the .99 quantile for each k-space sample) and go through the public API: scale and noise level come from
+the undersampled data, the coil maps are given (8 % of the columns of a 2 mm slice are too few for ESPIRiT, and this is
+not about coil maps). Measured are PSNR and SSIM of the mean, PSNR of one sample, coverage of the raw 90 % interval and
+its length (of white), CRPS, spread over error, seconds; and where the slices are enough, two thirds of them calibrate
+(conformal, CRC, in the mean over slices), and the others tell coverage and length of the calibrated interval and of
+one of constant width.
 """
 
 from __future__ import annotations
@@ -33,12 +35,14 @@ from recon.uncertainty.evaluation import evaluate
 
 CONFIG = Path(__file__).parent / "configs" / "brain-mri.toml"
 COILS, NOISE_STD, CENTER_FRACTION = 8, 0.02, 0.08
+#: With n images the conformal interval holds n / (n + 1) of them in the worst case: few images make long intervals.
+ENOUGH = 30
 
 
 def main() -> None:
     """Run every sampler on every slice and print one line each."""
     arguments = _arguments()
-    sources = load_config(CONFIG).sources
+    sources = [source for source in load_config(CONFIG).sources if arguments.source in source.pattern]
     items = [item for s in sources for item in held_out_slices(arguments.data, s, arguments.slices)]
     images = [(item.name, evaluation_image(item, k).numpy()) for k, item in enumerate(items)]
     rows: list[dict[str, Any]] = []
@@ -47,29 +51,37 @@ def main() -> None:
             started = time.perf_counter()
             cases = [_case(name, label, image, k, acceleration, arguments) for k, (label, image) in enumerate(images)]
             seconds = (time.perf_counter() - started) / len(cases)
-            calibration = calibrate(cases[0::2])
-            summary = evaluate(cases[1::2], calibration=calibration).summary()
             whole = evaluate(cases).summary()
+            fitted = [case for k, case in enumerate(cases) if k % 3]  # two of three calibrate, the third is measured
+            calibrated = _calibrated(fitted, cases[0::3]) if len(fitted) >= ENOUGH else {}
             rows.append(
                 {"sampler": name, "acceleration": acceleration, "pattern": arguments.pattern, "seconds": seconds}
                 | {key: whole[key] for key in ("psnr", "psnr_sample", "ssim", "crps", "spread_skill", "chi2")}
                 | {"raw_coverage": whole["raw_coverage"], "raw_length": whole["raw_length"]}
-                | {key: summary[key] for key in ("calibrated_coverage", "calibrated_length", "constant_length")}
-                | {"stretch": calibration.raw_ratio(), "slices": len(cases)}
+                | {"slices": len(cases), **calibrated}
             )
             print(_line(rows[-1]), flush=True)
             if arguments.output:
                 arguments.output.write_text(json.dumps(rows, indent=1) + "\n")
 
 
+def _calibrated(fitted: list[Case], measured: list[Case]) -> dict[str, float]:
+    """Calibrate on some slices and measure the intervals on others."""
+    calibration = calibrate(fitted)
+    summary = evaluate(measured, calibration=calibration).summary()
+    kept = ("calibrated_coverage", "calibrated_length", "constant_coverage", "constant_length")
+    return {key: summary[key] for key in kept} | {"stretch": calibration.raw_ratio()}
+
+
 def _case(
     sampler: str, label: str, image: np.ndarray, number: int, acceleration: float, arguments: argparse.Namespace
 ) -> Case:
     """Simulate the acquisition of one slice and reconstruct it."""
-    kspace, mask = _acquire(image, arguments.pattern, acceleration, number)
+    kspace, mask, maps = _acquire(image, arguments.pattern, acceleration, number)
     posterior = recon.reconstruct(
         kspace,
         mask=mask,
+        coil_maps=maps,
         sampler=resolve_sampler(sampler),
         samples=arguments.samples,
         seed=number,
@@ -81,8 +93,8 @@ def _case(
     return Case(dataclasses.replace(posterior, images=images), label, np.abs(image))
 
 
-def _acquire(image: np.ndarray, pattern: str, acceleration: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return undersampled 8-coil k-space with noise, and its mask."""
+def _acquire(image: np.ndarray, pattern: str, acceleration: float, seed: int) -> tuple[np.ndarray, ...]:
+    """Return undersampled 8-coil k-space with noise, its mask and the coil maps."""
     from recon.demo import _fft
 
     rng = np.random.default_rng(seed)
@@ -90,17 +102,23 @@ def _acquire(image: np.ndarray, pattern: str, acceleration: float, seed: int) ->
     parts = rng.standard_normal((2, *maps.shape))
     noise = NOISE_STD / np.sqrt(2) * (parts[0] + 1j * parts[1])
     mask = make_mask(image.shape, pattern, acceleration, CENTER_FRACTION, seed=seed)
-    return np.where(mask, _fft(maps * image) + noise, 0).astype(np.complex64), np.asarray(mask)
+    kspace = np.where(mask, _fft(maps * image) + noise, 0).astype(np.complex64)
+    return kspace, np.asarray(mask), maps.astype(np.complex64)
 
 
 def _line(row: dict[str, Any]) -> str:
-    return (
-        f"x{row['acceleration']:.0f} {row['sampler']:22s} mean {row['psnr']:.2f} dB / {row['ssim']:.3f}  "
-        f"one {row['psnr_sample']:.2f}  spread/error {row['spread_skill']:.2f}  cover {row['raw_coverage']:.3f} "
-        f"length {row['raw_length']:.3f}  calibrated {row['calibrated_coverage']:.3f} {row['calibrated_length']:.3f}  "
-        f"constant {row['constant_length']:.3f}  CRPS {row['crps']:.4f}  chi2 {row['chi2']:.2f}  "
-        f"stretch {row['stretch']:.2f}  {row['seconds']:.0f} s a slice"
+    text = (
+        f"x{row['acceleration']:.0f} {row['sampler']:18s} {row['slices']} slices  mean {row['psnr']:.2f} dB / "
+        f"{row['ssim']:.3f}  one {row['psnr_sample']:.2f}  spread/error {row['spread_skill']:.2f}  cover "
+        f"{row['raw_coverage']:.3f} length {row['raw_length']:.3f}  CRPS {row['crps']:.4f}  chi2 {row['chi2']:.2f}  "
+        f"{row['seconds']:.0f} s a slice"
     )
+    if "stretch" in row:
+        text += (
+            f"  calibrated {row['calibrated_coverage']:.3f} {row['calibrated_length']:.3f}  constant "
+            f"{row['constant_coverage']:.3f} {row['constant_length']:.3f}  stretch {row['stretch']:.2f}"
+        )
+    return text
 
 
 def _arguments() -> argparse.Namespace:
@@ -108,6 +126,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, required=True, help="folder that the patterns of the config refer to")
     parser.add_argument("--samplers", nargs="+", default=["moment-matching", "dds"])
     parser.add_argument("--accelerations", nargs="+", type=float, default=[4.0, 8.0])
+    parser.add_argument("--source", default="", help="only sources whose pattern contains this, such as nichart")
     parser.add_argument("--pattern", default="random")
     parser.add_argument("--slices", type=int, default=4, help="held-out slices of each source")
     parser.add_argument("--samples", type=int, default=8)
