@@ -61,7 +61,7 @@ SAMPLERS: dict[str, Sampler] = {
     ),
     "dds-narrow": DDS(steps=30, gamma="rule", prior_std=0.1, spacing="karras", sigma_max=3.0, sigma_min=0.01),
     "exact": ExactGaussian(),
-    "moment-matching": MomentMatching(steps=30, prior_std=0.1, sigma_max=3.0, sigma_min=0.01, model_iterations=8),
+    "moment-matching": MomentMatching(steps=30, sigma_max=3.0, sigma_min=0.015, mean_sigma=0.15, model_iterations=8),
     "pigdm": PiGDM(steps=50, prior_std=0.3, sigma_max=3.0, sigma_min=0.01),
     "pula": PULA(steps=30, sigma_max=3.0, sigma_min=0.02),
     "pnp-dm": PnPDM(steps=30, sigma_max=3.0, sigma_min=0.02),

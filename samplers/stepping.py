@@ -108,6 +108,8 @@ class PosteriorDenoising(Sampler):
     sigma_max, sigma_min : float, optional
         Range of the noise levels; by default that of the prior. The smallest should be at most a quarter of the
         smallest posterior std that matters.
+    mean_sigma : float, optional
+        Take the posterior mean from the estimates at this noise level, not from the samples.
     """
 
     steps: int = 30
@@ -115,6 +117,7 @@ class PosteriorDenoising(Sampler):
     spacing: Literal["geometric", "karras"] = "geometric"
     sigma_max: float | None = None
     sigma_min: float | None = None
+    mean_sigma: float | None = None
 
     def __post_init__(self) -> None:
         name = type(self).__name__
