@@ -25,8 +25,8 @@ import numpy as np
 
 import recon
 from operators import make_mask
-from recon.api import resolve_sampler
 from recon.demo import loop_sensitivities
+from recon.strategies import resolve_sampler
 from recon.training.config import load_config
 from recon.training.evaluate import evaluation_image
 from recon.training.volumes import held_out_slices

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from recon import plugins
 from recon.device import resolve_device
 from recon.errors import InputError
 from recon.pipelines.mri import Sampling, prepare
@@ -23,55 +22,8 @@ from recon.posterior import Posterior
 from recon.priors.hub import load_prior
 from recon.results import Part, assemble, describe_prior, describe_sampler
 from recon.sources import choose_slices, open_source
-from samplers import (
-    DAPS,
-    DDS,
-    DPS,
-    PULA,
-    Denoiser,
-    DiffPIR,
-    ExactGaussian,
-    MomentMatching,
-    PiGDM,
-    PnPDM,
-    Problem,
-    REDDiff,
-    Sampler,
-    Samples,
-    ScoreALD,
-    ScoreMRI,
-    sample,
-)
-
-#: The strategies by name, with the settings that `recon run` uses, for images whose .99 quantile is 1. For DDS: data
-#: weighted by the measured error of the denoiser, the DDIM variance, and the mean from where it is best known. On
-#: held-out data this is the best mean and the best calibrated spread (docs/uncertainty.md).
-SAMPLERS: dict[str, Sampler] = {
-    "dds": DDS(
-        steps=30,
-        gamma="rule",
-        prior_std=None,
-        noise="ddim",
-        eta=1.0,
-        spacing="karras",
-        sigma_max=3.0,
-        sigma_min=0.015,
-        support_level=0.05,
-        mean_sigma=0.15,
-    ),
-    "dds-narrow": DDS(steps=30, gamma="rule", prior_std=0.1, spacing="karras", sigma_max=3.0, sigma_min=0.01),
-    "exact": ExactGaussian(),
-    "moment-matching": MomentMatching(steps=30, sigma_max=3.0, sigma_min=0.015, mean_sigma=0.15, model_iterations=8),
-    "pigdm": PiGDM(steps=50, prior_std=0.3, sigma_max=3.0, sigma_min=0.01),
-    "pula": PULA(steps=30, sigma_max=3.0, sigma_min=0.02),
-    "pnp-dm": PnPDM(steps=30, sigma_max=3.0, sigma_min=0.02),
-    "diffpir": DiffPIR(steps=50, sigma_max=3.0, sigma_min=0.01),
-    "daps": DAPS(steps=20, sigma_max=3.0, sigma_min=0.02, likelihood="exact", width="rule", prior_std=0.1),
-    "dps": DPS(steps=200, sigma_max=3.0, sigma_min=0.02, chunk=4),
-    "score-mri": ScoreMRI(steps=150, sigma_max=3.0, sigma_min=0.01),
-    "score-ald": ScoreALD(steps=100, sigma_max=3.0, sigma_min=0.01),
-    "red-diff": REDDiff(steps=200, sigma_max=3.0, sigma_min=0.02, learning_rate=0.03),
-}
+from recon.strategies import resolve_sampler
+from samplers import Denoiser, Problem, Sampler, Samples, sample
 
 
 def reconstruct(
@@ -207,29 +159,6 @@ def reconstruct(
     single = pieces.single or len(chosen) == 1
     geometry = {**pieces.geometry, "axes": "y x" if single else "slice y x"}
     return assemble(parts, record, geometry, single=single, started=started)
-
-
-def resolve_sampler(sampler: str | Sampler, steps: int | None = None) -> Sampler:
-    """Return the strategy of a name, or the one given, with another number of steps where asked.
-
-    Raises
-    ------
-    InputError
-        If there is none of that name, or it has no steps to set.
-    """
-    if isinstance(sampler, str):
-        known = SAMPLERS.get(sampler) or plugins.find("samplers", sampler)
-        if known is None:
-            names = ", ".join([*SAMPLERS, *plugins.names("samplers")])
-            raise InputError(f"sampler: there is none called {sampler!r}; expected {names}")
-        sampler = known() if isinstance(known, type) else known
-    if not isinstance(sampler, Sampler):
-        raise InputError(f"sampler: expected a name or a samplers.Sampler, came {type(sampler).__name__}")
-    if steps is None:
-        return sampler
-    if "steps" not in {field.name for field in dataclasses.fields(sampler)}:  # type: ignore[arg-type]
-        raise InputError(f"steps: {type(sampler).__name__} has no steps to set")
-    return dataclasses.replace(sampler, steps=steps)  # type: ignore[type-var]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -11,8 +11,8 @@ from recon.errors import ConfigError, InputError, ReconError
 def check_settings(settings: RunConfig) -> None:
     """Refuse what cannot work before the first file is touched."""
     from operators.masks import PATTERNS
-    from recon.api import resolve_sampler
     from recon.device import resolve_device
+    from recon.strategies import resolve_sampler
 
     resolve_device(settings.device)
     resolve_sampler(settings.sampler, settings.steps)
