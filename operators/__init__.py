@@ -1,6 +1,7 @@
 """Forward models of diffrecon: linear operators with exact adjoints, and what is needed to set them up."""
 
 from operators.base import LinearOperator, Space
+from operators.beamform import beamform
 from operators.check import LawError, check_operator
 from operators.coils import (
     compress_coils,
@@ -9,27 +10,44 @@ from operators.coils import (
     noise_covariance,
     prewhiten,
 )
-from operators.elementary import Diagonal, Identity, Matrix
+from operators.ct import CT
+from operators.ct_geometry import FanBeam, ParallelBeam
+from operators.ct_noise import hu_to_mu, log_counts, mu_to_hu, simulate_counts
+from operators.elementary import Diagonal, Identity, Matrix, Slices
 from operators.errors import DivergenceError, InputError, ReconError, ShapeError
 from operators.espirit import calibration_size, espirit_maps
+from operators.fbp import fbp
 from operators.fourier import CenteredFFT, fftc, ifftc
 from operators.masks import make_mask
 from operators.mri import CartesianMRI
+from operators.radon import Radon, RadonFanbeam
 from operators.solve import conjugate_gradient, gaussian_draw, power_norm
+from operators.ultrasound import PlaneWaveUltrasound
+from operators.ultrasound_geometry import Grid, PlaneWaveGeometry
 
 __all__ = [
+    "CT",
     "CartesianMRI",
     "CenteredFFT",
     "Diagonal",
     "DivergenceError",
+    "FanBeam",
+    "Grid",
     "Identity",
     "InputError",
     "LawError",
     "LinearOperator",
     "Matrix",
+    "ParallelBeam",
+    "PlaneWaveGeometry",
+    "PlaneWaveUltrasound",
+    "Radon",
+    "RadonFanbeam",
     "ReconError",
     "ShapeError",
+    "Slices",
     "Space",
+    "beamform",
     "calibration_size",
     "check_operator",
     "compress_coils",
@@ -37,11 +55,16 @@ __all__ = [
     "espirit_maps",
     "estimate_noise_covariance",
     "estimate_noise_std",
+    "fbp",
     "fftc",
     "gaussian_draw",
+    "hu_to_mu",
     "ifftc",
+    "log_counts",
     "make_mask",
+    "mu_to_hu",
     "noise_covariance",
     "power_norm",
     "prewhiten",
+    "simulate_counts",
 ]

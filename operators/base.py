@@ -24,8 +24,11 @@ class LinearOperator(ABC):
     An author sets ``domain`` and ``codomain`` by ``super().__init__`` and writes ``_forward`` and ``_adjoint``, and
     ``_normal`` where a fused A^H A is faster. Users write ``A(x)``, ``A.H(y)``, ``A.normal(x)``, ``A @ B``, ``A + B``,
     ``2.0 * A`` and ``A.to(device_or_dtype)``. Automatic differentiation uses the author's adjoint. Operators are
-    values: nothing in one changes after its construction.
+    values: nothing in one changes after its construction. An engine whose adjoint is only approximate sets
+    ``exact_adjoint = False``; solvers that need the exact one then refuse it, also inside sums and products.
     """
+
+    exact_adjoint: bool = True
 
     def __init__(self, domain: Space, codomain: Space) -> None:
         self.domain = domain
@@ -155,6 +158,7 @@ class _Adjoint(LinearOperator):
     def __init__(self, operator: LinearOperator) -> None:
         super().__init__(operator.codomain, operator.domain)
         self.operator = operator
+        self.exact_adjoint = operator.exact_adjoint
 
     @property
     def H(self) -> LinearOperator:
@@ -179,6 +183,7 @@ class _Composed(LinearOperator):
             )
         super().__init__(inner.domain, outer.codomain)
         self.outer, self.inner = outer, inner
+        self.exact_adjoint = outer.exact_adjoint and inner.exact_adjoint
         self._is_normal = isinstance(outer, _Adjoint) and outer.operator is inner
 
     def _forward(self, x: Tensor) -> Tensor:
@@ -198,6 +203,7 @@ class _Sum(LinearOperator):
             raise ShapeError(f"cannot add {first!r} and {second!r}: both need the same domain and codomain")
         super().__init__(first.domain, first.codomain)
         self.first, self.second = first, second
+        self.exact_adjoint = first.exact_adjoint and second.exact_adjoint
 
     def _forward(self, x: Tensor) -> Tensor:
         return self.first(x) + self.second(x)
@@ -215,6 +221,7 @@ class _Scaled(LinearOperator):
             raise InputError(f"an operator's factor must be finite, got {scale}")
         super().__init__(operator.domain, operator.codomain)
         self.operator, self.scale = operator, scale if scale.imag else scale.real
+        self.exact_adjoint = operator.exact_adjoint
 
     def _forward(self, x: Tensor) -> Tensor:
         return self.scale * self.operator(x)

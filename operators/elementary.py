@@ -1,4 +1,4 @@
-"""The elementary operators: identity, diagonal and dense matrix."""
+"""The elementary operators: identity, diagonal, dense matrix, and one operator for each slice."""
 
 from __future__ import annotations
 
@@ -105,3 +105,35 @@ def _multiply(matrix: Tensor, x: Tensor, source: Space, target: Space) -> Tensor
 
 def _count(space: Space) -> int:
     return int(torch.Size(space.shape).numel())
+
+
+class Slices(LinearOperator):
+    """One operator applied to each slice of a volume.
+
+    Parameters
+    ----------
+    operator : LinearOperator
+        From images to data; it takes batches, so all slices go through at once.
+    count : int
+        Number of slices: volumes are ``(..., count, *image)``, data ``(..., count, *data)``.
+    """
+
+    def __init__(self, operator: LinearOperator, count: int) -> None:
+        if count < 1:
+            raise InputError(f"Slices expected at least one slice, got {count}")
+        domain, codomain = (
+            Space((count, *space.shape), space.dtype, f"z {space.axes}")
+            for space in (operator.domain, operator.codomain)
+        )
+        super().__init__(domain, codomain)
+        self.operator = operator
+        self.exact_adjoint = operator.exact_adjoint
+
+    def _forward(self, x: Tensor) -> Tensor:
+        return self.operator(x)
+
+    def _adjoint(self, y: Tensor) -> Tensor:
+        return self.operator.H(y)
+
+    def _normal(self, x: Tensor) -> Tensor:
+        return self.operator.normal(x)

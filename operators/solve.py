@@ -83,12 +83,14 @@ def conjugate_gradient(
     Raises
     ------
     InputError, ShapeError
-        For a negative number of iterations or tolerance, or a start that does not fit.
+        For a negative number of iterations or tolerance, a start that does not fit, or an operator without an exact
+        adjoint.
 
     References
     ----------
     Hestenes and Stiefel, "Methods of conjugate gradients for solving linear systems", 1952.
     """
+    _require_exact_adjoint(operator, "conjugate_gradient")
     dims = _item_dims(operator, rhs, item_ndim)
     if iterations < 0 or not tolerance >= 0:
         raise InputError(f"conjugate_gradient needs iterations, tolerance >= 0, got {iterations} and {tolerance}")
@@ -226,6 +228,7 @@ def gaussian_draw(
     ----------
     Papandreou and Yuille, "Gaussian sampling by local perturbations", NeurIPS 2010.
     """
+    _require_exact_adjoint(operator, "gaussian_draw")
     operator.codomain.check(y, "gaussian_draw(y)")
     operator.codomain.check(data_noise, "gaussian_draw(data_noise)")
     operator.domain.check(prior_noise, "gaussian_draw(prior_noise)")
@@ -262,6 +265,11 @@ def _weighted_normal(operator: LinearOperator, weight: Tensor) -> Apply:
 
 def _multiplication(factor: float | Tensor) -> Apply:
     return lambda x: factor * x
+
+
+def _require_exact_adjoint(operator: LinearOperator | Apply, owner: str) -> None:
+    if isinstance(operator, LinearOperator) and not operator.exact_adjoint:
+        raise InputError(f"{owner} needs an exact adjoint, which {operator!r} does not have; choose another engine")
 
 
 def _item_dims(operator: LinearOperator | Apply, rhs: Tensor, item_ndim: int | None) -> tuple[int, ...]:

@@ -1,9 +1,10 @@
 """Sampling strategies of diffrecon: one method, one paper, one file, and the one loop that runs them."""
 
-from samplers.base import Denoiser, Progress, Sampler, Samples, Step, sample
+from samplers.base import Denoiser, Progress, Sampler, Step, sample
 from samplers.covariance import CovarianceModel
 from samplers.daps import DAPS
 from samplers.dds import DDS
+from samplers.dds_volume import DDSVolume
 from samplers.diffpir import DiffPIR
 from samplers.dps import DPS
 from samplers.exact import ExactGaussian
@@ -15,6 +16,7 @@ from samplers.pnp_dm import PnPDM
 from samplers.problem import Problem
 from samplers.pula import PULA
 from samplers.red_diff import REDDiff
+from samplers.samples import Samples
 from samplers.score_ald import ScoreALD
 from samplers.score_mri import ScoreMRI
 from samplers.stepping import Estimate, PosteriorDenoising
@@ -25,6 +27,7 @@ __all__ = [
     "DPS",
     "PULA",
     "CovarianceModel",
+    "DDSVolume",
     "Denoiser",
     "DiffPIR",
     "Estimate",

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -19,6 +18,7 @@ from operators.base import Space
 from operators.errors import DivergenceError, InputError, ShapeError
 from samplers.noise import Noise
 from samplers.problem import Problem
+from samplers.samples import PathMean, Samples
 
 
 @runtime_checkable
@@ -27,6 +27,10 @@ class Denoiser(Protocol):
 
     ``sigma_min`` and ``sigma_max`` are the noise levels between which it can be trusted, in image units; ``space`` is
     the image space, or None when any size is accepted. Plain attributes will do.
+
+    A prior may also know its error: ``error_std(sigma)`` is the rms error of a pixel, ``error_spectrum(sigma, shape)``
+    the variance of each centred Fourier coefficient (orthonormal transform); both may be None. DDS and moment matching
+    weight the data by them.
     """
 
     @property
@@ -63,7 +67,7 @@ class Sampler(ABC):
 
     #: BibTeX keys of the papers that a user of this strategy should cite (see docs/references.bib).
     citations: ClassVar[tuple[str, ...]] = ()
-    #: Noise level at which ``E[x0 | x, y]`` is kept for :attr:`Samples.expectation`; None for not at all.
+    #: Noise level around which ``E[x0 | x, y]`` is kept for :attr:`Samples.expectation`; None for not at all.
     mean_sigma: float | None = None
 
     @abstractmethod
@@ -95,43 +99,6 @@ class Progress(NamedTuple):
     total: int
     sigma: float
     denoised: Tensor | None
-
-
-@dataclass
-class Samples:
-    """Draws of :func:`sample`, in the scale of the prior.
-
-    Attributes
-    ----------
-    samples : Tensor, shape ``(n, *domain)``
-    valid : Tensor, bool, shape ``(n,)``
-        False for samples that became non-finite; they are kept out of ``mean`` and ``std``, never replaced.
-    residual : Tensor, shape ``(n,)``
-        :meth:`Problem.misfit` of each sample.
-    facts : dict of Tensor, each ``(n,)``
-        Diagnostics of the last step, such as ``cg_residual``.
-    expectation : Tensor, shape ``(n, *domain)``, optional
-        ``E[x0 | x, y]`` of each sample's path at ``Sampler.mean_sigma``. Averages of it have the same expectation as
-        those of the samples, ``E[x0 | y] = E[E[x0 | x, y]]``, and a smaller variance (Rao-Blackwell).
-    """
-
-    samples: Tensor
-    valid: Tensor
-    residual: Tensor
-    facts: dict[str, Tensor] = field(default_factory=dict)
-    expectation: Tensor | None = None
-
-    @property
-    def mean(self) -> Tensor:
-        """Posterior mean from the valid samples, shape ``domain``: of their expectations where these were kept."""
-        return (self.samples if self.expectation is None else self.expectation)[self.valid].mean(dim=0)
-
-    @property
-    def std(self) -> Tensor:
-        """Unbiased standard deviation over the valid samples (complex: of the whole complex number)."""
-        valid = self.samples[self.valid]
-        deviation = (valid - valid.mean(dim=0)).abs().square().sum(dim=0)
-        return (deviation / max(len(valid) - 1, 1)).sqrt()
 
 
 @torch.no_grad()
@@ -228,13 +195,12 @@ def _run(
     total = len(sigmas) - 1
     bad_step = torch.full((len(noise),), total, device=x.device)
     facts: dict[str, Tensor] = {}
-    memory = expectation = None
+    memory, kept = None, PathMean(sampler.mean_sigma)
     for i in range(total):
         # A strategy without memory need not have the argument.
         carried = () if memory is None else (memory,)
         x, denoised, facts, memory = sampler.step(x, sigmas[i], sigmas[i + 1], problem, denoiser, noise, *carried)
-        if sampler.mean_sigma is not None and (expectation is None or sigmas[i] >= sampler.mean_sigma):
-            expectation = denoised
+        kept.add(sigmas[i], denoised)
         finite = torch.isfinite(x).flatten(1).all(dim=1)
         bad_step = torch.where(finite, bad_step, bad_step.clamp(max=i))
         if progress is not None and progress(Progress(i + 1, total, sigmas[i], denoised)):
@@ -248,4 +214,4 @@ def _run(
             f"(last at sigma = {sigmas[worst]:.3g}); likely causes: the network returns NaN at this sigma, or the data "
             "are scaled far from what the prior was trained on, or noise_std is much too small"
         )
-    return Samples(x, valid, problem.misfit(x), dict(facts), expectation)
+    return Samples(x, valid, problem.misfit(x), dict(facts), kept.value)

@@ -54,8 +54,8 @@ class DDS(Sampler):
         With the rule: magnitude below which a pixel of the denoised image counts as air, where r is up to five times
         smaller. It keeps the noise of the data out of the background. None: r is the same everywhere.
     mean_sigma : float, optional
-        Take the posterior mean from the fitted estimates at this noise level, not from the samples: less noise of the
-        data in it, and none of the sampling below that level.
+        Take the posterior mean from the fitted estimates around this noise level, not from the samples: less noise of
+        the data in it, and none of the sampling below that level.
 
     References
     ----------
@@ -116,24 +116,26 @@ class DDS(Sampler):
         """Denoise, fit the data, re-noise (alg. 1, lines 3 - 6)."""
         denoised = denoiser.denoise(x, sigma)
         eps = (x - denoised) / sigma
-        fitted, cg_residual = self._fit(problem, denoised, sigma, denoiser)
+        fitted, cg_residual, memory = self._fit(problem, denoised, sigma, denoiser, memory)
         if sigma_next > 0:
             fresh = self._fresh_std(sigma, sigma_next)
             kept = math.sqrt(sigma_next**2 - fresh**2)
             x = fitted + kept * eps + fresh * noise.normal(problem.operator.domain)
         else:
             x = fitted
-        return Step(x, fitted, {"cg_residual": cg_residual})
+        return Step(x, fitted, {"cg_residual": cg_residual}, memory)
 
-    def _fit(self, problem: Problem, denoised: Tensor, sigma: float, denoiser: Denoiser) -> tuple[Tensor, Tensor]:
-        """Fit the denoised image to the data."""
+    def _fit(
+        self, problem: Problem, denoised: Tensor, sigma: float, denoiser: Denoiser, memory: Any
+    ) -> tuple[Tensor, Tensor, Any]:
+        """Fit the denoised image to the data; what comes third is handed to the next step."""
         if self.gamma == "noise-free":
-            return projection(problem, denoised, self.cg_iterations)
+            return *projection(problem, denoised, self.cg_iterations), None
         if self.gamma == "rule":
             variance = clean_variance(sigma, self.prior_std, denoiser)
             weights = None if self.support_level is None else support_weights(denoised, self.support_level)
-            return proximal(problem, denoised, variance, self.cg_iterations, weights)
-        return proximal(problem.unweighted, denoised, float(self.gamma), self.cg_iterations)
+            return *proximal(problem, denoised, variance, self.cg_iterations, weights), None
+        return *proximal(problem.unweighted, denoised, float(self.gamma), self.cg_iterations), None
 
     def _fresh_std(self, sigma: float, sigma_next: float) -> float:
         """Return the standard deviation of the fresh noise."""

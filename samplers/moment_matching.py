@@ -40,10 +40,11 @@ class MomentMatching(PosteriorDenoising):
         errors ask for "sde-2m".
     covariance : CovarianceModel or float, optional
         C; a number is the standard deviation of independent pixels. By default the ``covariance_model`` that the prior
-        carries, else independent pixels by ``prior_std``.
+        carries, else what follows from ``prior_std``.
     prior_std : float, optional
-        Standard deviation of independent pixels, where no other model is known. None: at each noise level the one that
-        explains the error that the denoiser was measured to make there.
+        Standard deviation of independent pixels, where no model is known. None: at each noise level the model that
+        explains the error that the denoiser was measured to make there, by frequency (``denoiser.error_spectrum``) or
+        at least in total (``denoiser.error_std``).
     jacobian_below : float
         Noise level below which the Jacobian is used; 0 for never.
     iterations : int
@@ -83,7 +84,7 @@ class MomentMatching(PosteriorDenoising):
     def estimate(self, x: Tensor, sigma: float, problem: Problem, denoiser: Denoiser, memory: Any) -> Estimate:
         """Denoise and condition."""
         model, so_far = memory if memory is not None else (self._model(denoiser, x), 0)
-        local = model or _independent(clean_variance(sigma, self.prior_std, denoiser), sigma).to(x)
+        local = model or self._measured(sigma, denoiser, x)
         product: Product | None = None
         if sigma < self.jacobian_below and self.jacobian == "vjp":
             denoised, product = vjp(denoiser, x, sigma)
@@ -109,10 +110,17 @@ class MomentMatching(PosteriorDenoising):
             model = CovarianceModel.isotropic(float(model))
         return model.to(like).resized(tuple(like.shape[1:]))
 
-
-def _independent(variance: float, sigma: float) -> CovarianceModel:
-    """Return the independent pixels whose variance given the noisy image, ``1 / (1/v + 1/sigma^2)``, is this."""
-    return CovarianceModel.isotropic((1 / variance - 1 / sigma**2) ** -0.5)
+    def _measured(self, sigma: float, denoiser: Denoiser, like: Tensor) -> CovarianceModel:
+        """Return C such that the variance given the noisy image, ``(C^-1 + sigma^-2)^-1``, is the denoiser's error."""
+        table = getattr(denoiser, "error_spectrum", None) if self.prior_std is None else None
+        found = table(sigma, tuple(like.shape[1:])) if callable(table) else None
+        if found is None:
+            variance = clean_variance(sigma, self.prior_std, denoiser)
+            return CovarianceModel.isotropic((1 / variance - 1 / sigma**2) ** -0.5).to(like)
+        # An error above sigma is none of a denoiser, whatever was measured; the limit keeps C positive.
+        variance = found.to(like.device, like.real.dtype).clamp(max=(0.99 * sigma) ** 2)
+        prior = variance / (1 - variance / sigma**2)
+        return CovarianceModel(prior.mean().sqrt(), prior / prior.mean())
 
 
 class _DataSpace:

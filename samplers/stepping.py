@@ -109,7 +109,7 @@ class PosteriorDenoising(Sampler):
         Range of the noise levels; by default that of the prior. The smallest should be at most a quarter of the
         smallest posterior std that matters.
     mean_sigma : float, optional
-        Take the posterior mean from the estimates at this noise level, not from the samples.
+        Take the posterior mean from the estimates around this noise level, not from the samples.
     """
 
     steps: int = 30

@@ -8,12 +8,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from operators import (
+    CT,
     CartesianMRI,
     CenteredFFT,
     Diagonal,
+    FanBeam,
     Identity,
     LinearOperator,
     Matrix,
+    ParallelBeam,
+    Slices,
     Space,
     check_operator,
 )
@@ -54,6 +58,8 @@ OPERATORS: dict[str, Callable[[], LinearOperator]] = {
     "mri rows": lambda: CartesianMRI(_mask(6, 1), _maps(3, 6, 8)),
     "mri odd columns": lambda: CartesianMRI(_mask(1, 9), _maps(3, 6, 9)),
     "mri full": lambda: CartesianMRI(torch.ones(1, 1), _maps(3, 6, 8)),
+    "slices of mri": lambda: Slices(CartesianMRI(_mask(6, 8), _maps(3, 6, 8)), 4),
+    "slices of ct": lambda: Slices(CT(ParallelBeam([0.1, 1.2, 2.0], 9, 1.0), (6, 7), 1.0), 3),
     "mri empty": lambda: CartesianMRI(torch.zeros(1, 1), _maps(3, 6, 8)),
     "mri one row": lambda: CartesianMRI(_mask(1, 9), _maps(2, 1, 9)),
     "mri one column": lambda: CartesianMRI(_mask(9, 1), _maps(2, 9, 1)),
@@ -64,6 +70,8 @@ OPERATORS: dict[str, Callable[[], LinearOperator]] = {
     "mri 3d columns": lambda: CartesianMRI(_mask(4, 1, 6), _maps(3, 4, 6, 6)),
     "mri 3d two maps": lambda: CartesianMRI(_mask(1, 6, 5), _maps(2, 3, 4, 6, 5)),
     "mri 3d single coil": lambda: CartesianMRI(_mask(6, 8), shape=(4, 6, 8)),
+    "ct parallel": lambda: CT(ParallelBeam([0.0, 0.4, 1.9], 9, 1.2), (6, 7), 1.0),
+    "ct fan": lambda: CT(FanBeam([0.0, 1.0, 4.0], 9, 2.0, 30.0, 55.0), (6, 7), 1.0, engine="onthefly"),
 }
 
 

@@ -126,6 +126,7 @@ def test_flagship_is_exact_with_the_right_model(problem: Problem, prior: Gaussia
     model = CovarianceModel(prior.variance.mean().sqrt(), prior.variance / prior.variance.mean())
     for sampler in (
         MomentMatching(20, "2m", covariance=model, **RANGE),
+        MomentMatching(20, "2m", **RANGE),  # the prior knows the spectrum of its error
         MomentMatching(20, "2m", prior_std=0.5, jacobian_below=0.4, **RANGE),
         MomentMatching(20, "2m", covariance=model, jacobian_below=0.4, jacobian="vjp", **RANGE),
     ):

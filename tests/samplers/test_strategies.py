@@ -11,6 +11,7 @@ from operators import CartesianMRI, CenteredFFT, Diagonal, InputError, Matrix, S
 from recon.priors import GaussianPrior
 from samplers import (
     DAPS,
+    DDS,
     DPS,
     PULA,
     DiffPIR,
@@ -24,6 +25,7 @@ from samplers import (
     ScoreMRI,
     sample,
 )
+from samplers.base import Step
 from samplers.data import gaussian_step, likelihood_score
 
 RANGE = {"sigma_max": 5.0, "sigma_min": 0.05}
@@ -346,3 +348,27 @@ def test_score_mri_reconstructs_coil_images_and_their_hybrid(prior: GaussianPrio
     with_maps = sample(settings, Problem(y, CartesianMRI(mask, maps), 0.01), real, 2, seed=0)
     assert with_maps.samples.shape == (2, size, size)
     assert with_maps.valid.all()
+
+
+class _Counting(DDS):
+    """DDS whose estimate of step k is the constant k."""
+
+    def step(self, x, sigma, sigma_next, problem, denoiser, noise, memory=None):
+        number = 0 if memory is None else memory
+        return Step(x, torch.full_like(x, number), {}, number + 1)
+
+
+@pytest.mark.parametrize(
+    ("levels", "expected"),
+    [
+        ([1.0, 0.5, 0.25, 0.2, 0.15, 0.1, 0.05], (2 + 3 + 4 + 5) / 4),  # .3 to .1
+        ([1.0, 0.5, 0.05, 0.02], 1),  # none in the band: the last one above it
+        ([0.05, 0.02], 0),  # none above either: the first one
+    ],
+)
+def test_the_mean_is_taken_around_its_noise_level(problem, prior, monkeypatch, levels, expected):
+    sampler = _Counting(mean_sigma=0.15)
+    monkeypatch.setattr(_Counting, "sigmas", lambda *_: [*levels, 0.0])
+    drawn = sample(sampler, problem, prior, 2)
+    assert float((drawn.expectation - expected).abs().max()) < 1e-6
+    assert sample(_Counting(), problem, prior, 1).expectation is None

@@ -1,0 +1,247 @@
+"""Plane-wave acquisitions and image grids as immutable values, in SI units.
+
+The world has x along the probe and z into the body; the origin is where the time starts: ``t = 0`` when the plane
+wave front of each angle passes it. A wave at the angle th (positive: towards +x) reaches the point (x, z) at
+``(x sin th + z cos th) / sound_speed``, and its echo comes to element e after another ``|r - r_e| / sound_speed``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from operators.errors import InputError, ShapeError
+
+Numbers = Sequence[float] | np.ndarray | Tensor | float
+
+
+@dataclass(frozen=True, eq=False)
+class PlaneWaveGeometry:
+    """How channel data (..., angle, element, sample) were acquired.
+
+    Sample n of angle k is taken at ``initial_times[k] + n / sampling_frequency``. Real data (`is_complex` False) are
+    radio-frequency (RF) samples. Complex data are ``analytic(t) exp(-2 pi i demodulation_frequency t)``: the analytic
+    signal itself where that frequency is 0, else base-band (IQ) samples, with the same time origin.
+
+    Parameters
+    ----------
+    element_positions : array, shape (element, 2) or (element, 3)
+        (x, z) or (x, y, z) in m; images lie in the plane y = 0.
+    angles : array, shape (angle,)
+        Of the transmitted waves in rad, within +-pi/2.
+    sampling_frequency, center_frequency : float
+        Hz.
+    sound_speed : float
+        m/s.
+    sample_count : int
+        Samples of a channel.
+    initial_times : float or array, shape (angle,)
+        Time of the first sample in s; 0 is when the wave front passes the origin.
+    demodulation_frequency : float
+        Hz; 0 for RF or analytic data.
+    is_complex : bool, optional
+        Whether the data are complex; by default they are where `demodulation_frequency` is not 0.
+    element_width : float
+        m; 0 for points.
+    attenuation : float
+        dB/(MHz cm), along the whole way to the scatterer and back.
+    transmit_aperture : (float, float), optional
+        Ends of the transmitting aperture along x in m; by default those of the elements. It stays what it is when
+        receiving elements are left out (`select`).
+
+    Raises
+    ------
+    InputError, ShapeError
+        For no angle, element or sample, values that are not finite, or units that cannot be SI.
+    """
+
+    element_positions: Any
+    angles: Any
+    sampling_frequency: float
+    center_frequency: float
+    sound_speed: float
+    sample_count: int
+    initial_times: Any = 0.0
+    demodulation_frequency: float = 0.0
+    is_complex: bool | None = None
+    element_width: float = 0.0
+    attenuation: float = 0.0
+    transmit_aperture: tuple[float, float] | None = None
+
+    def __post_init__(self) -> None:
+        elements = finite_array(self.element_positions, "PlaneWaveGeometry(element_positions)")
+        if elements.ndim != 2 or elements.shape[1] not in (2, 3):
+            raise ShapeError(
+                f"PlaneWaveGeometry expected element_positions (element, 2 or 3) in m, got shape {elements.shape}"
+            )
+        angles = np.atleast_1d(finite_array(self.angles, "PlaneWaveGeometry(angles)"))
+        if angles.ndim != 1:
+            raise ShapeError(f"PlaneWaveGeometry expected a list of angles, got shape {angles.shape}")
+        for count, what in ((len(elements), "element"), (angles.size, "angle")):
+            if not count:
+                raise InputError(f"PlaneWaveGeometry needs at least one {what}, got none")
+        if np.abs(angles).max() >= math.pi / 2:
+            raise InputError(
+                f"PlaneWaveGeometry needs angles within +-pi/2 rad, got {angles[np.abs(angles).argmax()]:.4g}; "
+                "are they in degrees?"
+            )
+        if np.abs(elements).max() > 1:
+            raise InputError(
+                f"PlaneWaveGeometry: an element is {np.abs(elements).max():.4g} m from the origin; are they in mm?"
+            )
+        times = finite_array(self.initial_times, "PlaneWaveGeometry(initial_times)")
+        if times.ndim > 1 or times.size not in (1, angles.size):
+            raise ShapeError(f"PlaneWaveGeometry expected 1 or {angles.size} initial_times, got shape {times.shape}")
+        aperture = self.transmit_aperture or (float(elements[:, 0].min()), float(elements[:, 0].max()))
+        values = {
+            "element_positions": frozen(elements),
+            "angles": frozen(angles),
+            "initial_times": frozen(np.broadcast_to(times.reshape(-1), angles.shape).copy()),
+            "sample_count": positive_count(self.sample_count, "sample_count"),
+            "is_complex": self.demodulation_frequency != 0 if self.is_complex is None else bool(self.is_complex),
+            "transmit_aperture": (float(aperture[0]), float(aperture[1])),
+        }
+        for name in ("sampling_frequency", "center_frequency", "sound_speed"):
+            values[name] = self._number(name, least=None)
+        for name in ("demodulation_frequency", "element_width", "attenuation"):
+            values[name] = self._number(name, least=0.0)
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+        if self.demodulation_frequency and not self.is_complex:
+            raise InputError("PlaneWaveGeometry: demodulated data are complex; leave is_complex out")
+
+    def _number(self, name: str, least: float | None) -> float:
+        value = float(np.asarray(getattr(self, name)).reshape(-1)[0]) if np.size(getattr(self, name)) == 1 else math.nan
+        if not math.isfinite(value) or (value <= 0 if least is None else value < least):
+            bound = "> 0" if least is None else ">= 0"
+            raise InputError(f"PlaneWaveGeometry needs one {name} {bound}, got {getattr(self, name)}")
+        return value
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Shape of the channel data, (angle, element, sample)."""
+        return len(self.angles), len(self.element_positions), self.sample_count
+
+    @property
+    def wavelength(self) -> float:
+        """Of the centre frequency, in m."""
+        return self.sound_speed / self.center_frequency
+
+    @property
+    def elements(self) -> np.ndarray:
+        """Element positions as (x, y, z) in m, shape (element, 3)."""
+        points = np.asarray(self.element_positions)
+        return points if points.shape[1] == 3 else np.insert(points, 1, 0.0, axis=1)
+
+    def select(
+        self, angles: Sequence[int] | None = None, elements: Sequence[int] | None = None, decimation: int = 1
+    ) -> PlaneWaveGeometry:
+        """Return the geometry of ``data[angles][:, elements][:, :, ::decimation]``; the transmission stays.
+
+        Parameters
+        ----------
+        angles, elements : sequence of int, optional
+            Indices to keep; all by default.
+        decimation : int
+            Keep every n-th sample.
+
+        Raises
+        ------
+        InputError
+            For an empty selection, or an index that does not exist.
+        """
+        step = positive_count(decimation, "decimation")
+        waves = _indices(angles, len(self.angles), "angle")
+        receivers = _indices(elements, len(self.element_positions), "element")
+        return replace(
+            self,
+            angles=self.angles[waves],
+            initial_times=self.initial_times[waves],
+            element_positions=self.element_positions[receivers],
+            sampling_frequency=self.sampling_frequency / step,
+            sample_count=-(-self.sample_count // step),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Grid:
+    """The points of an image (..., z, x).
+
+    Parameters
+    ----------
+    x, z : array
+        Rising coordinates of the columns and of the rows in m.
+
+    Raises
+    ------
+    InputError, ShapeError
+        For coordinates that are empty, not finite, not rising, or not in m.
+    """
+
+    x: Any
+    z: Any
+
+    def __post_init__(self) -> None:
+        for name in ("x", "z"):
+            values = np.atleast_1d(finite_array(getattr(self, name), f"Grid({name})"))
+            if values.ndim != 1 or not values.size:
+                raise ShapeError(f"Grid expected a list of {name} coordinates, got shape {values.shape}")
+            if (np.diff(values) <= 0).any():
+                raise InputError(f"Grid needs rising coordinates {name}")
+            if np.abs(values).max() > 1:
+                raise InputError(f"Grid: {name} reaches {np.abs(values).max():.4g} m; are the coordinates in mm?")
+            object.__setattr__(self, name, frozen(values))
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Shape of an image, (z, x)."""
+        return len(self.z), len(self.x)
+
+    @property
+    def spacing(self) -> tuple[float, float]:
+        """Mean distance of rows and of columns in m; 0 along an axis of one point."""
+        return _mean_step(self.z), _mean_step(self.x)
+
+
+def finite_array(values: Numbers, owner: str) -> np.ndarray:
+    """Return float64 numbers, or say that some are not finite."""
+    try:
+        array = np.array(values, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise InputError(f"{owner} expected real numbers, got {type(values).__name__}") from None
+    if not np.isfinite(array).all():
+        raise InputError(f"{owner} holds {int((~np.isfinite(array)).sum())} values that are not finite")
+    return array
+
+
+def positive_count(value: Any, name: str) -> int:
+    """Return a whole number of at least 1."""
+    if isinstance(value, bool) or np.size(value) != 1 or int(value) != value or value < 1:
+        raise InputError(f"expected a whole {name} >= 1, got {value}")
+    return int(value)
+
+
+def frozen(array: np.ndarray) -> np.ndarray:
+    """Forbid writing into an array that belongs to a value."""
+    array.flags.writeable = False
+    return array
+
+
+def _indices(chosen: Sequence[int] | None, count: int, what: str) -> np.ndarray:
+    if chosen is None:
+        return np.arange(count)
+    index = np.atleast_1d(np.asarray(chosen))
+    if not index.size:
+        raise InputError(f"the selection holds no {what}; at least one of {count} is needed")
+    if index.ndim != 1 or index.dtype.kind not in "iu" or index.min() < -count or index.max() >= count:
+        raise InputError(f"{what} out of range: expected whole numbers from 0 to {count - 1}, got {chosen}")
+    return index
+
+
+def _mean_step(values: np.ndarray) -> float:
+    return float((values[-1] - values[0]) / (len(values) - 1)) if len(values) > 1 else 0.0
