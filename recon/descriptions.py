@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from recon.config import RunConfig
 
 if TYPE_CHECKING:
-    from recon.io import KspaceScan
+    from recon.io import CTImages, CTProjections, KspaceScan
     from recon.posterior import Posterior
     from recon.uncertainty import Calibration
 
@@ -17,24 +17,37 @@ class Outputs(NamedTuple):
 
     result: Path
     pictures: tuple[Path, ...]
-    submission: Path | None
+    submission: Path | None = None
+    dicom: Path | None = None
 
     def all(self) -> list[Path]:
         """Return the paths of everything."""
-        return [self.result, *self.pictures, *([self.submission] if self.submission else [])]
+        return [self.result, *self.pictures, *(path for path in (self.submission, self.dicom) if path is not None)]
 
 
-def plan_lines(file: Path, scan: "KspaceScan", outputs: Outputs, settings: RunConfig, force: bool) -> list[str]:
+def plan_lines(
+    file: Path,
+    scan: "KspaceScan | CTImages | CTProjections",
+    outputs: Outputs,
+    settings: RunConfig,
+    force: bool,
+) -> list[str]:
     """Describe what a run would do with one file."""
+    from recon.descriptions_ct import ct_sampling, ct_summary
+    from recon.io import KspaceScan
     from recon.sources import choose_slices
 
     chosen = choose_slices(settings.slices, len(scan))
-    sampling = "as measured"
-    if settings.mask is not None or settings.acceleration is not None:
-        sampling = f"{settings.mask or 'random'}, acceleration {settings.acceleration or 4.0:g} (retrospective)"
+    if isinstance(scan, KspaceScan):
+        content = f"{scan.format}, {len(scan)} slice(s) of {scan.shape[0]} coil(s) x {scan.shape[1]} x {scan.shape[2]}"
+        sampling = "as measured"
+        if settings.mask is not None or settings.acceleration is not None:
+            sampling = f"{settings.mask or 'random'}, acceleration {settings.acceleration or 4.0:g} (retrospective)"
+    else:
+        content, sampling = ct_summary(scan), ct_sampling(scan, settings)
     steps = f", {settings.steps} steps" if settings.steps else ""
     lines = [
-        f"{file}: {scan.format}, {len(scan)} slice(s) of {scan.shape[0]} coil(s) x {scan.shape[1]} x {scan.shape[2]}",
+        f"{file}: {content}",
         f"  slices    {len(chosen)} of {len(scan)}{f' ({settings.slices})' if settings.slices else ''}",
         f"  sampling  {sampling}",
         f"  sampler   {settings.sampler}{steps}, {settings.samples} samples, seed {settings.seed}",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from torch import Tensor
 from operators import ifftc
 from recon.errors import InputError, ShapeError
 from recon.io import KspaceScan, open_kspace
-from recon.pipelines.mri import crop_oversampling, infer_mask
+from recon.pipelines.mri import Prepared, Sampling, crop_oversampling, infer_mask, prepare
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,6 +99,85 @@ class FileSource:
         """Return the file's own reference where it has the shape of our image."""
         stored = self.scan.reference(index)
         return stored if stored is not None and stored.shape == tuple(kspace.shape[-2:]) else None
+
+
+class KspaceSource:
+    """k-space of a path or an array, with the settings that turn each slice into a Problem.
+
+    Parameters
+    ----------
+    source : path or array
+    mask : str or array, optional
+        A pattern for retrospective undersampling, or where the data were sampled.
+    acceleration, center_fraction : float, optional
+        Of retrospective undersampling.
+    seed : int
+        Of its pattern.
+    **settings
+        Of :func:`recon.pipelines.mri.prepare`: ``coil_maps``, ``noise_std``, ``coils``, ``calib_size``.
+
+    Raises
+    ------
+    InputError
+        If the source is neither, or the settings contradict each other.
+    """
+
+    modality = "mri"
+
+    def __init__(
+        self,
+        source: Any,
+        *,
+        mask: str | np.ndarray | Tensor | None,
+        acceleration: float | None,
+        center_fraction: float | None,
+        seed: int,
+        **settings: Any,
+    ) -> None:
+        self.pieces = open_source(source, None if isinstance(mask, str) else mask)
+        self.sampling = _sampling(mask, acceleration, center_fraction, seed)
+        self.settings = settings
+        self.path, self.single, self.geometry = self.pieces.path, self.pieces.single, self.pieces.geometry
+        self.config = {
+            **settings,
+            "acceleration": acceleration,
+            "mask": mask if mask is None or isinstance(mask, str) else "array",
+            "center_fraction": center_fraction,
+            "coil_maps": "given" if settings.get("coil_maps") is not None else "ESPIRiT",
+        }
+
+    def __len__(self) -> int:
+        return len(self.pieces)
+
+    def prepare(self, index: int, device: torch.device | str) -> tuple[Prepared, np.ndarray | None]:
+        """Return a slice that is ready to be sampled, and its reference where there is one."""
+        piece = self.pieces[index]
+        ready = prepare(piece.kspace, piece.mask, sampling=self.sampling, device=device, **self.settings)
+        return ready, piece.reference
+
+
+def _sampling(mask: Any, acceleration: float | None, center_fraction: float | None, seed: int) -> Sampling | None:
+    """Return the retrospective undersampling, or None to use the data as they are."""
+    if acceleration is None and not isinstance(mask, str):
+        if center_fraction is not None:
+            raise InputError("center_fraction belongs to retrospective undersampling: give acceleration as well")
+        return None
+    if mask is not None and not isinstance(mask, str):
+        raise InputError("mask is an array, so acceleration has no meaning: give a pattern name, or no acceleration")
+    return Sampling(mask or "random", 4.0 if acceleration is None else acceleration, center_fraction, seed)
+
+
+def refuse_options(options: Mapping[str, Any], defaults: Mapping[str, Any], belong: str) -> None:
+    """Raise InputError for options that were given (are not their default, None) where they have no meaning."""
+    given = [
+        name for name, value in options.items() if value is not None and not _is_default(value, defaults.get(name))
+    ]
+    if given:
+        raise InputError(f"{', '.join(given)}: only for {belong}")
+
+
+def _is_default(value: Any, default: Any) -> bool:
+    return isinstance(value, int | float | str) and value == default
 
 
 def open_source(source: Any, mask: np.ndarray | Tensor | None) -> ArraySource | FileSource:

@@ -65,6 +65,11 @@ class Prepared:
     facts: dict[str, float | int | list[int]]
     notes: list[str] = field(default_factory=list)
 
+    @property
+    def companions(self) -> dict[str, Tensor]:
+        """Images that go with the result: the zero-filled one and the mask."""
+        return {"zero_filled": self.zero_filled, "mask": self.mask.expand(self.zero_filled.shape)}
+
 
 def prepare(
     kspace: np.ndarray | Tensor,

@@ -12,7 +12,7 @@ import pytest
 
 from recon.errors import InputError, ShapeError
 from recon.io import open_kspace
-from recon.io.fastmri import write_fastmri
+from recon.io.mri.fastmri import write_fastmri
 
 Writer = Callable[..., Path]
 

@@ -207,3 +207,17 @@ def test_measured_error_is_interpolated_in_the_logarithms():
     assert prior.error_std(0.002) == pytest.approx(0.001)
     assert prior.error_std(9.0) == pytest.approx(0.16)
     assert NetworkPrior(small_model(), 0.003, 20.0).error_std(0.1) is None
+
+
+def test_measured_error_by_frequency_has_the_shape_of_the_image():
+    table = {"sigma": [0.1, 1.0], "frequency": [0.1, 0.3], "ratio": [[0.8, 0.4], [0.2, 0.1]]}
+    prior = NetworkPrior(small_model(), 0.003, 20.0, {"error_spectrum": table})
+    found = prior.error_spectrum(0.1, (20, 30))
+    assert found.shape == (20, 30)
+    assert found[10, 15] == pytest.approx(0.08**2)  # the centre is nearest to the first ring
+    assert found[0, 0] == pytest.approx(0.04**2)
+    assert found[14, 15] == pytest.approx(0.06**2)  # .2 cycles per pixel, half-way
+    assert prior.error_spectrum(0.1 * math.sqrt(10), (20, 30))[0, 0] == pytest.approx((0.1 * math.sqrt(0.4)) ** 2)
+    assert prior.error_spectrum(0.01, (20, 30))[0, 0] == pytest.approx(0.004**2)
+    assert prior.error_spectrum(10.0, (20, 30))[0, 0] == pytest.approx(0.1**2)
+    assert NetworkPrior(small_model(), 0.003, 20.0).error_spectrum(0.1, (20, 30)) is None

@@ -19,7 +19,7 @@ import numpy as np
 
 from recon.errors import InputError, ShapeError
 from recon.io.arrays import check_complex, check_lengths, sampling_mask
-from recon.io.base import KspaceScan
+from recon.io.mri.base import KspaceScan
 
 _MAGIC, _ZIP = b"\x93NUMPY", b"PK\x03\x04"
 _MAX_HEADER = 10_000
@@ -57,6 +57,13 @@ def read(path: Path) -> KspaceScan:
         return stored.reshape(one) if slices is None else stored[index]
 
     return KspaceScan(path, "npy", "array", one, slices or 1, load)
+
+
+def array_header(path: Path) -> tuple[tuple[int, ...], np.dtype]:
+    """Return shape and type of the array in a `.npy` file, compared with the size of the file."""
+    with open(path, "rb") as stream:
+        shape, dtype, _, _ = _array_header(stream, path.stat().st_size, str(path))
+    return shape, dtype
 
 
 def _read_npz(path: Path) -> KspaceScan:

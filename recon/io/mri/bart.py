@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from recon.errors import InputError
-from recon.io.base import KspaceScan
+from recon.io.mri.base import KspaceScan
 
 _COIL, _SLICE = 3, 13
 _NAMES = (

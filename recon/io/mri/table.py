@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Protocol
 
 from recon.errors import InputError
-from recon.io import bart, fastmri, hdf5, npy
-from recon.io.base import KspaceScan
+from recon.io import hdf5
+from recon.io.mri import bart, fastmri, npy
+from recon.io.mri.base import KspaceScan
 
 
 class Reader(Protocol):

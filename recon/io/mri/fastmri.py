@@ -15,8 +15,8 @@ import numpy as np
 from recon.errors import InputError, ShapeError
 from recon.io import hdf5
 from recon.io.arrays import check_complex, check_lengths, sampling_mask
-from recon.io.base import KspaceScan
-from recon.io.mrd_header import MrdHeader, parse_header
+from recon.io.mri.base import KspaceScan
+from recon.io.mri.mrd_header import MrdHeader, parse_header
 from recon.storage import atomic_path
 
 _REFERENCES = ("reconstruction_rss", "reconstruction_esc")

@@ -1,0 +1,1 @@
+"""Readers of CT images and projections, and the writer of derived images."""

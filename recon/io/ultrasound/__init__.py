@@ -1,0 +1,1 @@
+"""Readers of plane-wave channel data."""

@@ -1,0 +1,235 @@
+"""From CT images or measured projections to a Problem in the scale of the prior."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from operators.ct import CT
+from operators.ct_geometry import Beam, FanBeam, ParallelBeam
+from operators.ct_noise import MU_WATER, simulate_counts
+from operators.fbp import fbp
+from recon.errors import InputError
+from recon.io.ct.base import ScanGeometry
+from samplers import Problem
+
+#: Distances of the scanner of the AAPM low-dose challenge in mm, where a file names none.
+SOURCE_TO_ISO, SOURCE_TO_DETECTOR = 595.0, 1085.6
+#: Noise-free data are taken to be right to this share of the largest line integral.
+NOISE_FREE = 1e-3
+#: Gray window of reports, in HU.
+WINDOW = (-250.0, 350.0)
+GEOMETRIES = ("fan", "fan-flat", "parallel")
+
+
+@dataclass(frozen=True)
+class Scan:
+    """How to simulate the projections of an image, or to thin out measured ones.
+
+    Parameters
+    ----------
+    views : int, optional
+        Number of projections to simulate.
+    geometry : "fan" (on an arc), "fan-flat" or "parallel"
+        Of simulated projections.
+    arc : float, optional
+        Degrees that they cover; 360 for fans and 180 for parallel rays. Less is limited-angle tomography.
+    photons : float, optional
+        Photons of each ray without an object; noise-free by default.
+    views_every : int
+        Use every so many of the measured projections.
+    seed : int
+        Of the noise.
+    """
+
+    views: int | None = None
+    geometry: str = "fan"
+    arc: float | None = None
+    photons: float | None = None
+    views_every: int = 1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.views is not None and self.views < 1:
+            raise InputError(f"views: expected 1 or more projections, came {self.views}")
+        if self.geometry not in GEOMETRIES:
+            raise InputError(f"geometry: expected one of {', '.join(GEOMETRIES)}, came {self.geometry!r}")
+        if self.arc is not None and not 0 < self.arc <= 360:
+            raise InputError(f"arc: expected degrees above 0 and up to 360, came {self.arc}")
+        if self.photons is not None and not (self.photons > 0 and math.isfinite(self.photons)):
+            raise InputError(f"photons: expected a number above 0, came {self.photons}")
+        if self.views_every < 1:
+            raise InputError(f"views_every: expected 1 or more, came {self.views_every}")
+
+    def beam(self, image_shape: tuple[int, int], pixel_size: float, scanner: Mapping[str, float]) -> Beam:
+        """Return the geometry of the simulated projections: one detector element a pixel, the whole image seen."""
+        arc = math.radians(self.arc if self.arc is not None else 180.0 if self.geometry == "parallel" else 360.0)
+        angles = np.arange(self.views or 1) * (arc / (self.views or 1))
+        radius = math.hypot(*image_shape) * pixel_size / 2
+        if self.geometry == "parallel":
+            return ParallelBeam(angles, math.ceil(2 * radius / pixel_size) + 2, pixel_size)
+        to_iso = scanner.get("source_to_iso_mm", SOURCE_TO_ISO)
+        to_detector = scanner.get("source_to_detector_mm", SOURCE_TO_DETECTOR)
+        if radius >= to_iso:
+            raise InputError(
+                f"the image is {2 * radius:.0f} mm across its corners, and the source is {to_iso:.0f} mm from its "
+                "middle: is the pixel size in mm?"
+            )
+        curved, half = self.geometry == "fan", math.asin(radius / to_iso)
+        spacing = pixel_size * to_detector / to_iso
+        width = half * to_detector if curved else math.tan(half) * to_detector
+        return FanBeam(angles, math.ceil(2 * width / spacing) + 2, spacing, to_iso, to_detector, curved=curved)
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A CT slice, ready to be sampled; see :class:`recon.pipelines.base.Prepared`.
+
+    Attributes
+    ----------
+    problem : Problem
+        The prior knows attenuation relative to water; results are in HU.
+    fbp : Tensor, shape ``(y, x)``
+        Filtered backprojection (Hann window), in HU.
+    water : float
+        Attenuation of water in 1/mm that HU refer to.
+    """
+
+    problem: Problem
+    fbp: Tensor
+    water: float
+    facts: dict[str, Any]
+    notes: list[str] = field(default_factory=list)
+    intensity: None = None
+
+    @property
+    def companions(self) -> dict[str, Tensor]:
+        """Images that go with the result."""
+        return {"fbp": self.fbp}
+
+
+def prepare_image(
+    image: np.ndarray | Tensor,
+    pixel_size: float,
+    scan: Scan,
+    scanner: Mapping[str, float] | None = None,
+    device: torch.device | str = "cpu",
+) -> Prepared:
+    """Simulate projections of an image in HU and turn them into a Problem.
+
+    Parameters
+    ----------
+    image : array, shape ``(y, x)``
+        Hounsfield units; what is below air counts as air.
+    pixel_size : float
+        In mm.
+    scan : Scan
+        ``views`` must be given.
+    scanner : mapping, optional
+        ``source_to_iso_mm`` and ``source_to_detector_mm``.
+    device : torch.device or str
+    """
+    if scan.views is None:
+        raise InputError("these are images: say how many projections to simulate (views=32, --views 32)")
+    truth = (torch.as_tensor(image, dtype=torch.float32, device=device) / 1000 + 1).clamp(min=0)
+    beam = scan.beam((truth.shape[0], truth.shape[1]), pixel_size, scanner or {})
+    operator = CT(beam, (truth.shape[0], truth.shape[1]), pixel_size)
+    sinogram = operator.to(device)(truth * MU_WATER)
+    if scan.photons is None:
+        noise_std = torch.full_like(sinogram, NOISE_FREE * float(sinogram.max()))
+    else:
+        _, sinogram, noise_std = simulate_counts(sinogram, scan.photons, seed=scan.seed)
+    return _prepared(sinogram, noise_std, operator, beam, {"photons": scan.photons, "simulated": True}, [])
+
+
+def prepare_projections(
+    sinogram: np.ndarray | Tensor,
+    geometry: ScanGeometry,
+    scan: Scan,
+    *,
+    photons: np.ndarray | None = None,
+    image_shape: tuple[int, int] | None = None,
+    pixel_size: float | None = None,
+    water: float | None = None,
+    device: torch.device | str = "cpu",
+) -> Prepared:
+    """Turn measured line integrals into a Problem.
+
+    Parameters
+    ----------
+    sinogram : array, shape ``(angle, detector)``
+    geometry : ScanGeometry
+    scan : Scan
+        Only ``views_every`` has a meaning here.
+    photons : array, broadcastable to the sinogram, optional
+        Photons without an object, for the noise level; by default that is estimated from the data.
+    image_shape : (int, int), optional
+        By default square, one pixel a detector element, at most 512.
+    pixel_size : float, optional
+        In mm; by default the image holds the whole field of view.
+    water : float, optional
+        Attenuation of water in 1/mm; by default that of 70 keV.
+    device : torch.device or str
+    """
+    data = torch.as_tensor(sinogram, dtype=torch.float32, device=device)[:: scan.views_every]
+    notes = []
+    if photons is None:
+        noise_std = torch.full_like(data, estimate_noise(data))
+    else:
+        incident = torch.as_tensor(photons, dtype=torch.float32, device=device).expand(sinogram.shape)
+        noise_std = torch.exp(data / 2) / incident[:: scan.views_every].sqrt()
+    if water is None:
+        notes.append(f"the file does not say what water attenuates: {MU_WATER} per mm was taken, so HU may be off")
+    beam = replace(geometry, angles=np.asarray(geometry.angles)[:: scan.views_every]).beam()
+    shape = image_shape or (min(512, geometry.det_count // 8 * 8 or 8),) * 2
+    size = pixel_size or 2 * field_of_view(geometry) / max(shape)
+    operator = CT(beam, shape, size)
+    return _prepared(data, noise_std, operator, beam, {"simulated": False}, notes, water or MU_WATER)
+
+
+def field_of_view(geometry: ScanGeometry) -> float:
+    """Return the radius in mm of the disc that every projection sees."""
+    edges = np.abs(geometry.positions_mm[[0, -1]]).min()
+    if geometry.source_to_iso_mm is None:
+        return float(edges)
+    return float(geometry.source_to_iso_mm * np.sin(np.abs(geometry.fan_angles[[0, -1]]).min()))
+
+
+def estimate_noise(sinogram: Tensor) -> float:
+    """Return the noise level of line integrals from their second differences along the detector.
+
+    Those of smooth projections vanish, and those of white noise have a variance of 6; the median keeps edges out.
+    """
+    second = sinogram[..., 2:] - 2 * sinogram[..., 1:-1] + sinogram[..., :-2]
+    if not second.numel():
+        raise InputError("the detector has fewer than 3 elements: give the noise level or the photons")
+    return float(second.abs().median()) / (0.6745 * math.sqrt(6))
+
+
+def _prepared(
+    sinogram: Tensor,
+    noise_std: Tensor,
+    operator: CT,
+    beam: Beam,
+    facts: dict[str, Any],
+    notes: list[str],
+    water: float = MU_WATER,
+) -> Prepared:
+    shape, size = operator.domain.shape, operator.pixel_size
+    image = fbp(sinogram, beam, (shape[0], shape[1]), size, filter="hann") / water
+    facts = {
+        **facts,
+        "views": beam.shape[0],
+        "detectors": beam.shape[1],
+        "geometry": type(beam).__name__,
+        "pixel_size_mm": size,
+        "noise_std": float(noise_std.median()),
+    }
+    problem = Problem(sinogram / water, operator.to(sinogram.device), noise_std / water, scale=1000.0, offset=-1000.0)
+    return Prepared(problem, 1000 * image - 1000, water, facts, notes)

@@ -1,0 +1,116 @@
+"""CT files as a sequence of slices: images, from which projections are simulated, or measured projections."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from pathlib import Path
+from typing import Any, TypeGuard
+
+import numpy as np
+import torch
+
+from recon.errors import InputError
+from recon.io.ct.base import CTImages, CTProjections
+from recon.io.ct.table import is_ct, open_ct
+from recon.pipelines.ct import WINDOW, Prepared, Scan, prepare_image, prepare_projections
+
+
+def is_ct_source(source: Any) -> TypeGuard[str | os.PathLike[str] | CTImages | CTProjections]:
+    """Tell whether something is CT data, or the path of such data."""
+    return isinstance(source, CTImages | CTProjections) or (isinstance(source, str | os.PathLike) and is_ct(source))
+
+
+class CTSource:
+    """Images or projections of a file, a folder, or as the readers give them.
+
+    Parameters
+    ----------
+    source : path, CTImages or CTProjections
+    scan : Scan
+        How to simulate projections of images, or thin out measured ones.
+    pixel_size : float, optional
+        In mm; for images without one, and for the image of measured projections.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read, or the scan does not fit what it holds.
+    """
+
+    modality = "ct"
+
+    def __init__(
+        self, source: str | os.PathLike[str] | CTImages | CTProjections, scan: Scan, pixel_size: float | None = None
+    ) -> None:
+        self.stack = open_ct(source) if isinstance(source, str | os.PathLike) else source
+        self.scan, self.pixel_size = scan, pixel_size
+        if isinstance(self.stack, CTProjections) and scan.views is not None:
+            raise InputError(f"{self.path} holds measured projections: use views_every, not views")
+        if isinstance(self.stack, CTImages):
+            if scan.views_every != 1:
+                raise InputError(f"{self.path} holds images: use views to simulate projections, not views_every")
+            if scan.views is None:
+                raise InputError(f"{self.path} holds images: say how many projections to simulate (views, --views 32)")
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The settings, for provenance."""
+        return {**dataclasses.asdict(self.scan), "pixel_size": self.pixel_size}
+
+    @property
+    def path(self) -> Path:
+        """The file or folder."""
+        return self.stack.path
+
+    @property
+    def single(self) -> bool:
+        """Whether there is only one slice."""
+        return len(self) == 1
+
+    @property
+    def geometry(self) -> dict[str, Any]:
+        """What a result knows of its geometry."""
+        y, x = self._spacing() or (None, None)
+        positions = self.stack.positions_mm
+        step = float(np.median(np.diff(positions))) if positions is not None and len(positions) > 1 else 1.0
+        size = None if y is None else (step, y, x)
+        return {"voxel_size_mm": size, "units": "HU", "window": WINDOW}
+
+    def __len__(self) -> int:
+        return len(self.stack)
+
+    def prepare(self, index: int, device: torch.device | str) -> tuple[Prepared, np.ndarray | None]:
+        """Return a slice that is ready to be sampled, and its reference in HU where there is one."""
+        if isinstance(self.stack, CTImages):
+            image = _hounsfield(self.stack, index)
+            y, x = self._spacing() or (1.0, 1.0)
+            if abs(y - x) > 1e-3 * x:
+                raise InputError(f"{self.path}: the pixels are {y:g} x {x:g} mm, expected square ones")
+            return prepare_image(image, x, self.scan, self.stack.scanner, device), image
+        ready = prepare_projections(
+            self.stack[index],
+            self.stack.geometry,
+            self.scan,
+            photons=self.stack.photons(index),
+            image_shape=self.stack.image_shape,
+            pixel_size=(self._spacing() or (None,))[0],
+            water=self.stack.water_attenuation_per_mm,
+            device=device,
+        )
+        reference = self.stack.reference(index)
+        if reference is None or reference.shape != tuple(ready.fbp.shape):
+            return ready, None
+        return ready, 1000 * reference / (self.stack.water_attenuation_per_mm or ready.water) - 1000
+
+    def _spacing(self) -> tuple[float, float] | None:
+        """Pixel size (y, x) in mm: that of the user, else that of the file."""
+        if self.pixel_size is not None:
+            return self.pixel_size, self.pixel_size
+        return self.stack.pixel_spacing_mm
+
+
+def _hounsfield(images: CTImages, index: int) -> np.ndarray:
+    """Return a slice in HU; relative images (about [0, 1]) are taken to show water at one half."""
+    image = images[index]
+    return image if images.units == "HU" else 2000 * image - 1000

@@ -1,0 +1,156 @@
+"""From CT images and projections to Problems: geometry, units, noise."""
+
+import numpy as np
+import pytest
+import torch
+
+from recon.errors import InputError
+from recon.io.ct.base import ScanGeometry
+from recon.pipelines.ct import Scan, estimate_noise, field_of_view, prepare_image, prepare_projections
+
+SIZE, PIXEL = 64, 2.0
+MIDDLE, RADIUS, HEIGHT = (20.0, -13.0), 25.0, 0.02  # of a disc: (x right, y up) in mm, attenuation in 1/mm
+
+
+def disc() -> np.ndarray:
+    """The disc in HU on the pixel grid, y up; pixels on the edge hold their share."""
+    x = (np.arange(8 * SIZE) - (8 * SIZE - 1) / 2) * PIXEL / 8
+    inside = np.hypot(x[None] - MIDDLE[0], -x[:, None] - MIDDLE[1]) < RADIUS
+    share = inside.reshape(SIZE, 8, SIZE, 8).mean(axis=(1, 3))
+    return 1000 * (share * HEIGHT / 0.0192 - 1)
+
+
+def chords(geometry: ScanGeometry) -> np.ndarray:
+    """Line integrals of the disc along the rays that ``recon.io.ct.base`` defines."""
+    t, g = geometry.angles[:, None], geometry.fan_angles
+    u, d = np.stack([np.cos(t), np.sin(t)], -1), np.stack([-np.sin(t), np.cos(t)], -1)
+    if geometry.kind == "parallel":
+        point, along = geometry.positions_mm[:, None] * u, d
+    else:
+        point, along = -geometry.source_to_iso_mm * d, d * np.cos(g)[:, None] + u * np.sin(g)[:, None]
+    offset = point - np.array(MIDDLE)
+    distance = np.abs(offset[..., 0] * along[..., 1] - offset[..., 1] * along[..., 0])
+    return HEIGHT * 2 * np.sqrt(np.maximum(RADIUS**2 - distance**2, 0))
+
+
+@pytest.mark.parametrize("kind", ["parallel", "fan-curved", "fan-flat"])
+@pytest.mark.parametrize("offset", [0.0, 1.5])
+def test_projections_of_a_file_land_where_the_object_is(kind, offset):
+    fan = kind != "parallel"
+    distances = {"source_to_iso_mm": 300.0, "source_to_detector_mm": 500.0} if fan else {}
+    angles = np.linspace(0, 2 * np.pi, 180, endpoint=False)
+    geometry = ScanGeometry(kind, angles, 160, 2.0, offset, **distances)
+    scan = Scan()
+    ready = prepare_projections(chords(geometry), geometry, scan, image_shape=(SIZE, SIZE), pixel_size=PIXEL)
+    truth = disc()
+    inner, outer = _eroded(truth > 0), _eroded(truth <= -999)
+    assert np.abs(ready.fbp.numpy()[inner].mean() - truth[inner].mean()) < 15
+    assert np.abs(ready.fbp.numpy()[outer].mean() + 1000) < 15
+    # The operator agrees with the file's line integrals: little is left of them for the true image.
+    image = torch.from_numpy(truth / 1000 + 1).float()
+    assert (ready.problem.operator(image) - ready.problem.y).norm() < 0.025 * ready.problem.y.norm()
+    assert any("water" in note for note in ready.notes)
+    fewer = prepare_projections(chords(geometry), geometry, Scan(views_every=4), water=0.0192)
+    assert fewer.problem.y.shape == (45, 160) and not fewer.notes
+    assert fewer.facts["pixel_size_mm"] * 160 == pytest.approx(2 * field_of_view(geometry))
+
+
+@pytest.mark.parametrize("geometry", ["fan", "fan-flat", "parallel"])
+def test_images_are_simulated_and_come_back_in_their_unit(geometry):
+    truth = disc()
+    ready = prepare_image(truth, PIXEL, Scan(views=180, geometry=geometry))
+    inner = _eroded(truth > 0)
+    assert np.abs(ready.fbp.numpy()[inner].mean() - truth[inner].mean()) < 15
+    assert ready.problem.scale == 1000 and ready.problem.offset == -1000
+    relative = torch.from_numpy(truth / 1000 + 1).float()
+    torch.testing.assert_close(ready.problem.operator(relative), ready.problem.y, rtol=1e-4, atol=1e-3)
+    assert ready.problem.y[:, [0, -1]].abs().max() == 0  # the corners of the image are inside
+
+
+def test_photons_make_noise_of_the_level_that_the_problem_tells():
+    truth = disc()
+    clean = prepare_image(truth, PIXEL, Scan(views=60)).problem
+    noisy = prepare_image(truth, PIXEL, Scan(views=60, photons=1e4, seed=3)).problem
+    score = (noisy.y - clean.y) / noisy.noise_std
+    assert float(score.std()) == pytest.approx(1, rel=0.05)
+    assert float(noisy.noise_std.max() / noisy.noise_std.min()) > 1.2  # dense rays are noisier
+    again = prepare_image(truth, PIXEL, Scan(views=60, photons=1e4, seed=3)).problem
+    assert torch.equal(again.y, noisy.y)
+
+
+def test_noise_level_of_a_measured_sinogram():
+    geometry = ScanGeometry("parallel", np.linspace(0, np.pi, 90, endpoint=False), 200, 1.0)
+    noise = 0.02 * np.random.default_rng(0).standard_normal((90, 200))
+    assert estimate_noise(torch.from_numpy(chords(geometry) + noise)) == pytest.approx(0.02, rel=0.1)
+    photons = np.full((1, 200), 1e5)
+    ready = prepare_projections(chords(geometry), geometry, Scan(), photons=photons, water=0.02)
+    expected = np.exp(chords(geometry) / 2) / np.sqrt(1e5) / 0.02
+    np.testing.assert_allclose(ready.problem.noise_std.numpy(), expected, rtol=1e-5)
+
+
+def test_scans_that_cannot_be_are_refused():
+    for wrong, hint in (
+        ({"views": 0}, "views"),
+        ({"geometry": "cone"}, "fan"),
+        ({"arc": 400.0}, "arc"),
+        ({"photons": -1.0}, "photons"),
+        ({"views_every": 0}, "views_every"),
+    ):
+        with pytest.raises(InputError, match=hint):
+            Scan(**wrong)
+    with pytest.raises(InputError, match="how many"):
+        prepare_image(disc(), PIXEL, Scan())
+    with pytest.raises(InputError, match="pixel size"):
+        prepare_image(disc(), 40.0, Scan(views=8))
+    with pytest.raises(InputError, match="photons"):
+        estimate_noise(torch.zeros(4, 2))
+
+
+def _eroded(mask: np.ndarray) -> np.ndarray:
+    from scipy import ndimage
+
+    return ndimage.binary_erosion(mask, iterations=3)
+
+
+def test_a_folder_of_dicom_images_becomes_samples_in_hu_and_derived_dicom(tmp_path, write_ct, capsys):
+    from recon.cli import main
+    from recon.posterior import Posterior
+
+    (tmp_path / "scan").mkdir()
+    stored = np.round(disc() + 1024).astype(np.uint16)
+    for k in range(2):
+        write_ct(tmp_path / "scan" / f"{k}.dcm", stored + k, z=3.0 * k, PixelSpacing=["2.0", "2.0"])
+    command = ["run", str(tmp_path / "scan"), "-o", str(tmp_path / "out"), "--prior", "gaussian", "--samples", "3"]
+    assert main([*command, "--steps", "8"]) == 2  # how many views?
+    assert "--views" in capsys.readouterr().err
+    options = ["--steps", "8", "--views", "60", "--photons", "1e6", "--slices", "1"]
+    assert main([*command, *options]) == 0
+    found = Posterior.load(tmp_path / "out" / "scan.h5")
+    assert found.samples.shape == (3, SIZE, SIZE) and found.geometry["units"] == "HU"
+    truth = found.images["reference"]
+    assert np.abs(truth - disc()).max() < 2
+    inner = _eroded(truth > 0)
+    assert abs(found.mean[inner].mean() - truth[inner].mean()) < 15
+    assert (tmp_path / "out" / "scan.png").is_file()
+    derived = sorted((tmp_path / "out" / "scan_dicom").rglob("*.dcm"))
+    assert [path.parent.name for path in derived] == ["mean", "std"]
+    assert main(["run", str(tmp_path / "scan"), "-o", str(tmp_path / "o2"), "--acceleration", "4", "--views", "9"]) == 2
+    assert "CT" in capsys.readouterr().err
+
+
+def test_options_of_ct_are_refused_for_kspace():
+    import recon
+
+    kspace = np.ones((2, 8, 8), np.complex64)
+    with pytest.raises(InputError, match="views"):
+        recon.reconstruct(kspace, prior="gaussian", views=8)
+
+
+def test_strategies_by_name_have_settings_for_ct():
+    from recon.strategies import CT_SETTINGS, SAMPLERS, resolve_sampler
+
+    for name in SAMPLERS:
+        found = resolve_sampler(name, modality="ct")
+        assert (found == SAMPLERS[name]) == (name not in CT_SETTINGS)
+    assert resolve_sampler("score-mri", modality="ct").scaling == "sirt"
+    assert resolve_sampler(SAMPLERS["dds"], modality="ct") == SAMPLERS["dds"]  # an object is taken as it is
