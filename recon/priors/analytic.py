@@ -89,6 +89,10 @@ class GaussianPrior:
         """Return the rms error of a pixel of ``denoise`` at this noise level."""
         return float((self.variance * sigma**2 / (self.variance + sigma**2)).mean().sqrt())
 
+    def error_spectrum(self, sigma: float, shape: tuple[int, ...]) -> Tensor | None:
+        """Return the variance of each centred Fourier coefficient of that error; None unless stationary."""
+        return self.variance * sigma**2 / (self.variance + sigma**2) if self.stationary else None
+
     def covariance(self, x: Tensor) -> Tensor:
         """Return ``C x``."""
         return self._filter(x, self.variance)

@@ -11,11 +11,13 @@ import torch
 
 from recon import plugins
 from recon.errors import CheckpointError, InputError
+from recon.priors import hub_store
 from recon.priors.analytic import GaussianPrior
 from samplers.base import Denoiser
 
 WEIGHTS_FOLDER = Path(__file__).parent / "weights"
 GAUSSIAN = "gaussian"
+WEIGHTS_SUFFIXES = (".safetensors", ".pt", ".pth", ".ckpt", ".pkl", ".bin")
 
 
 def load_prior(
@@ -24,28 +26,33 @@ def load_prior(
     shape: Sequence[int] | None = None,
     device: torch.device | str = "cpu",
     precision: str = "float32",
+    images: str | None = None,
 ) -> Denoiser:
     """Return a prior that the samplers can use.
 
     Parameters
     ----------
     source : str, path or Denoiser
-        A name of :func:`list_models` (``"brain-mri"``); the path of a ``.safetensors`` file with its ``.json`` card
-        beside it; ``"gaussian"``, a stationary Gaussian with an image-like spectrum (no network; needs ``shape``); a
-        name that another distribution offers through the entry points ``diffrecon.priors``; or any object with
+        A name of :func:`list_models` (``"brain-mri"``); a published network of which you have the file, by its name
+        (``recon models`` lists them) or its path: ``.pt``, ``.pth``, ``.safetensors`` or the folder of a diffusers
+        model; ``"gaussian"``, a stationary Gaussian with an image-like spectrum (no network; needs ``shape``); a name
+        that another distribution offers through the entry points ``diffrecon.priors``; or any object with
         ``denoise``, ``sigma_min``, ``sigma_max`` and ``space``, which is returned as it is.
     shape : sequence of int, optional
         Image shape, for priors that need to know it.
     device : torch.device or str
     precision : "float32" or "bfloat16"
         Arithmetic of networks that are loaded here.
+    images : "complex" or "real", optional
+        What the images are, where both are possible: for a published network of one channel (by default its card's)
+        and for ``"gaussian"`` (complex).
 
     Raises
     ------
     InputError
         If there is no such prior.
     CheckpointError
-        If its file is damaged.
+        If its file is damaged, unsafe, or not what it claims to be.
     """
     if not isinstance(source, str | Path):
         missing = [name for name in ("denoise", "sigma_min", "sigma_max", "space") if not hasattr(source, name)]
@@ -55,23 +62,51 @@ def load_prior(
     if source == GAUSSIAN:
         if shape is None:
             raise InputError("prior 'gaussian' needs the image shape: load_prior('gaussian', shape=(y, x))")
-        return GaussianPrior.power_law(shape, std=0.35, exponent=2.4, corner=0.01).to(device)
+        dtype = torch.float32 if images == "real" else torch.complex64
+        return GaussianPrior.power_law(shape, std=0.35, exponent=2.4, corner=0.01, dtype=dtype).to(device)
     # Imported late: listing models must not build networks.
     from recon.priors.network import load_network_prior
 
-    path = Path(source)
-    if path.suffix == ".safetensors":
-        if not path.is_file():
-            raise InputError(f"prior: there is no file {path}")
+    path, name = Path(source), str(source)
+    shipped = WEIGHTS_FOLDER / f"{name}.safetensors"
+    if path.name == name and shipped.is_file():
+        return load_network_prior(shipped, device=device, precision=precision)
+    if path.name == name and name in hub_store.entries():
+        return hub_store.load_published(name, images=images, device=device, precision=precision)
+    if path.suffix in WEIGHTS_SUFFIXES or path.exists():
+        return _load_file(path, images, device, precision)
+    offered = plugins.find("priors", name)
+    if offered is not None:
+        return offered()
+    names = ", ".join([card["name"] for card in list_models()] + [GAUSSIAN, *plugins.names("priors")])
+    raise InputError(
+        f"prior: there is none called {name!r}; expected {names}, a published network (recon models lists them), "
+        "or a file of weights (.safetensors, .pt, .pth)"
+    )
+
+
+def _load_file(path: Path, images: str | None, device: torch.device | str, precision: str) -> Denoiser:
+    """Load a network of our own (safetensors with its card) or of others."""
+    from recon.priors.checkpoints import load_checkpoint
+    from recon.priors.network import load_network_prior
+
+    if not path.exists():
+        raise InputError(f"prior: there is no file {path}")
+    if is_own(path):
         return load_network_prior(path, device=device, precision=precision)
-    shipped = WEIGHTS_FOLDER / f"{source}.safetensors"
-    if path.name != str(source) or not shipped.is_file():
-        offered = plugins.find("priors", str(source))
-        if offered is not None:
-            return offered()
-        names = ", ".join([card["name"] for card in list_models()] + [GAUSSIAN, *plugins.names("priors")])
-        raise InputError(f"prior: there is none called {str(source)!r}; expected {names}, or a .safetensors file")
-    return load_network_prior(shipped, device=device, precision=precision)
+    return load_checkpoint(path, images=images, device=device, precision=precision)
+
+
+def is_own(path: Path) -> bool:
+    """Tell by the card beside it whether a file holds the built-in architecture."""
+    card = path.with_suffix(".json")
+    if path.suffix != ".safetensors" or not card.is_file():
+        return False
+    try:
+        found = json.loads(card.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return True  # its own loader says what is wrong with the card
+    return isinstance(found, dict) and "architecture" in found
 
 
 def list_models() -> list[dict[str, Any]]:

@@ -1,6 +1,6 @@
-"""Use a trained two-channel network as the prior of the engine.
+"""Use a trained network as the prior of the engine: two channels for complex images, one for real ones.
 
-This is the one place where complex images become two real channels and where the two noise conventions meet:
+This is the one place where the two noise conventions meet:
 
 - the *engine* speaks of complex noise n with E|n|^2 = 1, as ``torch.randn(dtype=torch.complex64)`` draws it;
 - the *network* was trained with noise of standard deviation sigma in each real channel.
@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from recon.errors import CheckpointError, ConfigError, InputError, ShapeError
+from recon.priors.networks.channels import from_channels, to_channels
 from recon.priors.networks.files import read_card, read_tensors
 from recon.priors.networks.unet import EDMDenoiser, UNet
 
@@ -28,7 +29,7 @@ WEIGHTS_FOLDER = Path(__file__).parent / "weights"
 
 
 class NetworkPrior:
-    """E[x0 | x0 + sigma n = x] from a network trained on complex images.
+    """E[x0 | x0 + sigma n = x] from a network trained on complex images (two channels) or real ones (one channel).
 
     Parameters
     ----------
@@ -48,6 +49,7 @@ class NetworkPrior:
     """
 
     space = None
+    memory_format = torch.channels_last
 
     def __init__(
         self,
@@ -63,12 +65,17 @@ class NetworkPrior:
         if max_batch < 1:
             raise ConfigError(f"max_batch is {max_batch}; expected at least 1")
         self.model = model.eval().requires_grad_(False)
-        self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.model.to(memory_format=self.memory_format)  # type: ignore[call-overload]
         self.sigma_min = float(sigma_min)
         self.sigma_max = float(sigma_max)
         self.card = dict(card or {})
         self.max_batch = int(max_batch)
         self.precision = precision
+
+    @property
+    def channels(self) -> int:
+        """Real channels of the network: 2 for complex images, 1 for real ones."""
+        return int(self.model.network.stem.in_channels)
 
     @property
     def device(self) -> torch.device:
@@ -90,7 +97,8 @@ class NetworkPrior:
         Parameters
         ----------
         x : Tensor
-            ``(batch, y, x)`` complex64, in the network's scale (0.99 quantile of the clean magnitude = 1).
+            ``(batch, y, x)`` complex64 or, for a network of real images, float32, in the network's scale (its card
+            says which; the .99 quantile of the clean magnitude is 1 for the brain).
         sigma : float or Tensor
             Noise level, one for all or ``(batch,)``. Below ``sigma_min`` the network is asked at ``sigma_min``, where
             it hardly changes the image.
@@ -103,12 +111,13 @@ class NetworkPrior:
         Raises
         ------
         ShapeError
-            If ``x`` is not complex ``(batch, y, x)`` or ``sigma`` fits neither form.
+            If ``x`` is not ``(batch, y, x)`` of the network's kind or ``sigma`` fits neither form.
         InputError
             If ``sigma`` is negative, not finite or above ``sigma_max``.
         """
-        if x.ndim != 3 or not x.is_complex():
-            raise ShapeError(f"the prior denoises complex images (batch, y, x), got {x.dtype} {tuple(x.shape)}")
+        if x.ndim != 3 or x.is_complex() != (self.channels == 2) or not (x.is_complex() or x.is_floating_point()):
+            kind = "complex" if self.channels == 2 else "real"
+            raise ShapeError(f"the prior denoises {kind} images (batch, y, x), got {x.dtype} {tuple(x.shape)}")
         levels = self._levels(sigma, x)
         pieces = zip(x.split(self.max_batch), levels.split(self.max_batch), strict=True)
         return torch.cat([self._denoise_piece(images, level) for images, level in pieces])
@@ -125,6 +134,27 @@ class NetworkPrior:
         below = min(sigma / table["sigma"][0], 1.0)
         return below * math.exp(float(np.interp(math.log(sigma), *known)))
 
+    def error_spectrum(self, sigma: float, shape: tuple[int, ...]) -> Tensor | None:
+        """Return the variance of each Fourier coefficient of that error; None if the card has no table of it.
+
+        Parameters
+        ----------
+        sigma : float
+        shape : tuple of int
+            Of an image ``(y, x)``; the result is centred and belongs to the orthonormal transform.
+        """
+        table = self.card.get("error_spectrum")
+        if not table:
+            return None
+        levels, rings = np.log(table["sigma"]), np.asarray(table["ratio"], dtype=float)
+        at = np.clip(math.log(sigma), levels[0], levels[-1])
+        ratio = np.exp([np.interp(at, levels, np.log(column)) for column in rings.T])
+        # Above the table an error stays what it was there; below it, it is proportional to sigma.
+        level = min(sigma, table["sigma"][-1])
+        y, x = (np.fft.fftshift(np.fft.fftfreq(n)) for n in shape)
+        of_pixel = np.interp(np.hypot(y[:, None], x), table["frequency"], ratio)
+        return torch.from_numpy(np.square(level * of_pixel)).float()
+
     def _levels(self, sigma: float | Tensor, x: Tensor) -> Tensor:
         """Return sigma as float32 ``(batch,)`` on the device of ``x``, checked and limited from below."""
         levels = torch.as_tensor(sigma, dtype=torch.float32, device=x.device)
@@ -136,13 +166,11 @@ class NetworkPrior:
         return levels.clamp(min=self.sigma_min).expand(len(x))
 
     def _denoise_piece(self, x: Tensor, levels: Tensor) -> Tensor:
-        channels = torch.view_as_real(x.to(torch.complex64)).permute(0, 3, 1, 2)  # is channels_last already
-        padded, (top, left) = pad_to_multiple(channels, self.model.network.multiple)
+        padded, (top, left) = pad_to_multiple(to_channels(x), self.model.network.multiple)
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
-            output = self.model(padded, levels / math.sqrt(2))
+            output = self.model(padded, levels / math.sqrt(self.channels))
         height, width = x.shape[-2:]
-        output = output[..., top : top + height, left : left + width].permute(0, 2, 3, 1)
-        return torch.view_as_complex(output.float().contiguous()).to(x.dtype)
+        return from_channels(output[..., top : top + height, left : left + width]).to(x.dtype)
 
 
 def pad_to_multiple(x: Tensor, multiple: int) -> tuple[Tensor, tuple[int, int]]:

@@ -1,0 +1,75 @@
+"""`recon models`: what priors there are, what a file of weights holds, converting and fetching."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from recon.descriptions import card_lines
+
+
+def models(action: str | None = None, **arguments: Any) -> int:
+    """List the priors, or do what the action says."""
+    if action is None:
+        return _list()
+    actions: dict[str, Callable[..., int]] = {"info": _info, "convert": _convert, "download": _download}
+    return actions[action](**arguments)
+
+
+def _list() -> int:
+    from recon.priors import hub_store
+    from recon.priors.hub import list_models
+
+    cards = list_models()
+    for card in cards:
+        print("\n".join(card_lines(card)))
+    if not cards:
+        print("no trained prior is installed; --prior gaussian needs none")
+    print("published networks (recon models download NAME, or bring your own copy)")
+    for name, entry in hub_store.entries().items():
+        state = "here" if hub_store.cached_file(entry).is_file() else "not here" if entry["url"] else "no link"
+        print(f"  {name:<19} {state:<9} {entry['data']}")
+    return 0
+
+
+def _info(file: Path) -> int:
+    from recon.priors.checkpoints import checkpoint_lines
+    from recon.priors.hub import is_own
+    from recon.priors.network import load_network_prior
+
+    if is_own(file):
+        prior = load_network_prior(file)
+        print("\n".join(card_lines({"name": file.stem, **prior.card})))
+    else:
+        path, card = _locate(file)
+        print("\n".join(checkpoint_lines(path, card)))
+    return 0
+
+
+def _convert(source: Path, target: Path, force: bool = False) -> int:
+    from recon.priors.checkpoints import convert_checkpoint
+
+    path, card = _locate(source)
+    convert_checkpoint(path, target, force, card)
+    print(f"{target}: {target.stat().st_size / 1e6:.1f} MB")
+    return 0
+
+
+def _download(name: str, force: bool = False) -> int:
+    from recon.priors import hub_store
+
+    entry = hub_store.find_entry(name)
+    if entry["url"]:
+        print(f"fetching {entry['url']}")
+    path = hub_store.download(name, force)
+    print(f"{path}: {path.stat().st_size / 1e6:.1f} MB, every tensor accounted for")
+    if entry["sha256"] is None:
+        print("no sha256 is published for it: verified by names, shapes and number of parameters")
+    return 0
+
+
+def _locate(file: Path) -> tuple[Path, dict[str, Any] | None]:
+    """Return path and card: of the cached file if this is the name of a published network, else as given."""
+    from recon.priors import hub_store
+
+    entry = hub_store.entries().get(str(file))
+    return (file, None) if entry is None or file.exists() else (hub_store.require_file(entry), entry)

@@ -1,0 +1,15 @@
+"""Pretrained networks of others: read safely, every tensor accounted for, and offered as denoisers."""
+
+from recon.priors.checkpoints.convert import convert_checkpoint
+from recon.priors.checkpoints.load import checkpoint_lines, load_checkpoint, read_checkpoint
+from recon.priors.checkpoints.prior import CheckpointPrior
+from recon.priors.checkpoints.torchscript import load_torchscript
+
+__all__ = [
+    "CheckpointPrior",
+    "checkpoint_lines",
+    "convert_checkpoint",
+    "load_checkpoint",
+    "load_torchscript",
+    "read_checkpoint",
+]

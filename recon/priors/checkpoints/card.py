@@ -1,0 +1,71 @@
+"""What a file of weights cannot say: the JSON beside it, a card of ours or the configuration of its authors."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from recon.errors import CheckpointError
+from recon.priors.checkpoints.layout import Checkpoint, Layout
+
+#: Keys of a card. These tell a card of ours from a configuration of others ...
+MARKS = {"scale", "images", "gain", "sha256", "licence", "network", "parametrization"}
+#: ... and these may stand beside them.
+NOTES = {"name", "version", "data", "citation", "url", "page", "link", "limits", "notes", "error_std", "path"}
+NOTES |= {"channels", "layout", "file", "parameters", "sigma_range"}
+
+
+def read_sidecar(path: Path) -> dict[str, Any]:
+    """Return the JSON object beside ``path`` (same name, ``.json``), or an empty dict if there is none.
+
+    Raises
+    ------
+    CheckpointError
+        If it is no JSON object, or a card with a key that no card has.
+    """
+    file = path.with_suffix(".json")
+    if path.is_dir() or not file.is_file():
+        return {}
+    try:
+        given = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"cannot read the card {file}: {error}") from error
+    if not isinstance(given, dict):
+        raise CheckpointError(f"{file}: expected a JSON object, came {type(given).__name__}")
+    check_keys(file, given)
+    return given
+
+
+def is_card(given: Mapping[str, Any]) -> bool:
+    """Tell a card of ours from a configuration file of the authors."""
+    return bool(MARKS & given.keys())
+
+
+def check_keys(file: Path | str, given: Mapping[str, Any]) -> None:
+    """Raise CheckpointError if a card has an unknown key, or a value of the wrong kind."""
+    unknown = [key for key in given if key not in MARKS | NOTES]
+    if is_card(given) and unknown:
+        raise CheckpointError(f"{file}: no card has {unknown[0]!r}; expected {', '.join(sorted(MARKS | NOTES))}")
+    kinds = {"network": dict, "parametrization": dict, "gain": int | float, "images": str, "sha256": str | None}
+    for key, kind in kinds.items():
+        if key in given and is_card(given) and not isinstance(given[key], kind):
+            raise CheckpointError(f"{file}: {key!r} of a card must not be {given[key]!r:.80}")
+
+
+def complete(checkpoint: Checkpoint, given: Mapping[str, Any], layout: Layout | None) -> Checkpoint:
+    """Return the checkpoint with what the card or the authors' configuration says; the card wins."""
+    card = dict(given) if is_card(given) else {}
+    if not card and given and layout is not None:
+        try:
+            card = layout.settings(given)
+        except (TypeError, ValueError, AttributeError) as error:
+            if isinstance(error, CheckpointError):
+                raise
+            raise CheckpointError(f"the configuration beside the weights is not readable: {error}") from error
+    network = {**checkpoint.network, **card.pop("network", {})}
+    parametrization = {**checkpoint.parametrization, **card.pop("parametrization", {})}
+    card = {**checkpoint.card, **card}
+    return dataclasses.replace(checkpoint, network=network, parametrization=parametrization, card=card)

@@ -1,0 +1,66 @@
+"""Our own container of networks of others: safetensors whose metadata say everything that is needed to use them.
+
+``metadata["diffrecon"]`` is JSON: layout, architecture and its arguments, parametrization, channels, card.
+``metadata["digest"]`` is the sha256 over that text and all tensors; safetensors itself has no checksum.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from recon.errors import CheckpointError
+from recon.priors.checkpoints.archive import Content
+from recon.priors.checkpoints.layout import Checkpoint
+
+KEY, DIGEST = "diffrecon", "digest"
+FIELDS = ("layout", "architecture", "network", "parametrization", "channels", "weights", "card")
+KINDS = {"network": dict, "parametrization": dict, "card": dict, "channels": int}
+
+
+def is_converted(content: Content) -> bool:
+    """Tell by the metadata."""
+    return KEY in content.metadata
+
+
+def describe(checkpoint: Checkpoint) -> dict[str, str]:
+    """Return the metadata for a checkpoint with accounted tensors."""
+    text = json.dumps({name: getattr(checkpoint, name) for name in FIELDS})
+    return {KEY: text, DIGEST: digest(text, checkpoint.tensors)}
+
+
+def read_converted(content: Content) -> Checkpoint:
+    """Return what :func:`describe` wrote.
+
+    Raises
+    ------
+    CheckpointError
+        If the digest is another, or the description is not complete.
+    """
+    text = content.metadata[KEY]
+    if content.metadata.get(DIGEST) != digest(text, content.data):
+        raise CheckpointError(
+            f"{content.path}: damaged (its digest does not fit its content); convert or fetch it again"
+        )
+    try:
+        found = json.loads(text)
+        fields = {name: found[name] for name in FIELDS}
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise CheckpointError(f"{content.path}: its description is not complete ({error})") from error
+    for name, value in fields.items():
+        if not isinstance(value, KINDS.get(name, str)):
+            raise CheckpointError(f"{content.path}: its description has {type(value).__name__} for {name!r}")
+    return Checkpoint(tensors=dict(content.data), **fields)
+
+
+def digest(text: str, tensors: Mapping[str, Tensor]) -> str:
+    """Return the sha256 over a text and tensors in the order of their names."""
+    total = hashlib.sha256(text.encode())
+    for name in sorted(tensors):
+        value = tensors[name].detach().contiguous()
+        total.update(f"\n{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        total.update(value.flatten().numpy().data)
+    return total.hexdigest()

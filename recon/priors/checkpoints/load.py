@@ -1,0 +1,167 @@
+"""From a file of others to a prior: recognise the layout, account for every tensor, adapt."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from recon.errors import CheckpointError
+from recon.priors.checkpoints import adm, diffusers, edm, ncsnv2, score_sde
+from recon.priors.checkpoints.archive import Content, read_file, sha256_of
+from recon.priors.checkpoints.card import check_keys, complete, read_sidecar
+from recon.priors.checkpoints.converted import is_converted, read_converted
+from recon.priors.checkpoints.layout import Checkpoint, Layout
+from recon.priors.checkpoints.parametrization import parametrize, sigma_range
+from recon.priors.checkpoints.prior import CheckpointPrior
+from recon.priors.checkpoints.tensors import account, fill
+from recon.priors.networks.table import build
+
+LAYOUTS: dict[str, Layout] = {
+    "score-sde": score_sde,
+    "adm": adm,
+    "edm": edm,
+    "ncsnv2": ncsnv2,
+    "diffusers": diffusers,
+}
+
+
+def load_checkpoint(
+    path: str | Path,
+    *,
+    card: Mapping[str, Any] | None = None,
+    images: str | None = None,
+    device: torch.device | str = "cpu",
+    max_batch: int = 4,
+    precision: str = "float32",
+) -> CheckpointPrior:
+    """Load a pretrained network of others as a prior.
+
+    The layout is recognised by names and shapes; averaged (EMA) weights are taken where there are any; every tensor is
+    accounted for. Nothing in the file is run.
+
+    Parameters
+    ----------
+    path : str or Path
+        ``.pt``, ``.pth``, ``.safetensors`` or the folder of a diffusers model.
+    card : mapping, optional
+        What the file cannot say; by default the ``.json`` of the same name beside it: a card (``scale``, ``images``,
+        ``gain``, ``sha256``, ``network``, ``parametrization``, ...), or the authors' configuration.
+    images : "complex" or "real", optional
+        What the images are; by default what the card or the layout says.
+    device, max_batch, precision
+        As in :class:`recon.priors.network.NetworkPrior`.
+
+    Raises
+    ------
+    InputError
+        If there is no such file.
+    CheckpointError
+        If it is damaged, holds code, has an unknown layout, another sha256 than its card says, or if a tensor is
+        missing, unexpected, of another shape, or not finite (the message names it).
+    """
+    checkpoint, network = _read(Path(path), card)
+    known = checkpoint.card
+    description = {
+        **known,
+        "layout": checkpoint.layout,
+        "architecture": checkpoint.architecture,
+        "network": checkpoint.network,
+        "parametrization": checkpoint.parametrization,
+        "channels": checkpoint.channels,
+        "weights": checkpoint.weights,
+    }
+    try:
+        model = parametrize(network, checkpoint.parametrization)
+        levels = sigma_range(checkpoint.parametrization)
+    except (LookupError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{path}: its card does not say how to use the network: {error}") from error
+    prior = CheckpointPrior(
+        model,
+        checkpoint.channels,
+        levels,
+        images or known.get("images", "complex"),
+        known.get("gain", 1.0),
+        description,
+        max_batch,
+        precision,
+    )
+    prior.to(device)
+    return prior
+
+
+def read_checkpoint(path: str | Path, card: Mapping[str, Any] | None = None) -> Checkpoint:
+    """Read a checkpoint and account for its tensors; ``tensors`` are float32 copies under the network's names.
+
+    Raises
+    ------
+    InputError, CheckpointError
+        As :func:`load_checkpoint`.
+    """
+    return _read(Path(path), card)[0]
+
+
+def checkpoint_lines(path: str | Path, card: Mapping[str, Any] | None = None) -> list[str]:
+    """Describe a checkpoint in lines of text, after verifying all of it."""
+    prior = load_checkpoint(path, card=card)
+    card = prior.card
+    title = LAYOUTS[card["layout"]].TITLE if card["layout"] in LAYOUTS else "?"
+    kinds = {"ve": "score, told sigma", "scaled": "score times sigma", "edm": "EDM denoiser", "vp": "DDPM steps"}
+    lines = [
+        f"{path}",
+        f"  layout      {card['layout']} ({title})",
+        f"  network     {card['architecture']}, {prior.n_parameters:,} parameters, {prior.channels} channel(s)",
+        f"  weights     {card['weights']}; every tensor accounted for, all finite",
+        f"  output      {kinds[card['parametrization']['kind']]}",
+        f"  images      {prior.images}",
+        f"  sigma       {prior.sigma_min:.4g} to {prior.sigma_max:.4g}"
+        + (" (of complex noise)" if prior.images == "complex" else ""),
+        f"  scale       {card.get('scale', '?')}" + (f"; gain {prior.gain:g}" if prior.gain != 1 else ""),
+    ]
+    lines += [f"  {key:<11} {card[key]}" for key in ("name", "data", "licence", "citation") if card.get(key)]
+    return [*lines, f"  sha256      {card['sha256']}"]
+
+
+def _read(path: Path, card: Mapping[str, Any] | None) -> tuple[Checkpoint, nn.Module]:
+    """Return the checkpoint with accounted tensors, and its network filled with them."""
+    given = dict(read_sidecar(path) if card is None else card)
+    check_keys("card", given)
+    weights = path if not path.is_dir() else diffusers.weights_file(path)
+    digest = sha256_of(weights) if weights.is_file() else None
+    if given.get("sha256") not in (None, digest) and digest is not None:
+        raise CheckpointError(
+            f"{path}: sha256 is {digest}, its card says {given['sha256']}: damaged or another file; fetch it again"
+        )
+    content = diffusers.read_folder(path) if path.is_dir() else read_file(path)
+    if is_converted(content):
+        checkpoint, layout = read_converted(content), None
+        check_keys(path, checkpoint.card)
+    else:
+        name = _recognise(content)
+        layout = LAYOUTS[name]
+        checkpoint = layout.read(content)
+    checkpoint = complete(checkpoint, given, layout)
+    try:
+        network = build(checkpoint.architecture, checkpoint.network)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}; a card beside it may say what the file cannot") from error
+    tensors = account(path, checkpoint.tensors, network)
+    checkpoint = dataclasses.replace(checkpoint, tensors=tensors, card={**checkpoint.card, "sha256": digest})
+    return checkpoint, fill(network, tensors)
+
+
+def _recognise(content: Content) -> str:
+    """Return the name of the layout of a file."""
+    for name, layout in LAYOUTS.items():
+        if layout.matches(content):
+            return name
+    data = content.data[0] if isinstance(content.data, list) and content.data else content.data
+    keys = [str(key) for key in data][:4] if isinstance(data, Mapping) else [type(data).__name__]
+    titles = "; ".join(layout.TITLE for layout in LAYOUTS.values())
+    raise CheckpointError(
+        f"{content.path}: weights of an unknown layout (it begins with {', '.join(keys)}); known are: {titles}"
+    )

@@ -1,0 +1,131 @@
+"""A published network as the prior of the engine: complex or real images, sigma of the engine, units of the engine."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from recon.errors import CheckpointError, ConfigError, ShapeError
+from recon.priors.network import NetworkPrior, pad_to_multiple
+
+
+class CheckpointPrior(NetworkPrior):
+    """E[x0 | x0 + sigma n = x] from a network of others.
+
+    Parameters
+    ----------
+    model : nn.Module
+        ``model(x, sigma)`` denoises ``(batch, channels, y, x)`` with sigma per channel (see
+        :mod:`recon.priors.checkpoints.parametrization`).
+    channels : int
+        Of the network.
+    sigma_range : (float, float)
+        Noise levels it was trained for, per channel and in network units.
+    images : "complex" or "real"
+        Complex images are fed to a two-channel network as real and imaginary part, to a one-channel network one part
+        after the other (score-MRI), in both cases with ``sigma / sqrt(2)`` per part. Real images ``(batch, y, x)``
+        need a one-channel network; for more channels they are ``(batch, channel, y, x)``.
+    gain : float
+        Network units per unit of the engine's images.
+    card : mapping
+    max_batch, precision
+        As in :class:`recon.priors.network.NetworkPrior`.
+    multiple : int, optional
+        Sizes must be multiples of this; by default ``model.network.multiple``.
+    """
+
+    # Group normalisation of channels_last images loses three digits on CPUs (torch 2.13).
+    memory_format = torch.contiguous_format
+
+    def __init__(
+        self,
+        model: nn.Module,
+        channels: int,
+        sigma_range: tuple[float, float],
+        images: str = "complex",
+        gain: float = 1.0,
+        card: Mapping[str, Any] | None = None,
+        max_batch: int = 4,
+        precision: str = "float32",
+        multiple: int | None = None,
+    ) -> None:
+        if images not in ("complex", "real"):
+            raise ConfigError(f"images is {images!r}; expected 'complex' or 'real'")
+        if images == "complex" and channels > 2:
+            raise CheckpointError(f"a network of {channels} channels holds no complex images; give images='real'")
+        if not 0 < gain < math.inf:
+            raise CheckpointError(f"gain is {gain}; expected a positive number (network units per engine unit)")
+        self._channels, self.images, self.gain = channels, images, float(gain)
+        self.multiple = int(model.network.multiple) if multiple is None else multiple  # type: ignore[union-attr,arg-type]
+        self.split = math.sqrt(2) if images == "complex" else 1.0
+        low, high = (sigma * self.split / self.gain for sigma in sigma_range)
+        super().__init__(model, low, high, card, max_batch, precision)  # type: ignore[arg-type]
+
+    @property
+    def channels(self) -> int:
+        """Channels of the network."""
+        return self._channels
+
+    @property
+    def n_parameters(self) -> int:
+        """Number of parameters of the network."""
+        return sum(parameter.numel() for parameter in self.model.parameters())
+
+    def denoise(self, x: Tensor, sigma: float | Tensor) -> Tensor:
+        """Return E[x0 | x0 + sigma n = x]; for complex images E|n|^2 = 1.
+
+        Parameters
+        ----------
+        x : Tensor
+            ``(batch, y, x)``, complex or real as :attr:`images` says, or ``(batch, channel, y, x)`` real.
+        sigma : float or Tensor
+            Noise level, one for all or ``(batch,)``. Below ``sigma_min`` the network is asked at ``sigma_min``.
+
+        Returns
+        -------
+        Tensor
+            Like ``x``.
+
+        Raises
+        ------
+        ShapeError
+            If ``x`` or ``sigma`` has another shape or kind.
+        InputError
+            If ``sigma`` is negative, not finite or above ``sigma_max``.
+        """
+        rank = 4 if self.images == "real" and self.channels > 1 else 3
+        fits = x.ndim == rank and x.is_complex() == (self.images == "complex")
+        if not fits or (rank == 4 and x.shape[1] != self.channels) or not (x.is_complex() or x.is_floating_point()):
+            axes = f"(batch, {self.channels}, y, x)" if rank == 4 else "(batch, y, x)"
+            other = "; load it with images='real' for real images" if self.channels == 1 and rank == 3 else ""
+            raise ShapeError(f"the prior denoises {self.images} images {axes}, got {x.dtype} {tuple(x.shape)}{other}")
+        levels = self._levels(sigma, x)
+        pieces = zip(x.split(self.max_batch), levels.split(self.max_batch), strict=True)
+        return torch.cat([self._denoise_piece(images, level) for images, level in pieces])
+
+    def _denoise_piece(self, x: Tensor, levels: Tensor) -> Tensor:
+        channels = self._to_channels(x) * self.gain
+        levels = (levels * (self.gain / self.split)).repeat_interleave(len(channels) // len(x))
+        padded, (top, left) = pad_to_multiple(channels, self.multiple)
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
+            output = self.model(padded.contiguous(), levels)
+        height, width = x.shape[-2:]
+        output = output[..., top : top + height, left : left + width].float() / self.gain
+        return self._from_channels(output, x)
+
+    def _to_channels(self, x: Tensor) -> Tensor:
+        """Return ``(batch, channels, y, x)`` float32; the parts of complex images for one channel lie in the batch."""
+        if x.is_complex():
+            parts = torch.view_as_real(x.to(torch.complex64)).permute(0, 3, 1, 2)
+            return parts if self.channels == 2 else parts.reshape(-1, 1, *x.shape[-2:])
+        return x.float() if x.ndim == 4 else x.float()[:, None]
+
+    def _from_channels(self, output: Tensor, x: Tensor) -> Tensor:
+        if x.is_complex():
+            parts = output.reshape(len(x), 2, *x.shape[-2:]).permute(0, 2, 3, 1)
+            return torch.view_as_complex(parts.contiguous()).to(x.dtype)
+        return output.reshape(x.shape).to(x.dtype)

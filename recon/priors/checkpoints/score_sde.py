@@ -1,0 +1,120 @@
+"""Checkpoints of score_sde_pytorch with NCSN++: score-MRI and DiffusionMBIR.
+
+A dict of ``model`` (names with ``module.``), ``ema`` (a list without names, in the order of the trainable parameters,
+which leaves out the Fourier frequencies ``all_modules.0.W``), ``optimizer`` and ``step``. The frequencies must come
+from ``model``, everything else from ``ema``. The published score-MRI code fails at the first: it looks names with
+``module.`` up in a network without it, ignores that none fits, and the frequencies stay random.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from recon.errors import CheckpointError
+from recon.priors.checkpoints.archive import Content
+from recon.priors.checkpoints.layout import Checkpoint
+from recon.priors.checkpoints.tensors import states
+
+TITLE = "score_sde NCSN++ (score-MRI, DiffusionMBIR)"
+FREQUENCIES = "all_modules.0.W"
+
+
+def matches(content: Content) -> bool:
+    """Tell by the numbered modules."""
+    _, raw = states(content.data)
+    return raw is not None and FREQUENCIES in raw
+
+
+def read(content: Content) -> Checkpoint:
+    """Read one."""
+    raw = dict(states(content.data)[1] or {})
+    sigmas = raw.pop("sigmas", None)
+    low, high = 0.01, 378.0
+    if sigmas is not None and sigmas.ndim == 1 and 1 < len(sigmas) <= 1_000_000:
+        low, high = float(sigmas.min()), float(sigmas.max())
+    tensors, weights = _averaged(content, raw)
+    network = _network(content, raw)
+    return Checkpoint(
+        layout="score-sde",
+        architecture="ncsnpp",
+        network=network,
+        parametrization={"kind": "ve", "sigma_min": low, "sigma_max": high},
+        channels=network["channels"],
+        tensors=tensors,
+        weights=weights,
+        card={"scale": "magnitude images in 0 ... 1 (maximum = 1)", "images": "complex"},
+    )
+
+
+def settings(original: Mapping[str, Any]) -> dict[str, Any]:
+    """Translate the authors' configuration (``model``, ``data``)."""
+    model, data = dict(original.get("model", original)), dict(original.get("data", {}))
+    known = {"progressive": "none", "progressive_input": "residual", "resblock_type": "biggan", "fir": True}
+    known |= {"embedding_type": "fourier", "progressive_combine": "sum", "attention_type": "ddpm", "conditional": True}
+    for name, value in known.items():
+        if model.get(name, value) != value:
+            raise CheckpointError(f"NCSN++ with {name} = {model[name]!r} is not supported; expected {value!r}")
+    names = {"fir_kernel": "taps", "skip_rescale": "rescale", "scale_by_sigma": "scale_by_sigma"}
+    network = {mine: model[theirs] for theirs, mine in names.items() if theirs in model}
+    if "centered" in data:
+        network["centered"] = data["centered"]
+    return {"network": network}
+
+
+def _averaged(content: Content, raw: dict[str, Tensor]) -> tuple[dict[str, Tensor], str]:
+    """Return the weights with those of the EMA list in their places."""
+    ema = content.data.get("ema") if isinstance(content.data, Mapping) else None
+    shadow = ema.get("shadow_params") if isinstance(ema, Mapping) else None
+    if shadow is None:
+        return raw, "as stored (the file has no EMA)"
+    names = [name for name in raw if name != FREQUENCIES]
+    if not isinstance(shadow, list) or len(shadow) != len(names):
+        raise CheckpointError(
+            f"{content.path}: the EMA list has {len(shadow)} tensors, expected {len(names)}, one for each parameter "
+            f"but {FREQUENCIES!r}"
+        )
+    for name, value in zip(names, shadow, strict=True):
+        if not isinstance(value, Tensor) or value.shape != raw[name].shape:
+            shape = tuple(getattr(value, "shape", ()))
+            raise CheckpointError(
+                f"{content.path}: EMA tensor of {name!r} has shape {shape}, expected {tuple(raw[name].shape)}"
+            )
+    return {**raw, **dict(zip(names, shadow, strict=True))}, "EMA (a list in parameter order)"
+
+
+def _network(content: Content, raw: dict[str, Tensor]) -> dict[str, Any]:
+    """Read the arguments of the network off the sequence of its modules."""
+    kinds: dict[int, str] = {}
+    for name in raw:
+        part = name.split(".")
+        if len(part) >= 3 and part[0] == "all_modules" and part[1].isdecimal():
+            marks = {"Conv2d_0": "pyramid", "NIN_0": "attention", "Dense_0": "residual"}
+            kinds[int(part[1])] = marks.get(part[2], kinds.get(int(part[1]), "plain"))
+    pyramids = [index for index in sorted(kinds) if kinds[index] == "pyramid"]
+    stem = raw.get("all_modules.3.weight")
+    if stem is None or stem.ndim != 4:
+        raise CheckpointError(f"{content.path}: 'all_modules.3.weight' is not the kernel of a convolution")
+    try:
+        features, levels = len(stem), len(pyramids) + 1
+        first = [kinds[index] for index in range(4, pyramids[0] - 1)]
+        res_blocks = first.count("residual")
+        widths, attention, index = [], [], 4
+        for level in range(levels):
+            widths.append(len(raw[f"all_modules.{index}.Conv_0.weight"]))
+            attends = kinds.get(index + 1) == "attention"
+            attention += [level] * attends
+            index += res_blocks * (2 if attends else 1) + 2
+        if not res_blocks or any(width % features for width in widths):
+            raise ValueError(f"widths {widths} of {features} features")
+    except (LookupError, ValueError, TypeError, ArithmeticError) as error:
+        raise CheckpointError(f"{content.path}: its modules are not those of an NCSN++ ({error})") from error
+    return {
+        "channels": stem.shape[1],
+        "features": features,
+        "multipliers": [width // features for width in widths],
+        "res_blocks": res_blocks,
+        "attention_levels": attention,
+    }

@@ -1,0 +1,133 @@
+"""Accounting: every tensor of a network is in the file, nothing else is, and all of it is finite."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from recon.errors import CheckpointError
+
+PREFIXES = ("module.", "_orig_mod.")
+#: Under these keys training code stores weights; averaged ones first.
+EMA_KEYS = ("ema", "model_ema", "ema_model", "ema_state_dict", "ema_state")
+RAW_KEYS = ("net", "model", "state_dict", "model_state_dict", "score_model", "network")
+
+
+def is_state(value: Any) -> bool:
+    """Tell whether ``value`` maps names to tensors."""
+    return (
+        isinstance(value, Mapping)
+        and bool(value)
+        and all(isinstance(name, str) for name in value)
+        and all(isinstance(tensor, Tensor) for tensor in value.values())
+    )
+
+
+def strip(state: Mapping[str, Tensor], extra: Sequence[str] = ()) -> dict[str, Tensor]:
+    """Remove prefixes such as ``module.`` that all names have in common."""
+    found = dict(state)
+    again = True
+    while again and found:
+        again = False
+        for prefix in (*PREFIXES, *extra):
+            if all(name.startswith(prefix) for name in found):
+                found = {name[len(prefix) :]: value for name, value in found.items()}
+                again = True
+    return found
+
+
+def states(data: Any, extra: Sequence[str] = ()) -> tuple[dict[str, Tensor] | None, dict[str, Tensor] | None]:
+    """Return (averaged, raw) weights of a state dict or of a dict that holds them under the usual names."""
+    if is_state(data):
+        return None, strip(data, extra)
+    if not isinstance(data, Mapping):
+        return None, None
+    pairs = []
+    for keys in (EMA_KEYS, RAW_KEYS):
+        found = [data[key] for key in keys if is_state(data.get(key))]
+        pairs.append(strip(found[0], extra) if found else None)
+    return pairs[0], pairs[1]
+
+
+def choose(path: Path, ema: dict[str, Tensor] | None, raw: dict[str, Tensor] | None) -> tuple[dict[str, Tensor], str]:
+    """Return the averaged weights where there are any, and a word on which these are.
+
+    Raises
+    ------
+    CheckpointError
+        If the averaged weights do not belong to the others in the file.
+    """
+    if ema is None:
+        return raw or {}, "as stored (the file has no separate EMA)"
+    if raw is not None:
+        for name, value in ema.items():
+            if name in raw and raw[name].shape != value.shape:
+                raise CheckpointError(
+                    f"{path}: EMA of {name!r} has shape {tuple(value.shape)}, the weights have {tuple(raw[name].shape)}"
+                )
+    return ema, "EMA"
+
+
+def account(path: Path, found: Mapping[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
+    """Return float32 copies of ``found`` after comparing every name, shape and value with the (meta) network.
+
+    Raises
+    ------
+    CheckpointError
+        Names what is missing, unexpected, of another shape, no floating-point tensor or not finite.
+    """
+    expected = network.state_dict()
+    missing = [name for name in expected if name not in found]
+    unexpected = [name for name in found if name not in expected]
+    problems = []
+    if missing:
+        problems.append(f"missing {_some(missing)}")
+    if unexpected:
+        problems.append(f"unexpected {_some(unexpected)}")
+    shapes = [name for name in expected if name in found and found[name].shape != expected[name].shape]
+    if shapes:
+        first = shapes[0]
+        wanted, came = tuple(expected[first].shape), tuple(found[first].shape)
+        problems.append(f"{first!r} has shape {came}, expected {wanted}{_more(shapes, 1)}")
+    if problems:
+        raise CheckpointError(f"{path}: the tensors do not fit the network: {'; '.join(problems)}")
+    _check_size(path, found)
+    return {name: _sound(path, name, found[name]) for name in expected}
+
+
+def fill(network: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:
+    """Put accounted tensors into a network that was built without memory."""
+    network.load_state_dict(dict(tensors), strict=True, assign=True)
+    return network.eval().requires_grad_(False)
+
+
+def _check_size(path: Path, found: Mapping[str, Tensor]) -> None:
+    """Refuse tensors that claim more values than the file can hold (strides of zero), before any is copied."""
+    for name, value in found.items():
+        if value.numel() * value.element_size() > value.untyped_storage().nbytes():
+            raise CheckpointError(f"{path}: tensor {name!r} claims {value.numel()} values, but stores fewer")
+    total = sum(value.numel() * value.element_size() for value in found.values())
+    stored = sum(file.stat().st_size for file in (path.rglob("*") if path.is_dir() else [path]) if file.is_file())
+    if total > stored:
+        raise CheckpointError(f"{path}: its tensors claim {total} bytes, but it has only {stored}")
+
+
+def _sound(path: Path, name: str, value: Tensor) -> Tensor:
+    if not value.is_floating_point():
+        raise CheckpointError(f"{path}: tensor {name!r} is {value.dtype}, expected floating point")
+    copy = value.detach().to(torch.float32, copy=True, memory_format=torch.contiguous_format)
+    if not bool(torch.isfinite(copy).all()):
+        raise CheckpointError(f"{path}: tensor {name!r} holds NaN or infinity")
+    return copy
+
+
+def _some(names: list[str], shown: int = 3) -> str:
+    return ", ".join(repr(name) for name in names[:shown]) + _more(names, shown)
+
+
+def _more(names: list[str], shown: int) -> str:
+    return f" and {len(names) - shown} more" if len(names) > shown else ""

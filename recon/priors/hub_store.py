@@ -1,0 +1,148 @@
+"""Published networks by name: what is known of each, where its file is kept, and fetching it when asked to.
+
+Nothing is downloaded unless :func:`download` is called (``recon models download NAME``). Where no sha256 is published
+(null in ``hub.json``), a file is verified by its tensors: names, shapes, finite values and number of parameters.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import urllib.error
+import urllib.request
+from http.client import HTTPException
+from pathlib import Path
+from typing import Any
+
+from recon.errors import CheckpointError, InputError, ReconError
+from recon.priors.checkpoints.prior import CheckpointPrior
+from recon.storage import atomic_path
+
+HUB_FILE = Path(__file__).with_name("hub.json")
+SCHEMES = ("https://", "file://")
+TIMEOUT_S = 30
+
+
+def cache_folder() -> Path:
+    """Return where files of published networks are kept: ``RECON_CACHE``, or ``diffrecon`` in the user's cache."""
+    given = os.environ.get("RECON_CACHE")
+    if given:
+        return Path(given).expanduser()
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "diffrecon"
+
+
+def entries() -> dict[str, dict[str, Any]]:
+    """Return what is known of the published networks, by name."""
+    try:
+        listed = json.loads(HUB_FILE.read_text(encoding="utf-8"))["models"]
+        return {entry["name"]: entry for entry in listed}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{HUB_FILE} is damaged ({error}); reinstall diffrecon") from error
+
+
+def find_entry(name: str) -> dict[str, Any]:
+    """Return the entry of a name, or raise InputError that lists the names there are."""
+    known = entries()
+    if name not in known:
+        raise InputError(f"there is no published network {name!r}; expected {', '.join(known)}")
+    return known[name]
+
+
+def cached_file(entry: dict[str, Any]) -> Path:
+    """Return where the file of an entry belongs, whether it is there or not."""
+    return cache_folder() / entry["name"] / entry["file"]
+
+
+def require_file(entry: dict[str, Any]) -> Path:
+    """Return the cached file of an entry, or raise InputError that says how to get it there."""
+    path = cached_file(entry)
+    if not path.is_file():
+        name = entry["name"]
+        ways = [f"put a copy at {path}"]
+        if entry["url"]:
+            ways.insert(0, f"fetch it with 'recon models download {name}'")
+        note = f" ({entry['link']})" if entry["link"] else ""
+        raise InputError(f"prior {name!r} is not on this computer: {', or '.join(ways)}; see {entry['page']}{note}")
+    return path
+
+
+def load_published(name: str, **options: Any) -> CheckpointPrior:
+    """Load a published network from the cache.
+
+    Parameters
+    ----------
+    name : str
+    **options
+        Of :func:`recon.priors.checkpoints.load_checkpoint`.
+
+    Raises
+    ------
+    InputError
+        If its file is not in the cache; says how to get it there.
+    CheckpointError
+        If the file is not sound, or another network.
+    """
+    entry = find_entry(name)
+    return _verified(require_file(entry), entry, **options)
+
+
+def download(name: str, force: bool = False) -> Path:
+    """Fetch the file of a published network into the cache, verify it, and return its path.
+
+    Raises
+    ------
+    InputError
+        If there is no such name or no link, or the file is there already.
+    CheckpointError
+        If what came is not that network (sha256, or else tensors); nothing is kept.
+    ReconError
+        If the link is dead or the connection failed.
+    """
+    entry = find_entry(name)
+    path = cached_file(entry)
+    url = entry["url"]
+    by_hand = f"get it by hand from {entry['page']} and put it at {path}"
+    if not url:
+        raise InputError(f"{name} cannot be downloaded: {entry['link']}; {by_hand}")
+    if not url.startswith(SCHEMES):
+        raise InputError(f"{name}: will not download from {url}; only {' and '.join(SCHEMES)} are allowed")
+    if path.exists() and not force:
+        raise InputError(f"{path} exists already; use --force to fetch it again")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_path(path) as temporary:
+            _fetch(url, temporary)
+            try:
+                _verified(temporary, entry)
+            except CheckpointError as error:
+                reason = str(error).replace(str(temporary), url)
+                raise CheckpointError(
+                    f"{name}: what came is not the network: {reason}. Nothing was kept; {by_hand}"
+                ) from error
+    except (urllib.error.URLError, HTTPException, TimeoutError, ConnectionError) as error:
+        raise ReconError(
+            f"{name}: the link {url} is dead or out of reach ({error}); try again, or {by_hand}"
+        ) from error
+    except OSError as error:
+        raise ReconError(f"{name}: cannot write {path} ({error.strerror or error}); set RECON_CACHE") from error
+    return path
+
+
+def _fetch(url: str, path: Path) -> None:
+    with urllib.request.urlopen(url, timeout=TIMEOUT_S) as source, path.open("wb") as target:
+        while piece := source.read(2**20):
+            target.write(piece)
+
+
+def _verified(path: Path, entry: dict[str, Any], **options: Any) -> CheckpointPrior:
+    # Imported late: listing names must not build networks.
+    from recon.priors.checkpoints import load_checkpoint
+
+    prior = load_checkpoint(path, card=entry, **options)
+    if prior.n_parameters != entry["parameters"] or prior.card["layout"] != entry["layout"]:
+        raise CheckpointError(
+            f"{path}: holds a network {prior.card['layout']} of {prior.n_parameters:,} parameters, but "
+            f"{entry['name']} is {entry['layout']} with {entry['parameters']:,}"
+        )
+    return prior

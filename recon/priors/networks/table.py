@@ -1,0 +1,47 @@
+"""The architectures by the names that cards and converted files give them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from recon.errors import CheckpointError
+from recon.priors.networks.adm import ADMUNet
+from recon.priors.networks.diffusers_unet import UNet2D
+from recon.priors.networks.edm import DhariwalUNet
+from recon.priors.networks.edm_song import SongUNet
+from recon.priors.networks.ncsnpp import NCSNpp
+from recon.priors.networks.ncsnv2 import NCSNv2Deepest
+
+ARCHITECTURES: dict[str, type[nn.Module]] = {
+    "adm": ADMUNet,
+    "edm-dhariwal": DhariwalUNet,
+    "edm-song": SongUNet,
+    "ncsnpp": NCSNpp,
+    "ncsnv2-deepest": NCSNv2Deepest,
+    "unet2d": UNet2D,
+}
+
+
+def build(architecture: str, arguments: Mapping[str, Any]) -> nn.Module:
+    """Build a network without memory for its weights (device "meta").
+
+    Raises
+    ------
+    CheckpointError
+        If there is no such architecture, or the arguments do not describe one.
+    """
+    if architecture not in ARCHITECTURES:
+        raise CheckpointError(f"there is no architecture {architecture!r}; expected {', '.join(ARCHITECTURES)}")
+    for name, value in arguments.items():
+        # Without a limit a small file could ask for millions of layers.
+        if (name == "res_blocks" and value not in range(1, 65)) or (isinstance(value, list) and len(value) > 64):
+            raise CheckpointError(f"no network {architecture!r} has {name} = {value!s:.80}")
+    try:
+        with torch.device("meta"):
+            return ARCHITECTURES[architecture](**arguments)
+    except (TypeError, ValueError, ArithmeticError, LookupError, RuntimeError) as error:
+        raise CheckpointError(f"no network {architecture!r} has {dict(arguments)}: {error}") from error

@@ -1,0 +1,236 @@
+"""Published networks by name, fetching them, converting and describing files."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from recon import load_prior
+from recon.cli import main
+from recon.errors import CheckpointError, InputError, ReconError
+from recon.priors import hub_store
+from recon.priors.checkpoints import convert_checkpoint, load_checkpoint
+from recon.priors.networks.table import ARCHITECTURES
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch, make_checkpoint):
+    """A hub of one network, kept in a file on this computer, and an empty cache."""
+    source = make_checkpoint("edm")
+    prior = load_checkpoint(source)
+    entry = {
+        **hub_store.entries()["inversebench-knee"],
+        **{"name": "tiny", "file": "tiny.pt", "url": source.as_uri(), "parameters": prior.n_parameters},
+        **{"sha256": prior.card["sha256"], "page": "https://example.org/tiny", "scale": "of the hub"},
+    }
+    listing = tmp_path / "hub.json"
+
+    def write(**changes):
+        listing.write_text(json.dumps({"models": [{**entry, **changes}]}))
+        return source
+
+    write()
+    monkeypatch.setattr(hub_store, "HUB_FILE", listing)
+    monkeypatch.setenv("RECON_CACHE", str(tmp_path / "cache"))
+    return write
+
+
+def test_listing_is_complete():
+    known = hub_store.entries()
+    assert len(known) >= 7
+    needed = {"name", "file", "url", "page", "link", "sha256", "licence", "data", "scale", "channels", "images"}
+    needed |= {"sigma_range", "citation", "layout", "parameters"}
+    for name, entry in known.items():
+        assert needed <= set(entry), name
+        assert entry["url"] is None or entry["url"].startswith("https://")
+        assert entry["url"] or entry["link"], f"{name}: say why there is no link"
+    citations = (Path(__file__).parents[2] / "docs" / "references.bib").read_text("utf-8")
+    for entry in known.values():
+        assert f"{{{entry['citation']}," in citations
+
+
+def test_cache_folder(monkeypatch, tmp_path):
+    monkeypatch.setenv("RECON_CACHE", str(tmp_path))
+    assert hub_store.cache_folder() == tmp_path
+    monkeypatch.delenv("RECON_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "x"))
+    assert hub_store.cache_folder() == tmp_path / "x" / "diffrecon"
+
+
+def test_nothing_is_fetched_without_being_asked(hub, monkeypatch):
+    def refuse(*arguments, **options):
+        raise AssertionError("the network was used")
+
+    monkeypatch.setattr("urllib.request.urlopen", refuse)
+    with pytest.raises(InputError, match=r"not on this computer: fetch it with 'recon models download tiny', or put"):
+        load_prior("tiny")
+    assert not hub_store.cache_folder().exists()
+    assert main(["models"]) == 0
+
+
+def test_download_verifies_and_load_takes_the_card_of_the_hub(hub, capsys):
+    assert main(["models", "download", "tiny"]) == 0
+    assert "every tensor accounted for" in capsys.readouterr().out
+    prior = load_prior("tiny")
+    assert prior.card["scale"] == "of the hub" and prior.card["name"] == "tiny"
+    assert main(["models", "info", "tiny"]) == 0
+    assert "of the hub" in capsys.readouterr().out
+    assert main(["models", "download", "tiny"]) == 2
+    assert "exists already" in capsys.readouterr().err
+    assert main(["models", "download", "tiny", "--force"]) == 0
+    assert main(["models"]) == 0
+    assert "tiny                here" in capsys.readouterr().out
+
+
+def kept():
+    return [path for path in hub_store.cache_folder().rglob("*") if path.is_file()]
+
+
+def test_wrong_checksum_keeps_nothing(hub):
+    hub(sha256="0" * 64)
+    with pytest.raises(CheckpointError, match=r"what came is not the network.*sha256 is .*Nothing was kept"):
+        hub_store.download("tiny")
+    assert not kept()
+
+
+def test_without_sha256_tensors_decide(hub, capsys):
+    hub(sha256=None)
+    assert main(["models", "download", "tiny"]) == 0
+    assert "no sha256 is published" in capsys.readouterr().out
+    hub(sha256=None, parameters=5)
+    with pytest.raises(CheckpointError, match=r"holds a network edm of .* but tiny is edm with 5"):
+        load_prior("tiny")
+    with pytest.raises(CheckpointError, match="Nothing was kept"):
+        hub_store.download("tiny", force=True)
+    assert len(kept()) == 1  # what was there before
+
+
+def test_a_web_page_instead_of_the_file(hub):
+    source = hub(sha256=None)
+    source.write_text("<html>Sign in</html>")
+    with pytest.raises(CheckpointError, match="HTML page"):
+        hub_store.download("tiny")
+    assert not kept()
+
+
+def test_dead_links_say_what_to_do(hub, tmp_path):
+    hub(url=(tmp_path / "gone.pt").as_uri())
+    with pytest.raises(
+        ReconError, match=r"dead or out of reach.*get it by hand from https://example.org/tiny and put it at"
+    ):
+        hub_store.download("tiny")
+    hub(url=None, link="the file was deleted")
+    with pytest.raises(InputError, match="cannot be downloaded: the file was deleted; get it by hand"):
+        hub_store.download("tiny")
+    with pytest.raises(InputError, match="the file was deleted"):
+        load_prior("tiny")
+    hub(url="http://example.org/tiny.pt")
+    with pytest.raises(InputError, match="only https"):
+        hub_store.download("tiny")
+    with pytest.raises(InputError, match="there is no published network 'huge'; expected tiny"):
+        hub_store.download("huge")
+    assert not hub_store.cache_folder().exists() or not kept()
+
+
+def test_interrupted_download_leaves_nothing(hub, monkeypatch):
+    class Cut:
+        def __init__(self):
+            self.pieces = [b"PK\x03\x04", ConnectionResetError("reset")]
+
+        def read(self, size):
+            piece = self.pieces.pop(0)
+            if isinstance(piece, Exception):
+                raise piece
+            return piece
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *error):
+            return None
+
+    monkeypatch.setattr("urllib.request.urlopen", lambda url, timeout: Cut())
+    with pytest.raises(ReconError, match=r"out of reach .reset"):
+        hub_store.download("tiny")
+    assert not kept()
+
+
+def test_damaged_listing(hub, monkeypatch, tmp_path):
+    (tmp_path / "hub.json").write_text("{}")
+    with pytest.raises(CheckpointError, match="reinstall"):
+        load_prior("tiny")
+
+
+@pytest.mark.parametrize("kind", ["adm", "score-sde", "edm", "ncsnv2", "diffusers"])
+def test_converted_files_give_the_same_outputs_bit_for_bit(make_checkpoint, tmp_path, kind, capsys):
+    source, target = make_checkpoint(kind), tmp_path / "converted.safetensors"
+    assert main(["models", "convert", str(source), str(target)]) == 0
+    before, after = load_prior(source), load_prior(target)
+    x = torch.randn(2, 18, 13, dtype=torch.complex64, generator=torch.Generator().manual_seed(0))
+    for sigma in (0.02, 1.0, 30.0):
+        assert torch.equal(before.denoise(x, sigma), after.denoise(x, sigma))
+    assert (before.sigma_min, before.sigma_max) == (after.sigma_min, after.sigma_max)
+    assert before.card["scale"] == after.card["scale"]
+    assert before.card["architecture"] in ARCHITECTURES
+    again = tmp_path / "again.safetensors"
+    convert_checkpoint(target, again)
+    assert torch.equal(load_prior(again).denoise(x, 1.0), after.denoise(x, 1.0))
+    capsys.readouterr()
+    assert main(["models", "info", str(target)]) == 0
+    told = capsys.readouterr().out
+    assert f"{after.n_parameters:,} parameters" in told and "every tensor accounted for" in told
+
+
+def test_conversion_of_published_files(published, tmp_path):
+    for index, source in enumerate(sorted(published.glob("*_small.pt*"))):
+        target = convert_checkpoint(source, tmp_path / f"{index}.safetensors")
+        x = torch.randn(1, 32, 32, dtype=torch.complex64, generator=torch.Generator().manual_seed(0))
+        assert torch.equal(load_prior(source).denoise(x, 0.5), load_prior(target).denoise(x, 0.5))
+    assert index == 3
+
+
+def test_conversion_does_not_overwrite(make_checkpoint, tmp_path, capsys):
+    source = make_checkpoint("edm")
+    with pytest.raises(InputError, match=r"ends in \.safetensors"):
+        convert_checkpoint(source, tmp_path / "x.pt")
+    with pytest.raises(InputError, match="no such folder"):
+        convert_checkpoint(source, tmp_path / "absent" / "x.safetensors")
+    target = tmp_path / "x.safetensors"
+    target.write_text("mine")
+    assert main(["models", "convert", str(source), str(target)]) == 2
+    assert "exists already" in capsys.readouterr().err and target.read_text() == "mine"
+    assert main(["models", "convert", str(source), str(target), "--force"]) == 0
+    load_prior(target)
+
+
+def test_info_of_the_built_in_prior(capsys):
+    from recon.priors.hub import WEIGHTS_FOLDER
+
+    assert main(["models", "info", str(WEIGHTS_FOLDER / "brain-mri.safetensors")]) == 0
+    assert "brain-mri" in capsys.readouterr().out
+
+
+def test_options_of_the_authors_are_understood(make_checkpoint):
+    path = make_checkpoint("score-sde")
+    plain = load_checkpoint(path)
+    path.with_suffix(".json").write_text(json.dumps({"model": {"skip_rescale": False}, "data": {"centered": True}}))
+    changed = load_checkpoint(path)
+    assert plain.card["network"].get("rescale", True) and not changed.card["network"]["rescale"]
+    x = torch.ones(1, 16, 16, dtype=torch.complex64)
+    assert not torch.allclose(plain.denoise(x, 0.3), changed.denoise(x, 0.3))
+    path.with_suffix(".json").write_text(json.dumps({"model": {"resblock_type": "ddpm"}}))
+    with pytest.raises(CheckpointError, match="resblock_type"):
+        load_checkpoint(path)
+
+
+def test_the_documented_example_runs(tmp_path, monkeypatch, capsys):
+    import re
+
+    page = (Path(__file__).parents[2] / "docs" / "priors.md").read_text("utf-8")
+    (example,) = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    exec(compile(example, "priors.md", "exec"), names)
+    assert names["clean"].shape == (1, 40, 30) and torch.isfinite(names["clean"].abs()).all()
+    assert "InverseBench" in capsys.readouterr().out
