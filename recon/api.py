@@ -17,18 +17,23 @@ from tqdm import tqdm
 
 from recon.device import resolve_device
 from recon.errors import InputError
-from recon.pipelines.mri import Sampling, prepare
+from recon.io import CTImages, CTProjections
+from recon.pipelines.ct import Scan
 from recon.posterior import Posterior
 from recon.priors.hub import load_prior
 from recon.results import Part, assemble, describe_prior, describe_sampler
-from recon.sources import choose_slices, open_source
+from recon.sources import KspaceSource, choose_slices, refuse_options
+from recon.sources_ct import CTSource, is_ct_source
 from recon.strategies import resolve_sampler
 from samplers import Denoiser, Problem, Sampler, Samples, sample
 
+#: Which shipped prior goes with which kind of data.
+SHIPPED = {"mri": "brain-mri", "ct": "ct"}
+
 
 def reconstruct(
-    source: str | os.PathLike[str] | np.ndarray | Tensor | Problem,
-    prior: str | Path | Denoiser = "brain-mri",
+    source: str | os.PathLike[str] | np.ndarray | Tensor | CTImages | CTProjections | Problem,
+    prior: str | Path | Denoiser = "auto",
     sampler: str | Sampler = "dds",
     samples: int = 8,
     seed: int = 0,
@@ -42,12 +47,18 @@ def reconstruct(
     slices: str | int | Sequence[int] | None = None,
     coils: int | None = None,
     calib_size: int | None = None,
+    views: int | None = None,
+    geometry: str = "fan",
+    arc: float | None = None,
+    photons: float | None = None,
+    views_every: int = 1,
+    pixel_size: float | None = None,
     device: str = "auto",
     batch_size: int | None = None,
     precision: str = "float32",
     progress: bool | None = None,
 ) -> Posterior:
-    """Reconstruct k-space, with uncertainty: samples, mean, std and where they came from.
+    """Reconstruct k-space or CT, with uncertainty: samples, mean, std and where they came from.
 
     Coil maps, scale and noise level come from the measured data; nothing is taken from a fully sampled image, except
     a reference to compare with, where there is one.
@@ -56,9 +67,10 @@ def reconstruct(
     ----------
     source : path, array or Problem
         A raw-data file (fastMRI, BART, npy); centred k-space ``(coil, y, x)``, ``(y, x)`` or ``(slice, coil, y, x)``
-        with zeros where not sampled; or a prepared :class:`samplers.Problem` in the scale of the prior.
+        with zeros where not sampled; CT images or projections (:func:`recon.io.open_ct`, or their path); or a prepared
+        :class:`samplers.Problem` in the scale of the prior.
     prior : str, path or Denoiser
-        See :func:`recon.load_prior`.
+        See :func:`recon.load_prior`; "auto" is "brain-mri" for k-space and "ct" for CT.
     sampler : str or Sampler
         ``"dds"``, ``"exact"`` (Gaussian priors), or a strategy of :mod:`samplers`.
     samples : int
@@ -84,6 +96,13 @@ def reconstruct(
         Compress to this many virtual coils.
     calib_size : int, optional
         Largest side of the calibration region (24).
+    views, geometry, arc, photons : int, str, float, float, optional
+        CT images: simulate so many projections, by a "fan" (on an arc), "fan-flat" or "parallel" rays, over ``arc``
+        degrees, with the noise of so many photons a ray.
+    views_every : int
+        CT projections: use every so many of them.
+    pixel_size : float, optional
+        CT: pixel size in mm, where the file tells none or another one is wanted.
     device : str
         ``"auto"``, ``"cpu"``, ``"cuda"``, ...
     batch_size : int, optional
@@ -97,7 +116,7 @@ def reconstruct(
     -------
     Posterior
         Arrays ``(sample, y, x)``, or ``(sample, slice, y, x)`` for a source of several slices; in the units of the
-        k-space (root-sum-of-squares magnitude).
+        k-space (root-sum-of-squares magnitude), or in HU.
 
     Raises
     ------
@@ -111,54 +130,50 @@ def reconstruct(
         raise InputError(f"samples: expected an integer >= 1, came {samples!r}")
     strategy = resolve_sampler(sampler, steps)
     where = resolve_device(device)
-    run = _Run(prior, strategy, samples, seed, batch_size, where, precision)
-    config = {
-        "samples": samples,
-        "acceleration": acceleration,
-        "mask": mask if mask is None or isinstance(mask, str) else "array",
-        "center_fraction": center_fraction,
-        "noise_std": noise_std,
-        "coil_maps": "given" if coil_maps is not None else "ESPIRiT",
-        "coils": coils,
-        "calib_size": calib_size,
-        "device": str(where),
-        "batch_size": batch_size,
-        "precision": precision,
-    }
+    computing = {"samples": samples, "device": str(where), "batch_size": batch_size, "precision": precision}
     if isinstance(source, Problem):
+        run = _Run(_prior_for(prior, "mri"), strategy, samples, seed, batch_size, where, precision)
         with _bar(progress, strategy, 1, samples, batch_size) as bar:
             parts = [Part(run.draw(source.to(where), 0, bar), source)]
-        return assemble(
-            parts,
-            run.describe({**config, "coil_maps": "in the problem"}, None, [0], []),
-            {},
-            single=True,
-            started=started,
-        )
-    pieces = open_source(source, None if isinstance(mask, str) else mask)
+        return assemble(parts, run.describe(computing, None, [0], []), {}, single=True, started=started)
+    scan = Scan(views, geometry, arc, photons, views_every, seed)
+    mri: dict[str, Any] = {
+        "mask": mask,
+        "acceleration": acceleration,
+        "center_fraction": center_fraction,
+        "coil_maps": coil_maps,
+        "noise_std": noise_std,
+        "coils": coils,
+        "calib_size": calib_size,
+    }
+    pieces: CTSource | KspaceSource
+    if is_ct_source(source):
+        refuse_options(mri, {}, "MRI; this source is CT")
+        pieces = CTSource(source, scan, pixel_size)
+    else:
+        ct = {**dataclasses.asdict(scan), "pixel_size": pixel_size}
+        refuse_options(ct, dataclasses.asdict(Scan(seed=seed)), "CT; this source is not")
+        pieces = KspaceSource(source, seed=seed, **mri)
+    strategy = resolve_sampler(sampler, steps, pieces.modality)
+    run = _Run(_prior_for(prior, pieces.modality), strategy, samples, seed, batch_size, where, precision)
     chosen = choose_slices(slices, len(pieces))
-    sampling = _sampling(mask, acceleration, center_fraction, seed)
     parts = []
     with _bar(progress, strategy, len(chosen), samples, batch_size) as bar:
         for index in chosen:
-            piece = pieces[index]
-            ready = prepare(
-                piece.kspace,
-                piece.mask,
-                sampling=sampling,
-                coil_maps=coil_maps,
-                noise_std=noise_std,
-                coils=coils,
-                calib_size=calib_size,
-                device=where,
-            )
-            parts.append(Part(run.draw(ready.problem, index, bar), ready.problem, ready, piece.reference))
+            ready, reference = pieces.prepare(index, where)
+            parts.append(Part(run.draw(ready.problem, index, bar), ready.problem, ready, reference))
     # Without a calibration region (one coil, or given maps) ESPIRiT was not used.
-    estimated = any(part.prepared is not None and part.prepared.facts["calibration"] for part in parts)
-    record = run.describe(config, pieces.path, chosen, ["uecker2014espirit"] if estimated else [])
+    estimated = any(part.prepared is not None and part.prepared.facts.get("calibration") for part in parts)
+    citations = ["uecker2014espirit"] if estimated else []
+    record = run.describe({**pieces.config, **computing}, pieces.path, chosen, citations)
     single = pieces.single or len(chosen) == 1
-    geometry = {**pieces.geometry, "axes": "y x" if single else "slice y x"}
-    return assemble(parts, record, geometry, single=single, started=started)
+    where_from = {**pieces.geometry, "axes": "y x" if single else "slice y x"}
+    return assemble(parts, record, where_from, single=single, started=started)
+
+
+def _prior_for(prior: str | Path | Denoiser, modality: str) -> str | Path | Denoiser:
+    """Return the prior, or the shipped one of the modality for "auto"."""
+    return SHIPPED[modality] if isinstance(prior, str) and prior == "auto" else prior
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -174,10 +189,16 @@ class _Run:
     precision: str
     loaded: dict[tuple[int, ...], Denoiser] = dataclasses.field(default_factory=dict)
 
-    def denoiser(self, shape: tuple[int, ...]) -> Denoiser:
-        """Return the prior for images of this shape; loaded once."""
+    def denoiser(self, shape: tuple[int, ...], real: bool) -> Denoiser:
+        """Return the prior for images of this shape, complex or real; loaded once."""
         if shape not in self.loaded:
-            self.loaded[shape] = load_prior(self.prior, shape=shape, device=self.device, precision=self.precision)
+            self.loaded[shape] = load_prior(
+                self.prior,
+                shape=shape,
+                device=self.device,
+                precision=self.precision,
+                images="real" if real else None,
+            )
         return self.loaded[shape]
 
     def draw(self, problem: Problem, index: int, bar: tqdm) -> Samples:
@@ -185,7 +206,7 @@ class _Run:
         return sample(
             self.sampler,
             problem,
-            self.denoiser(tuple(problem.operator.domain.shape)),
+            self.denoiser(tuple(problem.operator.domain.shape), not problem.operator.domain.dtype.is_complex),
             self.samples,
             _slice_seed(self.seed, index),
             batch_size=self.batch_size,
@@ -212,17 +233,6 @@ def _slice_seed(seed: int, index: int) -> int:
     if index == 0:
         return seed
     return int(np.random.SeedSequence(entropy=seed, spawn_key=(0, index)).generate_state(1, np.uint32)[0])
-
-
-def _sampling(mask: Any, acceleration: float | None, center_fraction: float | None, seed: int) -> Sampling | None:
-    """Return the retrospective undersampling, or None to use the data as they are."""
-    if acceleration is None and not isinstance(mask, str):
-        if center_fraction is not None:
-            raise InputError("center_fraction belongs to retrospective undersampling: give acceleration as well")
-        return None
-    if mask is not None and not isinstance(mask, str):
-        raise InputError("mask is an array, so acceleration has no meaning: give a pattern name, or no acceleration")
-    return Sampling(mask or "random", 4.0 if acceleration is None else acceleration, center_fraction, seed)
 
 
 def _bar(progress: bool | None, sampler: Sampler, slices: int, samples: int, batch_size: int | None) -> tqdm:

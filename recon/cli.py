@@ -93,7 +93,7 @@ def _parser() -> argparse.ArgumentParser:
     info.add_argument("file", type=Path, metavar="FILE")
     check = commands.add_parser("check", parents=[common], help="read all of a raw-data file and say if it is usable")
     check.add_argument("file", type=Path, metavar="FILE")
-    commands.add_parser("models", parents=[common], help="list the priors that are installed")
+    _add_models(commands)
     report = commands.add_parser("report", parents=[common], help="draw a result as PNG and HTML")
     report.add_argument("file", type=Path, metavar="FILE", help="a result of recon run")
     report.add_argument("-o", "--output", type=Path, metavar="PATH", help="where to (default: beside the result)")
@@ -108,6 +108,24 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--output", metavar="DIR", default=argparse.SUPPRESS, help="folder for checkpoint and log")
     train.add_argument("--steps", type=int, metavar="N", default=argparse.SUPPRESS, help="optimiser steps in all")
     return parser
+
+
+def _add_models(commands: Any) -> None:
+    parser = commands.add_parser("models", help="list priors; describe, convert or fetch networks of others")
+    # Absent means absent: the parsers of the actions must not undo a --debug before them.
+    late = argparse.ArgumentParser(add_help=False)
+    late.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="show the traceback of an error")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    actions = parser.add_subparsers(dest="action", metavar="ACTION")
+    info = actions.add_parser("info", parents=[late], help="verify a file of weights and say what it holds")
+    info.add_argument("file", type=Path, metavar="FILE", help=".pt, .pth, .safetensors, or a diffusers folder")
+    convert = actions.add_parser("convert", parents=[late], help="write the weights that count as one safe file")
+    convert.add_argument("source", type=Path, metavar="IN")
+    convert.add_argument("target", type=Path, metavar="OUT.safetensors")
+    convert.add_argument("--force", action="store_true", help="overwrite a file that exists")
+    download = actions.add_parser("download", parents=[late], help="fetch a published network into the cache")
+    download.add_argument("name", metavar="NAME", help="as recon models lists it")
+    download.add_argument("--force", action="store_true", help="fetch it again")
 
 
 def _add_calibrate(commands: Any, common: argparse.ArgumentParser) -> None:

@@ -1,23 +1,27 @@
 """What the commands of the command line do; each returns the exit status."""
 
 import importlib.util
+import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from recon.commands_models import models
 from recon.commands_uncertainty import calibrate, evaluate, load_calibration
 from recon.config import RunConfig
-from recon.descriptions import Outputs, card_lines, plan_lines, posterior_lines, scan_lines
+from recon.descriptions import Outputs, plan_lines, posterior_lines, scan_lines
 from recon.errors import InputError
 from recon.preflight import check_outputs, check_settings
 
 __all__ = ["calibrate", "check", "demo", "evaluate", "info", "models", "report", "run", "train"]
 
 if TYPE_CHECKING:
-    from recon.io import KspaceScan
+    from recon.io import CTImages, CTProjections, KspaceScan
     from recon.posterior import Posterior
+
+    Job = tuple[KspaceScan | CTImages | CTProjections, Outputs]
 
 
 def run(
@@ -33,7 +37,7 @@ def run(
     settings = RunConfig() if config is None else RunConfig.from_toml(config)
     settings = settings.updated(options, "command line")
     drawable = report and importlib.util.find_spec("matplotlib") is not None
-    jobs = _plan(files, output, drawable)
+    jobs = _plan(files, output, drawable, settings)
     check_settings(settings)
     if dry_run:
         for file, (scan, outputs) in jobs.items():
@@ -42,10 +46,10 @@ def run(
     check_outputs([path for _, outputs in jobs.values() for path in outputs.all()], force)
     if report and not drawable:
         print("no pictures: matplotlib is missing (pip install 'diffrecon[report]')")
-    for file, (_, outputs) in jobs.items():
+    for file, (scan, outputs) in jobs.items():
         started = time.perf_counter()
-        posterior = _reconstruct(file, settings)
-        _save(posterior, outputs)
+        posterior = _reconstruct(file, scan, settings)
+        _save(posterior, outputs, scan)
         print(f"{file}: {posterior.n_valid} samples in {time.perf_counter() - started:.0f} s")
         for path in outputs.all():
             print(f"  {path}")
@@ -62,13 +66,24 @@ def demo(output: Path, force: bool = False, **options: Any) -> int:
 
 
 def info(file: Path) -> int:
-    """Print what a raw-data file or a result holds."""
-    from recon.io import open_kspace
+    """Print what a raw-data file, a folder of CT data or a result holds."""
+    from recon.descriptions_ct import ct_lines
+    from recon.descriptions_us import picmus_lines, us_lines
+    from recon.io import open_ct, open_kspace, open_ultrasound
+    from recon.io.ct.table import is_ct
     from recon.io.posterior_file import is_posterior
+    from recon.io.ultrasound import picmus_files
+    from recon.io.ultrasound.table import is_ultrasound
     from recon.posterior import Posterior
 
     if file.is_file() and is_posterior(file):
         print("\n".join(posterior_lines(file, Posterior.load(file))))
+    elif is_ct(file):
+        print("\n".join(ct_lines(open_ct(file))))
+    elif is_ultrasound(file):
+        print("\n".join(us_lines(open_ultrasound(file))))
+    elif file.is_file() and (kind := picmus_files.kind(file)):
+        print("\n".join(picmus_lines(file, kind)))
     else:
         print("\n".join(scan_lines(open_kspace(file))))
     return 0
@@ -76,29 +91,30 @@ def info(file: Path) -> int:
 
 def check(file: Path) -> int:
     """Read every slice of a raw-data file; unusable data are an InputError, doubtful ones a warning."""
-    from recon.inspection import inspect
-    from recon.io import open_kspace
+    from recon.descriptions_ct import ct_lines
+    from recon.descriptions_us import us_lines
+    from recon.inspection import inspect, inspect_ct, inspect_ultrasound
+    from recon.io import open_ct, open_kspace, open_ultrasound
+    from recon.io.ct.table import is_ct
+    from recon.io.ultrasound.table import is_ultrasound
 
-    scan = open_kspace(file)
-    print("\n".join(scan_lines(scan)))
-    findings = inspect(scan)
+    if is_ct(file):
+        stack = open_ct(file)
+        print("\n".join(ct_lines(stack)))
+        findings = inspect_ct(stack)
+    elif is_ultrasound(file):
+        data = open_ultrasound(file)
+        print("\n".join(us_lines(data)))
+        findings = inspect_ultrasound(data)
+    else:
+        scan = open_kspace(file)
+        print("\n".join(scan_lines(scan)))
+        findings = inspect(scan)
     for line in findings.facts:
         print(line)
     for line in findings.warnings:
         print(f"warning: {line}")
     print("usable" if not findings.warnings else f"usable, with {len(findings.warnings)} warning(s)")
-    return 0
-
-
-def models() -> int:
-    """List the priors that are installed."""
-    from recon.priors.hub import list_models
-
-    cards = list_models()
-    for card in cards:
-        print("\n".join(card_lines(card)))
-    if not cards:
-        print("no trained prior is installed; --prior gaussian needs none")
     return 0
 
 
@@ -132,18 +148,17 @@ def train(config: Path, **overrides: Any) -> int:
     return 0
 
 
-def _plan(files: Sequence[Path], output: Path, drawable: bool) -> dict[Path, tuple["KspaceScan", Outputs]]:
+def _plan(files: Sequence[Path], output: Path, drawable: bool, settings: RunConfig) -> "dict[Path, Job]":
     """Open every input and name its outputs, without writing anything."""
-    from recon.io import open_kspace
-
-    jobs: dict[Path, tuple[KspaceScan, Outputs]] = {}
+    jobs: dict[Path, Job] = {}
     owners: dict[Path, Path] = {}
     for file in files:
-        scan = open_kspace(file)
+        scan = _open(file, settings)
         stem = file.stem if file.suffix in (".h5", ".hdf5", ".npy", ".npz", ".cfl", ".hdr") else file.name
         pictures = tuple(output / f"{stem}{suffix}" for suffix in (".png", ".html")) if drawable else ()
         submission = output / "submission" / f"{stem}.h5" if scan.format == "fastmri" else None
-        outputs = Outputs(output / f"{stem}.h5", pictures, submission)
+        dicom = output / f"{stem}_dicom" if scan.format == "dicom" else None
+        outputs = Outputs(output / f"{stem}.h5", pictures, submission, dicom)
         if outputs.result in owners:
             raise InputError(f"{owners[outputs.result]} and {file} would both be written to {outputs.result}")
         owners[outputs.result] = file
@@ -153,17 +168,42 @@ def _plan(files: Sequence[Path], output: Path, drawable: bool) -> dict[Path, tup
     return jobs
 
 
-def _reconstruct(file: Path, settings: RunConfig) -> "Posterior":
+def _open(file: Path, settings: RunConfig) -> "KspaceScan | CTImages | CTProjections":
+    from recon.io import open_kspace
+    from recon.pipelines.ct import Scan
+    from recon.sources_ct import CTSource, is_ct_source
+
+    if not is_ct_source(file):
+        return open_kspace(file)
+    scan = Scan(settings.views, settings.geometry, settings.arc, settings.photons, settings.views_every)
+    return CTSource(file, scan, settings.pixel_size).stack
+
+
+def _reconstruct(file: Path, scan: "KspaceScan | CTImages | CTProjections", settings: RunConfig) -> "Posterior":
     from recon.api import reconstruct
+    from recon.sources_ct import is_ct_source
 
-    return reconstruct(file, **asdict(settings))
+    # The headers of a CT folder, a file a slice or a projection, are read once.
+    return reconstruct(scan if is_ct_source(scan) else file, **asdict(settings))
 
 
-def _save(posterior: "Posterior", outputs: Outputs) -> None:
+def _save(posterior: "Posterior", outputs: Outputs, scan: "KspaceScan | CTImages | CTProjections") -> None:
     for folder in {path.parent for path in outputs.all()}:
         folder.mkdir(parents=True, exist_ok=True)
     posterior.save(outputs.result)
     if outputs.submission is not None:
         posterior.to_fastmri(outputs.submission)
+    if outputs.dicom is not None:
+        _save_dicom(posterior, outputs.dicom, scan)
     if outputs.pictures:
         posterior.report(outputs.result.with_suffix(""))
+
+
+def _save_dicom(posterior: "Posterior", folder: Path, source: Any) -> None:
+    """Write mean and std as derived DICOM series; a folder of an earlier run is there only with --force."""
+    from recon.io.ct.dicom_write import write_dicom
+
+    if folder.is_dir():
+        shutil.rmtree(folder)
+    maps = {"mean": posterior.mean, "std": posterior.std}
+    write_dicom(folder, source, maps, posterior.provenance["slices"], "posterior mean and standard deviation")

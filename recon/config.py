@@ -23,7 +23,7 @@ class RunConfig:
     """How to reconstruct. Each field is an option of `recon run`, a key of its TOML file and an argument of the API."""
 
     prior: str = _option(
-        "brain-mri", str, "what is known about images: a name of `recon models`, or a .safetensors file"
+        "auto", str, "what is known about images: a name of `recon models`, or a file; auto: brain-mri, or ct for CT"
     )
     sampler: str = _option("dds", str, "how to draw from the posterior: dds, or exact (with --prior gaussian)")
     samples: int = _option(8, int, "how many posterior samples to draw; the std map needs 2 or more", "N")
@@ -41,6 +41,12 @@ class RunConfig:
     )
     batch_size: int | None = _option(None, int, "samples drawn together (default: all)", "N")
     precision: str = _option("float32", str, "arithmetic of the network: float32 or bfloat16 (faster on some machines)")
+    views: int | None = _option(None, int, "CT images: how many projections to simulate", "N")
+    geometry: str = _option("fan", str, "CT images: fan (on an arc), fan-flat or parallel")
+    arc: float | None = _option(None, float, "CT images: degrees that the projections cover (default: all)", "DEG")
+    photons: float | None = _option(None, float, "CT images: photons of a ray (default: no noise)", "N")
+    views_every: int = _option(1, int, "CT projections: use every so many of them", "N")
+    pixel_size: float | None = _option(None, float, "CT: pixel size in mm (default: that of the file)", "MM")
     coils: int | None = _option(None, int, "compress to so many virtual coils (default: keep all)", "N")
     calib_size: int | None = _option(None, int, "largest side of the calibration region for coil maps", "N")
 

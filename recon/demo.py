@@ -101,7 +101,7 @@ def main(
     )
     merit = figures_of_merit(posterior)
     echo(f"{posterior.n_valid} posterior samples in {seconds:.0f} s")
-    echo(f"PSNR  zero-filled {merit['zero_filled_psnr']:.1f} dB   posterior mean {merit['psnr']:.1f} dB")
+    echo(f"PSNR  zero-filled {merit['plain_psnr']:.1f} dB   posterior mean {merit['psnr']:.1f} dB")
     if "coverage" in merit:
         echo(f"the 90% interval holds the true image in {merit['coverage']:.0%} of the pixels that show tissue")
     return _write(posterior, folder, echo)

@@ -4,7 +4,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from recon.io.base import KspaceScan
+from recon.io.ct.base import CTImages, CTProjections
+from recon.io.mri.base import KspaceScan
+from recon.io.ultrasound.base import PlaneWaveData
 
 # ESPIRiT needs a fully sampled centre of about its kernel and some; below this it tends to fail.
 _LEAST_CALIBRATION = 12
@@ -42,6 +44,38 @@ def inspect(scan: KspaceScan) -> Findings:
         sampled = _sampled(scan, kspace)
         findings.facts.append(where + ", ".join(_describe(kspace, sampled)))
         findings.warnings.extend(where + line for line in _doubts(kspace, sampled))
+    return findings
+
+
+def inspect_ct(stack: CTImages | CTProjections) -> Findings:
+    """Read every slice of CT images or projections and describe its values; damaged ones are an InputError."""
+    findings = Findings()
+    for i, values in enumerate(stack):
+        low, high = float(values.min()), float(values.max())
+        findings.facts.append(f"slice {i}: values {low:.4g} to {high:.4g}")
+        if isinstance(stack, CTImages) and stack.units == "HU" and not -1100 <= low <= 500:
+            findings.warnings.append(f"slice {i}: the smallest value is {low:.4g}, air has -1000 HU; are these HU?")
+        if isinstance(stack, CTProjections) and high > 15:
+            findings.warnings.append(
+                f"slice {i}: a line integral of {high:.3g} lets no photon pass; was the log taken?"
+            )
+    return findings
+
+
+def inspect_ultrasound(data: PlaneWaveData) -> Findings:
+    """Read every frame of channel data and describe its signal and noise; damaged ones are an InputError."""
+    findings = Findings()
+    for i, values in enumerate(data):
+        power = np.mean(np.abs(values) ** 2, axis=(0, 2), dtype=np.float64)
+        noise = float(data.noise_std(i).max())
+        findings.facts.append(f"frame {i}: largest value {np.abs(values).max():.4g}, noise about {noise:.3g}")
+        dead = np.flatnonzero(power < 1e-6 * np.median(power))
+        if len(dead):
+            names = ", ".join(map(str, dead[:12])) + (", ..." if len(dead) > 12 else "")
+            findings.warnings.append(f"frame {i}: element(s) {names} hold next to nothing; leave them out")
+        offset = float(np.abs(values.mean(dtype=np.float64)) / np.sqrt(power.mean()))
+        if not data.geometry.is_complex and offset > 0.05:
+            findings.warnings.append(f"frame {i}: the RF has an offset of {offset:.2g} times its rms")
     return findings
 
 

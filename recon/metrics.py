@@ -1,8 +1,9 @@
 """Compare images with a reference: PSNR, SSIM, NMSE, coverage of an interval, spread against error.
 
 Nothing here rescales an image before comparing it: a reconstruction that is off by a factor is off. Complex images
-are compared by magnitude. The data range of PSNR and SSIM is the maximum of the reference (the rule of the fastMRI
-challenge), so numbers can be compared between methods, never between differently scaled references.
+are compared by magnitude, real ones (Hounsfield units, say) as they are. The data range of PSNR and SSIM is the maximum
+of the reference (the rule of the fastMRI challenge), or its distance to the minimum where that is below zero; so
+numbers can be compared between methods, never between differently scaled references.
 """
 
 from __future__ import annotations
@@ -18,9 +19,9 @@ SSIM_WINDOW = 7
 
 
 def psnr(image: ArrayLike, reference: ArrayLike, support: ArrayLike | None = None) -> float:
-    """Peak signal-to-noise ratio in dB, on magnitudes.
+    """Peak signal-to-noise ratio in dB, on magnitudes of complex images.
 
-    ``20 log10(max |reference| / rmse)``; infinite for a perfect image.
+    ``20 log10(data range / rmse)``; infinite for a perfect image.
 
     Parameters
     ----------
@@ -36,11 +37,11 @@ def psnr(image: ArrayLike, reference: ArrayLike, support: ArrayLike | None = Non
     """
     magnitude, truth, where = _pair(image, reference, support)
     error = np.mean(np.square(magnitude - truth)[where])
-    return float("inf") if error == 0 else float(20 * np.log10(truth.max()) - 10 * np.log10(error))
+    return float("inf") if error == 0 else float(20 * np.log10(data_range(truth)) - 10 * np.log10(error))
 
 
 def nmse(image: ArrayLike, reference: ArrayLike, support: ArrayLike | None = None) -> float:
-    """Normalised squared error of magnitudes, ``|image - reference|^2 / |reference|^2`` (sums over the support)."""
+    """Normalised squared error ``|image - reference|^2 / |reference|^2`` (sums over the support; of magnitudes)."""
     magnitude, truth, where = _pair(image, reference, support)
     energy = np.sum(np.square(truth)[where])
     if energy == 0:
@@ -49,10 +50,10 @@ def nmse(image: ArrayLike, reference: ArrayLike, support: ArrayLike | None = Non
 
 
 def ssim(image: ArrayLike, reference: ArrayLike, support: ArrayLike | None = None) -> float:
-    """Mean structural similarity of magnitudes, slice by slice over the last two axes.
+    """Mean structural similarity (of magnitudes for complex images), slice by slice over the last two axes.
 
-    A uniform window of 7 x 7 pixels, sample covariances, K1 = 0.01, K2 = 0.03, and the data range max |reference| of
-    the whole array, so a stack of slices gives the fastMRI value. Windows that would leave the image are not used.
+    A uniform window of 7 x 7 pixels, sample covariances, K1 = 0.01, K2 = 0.03, and the data range of the whole
+    reference, so a stack of slices gives the fastMRI value. Windows that would leave the image are not used.
 
     Parameters
     ----------
@@ -74,7 +75,7 @@ def ssim(image: ArrayLike, reference: ArrayLike, support: ArrayLike | None = Non
     inner = (..., slice(SSIM_WINDOW // 2, -(SSIM_WINDOW // 2)), slice(SSIM_WINDOW // 2, -(SSIM_WINDOW // 2)))
     if not where[inner].any():
         raise InputError("ssim: the support holds no window centre; give a larger support")
-    return float(np.mean(_ssim_map(magnitude, truth, truth.max())[inner][where[inner]]))
+    return float(np.mean(_ssim_map(magnitude, truth, data_range(truth))[inner][where[inner]]))
 
 
 def coverage(lower: ArrayLike, upper: ArrayLike, reference: ArrayLike, support: ArrayLike | None = None) -> float:
@@ -94,10 +95,32 @@ def coverage(lower: ArrayLike, upper: ArrayLike, reference: ArrayLike, support: 
 def foreground(reference: ArrayLike, fraction: float = 0.05) -> NDArray[np.bool_]:
     """Pixels where the reference shows signal: ``|reference| > fraction * (99 % quantile of |reference|)``.
 
-    The support that the engine's reports and benchmarks use for coverage and spread; it only excludes air.
+    Real images with negative values (Hounsfield units) are measured from their lowest level. The support that the
+    engine's reports and benchmarks use for coverage and spread; it only excludes air.
     """
-    magnitude = np.abs(finite(reference, "reference"))
-    return np.asarray(magnitude > fraction * np.quantile(magnitude, 0.99))
+    image = finite(reference, "reference")
+    lowest = lowest_level(image)
+    return np.asarray(as_shown(image) - lowest > fraction * brightness(image))
+
+
+def as_shown(image: NDArray) -> NDArray:
+    """Return what is looked at and compared: the magnitude of a complex image, a real one as it is."""
+    return np.abs(image) if np.iscomplexobj(image) else image
+
+
+def lowest_level(image: ArrayLike) -> float:
+    """Return the level of the air: 0, or the .005 quantile of a real image where that is negative."""
+    return min(0.0, float(np.quantile(as_shown(np.asarray(image)), 0.005)))
+
+
+def brightness(image: ArrayLike) -> float:
+    """Return the .99 quantile of an image above its lowest level; it needs no reference."""
+    return float(np.quantile(as_shown(np.asarray(image)), 0.99)) - lowest_level(image)
+
+
+def data_range(reference: NDArray) -> float:
+    """Return the maximum of a real reference, or its distance to the minimum where that is negative."""
+    return float(reference.max() - min(reference.min(), 0.0))
 
 
 def spread_skill(
@@ -164,9 +187,11 @@ def _ssim_map(x: NDArray[np.float64], y: NDArray[np.float64], data_range: float)
 def _pair(
     image: ArrayLike, reference: ArrayLike, support: ArrayLike | None, names: tuple[str, str] = ("image", "reference")
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]]:
-    magnitude = np.abs(finite(image, names[0])).astype(np.float64)
-    truth = np.abs(finite(reference, names[1])).astype(np.float64)
+    given, known = finite(image, names[0]), finite(reference, names[1])
+    if np.iscomplexobj(given) or np.iscomplexobj(known):
+        given, known = np.abs(given), np.abs(known)
+    magnitude, truth = given.astype(np.float64), known.astype(np.float64)
     same_shape(magnitude, truth, *names)
-    if truth.max() == 0:
+    if not truth.any():
         raise InputError(f"the {names[1]} is zero everywhere, so it has no data range; give an image with signal")
     return magnitude, truth, support_of(support, truth.shape)

@@ -208,7 +208,7 @@ class Posterior:
 
         The image is cropped at its centre to `geometry["recon_shape"]` where that is known.
         """
-        from recon.io.fastmri import write_fastmri
+        from recon.io.mri.fastmri import write_fastmri
 
         image = np.abs(self.mean)
         write_fastmri(path, image if image.ndim == 3 else image[None], self.geometry.get("recon_shape"))

@@ -73,10 +73,15 @@ def describe_source(path: str | os.PathLike[str]) -> dict[str, str]:
 
 
 def sha256(path: str | os.PathLike[str]) -> str:
-    """Return the sha256 of a file's content in hexadecimal digits."""
+    """Return the sha256 of a file; of a folder, that of the names and contents of its files."""
     digest = hashlib.sha256()
+    folder = Path(path)
+    if folder.is_dir():
+        for file in sorted(entry for entry in folder.iterdir() if entry.is_file()):
+            digest.update(f"{file.name} {sha256(file)}\n".encode())
+        return digest.hexdigest()
     with open(path, "rb") as stream:
-        while block := stream.read(2**20):
+        while block := stream.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
 

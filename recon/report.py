@@ -15,7 +15,7 @@ import numpy as np
 from recon import metrics
 from recon.errors import InputError
 from recon.report_figure import draw
-from recon.report_layout import build_rows, centre_crop
+from recon.report_layout import build_rows, centre_crop, plain_reconstruction
 from recon.report_page import page
 from recon.storage import atomic_path
 
@@ -35,9 +35,10 @@ def write_report(
 ) -> tuple[Path, Path]:
     """Write ``<path>.png`` and ``<path>.html`` and return both paths.
 
-    The picture shows the zero-filled image, the magnitude of the complex posterior mean, the standard deviation, the
-    sampling mask, some samples and, where the posterior carries a reference, the reference and the error. Gray images
-    share the window 0 .. 99.5 % quantile of the mean. A volume is shown by its central slice and an overview.
+    The picture shows the plain reconstruction (zero-filled, or filtered backprojection), the magnitude of the posterior
+    mean, the standard deviation, the sampling mask, some samples and, where the posterior carries a reference, the
+    reference and the error. Gray images share one window, `geometry["window"]` or up to the 99.5 % quantile of the
+    mean. A volume is shown by its central slice and an overview.
 
     Parameters
     ----------
@@ -86,19 +87,19 @@ def write_report(
 def figures_of_merit(
     posterior: Posterior, level: float = LEVEL, calibrated: tuple[np.ndarray, np.ndarray] | None = None
 ) -> dict[str, float]:
-    """PSNR, SSIM and NMSE of the mean (and of the zero-filled image), and coverage of the intervals.
+    """PSNR, SSIM and NMSE of the mean (and of the plain reconstruction), and coverage of the intervals.
 
-    Empty without a reference. Keys are ``psnr``, ``ssim``, ``nmse``, the same with ``zero_filled_`` in front,
-    ``coverage`` of the raw interval (over `recon.metrics.foreground` of the reference; absent with fewer than two
-    samples) and ``calibrated_coverage`` of the calibrated one, where it is given.
+    Empty without a reference. Keys are ``psnr``, ``ssim``, ``nmse``, the same with ``plain_`` in front (the zero-filled
+    image, or filtered backprojection), ``coverage`` of the raw interval (over `recon.metrics.foreground` of the
+    reference; absent with fewer than two samples) and ``calibrated_coverage`` of the calibrated one, where it is given.
     """
     reference = posterior.images.get("reference")
     if reference is None:
         return {}
-    truth = np.abs(np.asarray(reference))
+    truth = metrics.as_shown(np.asarray(reference))
     values: dict[str, float] = {}
-    zero_filled = posterior.images.get("zero_filled")
-    for prefix, image in (("", posterior.mean), ("zero_filled_", zero_filled)):
+    _, plain = plain_reconstruction(posterior)
+    for prefix, image in (("", posterior.mean), ("plain_", plain)):
         if image is None:
             continue
         cropped = centre_crop(np.asarray(image), truth.shape)

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recon.errors import InputError
+from recon.metrics import as_shown, lowest_level
 from recon.report_figure import Panel, Row
 
 if TYPE_CHECKING:
@@ -37,12 +38,11 @@ def build_rows(
     central = samples.shape[1] // 2 if samples.ndim == 4 else None
 
     def plane(image: NDArray) -> NDArray:
-        return np.abs(image[central] if central is not None and image.ndim == 3 else image)
+        return as_shown(image[central] if central is not None and image.ndim == 3 else image)
 
-    mean = plane(posterior.mean)
-    white = float(np.quantile(mean, 0.995)) or 1.0
-    factor, units = _units(white, str(posterior.geometry.get("units", "a.u.")))
-    window = (0.0, white * factor)
+    low, high = _window(posterior, plane(posterior.mean))
+    factor, units = _units(high - low, str(posterior.geometry.get("units", "a.u.")))
+    window = (low * factor, high * factor)
     slice_label = "" if central is None else f"Slice {_numbers(posterior)[central]}, in the middle of the volume"
     maps = _maps(posterior, merit, plane, window, factor, units)
     if interval is not None:
@@ -60,6 +60,23 @@ def build_rows(
     return rows
 
 
+def plain_reconstruction(posterior: Posterior) -> tuple[str, NDArray | None]:
+    """Return the title and the image of what one would have without a prior, None if there is none."""
+    for name, title in (("zero_filled", "Zero-filled"), ("fbp", "Filtered backprojection")):
+        if name in posterior.images:
+            return title, np.asarray(posterior.images[name])
+    return "", None
+
+
+def _window(posterior: Posterior, mean: NDArray) -> tuple[float, float]:
+    """Return the gray window that all images share: that of the geometry, or from the air to nearly the maximum."""
+    given = posterior.geometry.get("window")
+    if given is not None:
+        return float(given[0]), float(given[1])
+    low = lowest_level(mean)
+    return low, max(float(np.quantile(mean, 0.995)), low) or 1.0
+
+
 def _maps(
     posterior: Posterior,
     merit: Mapping[str, float],
@@ -70,21 +87,20 @@ def _maps(
 ) -> list[Panel]:
     mean, std = plane(posterior.mean), plane(posterior.std)
     panels = []
+    width = f"window {_number(window[0])} to {_number(window[1])} {units}"
     truth = posterior.images.get("reference")
     if truth is not None:
-        caption = f"window 0 to {_number(window[1])} {units}"
-        panels.append(Panel("Reference", plane(np.asarray(truth)) * factor, window, caption))
-    zero_filled = posterior.images.get("zero_filled")
-    if zero_filled is not None:
-        image = plane(np.asarray(zero_filled)) * factor
-        panels.append(Panel("Zero-filled", image, window, _quality(merit, "zero_filled_")))
-    caption = _quality(merit, "") or f"window 0 to {_number(window[1])} {units}"
+        panels.append(Panel("Reference", plane(np.asarray(truth)) * factor, window, width))
+    title, plain = plain_reconstruction(posterior)
+    if plain is not None:
+        panels.append(Panel(title, plane(plain) * factor, window, _quality(merit, "plain_")))
+    caption = _quality(merit, "") or width
     name = "Posterior mean" if posterior.n_valid > 1 else "One sample"
     panels.append(Panel(name, mean * factor, window, caption))
     if truth is not None:
         reference = plane(np.asarray(truth))
         error = np.abs(centre_crop(mean, reference.shape) - reference) * factor
-        scale = (0.0, window[1] / ERROR_SCALE)
+        scale = (0.0, (window[1] - window[0]) / ERROR_SCALE)
         panels.append(Panel(f"|Error| of the mean, {TIMES}{ERROR_SCALE}", error, scale, cmap="inferno", bar=units))
     if posterior.n_valid > 1:
         top = float(np.quantile(std, 0.995)) * factor or 1.0
@@ -96,7 +112,7 @@ def _maps(
 
 
 def _overview(posterior: Posterior, window: tuple[float, float], factor: float, units: str, columns: int) -> list[Row]:
-    mean, std = np.abs(posterior.mean) * factor, np.asarray(posterior.std) * factor
+    mean, std = as_shown(posterior.mean) * factor, np.asarray(posterior.std) * factor
     chosen = np.unique(np.linspace(0, len(mean) - 1, min(MAX_STRIP, len(mean))).round().astype(int))
     numbers = _numbers(posterior)
     means = [Panel(f"slice {numbers[i]}", mean[i], window) for i in chosen]
@@ -141,7 +157,7 @@ def _units(white: float, units: str) -> tuple[float, str]:
 
 
 def _number(value: float) -> str:
-    return f"{value:.3g}" if value < 1000 else f"{value:.0f}"
+    return f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
 
 
 def centre_crop(image: NDArray, shape: Sequence[int]) -> NDArray:

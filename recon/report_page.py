@@ -131,7 +131,7 @@ def _summary(values: list[Any]) -> Any:
 def _cards(posterior: Posterior, merit: Mapping[str, float], level: float) -> str:
     cards = []
     if "psnr" in merit:
-        gain = merit["psnr"] - merit["zero_filled_psnr"] if "zero_filled_psnr" in merit else None
+        gain = merit["psnr"] - merit["plain_psnr"] if "plain_psnr" in merit else None
         cards.append((f"{merit['psnr']:.1f} dB", "PSNR of the mean" + (f" ({gain:+.1f} dB)" if gain else "")))
         cards.append((f"{merit['ssim']:.3f}", "SSIM of the mean"))
         cards.append((f"{merit['nmse']:.4f}", "NMSE of the mean"))

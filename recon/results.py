@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from recon import provenance
-from recon.pipelines.mri import Prepared
+from recon.pipelines.base import Prepared
 from recon.posterior import Posterior
 from samplers import Denoiser, Problem, Sampler, Samples
 
@@ -23,7 +23,7 @@ RESIDUAL_RANGE = (0.5, 2.0)
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Part:
-    """One slice: its draws, the problem they solve, and for k-space how it was prepared and a reference."""
+    """One slice: its draws, the problem they solve, and for files how it was prepared and a reference."""
 
     drawn: Samples
     problem: Problem
@@ -33,7 +33,7 @@ class Part:
     def physical(self, images: Tensor | None = None) -> np.ndarray:
         """Return the samples, or other images in the scale of the prior, in physical units."""
         images = (self.drawn.samples if images is None else images) * self.problem.scale + self.problem.offset
-        if self.prepared is not None:
+        if self.prepared is not None and self.prepared.intensity is not None:
             images = images * self.prepared.intensity
         return images.cpu().numpy()
 
@@ -59,9 +59,8 @@ def assemble(
         diagnostics[name] = joined([_numpy(part.drawn.facts[name]) for part in parts], axis=1)
     images: dict[str, np.ndarray] = {}
     prepared = [part.prepared for part in parts if part.prepared is not None]
-    if prepared:
-        images["zero_filled"] = joined([_numpy(ready.zero_filled) for ready in prepared])
-        images["mask"] = joined([_numpy(ready.mask.expand(ready.zero_filled.shape)) for ready in prepared])
+    for name in prepared[0].companions if prepared else ():
+        images[name] = joined([_numpy(ready.companions[name]) for ready in prepared])
     if all(part.drawn.expectation is not None for part in parts) and valid.any():
         images["expectation"] = joined([part.physical(_expectation(part.drawn, valid)) for part in parts])
     references = [part.reference for part in parts if part.reference is not None]
@@ -113,7 +112,7 @@ def _notes(parts: list[Part], diagnostics: dict[str, Any]) -> list[str]:
     if not RESIDUAL_RANGE[0] <= residual <= RESIDUAL_RANGE[1]:
         notes.append(
             f"the data residual is {residual:.2g} times what the noise level explains (expected about 1): "
-            "noise_std, the mask or the coil maps may not belong to these data"
+            "the noise level or the model of the measurement (mask, coil maps, geometry) may not belong to these data"
         )
     return list(dict.fromkeys(notes))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 from recon import plugins
 from recon.errors import InputError
@@ -52,9 +53,24 @@ SAMPLERS: dict[str, Sampler] = {
     "red-diff": REDDiff(steps=200, sigma_max=3.0, sigma_min=0.02, learning_rate=0.03),
 }
 
+#: What is different for CT, whose systems are worse conditioned than those of MRI and not of norm 1.
+CT_SETTINGS: dict[str, dict[str, Any]] = {
+    "dds": {"cg_iterations": 12},
+    "dds-narrow": {"cg_iterations": 12},
+    "moment-matching": {"model_iterations": 20},
+    "pigdm": {"cg_iterations": 20},
+    "pula": {"cg_iterations": 20},
+    "pnp-dm": {"cg_iterations": 20},
+    "diffpir": {"cg_iterations": 20},
+    "daps": {"cg_iterations": 20},
+    "score-mri": {"scaling": "sirt"},
+}
 
-def resolve_sampler(sampler: str | Sampler, steps: int | None = None) -> Sampler:
+
+def resolve_sampler(sampler: str | Sampler, steps: int | None = None, modality: str = "mri") -> Sampler:
     """Return the strategy of a name, or the one given, with another number of steps where asked.
+
+    A name stands for settings that suit the modality, "mri" or "ct".
 
     Raises
     ------
@@ -66,7 +82,9 @@ def resolve_sampler(sampler: str | Sampler, steps: int | None = None) -> Sampler
         if known is None:
             names = ", ".join([*SAMPLERS, *plugins.names("samplers")])
             raise InputError(f"sampler: there is none called {sampler!r}; expected {names}")
+        settings = CT_SETTINGS.get(sampler, {}) if modality == "ct" else {}
         sampler = known() if isinstance(known, type) else known
+        sampler = dataclasses.replace(sampler, **settings) if settings else sampler  # type: ignore[type-var]
     if not isinstance(sampler, Sampler):
         raise InputError(f"sampler: expected a name or a samplers.Sampler, came {type(sampler).__name__}")
     if steps is None:

@@ -19,9 +19,10 @@ from operators.mri import CartesianMRI
 from recon.errors import ConfigError
 from recon.priors.analytic import GaussianMixturePrior, GaussianPrior
 from recon.priors.exact import ExactPosterior, dense, exact_posterior
-from samplers.base import Denoiser, Samples
+from samplers.base import Denoiser
 from samplers.noise import Noise
 from samplers.problem import Problem
+from samplers.samples import Samples
 
 OPERATORS = ("mri", "inpainting", "random")
 PRIORS = ("gaussian", "mixture")

@@ -39,23 +39,34 @@ HEADER = """<?xml version="1.0" encoding="utf-8"?>
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark every test that uses the measured data, so that `-m "not realdata"` leaves them out."""
+    """Mark tests by what they need, so that `-m "not realdata"` or `-m "not published"` leave them out."""
     for item in items:
-        if "realdata" in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.realdata)
+        for name in ("realdata", "published"):
+            if name in getattr(item, "fixturenames", ()):
+                item.add_marker(getattr(pytest.mark, name))
+
+
+def shared_folder(variable: str, default: str, what: str) -> Path:
+    """A folder beside the checkout or in an environment variable; without it tests are skipped, in CI they fail."""
+    folder = Path(os.environ.get(variable) or Path(__file__).resolve().parents[2] / "shared" / default)
+    if not folder.is_dir():
+        message = f"{what} are not here: set {variable} to their folder ({folder} does not exist)"
+        if os.environ.get("CI"):
+            pytest.fail(message)
+        pytest.skip(message)
+    return folder
 
 
 @pytest.fixture(scope="session")
 def realdata() -> Path:
     """The folder of measured data: DIFFRECON_DATA, or `shared/data` beside the checkout."""
-    default = Path(__file__).resolve().parents[2] / "shared" / "data"
-    folder = Path(os.environ.get("DIFFRECON_DATA") or default)
-    if not folder.is_dir():
-        message = f"measured data are not here: set DIFFRECON_DATA to their folder ({folder} does not exist)"
-        if os.environ.get("CI"):
-            pytest.fail(message)
-        pytest.skip(message)
-    return folder
+    return shared_folder("DIFFRECON_DATA", "data", "measured data")
+
+
+@pytest.fixture(scope="session")
+def published() -> Path:
+    """Small checkpoints of the published networks with their outputs: DIFFRECON_FIXTURES, or `shared/fixtures`."""
+    return shared_folder("DIFFRECON_FIXTURES", "fixtures", "checkpoint fixtures") / "checkpoints"
 
 
 @pytest.fixture
@@ -98,3 +109,71 @@ def fastmri_file(tmp_path: Path, mrd_header: Callable[..., str]) -> Callable[...
         return path
 
     return write
+
+
+@pytest.fixture
+def make_checkpoint(tmp_path: Path) -> Callable[..., Path]:
+    """Write a tiny network with random weights in a published layout; `change(content)` spoils it before writing."""
+    import json
+
+    import torch
+    from safetensors.torch import save_file
+
+    from recon.priors.networks.table import build
+
+    tiny = {
+        "adm": {"in_channels": 2, "out_channels": 4, "model_channels": 32, "res_blocks": 1, "channel_mult": [1, 2]},
+        "ncsnpp": {"channels": 1, "features": 8, "multipliers": [1, 2], "res_blocks": 1, "attention_levels": [1]},
+        "edm-dhariwal": {"resolution": 16, "channels": 2, "out_channels": 2, "features": 8, "multipliers": [1, 2]}
+        | {"res_blocks": 1},
+        "ncsnv2-deepest": {"channels": 2, "features": 4},
+        "unet2d": {"in_channels": 2, "out_channels": 2, "features": [8, 16], "res_blocks": 1, "groups": 4}
+        | {"attention_down": [1], "attention_up": [0]},
+    }
+
+    def weights(architecture: str, seed: int) -> dict[str, torch.Tensor]:
+        generator = torch.Generator().manual_seed(seed)
+        state = build(architecture, tiny[architecture]).state_dict()
+        return {
+            name: value.clone() if not value.is_meta else 0.1 * torch.randn(value.shape, generator=generator)
+            for name, value in state.items()
+        }
+
+    def prefixed(state: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+        return {prefix + name: value for name, value in state.items()}
+
+    def content_of(kind: str) -> object:
+        if kind == "adm":
+            return weights("adm", 0)
+        if kind == "edm":
+            ema, net = weights("edm-dhariwal", 0), weights("edm-dhariwal", 1)
+            return {"net": prefixed(net, "model."), "ema": prefixed(ema, "model.")}
+        if kind == "ncsnv2":
+            raw = {"sigmas": torch.logspace(2, -2, 10), **weights("ncsnv2-deepest", 1)}
+            return [prefixed(raw, "module."), {"state": {}}, 3, 1000, weights("ncsnv2-deepest", 0)]
+        averaged, raw = weights("ncsnpp", 0), weights("ncsnpp", 1)
+        shadow = [value for name, value in averaged.items() if name != "all_modules.0.W"]
+        model = {"sigmas": torch.logspace(2, -2, 10, dtype=torch.float64), **raw}
+        ema = {"decay": 0.999, "num_updates": 5, "shadow_params": shadow}
+        return {"optimizer": {"state": {}}, "model": prefixed(model, "module."), "ema": ema, "step": 5}
+
+    def make(kind: str = "edm", change: Callable[[object], object] | None = None) -> Path:
+        if kind == "diffusers":
+            folder = tmp_path / "diffusers"
+            folder.mkdir()
+            config = {
+                **{"_class_name": "UNet2DModel", "in_channels": 2, "out_channels": 2, "block_out_channels": [8, 16]},
+                **{"layers_per_block": 1, "norm_num_groups": 4, "down_block_types": ["DownBlock2D", "AttnDownBlock2D"]},
+                **{"up_block_types": ["AttnUpBlock2D", "UpBlock2D"]},
+            }
+            (folder / "config.json").write_text(json.dumps(config))
+            save_file(weights("unet2d", 0), folder / "diffusion_pytorch_model.safetensors")
+            return folder
+        content = content_of(kind)
+        path = tmp_path / f"{kind}.pt"
+        torch.save(content if change is None else change(content) or content, path)
+        if kind == "adm":
+            path.with_suffix(".json").write_text(json.dumps({"num_head_channels": 32}))
+        return path
+
+    return make

@@ -1,4 +1,4 @@
-"""Random complex training images from magnitude slices.
+"""Random training images from slices: complex ones from magnitudes, or real ones.
 
 Every random number of a batch comes from one counter-based generator keyed by (seed, step): a batch depends on nothing
 but those two numbers, so a resumed run sees exactly the images that an uninterrupted one would have seen.
@@ -53,6 +53,36 @@ def draw_images(pools: Sequence[Pool], rng: np.random.Generator, batch: int, siz
     return torch.stack([magnitude * phase.cos(), magnitude * phase.sin()], dim=1)
 
 
+def draw_real_images(pools: Sequence[Pool], rng: np.random.Generator, batch: int, size: int) -> Tensor:
+    """Return ``(batch, 1, size, size)`` float32: random CT images, whose values are physical and stay as they are."""
+    weights = np.array([pool.source.weight for pool in pools])
+    choice = rng.choice(len(pools), size=batch, p=weights / weights.sum())
+    return torch.stack([_real_patch(pools[k].draw(rng), pools[k].source, rng, size) for k in choice])[:, None]
+
+
+def _real_patch(item: Slice, source: SourceConfig, rng: np.random.Generator, size: int) -> Tensor:
+    """Resample, cut, mirror and turn one patch; a few are scaled by some percent, as scanners and energies differ."""
+    image = torch.from_numpy(item.image.astype(np.float32))
+    if rng.random() >= source.native:
+        target = np.exp(rng.uniform(*np.log(source.spacing)))
+        zoom = [min(pixel / target, source.max_zoom) for pixel in item.spacing]
+        shape = [max(8, round(length * z)) for length, z in zip(image.shape, zoom, strict=True)]
+        image = functional.interpolate(image[None, None], shape, mode="bilinear", antialias=True)[0, 0]
+    for attempt in range(4):
+        patch = _window(image.numpy(), (size, size), rng)
+        if (patch > 0.3).mean() > 0.25 or attempt == 3:
+            break
+    scale = np.float32(rng.uniform(0.95, 1.05)) if rng.random() < 0.3 else np.float32(1)
+    return _turn(torch.from_numpy(patch * scale), rng)
+
+
+def _turn(patch: Tensor, rng: np.random.Generator) -> Tensor:
+    """Mirror each axis and swap the two, each with probability one half."""
+    flips = [axis for axis in (0, 1) if rng.random() < 0.5]
+    patch = patch.flip(flips) if flips else patch
+    return patch.T if rng.random() < 0.5 else patch
+
+
 def _patch(item: Slice, source: SourceConfig, rng: np.random.Generator, size: int) -> Tensor:
     """Cut, resample, mirror and turn one patch ``(size, size)`` of the magnitude."""
     image = item.image.astype(np.float32)
@@ -71,10 +101,7 @@ def _patch(item: Slice, source: SourceConfig, rng: np.random.Generator, size: in
         patch = _window(image, (size, size), rng)
         if (patch > 0.1).mean() > 0.15 or attempt == 3:
             break
-    tensor = torch.from_numpy(patch)
-    flips = [axis for axis in (0, 1) if rng.random() < 0.5]
-    tensor = tensor.flip(flips) if flips else tensor
-    return tensor.T if rng.random() < 0.5 else tensor
+    return _turn(torch.from_numpy(patch), rng)
 
 
 def fourier_resample(image: np.ndarray, rows: int, columns: int) -> np.ndarray:

@@ -29,6 +29,8 @@ class TrainConfig:
         Folder for the checkpoint, the log and the held-out curves. A checkpoint found there is continued.
     initial : str
         Weights (.safetensors of a network of the same architecture) to start from; random ones by default.
+    modality : str
+        "mri" (complex images from magnitudes and synthetic phase) or "ct" (real images, attenuation relative to water).
     sources : sequence of SourceConfig
         Training volumes.
     network : mapping
@@ -62,6 +64,7 @@ class TrainConfig:
     data: str = ""
     output: str = ""
     initial: str = ""
+    modality: str = "mri"
     sources: Sequence[SourceConfig] = ()
     network: Mapping[str, Any] = field(default_factory=dict)
     sigma_data: float = 0.25

@@ -15,9 +15,9 @@ from typing import Any
 
 from recon.priors.networks.files import ARCHITECTURE, write_prior
 from recon.training.config import TrainConfig, load_config
+from recon.training.modalities import modality
+from recon.training.run import network_settings
 from recon.training.state import load_checkpoint
-
-SCALE = "0.99 quantile of the magnitude = 1"
 
 
 def export_prior(
@@ -25,7 +25,7 @@ def export_prior(
 ) -> dict[str, Any]:
     """Write the averaged weights of ``checkpoint`` to ``destination`` (.safetensors) and the card; return the card.
 
-    Noise levels on the card follow the engine's convention (complex noise with E|n|^2 = 1), so they are sqrt(2) times
+    Noise levels on the card follow the engine's convention (E|n|^2 = 1): for complex images they are sqrt(2) times
     those of the training, which are per real channel.
 
     Raises
@@ -34,17 +34,19 @@ def export_prior(
         If the checkpoint cannot be used or its weights do not fit float16.
     """
     state = load_checkpoint(checkpoint)
+    kind = modality(config.modality)
+    ratio = math.sqrt(kind.channels)
     spread = 3 * config.sigma_log_std  # noise levels further out were hardly ever seen
     card = {
         "name": destination.stem,
         **config.card,
         "architecture": ARCHITECTURE,
-        "network": dict(config.network),
+        "network": dict(config.network) if kind.channels == 2 else network_settings(config),
         "sigma_data": config.sigma_data,
-        "sigma_min": round(math.sqrt(2) * max(config.sigma_min, math.exp(config.sigma_log_mean - spread)), 4),
-        "sigma_max": round(math.sqrt(2) * min(config.sigma_max, math.exp(config.sigma_log_mean + spread)), 4),
-        "noise": "complex noise with E|n|^2 = 1",
-        "scale": SCALE,
+        "sigma_min": round(ratio * max(config.sigma_min, math.exp(config.sigma_log_mean - spread)), 4),
+        "sigma_max": round(ratio * min(config.sigma_max, math.exp(config.sigma_log_mean + spread)), 4),
+        "noise": "complex noise with E|n|^2 = 1" if kind.channels == 2 else "real noise with E n^2 = 1",
+        "scale": kind.scale,
         "training": {
             "steps": int(state["step"]),
             "images": _images(config, int(state["step"])),
@@ -55,8 +57,9 @@ def export_prior(
     }
     if evaluation:
         measured = dict(evaluation)
-        if "error_std" in measured:
-            card["error_std"] = measured.pop("error_std")
+        for name in ("error_std", "error_spectrum"):
+            if name in measured:
+                card[name] = measured.pop(name)
         card["evaluation"] = measured
     # The frequencies of the noise embedding follow from the architecture.
     tensors = {name: value for name, value in state["average"].items() if not name.endswith("embedding.frequencies")}

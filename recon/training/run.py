@@ -17,11 +17,11 @@ from torch import Tensor
 from recon.errors import CheckpointError, DivergenceError
 from recon.priors.network import load_network_prior
 from recon.priors.networks.unet import EDMDenoiser, UNet
-from recon.training.augment import Pool, draw_images, step_generator
+from recon.training.augment import Pool, step_generator
 from recon.training.config import TrainConfig
 from recon.training.evaluate import denoising_curve
+from recon.training.modalities import modality
 from recon.training.state import TrainingState, load_checkpoint, save_checkpoint
-from recon.training.volumes import held_out_slices, load_slices
 from recon.training.workers import Replicas, Workers
 
 
@@ -29,9 +29,15 @@ def build_model(config: TrainConfig) -> EDMDenoiser:
     """Return the network with initial weights that depend on ``config.seed`` only."""
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):  # leaves the global generators alone
         torch.manual_seed(config.seed)
-        model = EDMDenoiser(UNet(**config.network), config.sigma_data)
+        model = EDMDenoiser(UNet(**network_settings(config)), config.sigma_data)
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return model
+
+
+def network_settings(config: TrainConfig) -> dict[str, Any]:
+    """Return the arguments of ``UNet``, with the channels of the modality."""
+    channels = modality(config.modality).channels
+    return {"in_channels": channels, "out_channels": channels, **config.network}
 
 
 def learning_rate_at(config: TrainConfig, step: int) -> float:
@@ -42,7 +48,7 @@ def learning_rate_at(config: TrainConfig, step: int) -> float:
 
 
 def edm_loss(model: EDMDenoiser, clean: Tensor, sigma: Tensor, noise: Tensor, precision: str) -> Tensor:
-    """Return the mean EDM loss of ``clean (batch, 2, y, x)`` at ``sigma (batch,)`` per real channel."""
+    """Return the mean EDM loss of ``clean (batch, channel, y, x)`` at ``sigma (batch,)`` per real channel."""
     noisy = clean + sigma[:, None, None, None] * noise
     c_skip, c_out, c_in, c_noise = model.coefficients(sigma)
     with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
@@ -76,8 +82,10 @@ class TrainingRun:
         self.folder = Path(config.output)
         self.folder.mkdir(parents=True, exist_ok=True)
         self.path = self.folder / "checkpoint.pt"
-        self.pools = [Pool.build(s, load_slices(Path(config.data), s)) for s in config.sources]
-        self.held_out = [item for s in config.sources if s.held_out for item in held_out_slices(Path(config.data), s)]
+        self.modality, root = modality(config.modality), Path(config.data)
+        self.pools = [Pool.build(s, self.modality.load(root, s, False)) for s in config.sources]
+        items = [item for s in config.sources if s.held_out for item in self.modality.held_out(root, s)]
+        self.held_out = [self.modality.test_image(item, k) for k, item in enumerate(items)]
         model = build_model(config)
         if config.initial and not self.path.exists():
             start_from(model, Path(config.initial))
@@ -112,10 +120,11 @@ class TrainingRun:
         rng = step_generator(config.seed, state.step)
         sizes = np.array(config.patches, dtype=float)
         size, batch = (int(v) for v in sizes[rng.choice(len(sizes), p=sizes[:, 2] / sizes[:, 2].sum())][:2])
-        clean = draw_images(self.pools, rng, batch, size).contiguous(memory_format=torch.channels_last)
+        clean = self.modality.draw(self.pools, rng, batch, size).contiguous(memory_format=torch.channels_last)
         log_sigma = rng.normal(config.sigma_log_mean, config.sigma_log_std, batch)
         sigma = torch.from_numpy(np.exp(log_sigma).clip(config.sigma_min, config.sigma_max).astype(np.float32))
-        noise = torch.from_numpy(rng.standard_normal((batch, size, size, 2), dtype=np.float32)).permute(0, 3, 1, 2)
+        shape = (batch, size, size, self.modality.channels)
+        noise = torch.from_numpy(rng.standard_normal(shape, dtype=np.float32)).permute(0, 3, 1, 2)
         rate = learning_rate_at(config, state.step)
         state.set_learning_rates(config.muon_factor * rate, rate)
         loss = self.replicas.gradients(partial(edm_loss, precision=config.precision), clean, sigma, noise)

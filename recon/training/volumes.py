@@ -35,6 +35,10 @@ class SourceConfig:
         Never enlarge an image by more than this factor.
     held_out : sequence of str
         Files whose name starts with one of these are never trained on.
+    hounsfield : two floats
+        CT: slope and intercept that turn the values of the files into Hounsfield units.
+    pixel : float
+        CT: pixel size in mm of files that hold none (``.npy``).
     """
 
     pattern: str
@@ -44,11 +48,13 @@ class SourceConfig:
     native: float = 0.4
     max_zoom: float = 1.0
     held_out: Sequence[str] = ()
+    hounsfield: Sequence[float] = (1.0, 0.0)
+    pixel: float = 1.0
 
 
 @dataclass(frozen=True)
 class Slice:
-    """One magnitude image ``(y, x)`` float16 with 0.99 quantile 1, its head mask and pixel size in mm ``(y, x)``."""
+    """One image ``(y, x)`` in the scale of the prior, its mask of the head or body and pixel size in mm ``(y, x)``."""
 
     image: np.ndarray
     mask: np.ndarray
@@ -67,6 +73,12 @@ def load_slices(root: Path, source: SourceConfig, held_out: bool = False) -> lis
     InputError
         If no file matches.
     """
+    files = matching_files(root, source, held_out)
+    return [item for path in files for plane in source.planes for item in _cut(path, plane)]
+
+
+def matching_files(root: Path, source: SourceConfig, held_out: bool) -> list[Path]:
+    """Return the training files of a source, or those held out; ConfigError or InputError where that makes no sense."""
     unknown = set(source.planes) - set(PLANES)
     if unknown:
         raise ConfigError(f"unknown plane {sorted(unknown)[0]!r}; expected some of {sorted(PLANES)}")
@@ -75,13 +87,7 @@ def load_slices(root: Path, source: SourceConfig, held_out: bool = False) -> lis
     if not chosen or (held_out and not source.held_out):
         kind = "held-out" if held_out else "training"
         raise InputError(f"no {kind} file matches {source.pattern!r} in {root}")
-    return [item for path in chosen for plane in source.planes for item in _cut(path, plane)]
-
-
-def held_out_slices(root: Path, source: SourceConfig, count: int = 5) -> list[Slice]:
-    """Return ``count`` slices spread evenly over the held-out files of ``source``, in its first plane."""
-    slices = [s for s in load_slices(root, source, held_out=True) if s.plane == source.planes[0]]
-    return [slices[int(k)] for k in np.linspace(0, len(slices) - 1, count + 2)[1:-1]]
+    return chosen
 
 
 def _cut(path: Path, plane: str) -> list[Slice]:

@@ -18,6 +18,7 @@ from scipy.ndimage import uniform_filter
 from scipy.special import bdtr
 
 from recon.errors import InputError
+from recon.metrics import brightness
 
 METHODS = ("crc", "rcps")
 RCPS_LEAST = 200
@@ -49,8 +50,8 @@ def spread_map(std: NDArray, white: float, smoothing: int = 1, floor: float = 1e
 
 
 def white_level(mean: NDArray) -> float:
-    """Return the brightness of an image, the .99 quantile of its mean magnitude; it needs no reference."""
-    return float(np.quantile(np.abs(mean), 0.99))
+    """Return the brightness of an image, the .99 quantile of its mean above the air; it needs no reference."""
+    return brightness(mean)
 
 
 def allowed_risk(n: int, level: float, method: str = "crc", delta: float = 0.1) -> float:

@@ -96,8 +96,8 @@ def _add(found: Evaluation, case: Case, calibration: Calibration | None) -> None
     magnitude = posterior.magnitude
     samples = centre_crop(magnitude.samples[magnitude.valid], truth.shape)
     mean, std = (centre_crop(image, truth.shape) for image in (magnitude.mean, magnitude.std))
-    bins = spread_skill_bins(samples, truth, DECILES, signal)
-    found.curves.append(coverage_curve(samples, truth, support=signal).covered)
+    bins = spread_skill_bins(samples, truth, DECILES, signal, mean)
+    found.curves.append(coverage_curve(samples, truth, support=signal, mean=mean).covered)
     found.spread.append(bins.spread / white)
     found.error.append(bins.error / white)
     found.ranks.append(rank_histogram(samples, truth, signal).counts)
@@ -112,7 +112,7 @@ def _add(found: Evaluation, case: Case, calibration: Calibration | None) -> None
         "chi2": float(np.nanmedian(residual)) if residual is not None and np.size(residual) else float("nan"),
         "crps": fair_crps(samples, truth, signal) / white,
         "spread_skill": metrics.spread_skill(mean, std, truth, signal, n_samples=posterior.n_valid),
-        "ence": ence(samples, truth, DECILES, signal),
+        "ence": ence(samples, truth, DECILES, signal, mean),
     }
     order = np.array_split(np.argsort(std[signal], kind="stable"), DECILES)
     for kind, bounds in _intervals(case, found.level, calibration).items():

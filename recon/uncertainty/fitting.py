@@ -101,7 +101,7 @@ def reference_of(case: Case) -> NDArray[np.float64]:
     reference = case.reference if case.reference is not None else case.posterior.images.get("reference")
     if reference is None:
         raise InputError(f"{case.name}: has no reference image; it is there when the data were fully sampled")
-    truth = np.abs(np.asarray(reference)).astype(np.float64)
+    truth = metrics.as_shown(np.asarray(reference)).astype(np.float64)
     shape = case.posterior.samples.shape[1:]
     if truth.ndim != len(shape) or truth.shape[:-2] != shape[:-2] or any(np.subtract(truth.shape, shape) > 0):
         raise InputError(f"{case.name}: the reference has the shape {truth.shape}, the result {shape}")

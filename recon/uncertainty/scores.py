@@ -50,7 +50,11 @@ class Expected(NamedTuple):
 
 
 def coverage_curve(
-    samples: ArrayLike, truth: ArrayLike, levels: Sequence[float] = LEVELS, support: ArrayLike | None = None
+    samples: ArrayLike,
+    truth: ArrayLike,
+    levels: Sequence[float] = LEVELS,
+    support: ArrayLike | None = None,
+    mean: ArrayLike | None = None,
 ) -> Expected:
     """Coverage of the central Student intervals (`Posterior.interval`) at several levels.
 
@@ -64,28 +68,40 @@ def coverage_curve(
         Between 0 and 1.
     support : array_like of bool, optional
         Count only where true.
+    mean : array_like, ``(...)``, optional
+        ``m``, where it is known better than the average of the samples (`Posterior.mean`).
     """
     wanted = np.asarray(levels, dtype=float)
     if wanted.size == 0 or not ((wanted > 0) & (wanted < 1)).all():
         raise InputError(f"coverage_curve: levels must be between 0 and 1, got {list(levels)}")
     drawn, target = pairs(samples, truth, support)
     n = len(drawn)
-    error, spread = np.abs(drawn.mean(axis=0) - target), np.sqrt(1 + 1 / n) * drawn.std(axis=0, ddof=1)
+    error, spread = (
+        np.abs(_centre(drawn, mean, truth, support) - target),
+        np.sqrt(1 + 1 / n) * drawn.std(axis=0, ddof=1),
+    )
     inside = [np.mean(error <= stdtrit(n - 1, (1 + level) / 2) * spread) for level in wanted]
     return Expected(wanted, np.array(inside))
 
 
-def spread_skill_bins(samples: ArrayLike, truth: ArrayLike, bins: int = 10, support: ArrayLike | None = None) -> Bins:
+def spread_skill_bins(
+    samples: ArrayLike,
+    truth: ArrayLike,
+    bins: int = 10,
+    support: ArrayLike | None = None,
+    mean: ArrayLike | None = None,
+) -> Bins:
     """Predicted spread against the error made, in bins of equally many pixels sorted by their spread.
 
-    The single number over all pixels is `recon.metrics.spread_skill`. Source: Fortin et al., "Why should ensemble
-    spread match the RMSE of the ensemble mean?", J. Hydrometeorol. 15 (2014), equation 15 (the factor 1 + 1/n).
+    The error is that of ``mean``, or of the average of the samples where none is given. The single number over all
+    pixels is `recon.metrics.spread_skill`. Source: Fortin et al., "Why should ensemble spread match the RMSE of the
+    ensemble mean?", J. Hydrometeorol. 15 (2014), equation 15 (the factor 1 + 1/n).
     """
     if bins < 1:
         raise InputError(f"spread_skill_bins: needs at least 1 bin, got {bins}")
     drawn, target = pairs(samples, truth, support)
     variance = (1 + 1 / len(drawn)) * drawn.var(axis=0, ddof=1)
-    squared = np.square(drawn.mean(axis=0) - target)
+    squared = np.square(_centre(drawn, mean, truth, support) - target)
     groups = [part for part in np.array_split(np.argsort(variance, kind="stable"), bins) if len(part)]
     return Bins(
         np.sqrt([variance[part].mean() for part in groups]),
@@ -94,13 +110,19 @@ def spread_skill_bins(samples: ArrayLike, truth: ArrayLike, bins: int = 10, supp
     )
 
 
-def ence(samples: ArrayLike, truth: ArrayLike, bins: int = 10, support: ArrayLike | None = None) -> float:
+def ence(
+    samples: ArrayLike,
+    truth: ArrayLike,
+    bins: int = 10,
+    support: ArrayLike | None = None,
+    mean: ArrayLike | None = None,
+) -> float:
     """Expected normalised calibration error: the mean over bins of ``|spread - error| / spread``; 0 is calibrated.
 
     Bins without spread count as infinitely wrong unless they have no error either. Source: Levi, Gispan, Giladi &
     Fetaya, "Evaluating and calibrating uncertainty prediction in regression tasks", Sensors 22 (2022), equation 8.
     """
-    found = spread_skill_bins(samples, truth, bins, support)
+    found = spread_skill_bins(samples, truth, bins, support, mean)
     gap = np.abs(found.spread - found.error)
     relative = np.divide(gap, found.spread, out=np.where(gap > 0, np.inf, 0.0), where=found.spread > 0)
     return float(relative.mean())
@@ -196,6 +218,16 @@ def pairs(samples: ArrayLike, truth: ArrayLike, support: ArrayLike | None = None
     drawn, target = _magnitudes(samples, truth)
     where = support_of(support, target.shape)
     return drawn[:, where], target[where]
+
+
+def _centre(drawn: Array, mean: ArrayLike | None, truth: ArrayLike, support: ArrayLike | None) -> Array:
+    """Return the mean ``(pixel,)`` that errors are taken from: the one given, or the average of the samples."""
+    if mean is None:
+        return drawn.mean(axis=0)
+    given = finite(mean, "mean")
+    same_shape(given, np.asarray(truth), "mean", "truth")
+    magnitudes = np.abs(given) if np.iscomplexobj(given) or np.iscomplexobj(np.asarray(truth)) else given
+    return np.asarray(magnitudes, dtype=np.float64)[support_of(support, given.shape)]
 
 
 def _magnitudes(samples: ArrayLike, truth: ArrayLike) -> tuple[Array, Array]:

@@ -5,7 +5,7 @@ import pytest
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from recon.errors import InputError, ShapeError
-from recon.metrics import coverage, nmse, psnr, spread_skill, ssim
+from recon.metrics import brightness, coverage, foreground, lowest_level, nmse, psnr, spread_skill, ssim
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def test_ssim_support_selects_window_centres(pair):
 
 
 def test_coverage_counts_reference_magnitudes_inside():
-    reference = np.array([1.0, 2.0, 3.0, -4.0])
+    reference = np.array([1.0, 2.0, 3.0, -4.0j])
     lower, upper = np.array([0.0, 2.5, 3.0, 3.0]), np.array([1.0, 4.0, 3.0, 5.0])
     assert coverage(lower, upper, reference) == 0.75
     assert coverage(lower, upper, reference, np.array([True, True, False, False])) == 0.5
@@ -128,3 +128,18 @@ def test_ssim_needs_room_for_its_window():
     edge[0] = True
     with pytest.raises(InputError, match="no window centre"):
         ssim(np.ones((9, 9)), np.ones((9, 9)), edge)
+
+
+def test_hounsfield_units_are_compared_with_their_sign():
+    rng = np.random.default_rng(0)
+    reference = np.full((40, 40), -1000.0)
+    reference[8:32, 8:32] = 50.0
+    reference[20, 20] = 1000.0
+    image = reference + rng.normal(0, 10, reference.shape)
+    expected = 20 * np.log10(2000) - 10 * np.log10(np.mean((image - reference) ** 2))
+    assert psnr(image, reference) == pytest.approx(expected)
+    assert psnr(-reference, reference) < 10  # a sign is an error
+    np.testing.assert_array_equal(foreground(reference), reference > -1000)
+    assert brightness(reference) == pytest.approx(1050) and lowest_level(reference) == -1000
+    assert brightness(np.abs(reference)) == pytest.approx(1000) and lowest_level(np.abs(reference)) == 0
+    assert 0.9 < ssim(image, reference) < 1

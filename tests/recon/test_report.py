@@ -139,7 +139,7 @@ def test_figures_of_merit_are_the_metrics(make_posterior):
     truth = posterior.images["reference"]
     merit = figures_of_merit(posterior)
     assert merit["psnr"] == psnr(posterior.mean, truth)
-    assert merit["zero_filled_ssim"] == ssim(posterior.images["zero_filled"], truth)
+    assert merit["plain_ssim"] == ssim(posterior.images["zero_filled"], truth)
     assert merit["coverage"] == coverage(*posterior.interval(0.9), truth, foreground(truth))
     assert "coverage" not in figures_of_merit(make_posterior(n=1))
     assert figures_of_merit(make_posterior(reference=False)) == {}

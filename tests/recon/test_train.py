@@ -6,16 +6,17 @@ import numpy as np
 import pytest
 import torch
 
-from recon.errors import CheckpointError, ConfigError, InputError
+from recon.errors import CheckpointError, ConfigError, InputError, ShapeError
 from recon.priors.network import load_network_prior
 from recon.train import TrainConfig, load_config, main, run_command, train
 from recon.training.augment import Pool, draw_images, fourier_resample, step_generator
-from recon.training.evaluate import evaluation_noise
+from recon.training.evaluate import error_curve, error_spectrum, evaluation_noise
 from recon.training.export import export_prior
+from recon.training.modalities import MODALITIES
 from recon.training.muon import Muon, orthogonalise
 from recon.training.run import build_model, edm_loss, learning_rate_at
 from recon.training.state import load_checkpoint
-from recon.training.volumes import SourceConfig, held_out_slices, load_slices
+from recon.training.volumes import Slice, SourceConfig, load_slices
 from recon.training.workers import Replicas, Workers
 
 nibabel = pytest.importorskip("nibabel")
@@ -123,7 +124,7 @@ def test_held_out_files_are_kept_apart(config, volumes):
     train_names = {s.name.split(":")[0] for s in load_slices(volumes, source)}
     held_names = {s.name.split(":")[0] for s in load_slices(volumes, source, held_out=True)}
     assert train_names == {"s0_t1.nii.gz", "s1_t1.nii.gz"} and held_names == {"s2_t1.nii.gz"}
-    slices = held_out_slices(volumes, source, 3)
+    slices = MODALITIES["mri"].held_out(volumes, source, 3)
     assert len(slices) == 3 and {s.plane for s in slices} == {"axial"}
     assert slices[0].image.shape == (44, 40) and slices[0].spacing == (1.5, 1.5)
     with pytest.raises(InputError, match="no training file"):
@@ -241,3 +242,81 @@ def test_gradients_of_the_workers_add_up(config):
     torch.testing.assert_close(loss, whole.detach())
     for mine, parameter in zip(shared, model.parameters(), strict=True):
         torch.testing.assert_close(mine, parameter.grad, rtol=1e-3, atol=1e-5)
+
+
+class Lazy:
+    """A denoiser that lets low frequencies pass and returns nothing else."""
+
+    space = None
+
+    def denoise(self, x, sigma):
+        y, x_ = (torch.fft.fftfreq(n) for n in x.shape[1:])
+        return torch.fft.ifft2(torch.fft.fft2(x) * (torch.hypot(y[:, None], x_) < 0.2))
+
+
+def test_error_of_a_denoiser_is_measured_in_total_and_by_frequency():
+    image = np.ones((64, 48), np.float16)  # signal everywhere
+    slice_ = Slice(image, image > 0, (1.0, 1.0), "axial", "s")
+    images = [MODALITIES["mri"].test_image(slice_, k) for k in range(4)]
+    found = error_spectrum(Lazy(), images, (0.1, 0.5))
+    kept = np.array(found["frequency"]) < 0.18
+    lost = np.array(found["frequency"]) > 0.28
+    assert np.shape(found["ratio"]) == (2, len(kept))
+    # Inside, the error is the noise; outside, what the edges of the image have there.
+    np.testing.assert_allclose(np.array(found["ratio"])[:, kept], 1.0, atol=0.15)
+    assert np.array(found["ratio"])[1, lost].max() < 0.4
+    share = np.pi * 0.2**2  # of k-space
+    assert error_curve(Lazy(), images, (2.0,))["error"][0] == pytest.approx(2 * np.sqrt(share), rel=0.05)
+
+
+@pytest.fixture
+def ct_config(tmp_path):
+    """Discs of water with bone in a file without a unit of its own, offset by 1024 as published arrays are."""
+    y, x = np.mgrid[:48, :40]
+    for k in range(3):
+        radius = np.hypot(y - 24, x - 20)
+        np.save(tmp_path / f"s{k}.npy", np.where(radius < 15, 1024.0, np.where(radius < 18, 2000.0 + k, 0.0)))
+    source = SourceConfig("*.npy", spacing=(0.8, 1.2), held_out=("s2",), hounsfield=(1.0, -1024.0), pixel=0.8)
+    return TrainConfig(
+        data=str(tmp_path),
+        output=str(tmp_path / "run"),
+        modality="ct",
+        sources=(source,),
+        network=SMALL,
+        steps=3,
+        warmup=1,
+        decay=1,
+        patches=((16, 4, 1.0),),
+    )
+
+
+def test_ct_images_keep_their_unit(ct_config):
+    kind = MODALITIES["ct"]
+    items = kind.load(Path(ct_config.data), ct_config.sources[0], False)
+    assert [item.name for item in items] == ["s0.npy:axial:0", "s1.npy:axial:0"]
+    assert items[0].image[24, 20] == pytest.approx(1.0)  # water
+    assert items[0].image[0, 0] == pytest.approx(-0.024, abs=1e-6)  # below the air
+    assert items[0].image.max() == pytest.approx(1.976)
+    assert items[0].mask[24, 20] and not items[0].mask[0, 0]
+    drawn = kind.draw([Pool.build(ct_config.sources[0], items)], step_generator(0, 0), 8, 24)
+    assert drawn.shape == (8, 1, 24, 24) and drawn.dtype == torch.float32
+    assert 0.9 < float(drawn.median(dim=0).values.median()) < 1.2
+    with pytest.raises(InputError, match="body"):
+        kind.load(Path(ct_config.data), replace(ct_config.sources[0], hounsfield=(1.0, -3000.0)), False)
+    with pytest.raises(ConfigError, match="modality"):
+        train(replace(ct_config, modality="pet"))
+
+
+def test_a_ct_prior_is_trained_exported_and_denoises_real_images(ct_config, tmp_path):
+    checkpoint = train(ct_config)
+    card = export_prior(ct_config, checkpoint, tmp_path / "prior.safetensors")
+    assert card["network"]["in_channels"] == 1 and "water" in card["scale"]
+    assert card["sigma_max"] == pytest.approx(min(20.0, np.exp(-1.8 + 4.5)), abs=1e-3)  # no factor for real noise
+    prior = load_network_prior(tmp_path / "prior.safetensors")
+    x = torch.randn(2, 20, 22, generator=torch.Generator().manual_seed(0))
+    out = prior.denoise(x, 0.5)
+    assert out.shape == x.shape and out.dtype == torch.float32
+    expected = prior.model(torch.nn.functional.pad(x[:, None], (0, 0, 0, 0)), torch.tensor([0.5, 0.5]))[:, 0]
+    torch.testing.assert_close(out, expected, rtol=1e-5, atol=1e-6)
+    with pytest.raises(ShapeError, match="real"):
+        prior.denoise(x.to(torch.complex64), 0.5)

@@ -246,3 +246,21 @@ def test_arguments_out_of_range():
     ):
         with pytest.raises(InputError, match=words):
             call()
+
+
+def test_a_mean_that_is_known_better_moves_the_intervals():
+    samples, truth = gaussian(6, pixels=4000)
+    average, off = samples.mean(axis=0), samples.mean(axis=0) + 100
+    for score in (coverage_curve, spread_skill_bins):
+        for own, given in zip(score(samples, truth), score(samples, truth, mean=average), strict=True):
+            np.testing.assert_allclose(own, given, rtol=1e-12)
+    assert (coverage_curve(samples, truth, mean=off).covered == 0).all()
+    np.testing.assert_allclose(spread_skill_bins(samples, truth, mean=off).error, 100, rtol=0.1)
+    assert ence(samples, truth, mean=off) > 10
+    chosen = np.arange(4000) < 3000
+    assert (
+        coverage_curve(samples, truth, [0.9], chosen, average).covered
+        == coverage_curve(samples, truth, [0.9], chosen).covered
+    )
+    with pytest.raises(ShapeError, match="mean"):
+        coverage_curve(samples, truth, mean=average[:10])
