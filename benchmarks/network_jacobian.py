@@ -21,7 +21,7 @@ from torch import Tensor
 from recon.priors.network import WEIGHTS_FOLDER, NetworkPrior, load_network_prior
 from recon.training.config import load_config
 from recon.training.evaluate import evaluation_image, evaluation_noise
-from recon.training.volumes import held_out_slices
+from recon.training.modalities import MODALITIES
 from samplers.jacobian import differences, vjp
 
 CONFIG = Path(__file__).parent / "configs" / "brain-mri.toml"
@@ -38,7 +38,7 @@ def main() -> None:
     arguments = parser.parse_args()
     prior = load_network_prior(arguments.prior)
     sources = load_config(CONFIG).sources
-    items = [item for s in sources for item in held_out_slices(arguments.data, s, arguments.slices)]
+    items = [item for s in sources for item in MODALITIES["mri"].held_out(arguments.data, s, arguments.slices)]
     images = [evaluation_image(item, k)[None, :96, :96] for k, item in enumerate(items)]
     rows = []
     for sigma in SIGMAS:

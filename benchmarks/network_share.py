@@ -33,13 +33,25 @@ class Timed:
     def error_std(self, sigma: float) -> float | None:
         return self.prior.error_std(sigma)
 
+    def error_spectrum(self, sigma: float, shape: tuple[int, ...]) -> torch.Tensor | None:
+        return self.prior.error_spectrum(sigma, shape)
+
     def denoise(self, x: torch.Tensor, sigma: float) -> torch.Tensor:
         started = time.perf_counter()
+        differentiated = torch.is_grad_enabled() and x.requires_grad
+        x = x.view_as(x) if differentiated else x
         out = self.prior.denoise(x, sigma)
+        self._stop(started, x)
+        if differentiated:  # back-propagation from the output to the input is the network's time, too
+            begun: list[float] = []
+            out.register_hook(lambda gradient: begun.append(time.perf_counter()))
+            x.register_hook(lambda gradient: self._stop(begun.pop(), x))
+        return out
+
+    def _stop(self, started: float, x: torch.Tensor) -> None:
         if x.is_cuda:
             torch.cuda.synchronize()
         self.seconds += time.perf_counter() - started
-        return out
 
 
 def main() -> None:

@@ -1,12 +1,13 @@
 """Denoising quality of a network prior on held-out patients, against total variation at its best weight.
 
-    python benchmarks/quality_denoising.py --data FOLDER [--prior FILE.safetensors] [--output RESULTS.json]
+    python benchmarks/quality_denoising.py --data FOLDER [--config configs/brain-mri.toml] [--prior FILE.safetensors]
+        [--output RESULTS.json]
 
-Complex images (magnitude of a held-out slice, scale: 0.99 quantile = 1, fixed smooth phase) plus complex noise sigma n
-with E|n|^2 = 1. Total variation gets two forms, complex isotropic TV (gradient of both parts coupled) and the Chambolle
-TV of scikit-image for the two parts, and the weight with the smallest error *against the truth*, which the network does
-not have: one for each image and sigma, or one for each sigma. PSNR = 10 log10(1 / mean |error|^2) in dB, averaged over
-the slices.
+MRI: complex images (magnitude of a held-out slice, scale: 0.99 quantile = 1, fixed smooth phase) plus complex noise
+sigma n with E|n|^2 = 1. CT: real images, attenuation of water = 1, real noise. Total variation gets two forms, complex
+isotropic TV (gradient of both parts coupled) and the Chambolle TV of scikit-image for each part, and the weight with
+the smallest error *against the truth*, which the network does not have: one for each image and sigma, or one for each
+sigma. PSNR = 10 log10(1 / mean |error|^2) in dB, averaged over the slices.
 """
 
 from __future__ import annotations
@@ -22,31 +23,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from recon.baselines import divergence, gradient
 from recon.priors.network import WEIGHTS_FOLDER, load_network_prior
 from recon.training.config import load_config
-from recon.training.evaluate import SIGMAS, error_curve, evaluation_image, evaluation_noise, psnr
-from recon.training.volumes import held_out_slices
+from recon.training.evaluate import SIGMAS, error_curve, error_spectrum, psnr, with_noise
+from recon.training.modalities import modality
 
 CONFIG = Path(__file__).parent / "configs" / "brain-mri.toml"
-
-
-def gradient(x: Tensor) -> Tensor:
-    """Forward differences ``(2, y, x)``, zero across the border."""
-    down = torch.cat([x[1:] - x[:-1], torch.zeros_like(x[:1])], 0)
-    across = torch.cat([x[:, 1:] - x[:, :-1], torch.zeros_like(x[:, :1])], 1)
-    return torch.stack([down, across])
-
-
-def divergence(p: Tensor) -> Tensor:
-    """Negative adjoint of ``gradient``."""
-    down, across = p
-    zero_row, zero_column = torch.zeros_like(down[:1]), torch.zeros_like(down[:, :1])
-    return (
-        torch.cat([down[:-1], zero_row], 0)
-        - torch.cat([zero_row, down[:-1]], 0)
-        + torch.cat([across[:, :-1], zero_column], 1)
-        - torch.cat([zero_column, across[:, :-1]], 1)
-    )
 
 
 def complex_tv(noisy: Tensor, weight: float, iterations: int = 80) -> Tensor:
@@ -63,9 +46,11 @@ def complex_tv(noisy: Tensor, weight: float, iterations: int = 80) -> Tensor:
 
 
 def channel_tv(noisy: Tensor, weight: float) -> Tensor:
-    """Chambolle TV of scikit-image on the real and on the imaginary part."""
+    """Chambolle TV of scikit-image, on each part of complex images."""
     from skimage.restoration import denoise_tv_chambolle
 
+    if not noisy.is_complex():
+        return torch.from_numpy(denoise_tv_chambolle(noisy.numpy(), weight=weight).astype(np.float32))
     parts = [denoise_tv_chambolle(part.numpy(), weight=weight) for part in (noisy.real, noisy.imag)]
     return torch.complex(*(torch.from_numpy(part.astype(np.float32)) for part in parts))
 
@@ -93,7 +78,7 @@ def climb(score: Callable[[float], float], start: float) -> tuple[float, float]:
 
 
 def noisy_images(images: Images, sigma: float) -> list[tuple[str, Tensor, Tensor]]:
-    return [(n, x, x + sigma * evaluation_noise(x.shape, k)) for k, (n, x) in enumerate(images)]
+    return [(n, x, with_noise(x, sigma, k)) for k, (n, x) in enumerate(images)]
 
 
 def tv_by_image(images: Images) -> Scores:
@@ -164,9 +149,10 @@ def main() -> None:
     parser.add_argument("--baseline", type=Path, help="cache of the TV results: read if there, written if not")
     parser.add_argument("--output", type=Path, help="JSON file with the results")
     arguments = parser.parse_args()
-    sources = load_config(arguments.config).sources
-    items = [(s, item) for s in sources for item in held_out_slices(arguments.data, s, arguments.slices)]
-    images = [(f"{s.pattern}|{item.name}", evaluation_image(item, k)) for k, (s, item) in enumerate(items)]
+    config = load_config(arguments.config)
+    kind, sources = modality(config.modality), [s for s in config.sources if s.held_out]
+    items = [(s, item) for s in sources for item in kind.held_out(arguments.data, s, arguments.slices)]
+    images = [(f"{s.pattern}|{item.name}", kind.test_image(item, k)) for k, (s, item) in enumerate(items)]
     tv = baselines(images, arguments.baseline)
     ours = network(images, arguments.prior, arguments.precision)
     table: dict[str, Any] = {"slices": len(images)}
@@ -182,7 +168,8 @@ def main() -> None:
         for label, row in rows.items():
             print(f"  {label:36s}" + "".join(f"{key:>6s} {value:6.2f}" for key, value in row.items()))
     prior = load_network_prior(arguments.prior, precision=arguments.precision)
-    table["error_std"] = error_curve(prior, [item for _, item in items[::3]])
+    some = [image for _, image in images[::3]]
+    table |= {"error_std": error_curve(prior, some), "error_spectrum": error_spectrum(prior, some)}
     if arguments.output:
         arguments.output.write_text(json.dumps(table, indent=2) + "\n")
 

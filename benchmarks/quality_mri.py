@@ -50,8 +50,8 @@ def main() -> None:
     """Run all cases and print the table."""
     arguments = _arguments()
     clean = open_kspace(arguments.brain)[0]
-    reference = _rss(clean)
-    noisy = _with_noise(clean, reference)
+    reference = rss(clean)
+    noisy = with_noise(clean, reference)
     baselines = json.loads(arguments.baselines.read_text()) if arguments.baselines.is_file() else {}
     rows = []
     with tempfile.TemporaryDirectory() as folder:
@@ -89,7 +89,7 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _with_noise(kspace: np.ndarray, reference: np.ndarray) -> np.ndarray:
+def with_noise(kspace: np.ndarray, reference: np.ndarray) -> np.ndarray:
     """Add complex white noise of std NOISE times the .99 quantile of the reference."""
     rng = np.random.default_rng(0)
     noise = (rng.standard_normal(kspace.shape) + 1j * rng.standard_normal(kspace.shape)) / np.sqrt(2)
@@ -164,7 +164,7 @@ def _scores(image: np.ndarray, reference: np.ndarray) -> dict[str, float]:
     return {"psnr": float(psnr(image, reference)), "ssim": float(ssim(image, reference))}
 
 
-def _rss(kspace: np.ndarray) -> np.ndarray:
+def rss(kspace: np.ndarray) -> np.ndarray:
     return ifftc(torch.from_numpy(kspace)).abs().square().sum(dim=0).sqrt().numpy()
 
 

@@ -2,6 +2,7 @@
 
     python benchmarks/quality_uncertainty.py --data VOLUMES [--samplers dds ...] [--accelerations 4 8]
         [--pattern random] [--samples 8] [--precision bfloat16] [--output RESULTS.json]
+    python benchmarks/quality_uncertainty.py --brain BRAIN.cfl [the same options]
 
 Slices of patients that the network was not trained on (magnitude, smooth phase) become 8-coil k-space (loop coils,
 noise .02 of the .99 quantile for each k-space sample) and go through the public API: scale and noise level come from
@@ -9,7 +10,8 @@ the undersampled data, the coil maps are given (8 % of the columns of a 2 mm sli
 not about coil maps). Measured are PSNR and SSIM of the mean, PSNR of one sample, coverage of the raw 90 % interval and
 its length (of white), CRPS, spread over error, seconds; and where the slices are enough, two thirds of them calibrate
 (conformal, CRC, in the mean over slices), and the others tell coverage and length of the calibrated interval and of
-one of constant width.
+one of constant width. With --brain, measured 8-coil k-space plus noise takes the place of simulated data; its coil maps
+are estimated from the undersampled data.
 """
 
 from __future__ import annotations
@@ -22,16 +24,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from quality_mri import rss, with_noise
 
 import recon
 from operators import make_mask
 from recon.demo import loop_sensitivities
+from recon.io import open_kspace
 from recon.strategies import resolve_sampler
 from recon.training.config import load_config
 from recon.training.evaluate import evaluation_image
-from recon.training.volumes import held_out_slices
+from recon.training.modalities import MODALITIES
 from recon.uncertainty import Case, calibrate
-from recon.uncertainty.evaluation import evaluate
+from recon.uncertainty.evaluation import Evaluation, evaluate
 
 CONFIG = Path(__file__).parent / "configs" / "brain-mri.toml"
 COILS, NOISE_STD, CENTER_FRACTION = 8, 0.02, 0.08
@@ -42,27 +46,60 @@ ENOUGH = 30
 def main() -> None:
     """Run every sampler on every slice and print one line each."""
     arguments = _arguments()
-    sources = [source for source in load_config(CONFIG).sources if arguments.source in source.pattern]
-    items = [item for s in sources for item in held_out_slices(arguments.data, s, arguments.slices)]
-    images = [(item.name, evaluation_image(item, k).numpy()) for k, item in enumerate(items)]
+    images = _held_out(arguments) if arguments.data else []
     rows: list[dict[str, Any]] = []
     for acceleration in arguments.accelerations:
         for name in arguments.samplers:
             started = time.perf_counter()
-            cases = [_case(name, label, image, k, acceleration, arguments) for k, (label, image) in enumerate(images)]
+            if arguments.brain:
+                cases = [_measured(name, acceleration, arguments)]
+            else:
+                cases = [_case(name, label, x, k, acceleration, arguments) for k, (label, x) in enumerate(images)]
             seconds = (time.perf_counter() - started) / len(cases)
-            whole = evaluate(cases).summary()
+            found = evaluate(cases)
+            whole = found.summary()
             fitted = [case for k, case in enumerate(cases) if k % 3]  # two of three calibrate, the third is measured
             calibrated = _calibrated(fitted, cases[0::3]) if len(fitted) >= ENOUGH else {}
             rows.append(
                 {"sampler": name, "acceleration": acceleration, "pattern": arguments.pattern, "seconds": seconds}
                 | {key: whole[key] for key in ("psnr", "psnr_sample", "ssim", "crps", "spread_skill", "chi2")}
                 | {"raw_coverage": whole["raw_coverage"], "raw_length": whole["raw_length"]}
-                | {"slices": len(cases), **calibrated}
+                | {"slices": len(cases), **calibrated, "curves": _curves(found)}
             )
             print(_line(rows[-1]), flush=True)
             if arguments.output:
                 arguments.output.write_text(json.dumps(rows, indent=1) + "\n")
+
+
+def _held_out(arguments: argparse.Namespace) -> list[tuple[str, np.ndarray]]:
+    """Return the held-out slices by name."""
+    sources = [source for source in load_config(CONFIG).sources if arguments.source in source.pattern]
+    items = [item for s in sources for item in MODALITIES["mri"].held_out(arguments.data, s, arguments.slices)]
+    return [(item.name, evaluation_image(item, k).numpy()) for k, item in enumerate(items)]
+
+
+def _measured(sampler: str, acceleration: float, arguments: argparse.Namespace) -> Case:
+    """Undersample the measured k-space with noise and reconstruct it; the truth is the image without that noise."""
+    clean = open_kspace(arguments.brain)[0]
+    truth = rss(clean)
+    posterior = recon.reconstruct(
+        with_noise(clean, truth),
+        mask=arguments.pattern,
+        acceleration=acceleration,
+        center_fraction=CENTER_FRACTION,
+        sampler=resolve_sampler(sampler),
+        samples=arguments.samples,
+        precision=arguments.precision,
+        progress=False,
+    )
+    return Case(posterior, arguments.brain.stem, truth)
+
+
+def _curves(found: Evaluation) -> dict[str, list[float]]:
+    """Return coverage by level, and spread and error by decile of the spread, each the mean over the slices."""
+    curves = {"levels": found.levels, "covered": np.mean(found.curves, axis=0)}
+    curves |= {"spread": np.mean(found.spread, axis=0), "error": np.mean(found.error, axis=0)}
+    return {name: [round(float(value), 5) for value in values] for name, values in curves.items()}
 
 
 def _calibrated(fitted: list[Case], measured: list[Case]) -> dict[str, float]:
@@ -77,7 +114,7 @@ def _case(
     sampler: str, label: str, image: np.ndarray, number: int, acceleration: float, arguments: argparse.Namespace
 ) -> Case:
     """Simulate the acquisition of one slice and reconstruct it."""
-    kspace, mask, maps = _acquire(image, arguments.pattern, acceleration, number)
+    kspace, mask, maps = acquire(image, arguments.pattern, acceleration, number)
     posterior = recon.reconstruct(
         kspace,
         mask=mask,
@@ -93,7 +130,7 @@ def _case(
     return Case(dataclasses.replace(posterior, images=images), label, np.abs(image))
 
 
-def _acquire(image: np.ndarray, pattern: str, acceleration: float, seed: int) -> tuple[np.ndarray, ...]:
+def acquire(image: np.ndarray, pattern: str, acceleration: float, seed: int) -> tuple[np.ndarray, ...]:
     """Return undersampled 8-coil k-space with noise, its mask and the coil maps."""
     from recon.demo import _fft
 
@@ -123,7 +160,9 @@ def _line(row: dict[str, Any]) -> str:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="folder that the patterns of the config refer to")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--data", type=Path, help="folder that the patterns of the config refer to")
+    source.add_argument("--brain", type=Path, help="fully sampled measured k-space")
     parser.add_argument("--samplers", nargs="+", default=["moment-matching", "dds"])
     parser.add_argument("--accelerations", nargs="+", type=float, default=[4.0, 8.0])
     parser.add_argument("--source", default="", help="only sources whose pattern contains this, such as nichart")

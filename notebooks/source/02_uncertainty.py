@@ -163,9 +163,9 @@ print("\nspread / error: 1 is right, below 1 over-confident, above 1 over-cautio
 # %%
 fig, (left, right) = plt.subplots(1, 2, figsize=(8.2, 3.9), layout="constrained")
 for name, found in results.items():
-    curve = coverage_curve(found.samples, reference, support=tissue)
+    curve = coverage_curve(found.samples, reference, support=tissue, mean=found.mean)
     left.plot(curve.levels, curve.covered, "o-", ms=4, color=colors[name], label=name)
-    bins = spread_skill_bins(found.samples, reference, support=tissue)
+    bins = spread_skill_bins(found.samples, reference, support=tissue, mean=found.mean)
     right.plot(bins.spread, bins.error, "o-", ms=4, color=colors[name], label=name)
 left.plot([0, 1], [0, 1], "k--", lw=0.8, label="right")
 left.set(xlabel="level of the interval", ylabel="share of pixels inside", xlim=(0, 1), ylim=(0, 1), aspect="equal")
