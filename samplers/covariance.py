@@ -28,7 +28,8 @@ class CovarianceModel:
 
     Notes
     -----
-    The square root used here is ``L = S F^H P^(1/2) F``, so that ``C = L L^H``.
+    The square root used here is ``L = S F^H P^(1/2)``, so that ``C = L L^H``: white variables live in Fourier space,
+    where the spectrum costs nothing, and each product with L costs one transform.
     """
 
     std_map: Tensor
@@ -99,25 +100,24 @@ class CovarianceModel:
         return None if self.spectrum is None else torch.fft.ifftshift(self.spectrum)
 
     def root(self, z: Tensor) -> Tensor:
-        """Return ``L z``, shape ``(batch, *domain)``."""
-        return self.std_map * self._filter(z, None if self._power is None else self._power.sqrt())
+        """Return ``L z``, shape ``(batch, *domain)``; complex for a spectrum, even where the images are real."""
+        if self._power is None:
+            return self.std_map * z
+        return self.std_map * torch.fft.ifftn(self._power.sqrt() * z, dim=self._axes, norm="ortho")
 
     def root_adjoint(self, x: Tensor) -> Tensor:
-        """Return ``L^H x``."""
-        return self._filter(self.std_map * x, None if self._power is None else self._power.sqrt())
+        """Return ``L^H x``: a spectrum, where there is one."""
+        if self._power is None:
+            return self.std_map * x
+        return self._power.sqrt() * torch.fft.fftn(self.std_map * x, dim=self._axes, norm="ortho")
 
     def flatten(self, z: Tensor, precision: float) -> Tensor:
         """Return ``(1 + precision mean(S^2) P)^-1 z``: close to the inverse of ``1 + precision L^H L``."""
-        if self._power is None:
-            return z / (1 + precision * self.mean_variance)
-        return self._filter(z, 1 / (1 + precision * self.mean_variance * self._power))
+        return z / (1 + precision * self.mean_variance * (1.0 if self._power is None else self._power))
 
-    def _filter(self, x: Tensor, gain: Tensor | None) -> Tensor:
-        if gain is None:
-            return x
-        axes = tuple(range(-gain.ndim, 0))
-        filtered = torch.fft.ifftn(gain * torch.fft.fftn(x, dim=axes), dim=axes)
-        return filtered if x.is_complex() else filtered.real
+    @property
+    def _axes(self) -> tuple[int, ...]:
+        return () if self.spectrum is None else tuple(range(-self.spectrum.ndim, 0))
 
 
 def condition(
@@ -151,8 +151,12 @@ def condition(
         Relative residual of the linear system.
     """
 
-    def system(z: Tensor) -> Tensor:
+    def image(z: Tensor) -> Tensor:
         x = model.root(z)
+        return x if pull.is_complex() else x.real
+
+    def system(z: Tensor) -> Tensor:
+        x = image(z)
         return z + model.root_adjoint(problem.weighted_normal(x) + x / sigma**2)
 
     precision = 1 / sigma**2 + problem.mean_precision
@@ -165,7 +169,7 @@ def condition(
         preconditioner=lambda z: model.flatten(z, precision),
         return_residual=True,
     )
-    return model.root(z), residual
+    return image(z), residual
 
 
 def _interpolate(values: Tensor, shape: tuple[int, ...]) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 from operators.errors import InputError
 from samplers.base import Denoiser
 from samplers.covariance import CovarianceModel, condition
-from samplers.data import clean_variance
+from samplers.data import clean_variance, likelihood_score
 from samplers.jacobian import JacobianKind, Product, differences, vjp
 from samplers.problem import Problem
 from samplers.stepping import Estimate, PosteriorDenoising
@@ -93,10 +93,10 @@ class MomentMatching(PosteriorDenoising):
             if sigma < self.jacobian_below:
                 product = differences(denoiser, x, sigma, denoised, self.difference_step)
         solve = _DataSpace(problem, local, sigma, self.model_iterations)
-        residual = (problem.y - problem.operator(denoised)) / problem.noise_std
-        moved, cg_residual = solve.model_answer(residual)
+        moved, cg_residual = solve.model_answer(likelihood_score(problem, denoised))
         bad = torch.zeros_like(cg_residual)
         if product is not None:
+            residual = (problem.y - problem.operator(denoised)) / problem.noise_std
             moved, bad = solve.truncated(residual, moved, product, self.iterations)
         facts = {"cg_residual": cg_residual, "negative_curvature": so_far + bad}
         return Estimate(denoised + moved, facts, (model, so_far + bad))
@@ -135,13 +135,13 @@ class _DataSpace:
     def _push(self, x: Tensor) -> Tensor:
         return self.problem.operator(x) / self.problem.noise_std
 
-    def model_answer(self, residual: Tensor) -> tuple[Tensor, Tensor]:
-        """Return how the image moves with the model covariance."""
-        return condition(self.problem, self.model, self.sigma, self._pull(residual), self.model_iterations)
+    def model_answer(self, pull: Tensor) -> tuple[Tensor, Tensor]:
+        """Return how the image moves with the model covariance, pulled by ``A^H W (y - A D)``."""
+        return condition(self.problem, self.model, self.sigma, pull, self.model_iterations)
 
     def _precondition(self, w: Tensor) -> Tensor:
         """Apply the inverse of the system with the model covariance."""
-        return w - self._push(self.model_answer(w)[0])
+        return w - self._push(self.model_answer(self._pull(w))[0])
 
     def truncated(self, residual: Tensor, start: Tensor, product: Product, iterations: int) -> tuple[Tensor, Tensor]:
         """Solve with ``V = sigma^2 J`` from the model's answer; return the move and the count of bad directions.

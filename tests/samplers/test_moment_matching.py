@@ -48,6 +48,25 @@ def test_conditioning_solves_the_dense_system(small) -> None:
     assert residual.max() < 1e-10
 
 
+def test_conditioning_of_real_images_stays_real(small) -> None:
+    _, model, _ = small
+    generator = torch.Generator().manual_seed(1)
+    rows = torch.randn(20, SIZE**2, dtype=torch.float64, generator=generator) / SIZE
+    operator = Matrix(rows, Space((SIZE, SIZE), torch.float64), Space((20,), torch.float64, axes="datum"))
+    problem = Problem(torch.randn(20, dtype=torch.float64, generator=generator), operator, 0.1)
+    # A real image has a spectrum that is the same at opposite frequencies.
+    power = torch.fft.ifftshift(model.spectrum)
+    opposite = power.flip(0, 1).roll((1, 1), (0, 1))
+    even = CovarianceModel(torch.linspace(0.5, 1.0, SIZE).expand(SIZE, SIZE), torch.fft.fftshift(power + opposite) / 2)
+    pull = torch.randn(2, SIZE, SIZE, dtype=torch.float64, generator=generator)
+    moved, _ = condition(problem, even, 0.3, pull, 60, 1e-12)
+    basis = torch.eye(SIZE**2, dtype=torch.float64).reshape(-1, SIZE, SIZE)
+    covariance = even.root(even.root_adjoint(basis)).real.reshape(SIZE**2, -1).T
+    total = torch.linalg.inv(covariance) + torch.eye(SIZE**2) / 0.3**2 + rows.T @ rows / 0.1**2
+    expected = torch.linalg.solve(total, pull.reshape(2, -1).T).T.reshape(pull.shape)
+    torch.testing.assert_close(moved, expected, rtol=1e-6, atol=1e-9)
+
+
 def test_covariance_of_the_model_is_that_of_the_prior(small) -> None:
     prior, model, _ = small
     torch.testing.assert_close(
