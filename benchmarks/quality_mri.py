@@ -8,8 +8,8 @@ and each case is reconstructed from that file through the public API: coil maps,
 undersampled data. The baselines get the same coil maps and the best regularisation weight of a grid *against the
 truth*; the posterior gets nothing from the truth. PSNR and SSIM of magnitudes, data range = maximum of the reference.
 
-Where the command ``bart`` is there, it reconstructs the same undersampled k-space with its own coil maps, again with the
-best weight against the truth.
+Where the command ``bart`` is there, it reconstructs the same undersampled k-space with its own coil maps, again at
+the best weight against the truth.
 """
 
 from __future__ import annotations

@@ -28,7 +28,8 @@ class TrainConfig:
     output : str
         Folder for the checkpoint, the log and the held-out curves. A checkpoint found there is continued.
     initial : str
-        Weights (.safetensors of a network of the same architecture) to start from; random ones by default.
+        Weights (.safetensors of a network of the same architecture, whose images may be complex where these are real)
+        to start from; random ones by default.
     modality : str
         "mri" (complex images from magnitudes and synthetic phase) or "ct" (real images, attenuation relative to water).
     sources : sequence of SourceConfig

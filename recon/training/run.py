@@ -61,6 +61,8 @@ def edm_loss(model: EDMDenoiser, clean: Tensor, sigma: Tensor, noise: Tensor, pr
 def start_from(model: EDMDenoiser, weights: Path) -> None:
     """Copy the weights of an exported prior into a model of the same architecture.
 
+    A model of real images may start from a prior of complex ones: it takes the channel of the real part.
+
     Raises
     ------
     CheckpointError
@@ -68,6 +70,12 @@ def start_from(model: EDMDenoiser, weights: Path) -> None:
     """
     given = load_network_prior(weights).model.state_dict()
     own = model.state_dict()
+    narrow = {"network.stem.weight": 1, "network.head.weight": 0, "network.head.bias": 0}
+    given |= {
+        k: given[k].narrow(axis, 0, own[k].shape[axis])
+        for k, axis in narrow.items()
+        if k in given and k in own and given[k].shape[axis] > own[k].shape[axis]
+    }
     wrong = [name for name in own if name not in given or given[name].shape != own[name].shape]
     if wrong or len(given) != len(own):
         raise CheckpointError(f"{weights} holds another network than the configuration: {(wrong or list(given))[0]}")

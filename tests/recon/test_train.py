@@ -14,7 +14,7 @@ from recon.training.evaluate import error_curve, error_spectrum, evaluation_nois
 from recon.training.export import export_prior
 from recon.training.modalities import MODALITIES
 from recon.training.muon import Muon, orthogonalise
-from recon.training.run import build_model, edm_loss, learning_rate_at
+from recon.training.run import build_model, edm_loss, learning_rate_at, start_from
 from recon.training.state import load_checkpoint
 from recon.training.volumes import Slice, SourceConfig, load_slices
 from recon.training.workers import Replicas, Workers
@@ -85,6 +85,17 @@ def test_starting_from_exported_weights(config, tmp_path):
     other = replace(second, output=str(tmp_path / "third"), network={**SMALL, "channels": [8, 16]})
     with pytest.raises(CheckpointError, match="another network"):
         train(other)
+
+
+def test_a_prior_of_real_images_starts_from_one_of_complex_images(config, tmp_path):
+    prior = tmp_path / "complex.safetensors"
+    export_prior(config, train(config), prior)
+    model = build_model(replace(config, modality="ct"))
+    start_from(model, prior)
+    given, own = load_network_prior(prior).model.state_dict(), model.state_dict()
+    assert torch.equal(own["network.stem.weight"], given["network.stem.weight"][:, :1])
+    assert torch.equal(own["network.head.weight"], given["network.head.weight"][:1])
+    assert all(torch.equal(own[name], given[name]) for name in own if ".stem." not in name and ".head." not in name)
 
 
 def test_training_lowers_the_loss(config):
