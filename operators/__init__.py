@@ -13,6 +13,7 @@ from operators.coils import (
 from operators.ct import CT
 from operators.ct_geometry import FanBeam, ParallelBeam
 from operators.ct_noise import hu_to_mu, log_counts, mu_to_hu, simulate_counts
+from operators.draw import gaussian_draw
 from operators.elementary import Diagonal, Identity, Matrix, Slices
 from operators.errors import DivergenceError, InputError, ReconError, ShapeError
 from operators.espirit import calibration_size, espirit_maps
@@ -21,7 +22,7 @@ from operators.fourier import CenteredFFT, fftc, ifftc
 from operators.masks import make_mask
 from operators.mri import CartesianMRI
 from operators.radon import Radon, RadonFanbeam
-from operators.solve import conjugate_gradient, gaussian_draw, power_norm
+from operators.solve import conjugate_gradient, power_norm
 from operators.ultrasound import PlaneWaveUltrasound
 from operators.ultrasound_geometry import Grid, PlaneWaveGeometry
 

@@ -1,4 +1,4 @@
-"""Per-sample solvers: Hermitian conjugate gradient, power iteration, exact Gaussian draws."""
+"""Per-sample solvers: Hermitian conjugate gradient and power iteration."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def conjugate_gradient(
     ----------
     Hestenes and Stiefel, "Methods of conjugate gradients for solving linear systems", 1952.
     """
-    _require_exact_adjoint(operator, "conjugate_gradient")
+    require_exact_adjoint(operator, "conjugate_gradient")
     dims = _item_dims(operator, rhs, item_ndim)
     if iterations < 0 or not tolerance >= 0:
         raise InputError(f"conjugate_gradient needs iterations, tolerance >= 0, got {iterations} and {tolerance}")
@@ -146,128 +146,8 @@ def power_norm(operator: LinearOperator, iterations: int = 30, seed: int = 0) ->
     return float(value.real)
 
 
-@overload
-def gaussian_draw(
-    operator: LinearOperator,
-    y: Tensor,
-    noise_std: float | Tensor,
-    prior_precision: LinearOperator | Apply | float | Tensor,
-    *,
-    data_noise: Tensor,
-    prior_noise: Tensor,
-    prior_mean: Tensor | None = ...,
-    start: Tensor | None = ...,
-    iterations: int = ...,
-    tolerance: float = ...,
-    preconditioner: Apply | None = ...,
-    return_residual: Literal[False] = ...,
-) -> Tensor: ...
-
-
-@overload
-def gaussian_draw(
-    operator: LinearOperator,
-    y: Tensor,
-    noise_std: float | Tensor,
-    prior_precision: LinearOperator | Apply | float | Tensor,
-    *,
-    data_noise: Tensor,
-    prior_noise: Tensor,
-    prior_mean: Tensor | None = ...,
-    start: Tensor | None = ...,
-    iterations: int = ...,
-    tolerance: float = ...,
-    preconditioner: Apply | None = ...,
-    return_residual: Literal[True],
-) -> tuple[Tensor, Tensor]: ...
-
-
-def gaussian_draw(
-    operator: LinearOperator,
-    y: Tensor,
-    noise_std: float | Tensor,
-    prior_precision: LinearOperator | Apply | float | Tensor,
-    *,
-    data_noise: Tensor,
-    prior_noise: Tensor,
-    prior_mean: Tensor | None = None,
-    start: Tensor | None = None,
-    iterations: int = 50,
-    tolerance: float = 0.0,
-    preconditioner: Apply | None = None,
-    return_residual: bool = False,
-) -> Tensor | tuple[Tensor, Tensor]:
-    """Draw from the posterior of a linear-Gaussian model exactly, by perturbing and solving.
-
-    For y = A x + noise_std n and the prior x ~ N(m, Q^-1), the posterior is N(P^-1 b, P^-1) with
-    ``P = A^H W A + Q``, ``W = noise_std^-2``, ``b = A^H W y + Q m``. The solution of
-    ``P x = b + A^H W^(1/2) data_noise + prior_noise`` is a draw of it, because the perturbation has covariance P.
-    Zeros for both noises give the posterior mean. The solver holds no random numbers: the caller draws them.
-
-    Parameters
-    ----------
-    operator : LinearOperator
-        A.
-    y : tensor
-        Data, (..., *operator.codomain.shape).
-    noise_std : float or tensor
-        Standard deviation of the noise (for complex data: sqrt(E|n|^2)), broadcastable to `y`: one number, one per
-        datum (infinite where nothing was measured), or one per sample with trailing axes of length 1.
-    prior_precision : LinearOperator, callable, number or tensor
-        Q; a number or a tensor multiplies.
-    data_noise : tensor
-        Standard normal, like `y` (complex: E|n|^2 = 1).
-    prior_noise : tensor
-        A draw of N(0, Q), (..., *operator.domain.shape): Q^(1/2) times a standard normal.
-    prior_mean : tensor, optional
-        m; zero by default.
-    start, iterations, tolerance, preconditioner, return_residual
-        As in `conjugate_gradient`; the draw is exact when the solver has converged.
-
-    References
-    ----------
-    Papandreou and Yuille, "Gaussian sampling by local perturbations", NeurIPS 2010.
-    """
-    _require_exact_adjoint(operator, "gaussian_draw")
-    operator.codomain.check(y, "gaussian_draw(y)")
-    operator.codomain.check(data_noise, "gaussian_draw(data_noise)")
-    operator.domain.check(prior_noise, "gaussian_draw(prior_noise)")
-    if isinstance(noise_std, int | float) and not noise_std > 0:
-        raise InputError(f"gaussian_draw needs noise_std > 0, got {noise_std}")
-    whitening = 1 / torch.as_tensor(noise_std, dtype=y.real.dtype, device=y.device)
-    prior = prior_precision if callable(prior_precision) else _multiplication(prior_precision)
-    rhs = operator.H(whitening * (whitening * y + data_noise)) + prior_noise
-    if prior_mean is not None:
-        rhs = rhs + prior(prior_mean)
-    data = _weighted_normal(operator, whitening**2)
-    draw, residual = conjugate_gradient(
-        lambda x: data(x) + prior(x),
-        rhs,
-        start,
-        iterations=iterations,
-        tolerance=tolerance,
-        item_ndim=operator.domain.ndim,
-        preconditioner=preconditioner,
-        return_residual=True,
-    )
-    return (draw, residual) if return_residual else draw
-
-
-def _weighted_normal(operator: LinearOperator, weight: Tensor) -> Apply:
-    """A^H W A; through the fused normal operator where W is one number per sample."""
-    ndim = operator.codomain.ndim
-    if all(n == 1 for n in weight.shape[-ndim:]):
-        batch = weight.shape[: max(weight.ndim - ndim, 0)]
-        per_sample = weight.reshape(*batch, *(1,) * operator.domain.ndim) if batch else weight.reshape(())
-        return lambda x: per_sample * operator.normal(x)
-    return lambda x: operator.H(weight * operator(x))
-
-
-def _multiplication(factor: float | Tensor) -> Apply:
-    return lambda x: factor * x
-
-
-def _require_exact_adjoint(operator: LinearOperator | Apply, owner: str) -> None:
+def require_exact_adjoint(operator: LinearOperator | Apply, owner: str) -> None:
+    """Raise InputError in the name of ``owner`` where the adjoint is only close to one."""
     if isinstance(operator, LinearOperator) and not operator.exact_adjoint:
         raise InputError(f"{owner} needs an exact adjoint, which {operator!r} does not have; choose another engine")
 
