@@ -8,10 +8,10 @@ Slices of patients that the network was not trained on (magnitude, smooth phase)
 noise .02 of the .99 quantile for each k-space sample) and go through the public API: scale and noise level come from
 the undersampled data, the coil maps are given (8 % of the columns of a 2 mm slice are too few for ESPIRiT, and this is
 not about coil maps). Measured are PSNR and SSIM of the mean, PSNR of one sample, coverage of the raw 90 % interval and
-its length (of white), CRPS, spread over error, seconds; and where the slices are enough, two thirds of them calibrate
-(conformal, CRC, in the mean over slices), and the others tell coverage and length of the calibrated interval and of
-one of constant width. With --brain, measured 8-coil k-space plus noise takes the place of simulated data; its coil maps
-are estimated from the undersampled data.
+its length (of white), CRPS, spread over error, seconds; and where the slices are enough, coverage and length of the
+calibrated interval (conformal, CRC) and of one of constant width, each slice calibrated by others (nine folds). With
+--brain, measured 8-coil k-space plus noise takes the place of simulated data; its coil maps are estimated from the
+undersampled data.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from recon.uncertainty.evaluation import Evaluation, evaluate
 CONFIG = Path(__file__).parent / "configs" / "brain-mri.toml"
 COILS, NOISE_STD, CENTER_FRACTION = 8, 0.02, 0.08
 #: With n images the conformal interval holds n / (n + 1) of them in the worst case: few images make long intervals.
-ENOUGH = 30
+ENOUGH, FOLDS = 30, 9
 
 
 def main() -> None:
@@ -58,8 +58,7 @@ def main() -> None:
             seconds = (time.perf_counter() - started) / len(cases)
             found = evaluate(cases)
             whole = found.summary()
-            fitted = [case for k, case in enumerate(cases) if k % 3]  # two of three calibrate, the third is measured
-            calibrated = _calibrated(fitted, cases[0::3]) if len(fitted) >= ENOUGH else {}
+            calibrated = _calibrated(cases) if len(cases) >= ENOUGH else {}
             rows.append(
                 {"sampler": name, "acceleration": acceleration, "pattern": arguments.pattern, "seconds": seconds}
                 | {key: whole[key] for key in ("psnr", "psnr_sample", "ssim", "crps", "spread_skill", "chi2")}
@@ -102,12 +101,16 @@ def _curves(found: Evaluation) -> dict[str, list[float]]:
     return {name: [round(float(value), 5) for value in values] for name, values in curves.items()}
 
 
-def _calibrated(fitted: list[Case], measured: list[Case]) -> dict[str, float]:
-    """Calibrate on some slices and measure the intervals on others."""
-    calibration = calibrate(fitted)
-    summary = evaluate(measured, calibration=calibration).summary()
+def _calibrated(cases: list[Case]) -> dict[str, float]:
+    """Return the mean over the folds of coverage and length of intervals that the other folds have calibrated."""
     kept = ("calibrated_coverage", "calibrated_length", "constant_coverage", "constant_length")
-    return {key: summary[key] for key in kept} | {"stretch": calibration.raw_ratio()}
+    rows = []
+    for fold in range(FOLDS):
+        calibration = calibrate([case for k, case in enumerate(cases) if k % FOLDS != fold])
+        summary = evaluate(cases[fold::FOLDS], calibration=calibration).summary()
+        weight = len(cases[fold::FOLDS]) / len(cases)
+        rows.append([weight * value for value in (*(summary[key] for key in kept), calibration.raw_ratio())])
+    return dict(zip((*kept, "stretch"), np.sum(rows, axis=0).tolist(), strict=True))
 
 
 def _case(
