@@ -23,8 +23,8 @@ ALLOWED = {
 # Libraries that are not installed with the core: one file each may import them, inside a function.
 OPTIONAL = {
     "matplotlib": {"recon/report_figure.py"},
-    "nibabel": {"recon/io/nifti.py", "recon/training/volumes.py", "recon/training/ct_volumes.py"},
-    "pydicom": {"recon/io/ct/dicom.py", "recon/training/ct_volumes.py"},
+    "nibabel": {"recon/io/nifti.py", "recon/training/files.py"},
+    "pydicom": {"recon/io/ct/dicom.py"},
     "numba": {"operators/delays/numba_engine.py", "operators/delays/numba_kernels.py"},
 }
 # Written in the language of a library, and imported as a whole inside a function.

@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 
-from recon.errors import CheckpointError, ConfigError, InputError, ShapeError
+from recon.errors import CheckpointError, InputError, ShapeError
+from recon.priors.inference import PreparedNetwork
 from recon.priors.networks.channels import from_channels, to_channels
 from recon.priors.networks.files import read_card, read_tensors
 from recon.priors.networks.unet import EDMDenoiser, UNet
@@ -39,17 +39,14 @@ class NetworkPrior:
         Range of noise levels the network was trained for, **in the engine's convention** (E|n|^2 = 1).
     card : mapping
         Machine-readable description (training data, licence, scale rule); empty for a network of your own.
-    max_batch : int
-        Images per network call; larger batches are cut into pieces of this size.
-    precision : "float32" or "bfloat16"
-        Arithmetic of the network alone (autocast); images stay complex64.
+    max_batch, precision, compiled
+        How the network is run, see :class:`recon.priors.inference.PreparedNetwork`.
 
     The network is fully convolutional: images of any size are padded to a multiple of its coarsest pixel and cropped
     back. ``space`` is None for that reason. Gradients flow through to ``x``; parameters carry none.
     """
 
     space = None
-    memory_format = torch.channels_last
 
     def __init__(
         self,
@@ -57,25 +54,40 @@ class NetworkPrior:
         sigma_min: float,
         sigma_max: float,
         card: Mapping[str, Any] | None = None,
-        max_batch: int = 4,
+        max_batch: int | None = None,
         precision: str = "float32",
+        compiled: bool = False,
     ) -> None:
-        if precision not in ("float32", "bfloat16"):
-            raise ConfigError(f"precision is {precision!r}; expected 'float32' or 'bfloat16'")
-        if max_batch < 1:
-            raise ConfigError(f"max_batch is {max_batch}; expected at least 1")
-        self.model = model.eval().requires_grad_(False)
-        self.model.to(memory_format=self.memory_format)  # type: ignore[call-overload]
+        self.model = model
+        self.prepared = self._prepare(max_batch, precision, compiled)
         self.sigma_min = float(sigma_min)
         self.sigma_max = float(sigma_max)
         self.card = dict(card or {})
-        self.max_batch = int(max_batch)
-        self.precision = precision
+
+    def _prepare(self, max_batch: int | None, precision: str, compiled: bool) -> PreparedNetwork:
+        network = self.model.network
+        return PreparedNetwork(
+            self.model,
+            network.multiple,
+            precision=precision,
+            compiled=compiled,
+            max_batch=max_batch,
+            told_positions=network.position_channels,
+        )
+
+    @property
+    def max_batch(self) -> int | None:
+        """Images for each call of the network; None for what memory allows."""
+        return self.prepared.max_batch
+
+    @max_batch.setter
+    def max_batch(self, value: int | None) -> None:
+        self.prepared.max_batch = value
 
     @property
     def channels(self) -> int:
-        """Real channels of the network: 2 for complex images, 1 for real ones."""
-        return int(self.model.network.stem.in_channels)
+        """Real channels of the images: 2 for complex images, 1 for real ones."""
+        return self.model.network.in_channels
 
     @property
     def device(self) -> torch.device:
@@ -119,8 +131,7 @@ class NetworkPrior:
             kind = "complex" if self.channels == 2 else "real"
             raise ShapeError(f"the prior denoises {kind} images (batch, y, x), got {x.dtype} {tuple(x.shape)}")
         levels = self._levels(sigma, x)
-        pieces = zip(x.split(self.max_batch), levels.split(self.max_batch), strict=True)
-        return torch.cat([self._denoise_piece(images, level) for images, level in pieces])
+        return from_channels(self.prepared(to_channels(x), levels / math.sqrt(self.channels))).to(x.dtype)
 
     def error_std(self, sigma: float) -> float | None:
         """Return the rms error of a pixel at this noise level, measured on held-out images; None if the card has none.
@@ -165,35 +176,17 @@ class NetworkPrior:
             raise InputError(f"sigma {levels.detach().cpu().tolist()} is outside of 0 ... {self.sigma_max:g}")
         return levels.clamp(min=self.sigma_min).expand(len(x))
 
-    def _denoise_piece(self, x: Tensor, levels: Tensor) -> Tensor:
-        padded, (top, left) = pad_to_multiple(to_channels(x), self.model.network.multiple)
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
-            output = self.model(padded, levels / math.sqrt(self.channels))
-        height, width = x.shape[-2:]
-        return from_channels(output[..., top : top + height, left : left + width]).to(x.dtype)
-
-
-def pad_to_multiple(x: Tensor, multiple: int) -> tuple[Tensor, tuple[int, int]]:
-    """Pad ``(batch, channel, y, x)`` on all sides to multiples of ``multiple``; return it and the (top, left) margin.
-
-    Mirrors where the image is large enough to be mirrored and repeats the border where it is not.
-    """
-    height, width = x.shape[-2:]
-    down, across = -height % multiple, -width % multiple
-    top, left = down // 2, across // 2
-    if down or across:
-        mode = "reflect" if down - top < height and across - left < width else "replicate"
-        x = functional.pad(x, (left, across - left, top, down - top), mode=mode)
-    return x.contiguous(memory_format=torch.channels_last), (top, left)
-
 
 def load_network_prior(
     path: str | Path = WEIGHTS_FOLDER / "brain-mri.safetensors",
     device: torch.device | str = "cpu",
-    max_batch: int = 4,
+    max_batch: int | None = None,
     precision: str = "float32",
+    compiled: bool = False,
 ) -> NetworkPrior:
     """Load a network prior from a safetensors file and the JSON card of the same name beside it.
+
+    ``max_batch``, ``precision`` and ``compiled`` are those of :class:`recon.priors.inference.PreparedNetwork`.
 
     Raises
     ------
@@ -208,5 +201,5 @@ def load_network_prior(
     except (TypeError, ValueError) as error:
         raise CheckpointError(f"{path}: its card describes no network of this version: {error}") from error
     model.load_state_dict(read_tensors(path, card["sha256"], model.state_dict()))
-    prior = NetworkPrior(model, card["sigma_min"], card["sigma_max"], card, max_batch, precision)
+    prior = NetworkPrior(model, card["sigma_min"], card["sigma_max"], card, max_batch, precision, compiled)
     return prior.to(device)

@@ -31,9 +31,10 @@ class TrainConfig:
         Weights (.safetensors of a network of the same architecture, whose images may be complex where these are real)
         to start from; random ones by default.
     modality : str
-        "mri" (complex images from magnitudes and synthetic phase) or "ct" (real images, attenuation relative to water).
+        "mri" (complex images: measured, or magnitudes with a synthetic phase) or "ct" (real images, attenuation
+        relative to water).
     sources : sequence of SourceConfig
-        Training volumes.
+        Training files.
     network : mapping
         Arguments of ``UNet``.
     sigma_data : float
@@ -45,6 +46,12 @@ class TrainConfig:
         ``steps`` can be changed while a run has not begun to decay).
     patches : sequence of (size, batch, probability)
         Patch sizes in pixels, images per step at that size and how often each is drawn.
+    position_channels : bool
+        Tell the network where in the whole image a patch lies (two more input channels): it learns from patches what
+        belongs where. It then needs images of the same framing as those of training.
+    augmentation_labels : bool
+        Tell the network in training how an image was turned, scaled and changed in contrast, and leave some images as
+        they are: a prior from few data that does not make turned or stretched images.
     learning_rate, muon_factor : float
         Peak rate of AdamW (biases, embeddings, first and last layer) and how many times larger that of Muon (all other
         kernels) is.
@@ -77,6 +84,8 @@ class TrainConfig:
     warmup: int = 300
     decay: int = 3000
     patches: Sequence[Sequence[float]] = ((96, 16, 0.65), (128, 9, 0.2), (192, 4, 0.15))
+    position_channels: bool = False
+    augmentation_labels: bool = False
     learning_rate: float = 1e-3
     muon_factor: float = 2.0
     weight_decay: float = 0.01
@@ -127,5 +136,8 @@ def validate(config: TrainConfig) -> None:
             raise ConfigError(f"training needs {key!r}")
     if config.precision not in ("bfloat16", "float32"):
         raise ConfigError(f"precision is {config.precision!r}; expected 'bfloat16' or 'float32'")
+    for key in ("position_channels", "augmentation_labels"):
+        if not isinstance(getattr(config, key), bool):
+            raise ConfigError(f"{key} is {getattr(config, key)!r}; expected true or false")
     if not 0 < config.sigma_min < config.sigma_max or config.sigma_data <= 0:
         raise ConfigError("expected 0 < sigma_min < sigma_max and sigma_data > 0")

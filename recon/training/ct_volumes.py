@@ -1,4 +1,4 @@
-"""Read CT training images: DICOM slices, NIfTI volumes and plain arrays, as attenuation relative to water."""
+"""CT training images: DICOM slices, NIfTI volumes and plain arrays, as attenuation relative to water."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ import numpy as np
 from scipy import ndimage
 
 from recon.errors import InputError
-from recon.training.volumes import Slice, SourceConfig, matching_files
+from recon.io.ct import dicom, dicom_images
+from recon.training.files import kind_of, matching_files, pixel_spacing, read_nifti, read_npy
+from recon.training.volumes import Slice, SourceConfig, check_source
 
 #: Padding and what some scanners write outside of the field of view are below the air.
 LOWEST = -1024.0
@@ -22,11 +24,12 @@ def load_slices(root: Path, source: SourceConfig, held_out: bool = False) -> lis
     ConfigError, InputError
         If a plane is unknown, no file matches, or a file cannot be read.
     """
+    check_source(source)
     found = []
     for path in matching_files(root, source, held_out):
         volume, spacing = read_hounsfield(path, source)
-        for plane in source.planes if len(volume) > 1 else source.planes[:1]:
-            axis = {"axial": 0, "coronal": 1, "sagittal": 2}[plane]
+        for plane in source.planes if kind_of(path) == "nifti" else source.planes[:1]:
+            axis = {"axial": 0, "coronal": 1, "sagittal": 2}[plane] if kind_of(path) == "nifti" else 0
             sizes = tuple(s for k, s in enumerate(spacing) if k != axis)
             for k, image in enumerate(np.moveaxis(volume, axis, 0)):
                 item = _slice(image, sizes, plane, f"{path.name}:{plane}:{k}")
@@ -42,38 +45,23 @@ def read_hounsfield(path: Path, source: SourceConfig) -> tuple[np.ndarray, tuple
 
     Files without a unit of their own (``.npy``) take ``source.hounsfield`` and ``source.pixel``.
     """
+    kind = kind_of(path)
     spacing: tuple[float, ...] = (1.0, source.pixel, source.pixel)
-    try:
-        if path.suffix == ".npy":
-            image = np.load(path, allow_pickle=False)[None]
-        elif path.suffix.lower() in (".dcm", ".ima"):
-            image, spacing = _read_dicom(path)
-        else:
-            image, spacing = _read_nifti(path)
-    except Exception as error:
-        raise InputError(f"cannot read the CT image {path}: {error}") from error
+    if kind == "npy":
+        image = read_npy(path, source.every)
+    elif kind == "dicom":
+        header = dicom.read_header(path)
+        image, spacing = dicom_images.hounsfield(path)[None], (1.0, *pixel_spacing(path, header, source.pixel))
+    elif kind == "nifti":
+        volume, zooms = read_nifti(path)
+        # (right, anterior, superior) to (z, y, x) as images are shown: anterior up.
+        image, spacing = volume.T[:, ::-1], zooms[::-1]
+    else:
+        raise InputError(f"{path}: k-space cannot train a CT prior; expected NIfTI, DICOM or .npy")
+    if np.iscomplexobj(image) or not np.isfinite(image).all():
+        raise InputError(f"{path}: expected finite real images, got {image.dtype} {image.shape}")
     slope, intercept = source.hounsfield
-    if image.ndim != 3 or not np.isfinite(image).all():
-        raise InputError(f"{path}: expected finite images, got shape {image.shape}")
-    return slope * image.astype(np.float32) + np.float32(intercept), spacing
-
-
-def _read_dicom(path: Path) -> tuple[np.ndarray, tuple[float, ...]]:
-    import pydicom
-
-    data = pydicom.dcmread(path)
-    image = data.pixel_array.astype(np.float32) * float(data.get("RescaleSlope", 1))
-    image = image + float(data.get("RescaleIntercept", 0))
-    return image[None], (float(data.get("SliceThickness") or 1), *(float(s) for s in data.PixelSpacing))
-
-
-def _read_nifti(path: Path) -> tuple[np.ndarray, tuple[float, ...]]:
-    import nibabel
-
-    image = nibabel.as_closest_canonical(nibabel.load(path))
-    zooms = image.header.get_zooms()[:3]
-    # (right, anterior, superior) to (z, y, x) as images are shown: anterior up.
-    return np.asarray(image.dataobj, dtype=np.float32).T[:, ::-1], tuple(float(z) for z in zooms[::-1])
+    return slope * image + np.float32(intercept), spacing
 
 
 def _slice(image: np.ndarray, spacing: tuple[float, ...], plane: str, name: str) -> Slice:

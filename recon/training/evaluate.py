@@ -22,8 +22,10 @@ SIGNAL = 0.1  # magnitude, of the .99 quantile, above which a pixel shows the he
 
 
 def evaluation_image(item: Slice, index: int) -> Tensor:
-    """Return the slice ``(y, x)`` complex64, cropped to multiples of 8, with a fixed smooth phase."""
+    """Return the slice ``(y, x)`` complex64, cropped to multiples of 8; a magnitude gets a fixed smooth phase."""
     rows, columns = (length - length % 8 for length in item.image.shape)
+    if np.iscomplexobj(item.image):
+        return torch.from_numpy(item.image[:rows, :columns].copy())
     magnitude = torch.from_numpy(item.image[:rows, :columns].astype(np.float32))
     rng = step_generator(7, index)
     y = torch.linspace(-1, 1, rows)[:, None]

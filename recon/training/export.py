@@ -15,8 +15,8 @@ from typing import Any
 
 from recon.priors.networks.files import ARCHITECTURE, write_prior
 from recon.training.config import TrainConfig, load_config
+from recon.training.initial import network_settings
 from recon.training.modalities import modality
-from recon.training.run import network_settings
 from recon.training.state import load_checkpoint
 
 
@@ -41,7 +41,7 @@ def export_prior(
         "name": destination.stem,
         **config.card,
         "architecture": ARCHITECTURE,
-        "network": dict(config.network) if kind.channels == 2 else network_settings(config),
+        "network": network_settings(config),
         "sigma_data": config.sigma_data,
         "sigma_min": round(ratio * max(config.sigma_min, math.exp(config.sigma_log_mean - spread)), 4),
         "sigma_max": round(ratio * min(config.sigma_max, math.exp(config.sigma_log_mean + spread)), 4),

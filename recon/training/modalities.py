@@ -27,7 +27,8 @@ class Modality:
     load : callable
         ``(root, source, held_out) -> slices``.
     draw : callable
-        ``(pools, rng, batch, size) -> (batch, channels, size, size)``: random training images.
+        ``(pools, rng, batch, size, untouched) -> Drawn``: random training images ``(batch, channels, size, size)``,
+        a share of which is not augmented.
     test_image : callable
         ``(slice, number) -> (y, x)``, complex or real: what denoising is measured on.
     """
@@ -35,7 +36,7 @@ class Modality:
     channels: int
     scale: str
     load: Callable[[Path, SourceConfig, bool], list[Slice]]
-    draw: Callable[[Sequence[augment.Pool], np.random.Generator, int, int], Tensor]
+    draw: Callable[[Sequence[augment.Pool], np.random.Generator, int, int, float], augment.Drawn]
     test_image: Callable[[Slice, int], Tensor]
 
     def held_out(self, root: Path, source: SourceConfig, count: int = 5) -> list[Slice]:

@@ -6,7 +6,6 @@ import json
 import signal
 import time
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,29 +14,17 @@ import torch
 from torch import Tensor
 
 from recon.errors import CheckpointError, DivergenceError
-from recon.priors.network import load_network_prior
-from recon.priors.networks.unet import EDMDenoiser, UNet
-from recon.training.augment import Pool, step_generator
+from recon.priors.networks.unet import EDMDenoiser
+from recon.training.augment import Drawn, Pool, step_generator
 from recon.training.config import TrainConfig
 from recon.training.evaluate import denoising_curve
+from recon.training.initial import build_model, start_from
 from recon.training.modalities import modality
 from recon.training.state import TrainingState, load_checkpoint, save_checkpoint
 from recon.training.workers import Replicas, Workers
 
-
-def build_model(config: TrainConfig) -> EDMDenoiser:
-    """Return the network with initial weights that depend on ``config.seed`` only."""
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):  # leaves the global generators alone
-        torch.manual_seed(config.seed)
-        model = EDMDenoiser(UNet(**network_settings(config)), config.sigma_data)
-    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return model
-
-
-def network_settings(config: TrainConfig) -> dict[str, Any]:
-    """Return the arguments of ``UNet``, with the channels of the modality."""
-    channels = modality(config.modality).channels
-    return {"in_channels": channels, "out_channels": channels, **config.network}
+#: Share of the images that are not augmented, where the network is told of augmentation.
+_UNTOUCHED = 0.25
 
 
 def learning_rate_at(config: TrainConfig, step: int) -> float:
@@ -47,39 +34,20 @@ def learning_rate_at(config: TrainConfig, step: int) -> float:
     return config.learning_rate * max(0.0, min(1.0, rise, fall))
 
 
-def edm_loss(model: EDMDenoiser, clean: Tensor, sigma: Tensor, noise: Tensor, precision: str) -> Tensor:
-    """Return the mean EDM loss of ``clean (batch, channel, y, x)`` at ``sigma (batch,)`` per real channel."""
+def edm_loss(
+    model: EDMDenoiser, clean: Tensor, sigma: Tensor, noise: Tensor, precision: str, **conditions: Tensor
+) -> Tensor:
+    """Return the mean EDM loss of ``clean (batch, channel, y, x)`` at ``sigma (batch,)`` per real channel.
+
+    ``conditions`` are the ``position`` and ``labels`` of the network, where it has them.
+    """
     noisy = clean + sigma[:, None, None, None] * noise
     c_skip, c_out, c_in, c_noise = model.coefficients(sigma)
     with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
-        output = model.network(c_in * noisy, c_noise)
+        output = model.network(c_in * noisy, c_noise, **conditions)
     # The EDM weight is 1 / c_out^2: the loss is the plain squared error of F against its target.
     target = (clean - c_skip * noisy) / c_out
     return (output.float() - target).square().mean()
-
-
-def start_from(model: EDMDenoiser, weights: Path) -> None:
-    """Copy the weights of an exported prior into a model of the same architecture.
-
-    A model of real images may start from a prior of complex ones: it takes the channel of the real part.
-
-    Raises
-    ------
-    CheckpointError
-        If the file is damaged or holds another network.
-    """
-    given = load_network_prior(weights).model.state_dict()
-    own = model.state_dict()
-    narrow = {"network.stem.weight": 1, "network.head.weight": 0, "network.head.bias": 0}
-    given |= {
-        k: given[k].narrow(axis, 0, own[k].shape[axis])
-        for k, axis in narrow.items()
-        if k in given and k in own and given[k].shape[axis] > own[k].shape[axis]
-    }
-    wrong = [name for name in own if name not in given or given[name].shape != own[name].shape]
-    if wrong or len(given) != len(own):
-        raise CheckpointError(f"{weights} holds another network than the configuration: {(wrong or list(given))[0]}")
-    model.load_state_dict(given)
 
 
 class TrainingRun:
@@ -120,7 +88,13 @@ class TrainingRun:
     def _identity(self) -> str:
         keys = ("sources", "network", "seed", "patches", "sigma_data", "sigma_log_mean", "sigma_log_std")
         settings = asdict(self.config)
-        return json.dumps({key: settings[key] for key in keys}, sort_keys=True)
+        # What is newer than the first checkpoints counts where it is used.
+        newer = ("position_channels", "augmentation_labels")
+        found = {key: settings[key] for key in (*keys, *(name for name in newer if settings[name]))}
+        for source in found["sources"]:
+            if source["every"] == 1:
+                del source["every"]
+        return json.dumps(found, sort_keys=True)
 
     def advance(self) -> None:
         """Do one optimiser step; DivergenceError if the loss or the gradient is not finite."""
@@ -128,19 +102,35 @@ class TrainingRun:
         rng = step_generator(config.seed, state.step)
         sizes = np.array(config.patches, dtype=float)
         size, batch = (int(v) for v in sizes[rng.choice(len(sizes), p=sizes[:, 2] / sizes[:, 2].sum())][:2])
-        clean = self.modality.draw(self.pools, rng, batch, size).contiguous(memory_format=torch.channels_last)
+        drawn = self.modality.draw(self.pools, rng, batch, size, _UNTOUCHED if config.augmentation_labels else 0.0)
+        clean = drawn.images.contiguous(memory_format=torch.channels_last)
         log_sigma = rng.normal(config.sigma_log_mean, config.sigma_log_std, batch)
         sigma = torch.from_numpy(np.exp(log_sigma).clip(config.sigma_min, config.sigma_max).astype(np.float32))
         shape = (batch, size, size, self.modality.channels)
         noise = torch.from_numpy(rng.standard_normal(shape, dtype=np.float32)).permute(0, 3, 1, 2)
         rate = learning_rate_at(config, state.step)
         state.set_learning_rates(config.muon_factor * rate, rate)
-        loss = self.replicas.gradients(partial(edm_loss, precision=config.precision), clean, sigma, noise)
+        conditions = self._conditions(drawn)
+
+        def loss_of(model: Any, *parts: Tensor) -> Tensor:
+            told = dict(zip(conditions, parts[3:], strict=True))
+            return edm_loss(model, parts[0], parts[1], parts[2], config.precision, **told)
+
+        loss = self.replicas.gradients(loss_of, clean, sigma, noise, *conditions.values())
         norm = torch.nn.utils.clip_grad_norm_(state.model.parameters(), config.clip, foreach=True)
         if not (torch.isfinite(loss) and torch.isfinite(norm)):
             raise DivergenceError(f"step {state.step}: loss {loss.item()} is not finite; lower learning_rate")
         state.update(self.workers)
         self.losses.append(loss)
+
+    def _conditions(self, drawn: Drawn) -> dict[str, Tensor]:
+        """Return what else the network is told of its images."""
+        found = {}
+        if self.config.position_channels:
+            found["position"] = drawn.position()
+        if self.config.augmentation_labels:
+            found["labels"] = drawn.labels()
+        return found
 
     def housekeeping(self) -> None:
         """Log, save and evaluate when their time has come."""

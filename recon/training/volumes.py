@@ -1,15 +1,22 @@
-"""Read image volumes from NIfTI files and cut them into normalised magnitude slices."""
+"""MRI training images: magnitude slices of NIfTI, DICOM and NumPy files, complex ones of k-space and NumPy files.
+
+What a file is follows from the ending of its name (see :mod:`recon.training.files`). Magnitudes get a synthetic phase
+when they are drawn; complex images keep the phase that was measured.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
 from scipy import ndimage
 
 from recon.errors import ConfigError, InputError
+from recon.training.files import kind_of, matching_files, read_dicom, read_nifti, read_npy
+from recon.training.kspace_volumes import read_kspace
 
 # Canonical (right, anterior, superior) axis that each plane cuts across.
 PLANES = {"sagittal": 0, "coronal": 1, "axial": 2}
@@ -17,16 +24,21 @@ PLANES = {"sagittal": 0, "coronal": 1, "axial": 2}
 
 @dataclass(frozen=True)
 class SourceConfig:
-    """A set of volumes that training draws from.
+    """A set of files that training draws from.
+
+    Volumes are NIfTI (``.nii``, ``.nii.gz``). Slices are DICOM (``.dcm``, ``.ima``, or no ending) and NumPy (``.npy``:
+    ``(y, x)`` or ``(slice, y, x)``; complex ones are complex MR images). k-space, for MRI, is fastMRI (``.h5``) and
+    BART (``.cfl``): fully sampled, combined by ESPIRiT maps to complex images when training starts.
 
     Parameters
     ----------
     pattern : str
-        Glob relative to the data folder.
+        Glob relative to the data folder, of files or of folders of such files.
     weight : float
         Share of the training images that comes from this source (normalised over sources).
     planes : sequence of str
-        Planes to cut: "axial", "coronal", "sagittal". The first gets half of the draws when there are several.
+        Planes to cut volumes in: "axial", "coronal", "sagittal". The first gets half of the draws when there are
+        several. Files of slices are taken as they are, and belong to the first one.
     spacing : two floats
         Range of the pixel size in mm that images are resampled to.
     native : float
@@ -34,11 +46,14 @@ class SourceConfig:
     max_zoom : float
         Never enlarge an image by more than this factor.
     held_out : sequence of str
-        Files whose name starts with one of these are never trained on.
+        Files whose name, or the name of a folder below the data folder that they are in, starts with one of these
+        are never trained on.
     hounsfield : two floats
         CT: slope and intercept that turn the values of the files into Hounsfield units.
     pixel : float
-        CT: pixel size in mm of files that hold none (``.npy``).
+        Pixel size in mm of files that hold none (``.npy``, k-space without a header).
+    every : int
+        Take only every so many-th slice of NumPy and k-space files: a large collection does not fit in memory.
     """
 
     pattern: str
@@ -50,11 +65,15 @@ class SourceConfig:
     held_out: Sequence[str] = ()
     hounsfield: Sequence[float] = (1.0, 0.0)
     pixel: float = 1.0
+    every: int = 1
 
 
 @dataclass(frozen=True)
 class Slice:
-    """One image ``(y, x)`` in the scale of the prior, its mask of the head or body and pixel size in mm ``(y, x)``."""
+    """One image ``(y, x)`` in the scale of the prior, its mask of the head or body and pixel size in mm ``(y, x)``.
+
+    Magnitudes are float16, attenuation is float32, complex images are complex64.
+    """
 
     image: np.ndarray
     mask: np.ndarray
@@ -71,54 +90,88 @@ def load_slices(root: Path, source: SourceConfig, held_out: bool = False) -> lis
     ConfigError
         If a plane is unknown.
     InputError
-        If no file matches.
+        If no file matches, or a file cannot be read.
     """
+    check_source(source)
     files = matching_files(root, source, held_out)
-    return [item for path in files for plane in source.planes for item in _cut(path, plane)]
+    stacks = (stack for _, group in groupby(files, _stack_of) for stack in _read(list(group), source))
+    return [item for stack in stacks for item in _usable(stack)]
 
 
-def matching_files(root: Path, source: SourceConfig, held_out: bool) -> list[Path]:
-    """Return the training files of a source, or those held out; ConfigError or InputError where that makes no sense."""
+def check_source(source: SourceConfig) -> None:
+    """Raise ConfigError where a plane is unknown or ``every`` is no number of slices."""
     unknown = set(source.planes) - set(PLANES)
-    if unknown:
-        raise ConfigError(f"unknown plane {sorted(unknown)[0]!r}; expected some of {sorted(PLANES)}")
-    files = sorted(root.glob(source.pattern))
-    chosen = [f for f in files if f.name.startswith(tuple(source.held_out)) == held_out] if source.held_out else files
-    if not chosen or (held_out and not source.held_out):
-        kind = "held-out" if held_out else "training"
-        raise InputError(f"no {kind} file matches {source.pattern!r} in {root}")
-    return chosen
+    if unknown or not source.planes:
+        raise ConfigError(f"unknown plane {sorted(unknown)[:1]}; expected some of {sorted(PLANES)}")
+    if not isinstance(source.every, int) or source.every < 1:
+        raise ConfigError(f"sources: every is {source.every!r}; expected a whole number, at least 1")
 
 
-def _cut(path: Path, plane: str) -> list[Slice]:
-    volume, spacing = read_volume(path)
+@dataclass(frozen=True)
+class _Stack:
+    """Images ``(y, x)`` of one acquisition, which share one intensity scale."""
+
+    images: Sequence[np.ndarray]
+    spacings: Sequence[tuple[float, float]]
+    plane: str
+    names: Sequence[str]
+
+
+def _stack_of(path: Path) -> tuple[str | None, Path]:
+    """Return what files of one stack have in common: DICOM slices lie side by side, other files are stacks."""
+    kind = kind_of(path)
+    return kind, path.parent if kind == "dicom" else path
+
+
+def _read(files: Sequence[Path], source: SourceConfig) -> Iterator[_Stack]:
+    """Read the files of one stack; volumes give one stack for each plane."""
+    path, plane = files[0], source.planes[0]
+    kind = kind_of(path)
+    if kind == "nifti":
+        yield from (_cut(path, name) for name in source.planes)
+        return
+    if kind == "dicom":
+        pairs = [read_dicom(file, source.pixel) for file in files]
+        yield _Stack([i for i, _ in pairs], [s for _, s in pairs], plane, [f"{f.name}:{plane}:0" for f in files])
+        return
+    spacing = (source.pixel, source.pixel)
+    images: Sequence[np.ndarray]
+    if kind == "npy":
+        images = list(read_npy(path, source.every))
+    else:
+        images, spacing = read_kspace(path, source.every, source.pixel)
+    names = [f"{path.name}:{plane}:{source.every * k}" for k in range(len(images))]
+    yield _Stack(images, [spacing] * len(images), plane, names)
+
+
+def _cut(path: Path, plane: str) -> _Stack:
+    volume, spacing = read_nifti(path)
     axis = PLANES[plane]
-    volume = np.moveaxis(volume, axis, 0)
     first, second = (s for k, s in enumerate(spacing) if k != axis)
-    # A slice is kept when its head covers a fair part of what the fullest slice covers.
-    level = 0.15 * np.quantile(volume, 0.99)
-    cover = (volume > level).mean(axis=(1, 2))
-    keep = np.flatnonzero(cover > 0.35 * cover.max())
-    return [_normalise(volume[k], (first, second), plane, f"{path.name}:{plane}:{k}") for k in keep]
-
-
-def _normalise(image: np.ndarray, spacing: tuple[float, float], plane: str, name: str) -> Slice:
-    image = image / np.quantile(image, 0.99)
-    smooth = ndimage.gaussian_filter(image, 1.0)
-    mask = ndimage.binary_dilation(ndimage.binary_fill_holes(smooth > 0.08), iterations=2)
     # Transposed so that the second canonical axis of the slice runs along y, as images are shown.
-    return Slice(image.T.astype(np.float16), mask.T.copy(), (spacing[1], spacing[0]), plane, name)
+    images = [image.T for image in np.moveaxis(volume, axis, 0)]
+    names = [f"{path.name}:{plane}:{k}" for k in range(len(images))]
+    return _Stack(images, [(second, first)] * len(images), plane, names)
 
 
-def read_volume(path: Path) -> tuple[np.ndarray, tuple[float, ...]]:
-    """Return a volume ``(right, anterior, superior)`` float32, not negative, and its voxel size in mm."""
-    import nibabel
+def _usable(stack: _Stack) -> list[Slice]:
+    """Return the slices whose head covers a fair part of what the fullest slice covers."""
+    magnitudes = [np.abs(i) if np.iscomplexobj(i) else np.maximum(i, 0) for i in stack.images]
+    values = np.concatenate([m.ravel() for m in magnitudes])
+    if not np.isfinite(values).all() or values.max() <= 0:
+        raise InputError(f"{stack.names[0]}: expected finite images with a signal")
+    level = 0.15 * np.quantile(values, 0.99)
+    cover = np.array([(magnitude > level).mean() for magnitude in magnitudes])
+    return [
+        _normalise(stack.images[k], magnitudes[k], stack.spacings[k], stack.plane, stack.names[k])
+        for k in np.flatnonzero(cover > 0.35 * cover.max()).tolist()
+    ]
 
-    try:
-        image = nibabel.as_closest_canonical(nibabel.load(path))
-        data = np.asarray(image.dataobj, dtype=np.float32)
-    except Exception as error:
-        raise InputError(f"cannot read the volume {path}: {error}") from error
-    if data.ndim != 3 or not np.isfinite(data).all() or data.max() <= 0:
-        raise InputError(f"{path}: expected a finite three-dimensional image, got shape {data.shape}")
-    return np.maximum(data, 0), tuple(float(z) for z in image.header.get_zooms()[:3])
+
+def _normalise(image: np.ndarray, magnitude: np.ndarray, spacing: tuple[float, float], plane: str, name: str) -> Slice:
+    scale = np.quantile(magnitude, 0.99) or magnitude.max()
+    smooth = ndimage.gaussian_filter(magnitude / scale, 1.0)
+    mask = ndimage.binary_dilation(ndimage.binary_fill_holes(smooth > 0.08), iterations=2)
+    if np.iscomplexobj(image):
+        return Slice((image / scale).astype(np.complex64), mask, spacing, plane, name)
+    return Slice((magnitude / scale).astype(np.float16), mask, spacing, plane, name)

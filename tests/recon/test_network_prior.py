@@ -7,7 +7,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from recon.errors import CheckpointError, ConfigError, InputError, ReconError, ShapeError
-from recon.priors.network import WEIGHTS_FOLDER, NetworkPrior, load_network_prior, pad_to_multiple
+from recon.priors.inference import pad_to_multiple
+from recon.priors.network import WEIGHTS_FOLDER, NetworkPrior, load_network_prior
 from recon.priors.networks.files import write_prior
 from recon.priors.networks.unet import EDMDenoiser, UNet
 

@@ -12,9 +12,10 @@ from recon.train import TrainConfig, load_config, main, run_command, train
 from recon.training.augment import Pool, draw_images, fourier_resample, step_generator
 from recon.training.evaluate import error_curve, error_spectrum, evaluation_noise
 from recon.training.export import export_prior
+from recon.training.initial import build_model, start_from
 from recon.training.modalities import MODALITIES
 from recon.training.muon import Muon, orthogonalise
-from recon.training.run import build_model, edm_loss, learning_rate_at, start_from
+from recon.training.run import edm_loss, learning_rate_at
 from recon.training.state import load_checkpoint
 from recon.training.volumes import Slice, SourceConfig, load_slices
 from recon.training.workers import Replicas, Workers
@@ -101,7 +102,7 @@ def test_a_prior_of_real_images_starts_from_one_of_complex_images(config, tmp_pa
 def test_training_lowers_the_loss(config):
     config = replace(config, steps=150, decay=50, learning_rate=3e-3, precision="float32")
     pools = [Pool.build(s, load_slices(Path(config.data), s)) for s in config.sources]
-    clean = draw_images(pools, step_generator(9, 0), 8, 24)
+    clean = draw_images(pools, step_generator(9, 0), 8, 24).images
     noise = torch.stack([n for k in range(8) for n in [torch.view_as_real(evaluation_noise((24, 24), k))]])
     noise = noise.permute(0, 3, 1, 2) * 2**0.5
     sigma = torch.logspace(-1.5, 0.5, 8)
@@ -146,9 +147,9 @@ def test_held_out_files_are_kept_apart(config, volumes):
 
 def test_images_are_in_scale_and_depend_on_seed_and_step_only(config, volumes):
     pools = [Pool.build(config.sources[0], load_slices(volumes, config.sources[0]))]
-    first, second = (draw_images(pools, step_generator(1, 5), 6, 32) for _ in range(2))
+    first, second = (draw_images(pools, step_generator(1, 5), 6, 32).images for _ in range(2))
     assert torch.equal(first, second) and first.shape == (6, 2, 32, 32)
-    assert not torch.equal(first, draw_images(pools, step_generator(1, 6), 6, 32))
+    assert not torch.equal(first, draw_images(pools, step_generator(1, 6), 6, 32).images)
     magnitude = first.square().sum(1).sqrt()
     assert magnitude.max() < 2.5 and magnitude.flatten(1).quantile(0.99, dim=1).min() > 0.3
 
@@ -309,7 +310,7 @@ def test_ct_images_keep_their_unit(ct_config):
     assert items[0].image[0, 0] == pytest.approx(-0.024, abs=1e-6)  # below the air
     assert items[0].image.max() == pytest.approx(1.976)
     assert items[0].mask[24, 20] and not items[0].mask[0, 0]
-    drawn = kind.draw([Pool.build(ct_config.sources[0], items)], step_generator(0, 0), 8, 24)
+    drawn = kind.draw([Pool.build(ct_config.sources[0], items)], step_generator(0, 0), 8, 24, 0.0).images
     assert drawn.shape == (8, 1, 24, 24) and drawn.dtype == torch.float32
     assert 0.9 < float(drawn.median(dim=0).values.median()) < 1.2
     with pytest.raises(InputError, match="body"):

@@ -36,7 +36,7 @@ def load_checkpoint(
     card: Mapping[str, Any] | None = None,
     images: str | None = None,
     device: torch.device | str = "cpu",
-    max_batch: int = 4,
+    max_batch: int | None = None,
     precision: str = "float32",
 ) -> CheckpointPrior:
     """Load a pretrained network of others as a prior.

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from recon.errors import CheckpointError, ConfigError, ShapeError
-from recon.priors.network import NetworkPrior, pad_to_multiple
+from recon.priors.inference import PreparedNetwork
+from recon.priors.network import NetworkPrior
 
 
 class CheckpointPrior(NetworkPrior):
@@ -33,13 +34,10 @@ class CheckpointPrior(NetworkPrior):
         Network units per unit of the engine's images.
     card : mapping
     max_batch, precision
-        As in :class:`recon.priors.network.NetworkPrior`.
+        As in :class:`recon.priors.inference.PreparedNetwork`.
     multiple : int, optional
         Sizes must be multiples of this; by default ``model.network.multiple``.
     """
-
-    # Group normalisation of channels_last images loses three digits on CPUs (torch 2.13).
-    memory_format = torch.contiguous_format
 
     def __init__(
         self,
@@ -49,7 +47,7 @@ class CheckpointPrior(NetworkPrior):
         images: str = "complex",
         gain: float = 1.0,
         card: Mapping[str, Any] | None = None,
-        max_batch: int = 4,
+        max_batch: int | None = None,
         precision: str = "float32",
         multiple: int | None = None,
     ) -> None:
@@ -64,6 +62,11 @@ class CheckpointPrior(NetworkPrior):
         self.split = math.sqrt(2) if images == "complex" else 1.0
         low, high = (sigma * self.split / self.gain for sigma in sigma_range)
         super().__init__(model, low, high, card, max_batch, precision)  # type: ignore[arg-type]
+
+    def _prepare(self, max_batch: int | None, precision: str, compiled: bool) -> PreparedNetwork:
+        # Group normalisation of channels_last images loses three digits on CPUs (torch 2.13).
+        layout = torch.contiguous_format
+        return PreparedNetwork(self.model, self.multiple, layout, precision, compiled, max_batch)
 
     @property
     def channels(self) -> int:
@@ -104,18 +107,9 @@ class CheckpointPrior(NetworkPrior):
             other = "; load it with images='real' for real images" if self.channels == 1 and rank == 3 else ""
             raise ShapeError(f"the prior denoises {self.images} images {axes}, got {x.dtype} {tuple(x.shape)}{other}")
         levels = self._levels(sigma, x)
-        pieces = zip(x.split(self.max_batch), levels.split(self.max_batch), strict=True)
-        return torch.cat([self._denoise_piece(images, level) for images, level in pieces])
-
-    def _denoise_piece(self, x: Tensor, levels: Tensor) -> Tensor:
         channels = self._to_channels(x) * self.gain
         levels = (levels * (self.gain / self.split)).repeat_interleave(len(channels) // len(x))
-        padded, (top, left) = pad_to_multiple(channels, self.multiple)
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
-            output = self.model(padded.contiguous(), levels)
-        height, width = x.shape[-2:]
-        output = output[..., top : top + height, left : left + width].float() / self.gain
-        return self._from_channels(output, x)
+        return self._from_channels(self.prepared(channels, levels) / self.gain, x)
 
     def _to_channels(self, x: Tensor) -> Tensor:
         """Return ``(batch, channels, y, x)`` float32; the parts of complex images for one channel lie in the batch."""

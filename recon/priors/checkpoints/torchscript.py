@@ -35,7 +35,7 @@ def load_torchscript(
     gain: float = 1.0,
     multiple: int = 1,
     device: torch.device | str = "cpu",
-    max_batch: int = 4,
+    max_batch: int | None = None,
 ) -> CheckpointPrior:
     """Load a TorchScript denoiser, as BART takes them (``--external-graph``).
 

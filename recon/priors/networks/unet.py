@@ -16,16 +16,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from recon.priors.networks.positions import positions
+
 
 class NoiseEmbedding(nn.Module):
     """Embed c_noise = log(sigma) / 4 by Fourier features and a small MLP.
 
-    Input ``(batch,)``, output ``(batch, features)``.
+    Input ``(batch,)`` and, for ``n_labels > 0``, optional labels ``(batch, n_labels)``, of which none are the same as
+    zeros; output ``(batch, features)``.
     """
 
     frequencies: Tensor
 
-    def __init__(self, features: int, n_frequencies: int = 16) -> None:
+    def __init__(self, features: int, n_frequencies: int = 16, n_labels: int = 0) -> None:
         super().__init__()
         # Frequencies from half a turn over the whole range of log(sigma) / 4 (about 2.3) to several turns.
         frequencies = 2 * math.pi * 0.25 * 2.0 ** torch.linspace(0, 4, n_frequencies)
@@ -33,11 +36,17 @@ class NoiseEmbedding(nn.Module):
         self.layers = nn.Sequential(
             nn.Linear(2 * n_frequencies, features), nn.SiLU(), nn.Linear(features, features), nn.SiLU()
         )
+        self.labels = nn.Linear(n_labels, features, bias=False) if n_labels else None
+        if self.labels is not None:
+            _zero(self.labels)
 
-    def forward(self, c_noise: Tensor) -> Tensor:
-        """Embed ``c_noise``."""
+    def forward(self, c_noise: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Embed ``c_noise`` and the labels."""
         phase = c_noise[:, None] * self.frequencies
-        return self.layers(torch.cat([phase.cos(), phase.sin()], dim=1))
+        features = torch.cat([phase.cos(), phase.sin()], dim=1)
+        if labels is None or self.labels is None:
+            return self.layers(features)
+        return self.layers[1:](self.layers[0](features) + self.labels(labels))
 
 
 class ResidualBlock(nn.Module):
@@ -76,6 +85,12 @@ class UNet(nn.Module):
         Two and two for complex images.
     embedding : int
         Width of the noise embedding.
+    position_channels : bool
+        Whether two more channels tell the network the coordinates of each pixel (Wang et al., "Patch Diffusion",
+        NeurIPS 2023): trained on patches, it can learn what belongs where in the whole image.
+    augmentation_labels : int
+        Length of the vector that tells the network in training how an image was augmented, so that augmented images
+        do not leak into what it denoises without (Karras et al., 2022, appendix F.2); 0 for none.
 
     Height and width must be multiples of ``2 ** (len(channels) - 1)``.
     """
@@ -88,13 +103,16 @@ class UNet(nn.Module):
         in_channels: int = 2,
         out_channels: int = 2,
         embedding: int = 128,
+        position_channels: bool = False,
+        augmentation_labels: int = 0,
     ) -> None:
         super().__init__()
         if len(encoder_blocks) != len(channels) or len(decoder_blocks) != len(channels) - 1:
             raise ValueError("encoder_blocks needs one entry per level, decoder_blocks one fewer")
         self.multiple = 2 ** (len(channels) - 1)
-        self.embedding = NoiseEmbedding(embedding)
-        self.stem = nn.Conv2d(in_channels, channels[0], 3, padding=1)
+        self.in_channels, self.position_channels = in_channels, bool(position_channels)
+        self.embedding = NoiseEmbedding(embedding, n_labels=augmentation_labels)
+        self.stem = nn.Conv2d(in_channels + 2 * self.position_channels, channels[0], 3, padding=1)
         sizes = zip(channels, encoder_blocks, strict=True)
         self.encoder = nn.ModuleList(_level(width, blocks, embedding) for width, blocks in sizes)
         sizes = zip(channels[:-1], decoder_blocks, strict=True)
@@ -106,9 +124,19 @@ class UNet(nn.Module):
         self.head = nn.Conv2d(channels[0], out_channels, 3, padding=1)
         _zero(self.head)
 
-    def forward(self, x: Tensor, c_noise: Tensor) -> Tensor:
-        """Apply the network."""
-        embedding = self.embedding(c_noise)
+    def forward(
+        self, x: Tensor, c_noise: Tensor, position: Tensor | None = None, labels: Tensor | None = None
+    ) -> Tensor:
+        """Apply the network.
+
+        ``position (batch or 1, 2, y, x)`` are coordinates, those of a whole image by default; ``labels`` say how ``x``
+        was augmented, not at all by default.
+        """
+        embedding = self.embedding(c_noise, labels)
+        if self.position_channels:
+            position = positions((x.shape[-2], x.shape[-1]), device=x.device) if position is None else position
+            x = torch.cat([x, position.to(x.dtype).expand(len(x), -1, -1, -1)], dim=1)
+            x = x.contiguous(memory_format=torch.channels_last)
         x = self.stem(x)
         skips = []
         for level, blocks in enumerate(self.encoder):
@@ -137,10 +165,11 @@ class EDMDenoiser(nn.Module):
         self.network = network
         self.sigma_data = float(sigma_data)
 
-    def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
-        """Denoise ``x``."""
+    def forward(self, x: Tensor, sigma: Tensor, position: Tensor | None = None) -> Tensor:
+        """Denoise ``x``; a network that is told positions takes ``x`` for a whole image if none are given."""
         c_skip, c_out, c_in, c_noise = self.coefficients(sigma)
-        return c_skip * x + c_out * self.network(c_in * x, c_noise).to(x.dtype)
+        conditions = () if position is None else (position,)
+        return c_skip * x + c_out * self.network(c_in * x, c_noise, *conditions).to(x.dtype)
 
     def coefficients(self, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return c_skip, c_out, c_in, each ``(batch, 1, 1, 1)``, and c_noise ``(batch,)`` (EDM, table 1)."""

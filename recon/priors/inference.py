@@ -1,0 +1,169 @@
+"""How a network is run: the one place that decides layout, precision, compilation, padding and how many images at once.
+
+What a network computes is up to its prior; here is only what makes it fast and keeps it within memory.
+``benchmarks/speed_network.py`` measures each of these, and by how much it changes the images.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from recon.errors import ConfigError, ReconError
+from recon.priors.networks.positions import positions
+
+#: Images of one call, where memory allows: a larger batch is slower on a CPU (it leaves the cache).
+_MOST = {"cpu": 4, "cuda": 16}
+#: Share of the available memory that one call may take.
+_SHARE = 0.5
+#: Without gradients, activations are freed on the way; what lives at once is less than this share of all.
+_LIVE = 0.3
+
+
+class PreparedNetwork:
+    """A network that is ready for inference: ``prepared(x, levels)`` for any size and any batch.
+
+    Parameters
+    ----------
+    network : nn.Module
+        ``network(x, levels)`` for ``x (batch, channels, y, x)`` float32 and ``levels (batch,)``.
+    multiple : int
+        Height and width must be multiples of this; images are padded, and the result is cropped.
+    memory_format : torch.memory_format
+        Of weights and images.
+    precision : "float32" or "bfloat16"
+        Arithmetic inside the network (autocast); results are float32.
+    compiled : bool
+        Whether ``torch.compile`` translates the network, which takes about a minute for each size of image and needs a
+        C++ compiler.
+    max_batch : int, optional
+        Images for each call of the network; larger batches are cut into pieces. By default 4 on a CPU and 16 on a GPU,
+        or what fits into half of the available memory.
+    told_positions : bool
+        Whether the network takes the coordinates of the pixels as a third argument.
+
+    Raises
+    ------
+    ConfigError
+        If a setting makes no sense.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        multiple: int,
+        memory_format: torch.memory_format = torch.channels_last,
+        precision: str = "float32",
+        compiled: bool = False,
+        max_batch: int | None = None,
+        told_positions: bool = False,
+    ) -> None:
+        if precision not in ("float32", "bfloat16"):
+            raise ConfigError(f"precision is {precision!r}; expected 'float32' or 'bfloat16'")
+        if max_batch is not None and max_batch < 1:
+            raise ConfigError(f"max_batch is {max_batch}; expected at least 1")
+        self.network = network.eval().requires_grad_(False)
+        self.network.to(memory_format=memory_format)  # type: ignore[call-overload]
+        self.multiple, self.memory_format, self.precision = multiple, memory_format, precision
+        self.max_batch, self.told_positions = max_batch, told_positions
+        self._call = torch.compile(self.network) if compiled else self.network
+        self.compiled = compiled
+        self._bytes_per_pixel: float | None = None
+
+    def __call__(self, x: Tensor, levels: Tensor) -> Tensor:
+        """Apply the network to ``x (batch, channels, y, x)`` at ``levels (batch,)``; float32."""
+        count = self.chunk(x)
+        pieces = zip(x.split(count), levels.split(count), strict=True)
+        return torch.cat([self._piece(images, level) for images, level in pieces])
+
+    def chunk(self, x: Tensor) -> int:
+        """Return how many images go through the network at once."""
+        if self.max_batch is not None or len(x) == 1:
+            return self.max_batch or 1
+        most = _MOST.get(x.device.type, 4)
+        available = available_memory(x.device)
+        if available is None:
+            return most
+        if self._bytes_per_pixel is None:
+            self._bytes_per_pixel = activation_bytes(self.network, x[:1], max(self.multiple, 16), self.told_positions)
+        live = 1.0 if torch.is_grad_enabled() and x.requires_grad else _LIVE
+        needed = live * self._bytes_per_pixel * x.shape[-1] * x.shape[-2]
+        return max(1, min(most, int(_SHARE * available / max(needed, 1.0))))
+
+    def _piece(self, x: Tensor, levels: Tensor) -> Tensor:
+        padded, margin = pad_to_multiple(x, self.multiple, self.memory_format)
+        height, width = x.shape[-2:]
+        told: tuple[Tensor, ...] = ()
+        if self.told_positions:
+            told = (positions((height, width), (padded.shape[-2], padded.shape[-1]), margin, x.device),)
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
+            output = self._run(padded, levels, *told)
+        top, left = margin
+        return output[..., top : top + height, left : left + width].float()
+
+    def _run(self, *arguments: Tensor) -> Tensor:
+        if not self.compiled:
+            return self._call(*arguments)
+        from torch._dynamo.exc import TorchDynamoException
+
+        try:
+            return self._call(*arguments)
+        except TorchDynamoException as error:
+            reason = str(error).strip().partition("\n")[0]
+            raise ReconError(f"torch.compile failed ({reason}); it needs a C++ compiler: use compiled=False") from error
+
+
+def pad_to_multiple(
+    x: Tensor, multiple: int, memory_format: torch.memory_format = torch.channels_last
+) -> tuple[Tensor, tuple[int, int]]:
+    """Pad ``(batch, channel, y, x)`` on all sides to multiples of ``multiple``; return it and the (top, left) margin.
+
+    Mirrors where the image is large enough to be mirrored and repeats the border where it is not.
+    """
+    height, width = x.shape[-2:]
+    down, across = -height % multiple, -width % multiple
+    top, left = down // 2, across // 2
+    if down or across:
+        mode = "reflect" if down - top < height and across - left < width else "replicate"
+        x = functional.pad(x, (left, across - left, top, down - top), mode=mode)
+    return x.contiguous(memory_format=memory_format), (top, left)
+
+
+def available_memory(device: torch.device) -> float | None:
+    """Return the bytes that can still be taken on a device; None where nobody tells."""
+    if device.type == "cuda":
+        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return float(torch.cuda.mem_get_info(device)[0] + cached)
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return None
+    found = [line.split()[1] for line in lines if line.startswith("MemAvailable:")]
+    return 1024.0 * float(found[0]) if found else None
+
+
+@torch.no_grad()
+def activation_bytes(network: nn.Module, like: Tensor, size: int, told_positions: bool) -> float:
+    """Return how many bytes the outputs of all layers take for each pixel, by running a small image of zeros.
+
+    Layers that look at all pixels at once take more for large images than this says.
+    """
+    total = 0
+
+    def count(module: nn.Module, given: object, output: object) -> None:
+        nonlocal total
+        if isinstance(output, Tensor) and not any(True for _ in module.children()):
+            total += output.numel() * output.element_size()
+
+    handles = [module.register_forward_hook(count) for module in network.modules()]
+    try:
+        image = torch.zeros(1, like.shape[1], size, size, device=like.device)
+        told = (positions((size, size), device=like.device),) if told_positions else ()
+        network(image, torch.ones(1, device=like.device), *told)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return total / size**2

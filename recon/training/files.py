@@ -1,0 +1,111 @@
+"""Files that training draws from: which ones match, what they are, and the images in those that hold slices."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from recon.errors import InputError, ReconError
+from recon.io.ct import dicom
+from recon.io.mri import npy
+
+if TYPE_CHECKING:
+    from recon.training.volumes import SourceConfig
+
+#: What a file is, by how its name ends; DICOM files without an ending are known by their content.
+SUFFIXES = {
+    **{".nii.gz": "nifti", ".nii": "nifti", ".dcm": "dicom", ".ima": "dicom", ".npy": "npy"},
+    **{".h5": "kspace", ".hdf5": "kspace", ".cfl": "kspace"},
+}
+
+
+def kind_of(path: Path) -> str | None:
+    """Return "nifti", "dicom", "npy" or "kspace"; None for any other file."""
+    known = next((kind for suffix, kind in SUFFIXES.items() if path.name.lower().endswith(suffix)), None)
+    if known is None and not path.suffix and dicom.is_dicom(path):
+        return "dicom"
+    return known
+
+
+def matching_files(root: Path, source: SourceConfig, held_out: bool) -> list[Path]:
+    """Return the training files of a source, or those held out; a folder that matches stands for its files.
+
+    Raises
+    ------
+    InputError
+        If nothing matches, or what matches is of no known kind.
+    """
+    matches = sorted(root.glob(source.pattern))
+    files = [file for match in matches for file in (_inside(match) if match.is_dir() else [match])]
+    for file in files:
+        if kind_of(file) is None:
+            raise InputError(f"{file}: not a training file; expected one of {', '.join(SUFFIXES)}, or DICOM")
+    chosen = [f for f in files if _is_held_out(f, root, source) == held_out]
+    if not chosen:
+        kind = "held-out" if held_out else "training"
+        raise InputError(f"no {kind} file matches {source.pattern!r} in {root}")
+    return chosen
+
+
+def _inside(folder: Path) -> list[Path]:
+    """Return the files of a folder that are of a known kind: what lies beside them (a licence, a table) is left out."""
+    return [file for file in sorted(folder.iterdir()) if file.is_file() and kind_of(file) is not None]
+
+
+def _is_held_out(file: Path, root: Path, source: SourceConfig) -> bool:
+    if not source.held_out:
+        return False
+    return any(part.startswith(tuple(source.held_out)) for part in file.relative_to(root).parts)
+
+
+def read_npy(path: Path, every: int = 1) -> np.ndarray:
+    """Return images ``(slice, y, x)`` of a ``.npy`` file, real or complex; ``every``-th slices only.
+
+    Raises
+    ------
+    InputError
+        If it is damaged, holds objects, or is neither ``(y, x)`` nor ``(slice, y, x)``.
+    """
+    shape, dtype = npy.array_header(path)
+    if len(shape) not in (2, 3) or 0 in shape or dtype.kind not in "biufc":
+        raise InputError(f"{path}: expected images (y, x) or (slice, y, x), got {dtype} {shape}")
+    images = np.load(path, mmap_mode="r", allow_pickle=False)
+    images = images[None] if len(shape) == 2 else images[::every]
+    return np.array(images, dtype=np.complex64 if dtype.kind == "c" else np.float32)
+
+
+def read_dicom(path: Path, pixel: float) -> tuple[np.ndarray, tuple[float, float]]:
+    """Return the image ``(y, x)`` of a DICOM file, float32, rescaled where its header says so, and its pixel size."""
+    header = dicom.read_header(path)
+    slope, intercept = (dicom.number(header, f"Rescale{name}", path) for name in ("Slope", "Intercept"))
+    image = dicom.pixels(path, header).read().astype(np.float32)
+    image = image * np.float32(1 if slope is None else slope) + np.float32(intercept or 0)
+    return image, pixel_spacing(path, header, pixel)
+
+
+def pixel_spacing(path: Path, header: object, pixel: float) -> tuple[float, float]:
+    """Return the pixel size ``(y, x)`` in mm of a DICOM header; ``pixel`` where it says none."""
+    spacing = dicom.numbers(header, "PixelSpacing", path)
+    if spacing is None:
+        return pixel, pixel
+    if spacing.shape != (2,) or not (np.isfinite(spacing) & (spacing > 0)).all():
+        raise InputError(f"{path}: PixelSpacing must be two positive lengths, got {spacing.tolist()}")
+    return float(spacing[0]), float(spacing[1])
+
+
+def read_nifti(path: Path) -> tuple[np.ndarray, tuple[float, ...]]:
+    """Return a volume ``(right, anterior, superior)`` float32 and its voxel size in mm."""
+    try:
+        import nibabel
+    except ImportError as error:
+        raise ReconError("NIfTI files need nibabel: pip install 'diffrecon[nifti]'") from error
+    try:
+        image = nibabel.as_closest_canonical(nibabel.load(path))
+        data = np.asarray(image.dataobj, dtype=np.float32)
+    except Exception as error:
+        raise InputError(f"cannot read the volume {path}: {error}") from error
+    if data.ndim != 3 or not np.isfinite(data).all():
+        raise InputError(f"{path}: expected a finite three-dimensional image, got shape {data.shape}")
+    return data, tuple(float(z) for z in image.header.get_zooms()[:3])

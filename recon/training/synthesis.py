@@ -1,0 +1,76 @@
+"""What training images are made of beside the slices: resampling in k-space, smooth intensity and smooth phase."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from scipy import fft
+from torch import Tensor
+from torch.nn import functional
+
+
+def fourier_resample(image: np.ndarray, rows: int, columns: int) -> np.ndarray:
+    """Resample an image ``(y, x)``, real or complex, by cropping or zero-filling its spectrum, as a scanner does.
+
+    Interpolation in image space would damp the frequencies near the edge of k-space, where measured images are not
+    damped. A sharp edge rings, also below zero: so does the real part of a measured image.
+    """
+    if np.iscomplexobj(image):
+        return _resample_complex(image, (rows, columns))
+    spectrum = fft.rfft2(image)
+    low = min(rows, image.shape[0])
+    width = min(columns, image.shape[1]) // 2 + 1
+    out = np.zeros((rows, columns // 2 + 1), dtype=spectrum.dtype)
+    out[: (low + 1) // 2, :width] = spectrum[: (low + 1) // 2, :width]
+    out[rows - low // 2 :, :width] = spectrum[image.shape[0] - low // 2 :, :width]
+    return fft.irfft2(out, (rows, columns)) * np.float32(rows * columns / image.size)
+
+
+def _resample_complex(image: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+    spectrum = fft.fftshift(fft.fft2(image))
+    for axis, wanted in enumerate(shape):
+        length = spectrum.shape[axis]
+        first = length // 2 - wanted // 2
+        if wanted <= length:
+            spectrum = spectrum.take(range(first, first + wanted), axis)
+        else:
+            width = [(0, 0), (0, 0)]
+            width[axis] = (-first, wanted - length + first)
+            spectrum = np.pad(spectrum, width)
+    return fft.ifft2(fft.ifftshift(spectrum)) * np.float32(shape[0] * shape[1] / image.size)
+
+
+def change_contrast(image: np.ndarray, exponent: float) -> np.ndarray:
+    """Raise the magnitude of an image, which is about 1 where it is bright, to a power; the phase stays."""
+    if np.iscomplexobj(image):
+        return image * np.maximum(np.abs(image), np.float32(1e-3)) ** np.float32(exponent - 1)
+    return image ** np.float32(exponent)
+
+
+def random_intensity(rng: np.random.Generator, batch: int, size: int) -> Tensor:
+    """Return a random scale (the run-time estimate of the scale is not exact) times a mild shading."""
+    scale = np.exp(rng.uniform(-np.log(1.25), np.log(1.25), (batch, 1, 1))).astype(np.float32)
+    return torch.from_numpy(scale) * (0.1 * _smooth_field(rng, batch, size, 3)).exp()
+
+
+def random_phase(rng: np.random.Generator, batch: int, size: int) -> Tensor:
+    """Return a random smooth phase in rad: constant + low-order polynomial + smooth random field."""
+    grid = (np.arange(size, dtype=np.float32) - size / 2) / 100  # about one per quarter of a head
+    y, x = np.meshgrid(grid, grid, indexing="ij")
+    basis = np.stack([y, x, y * x, y**2, x**2])
+    amplitude = np.array([1.0, 1.0, 0.5, 0.5, 0.5], dtype=np.float32)
+    strength = np.where(rng.random(batch) < 0.15, 2.5, 1.0) * (rng.random(batch) > 0.08)
+    weights = rng.standard_normal((batch, 5), dtype=np.float32) * amplitude * strength[:, None].astype(np.float32)
+    constant = rng.uniform(0, 2 * np.pi, (batch, 1, 1)).astype(np.float32)
+    polynomial = torch.from_numpy(constant + np.tensordot(weights, basis, axes=1).astype(np.float32))
+    knots = int(rng.integers(3, 5)) + size // 64
+    amount = torch.from_numpy((strength * rng.uniform(0, 0.8, batch)).astype(np.float32))
+    return polynomial + amount[:, None, None] * _smooth_field(rng, batch, size, knots)
+
+
+def _smooth_field(rng: np.random.Generator, batch: int, size: int, knots: int) -> Tensor:
+    """Return ``(batch, size, size)`` smooth random fields of about unit variance."""
+    coarse = torch.from_numpy(rng.standard_normal((batch, 1, knots, knots), dtype=np.float32))
+    return functional.interpolate(coarse, (size, size), mode="bicubic", align_corners=True)[:, 0]
