@@ -6,6 +6,9 @@ What a network computes is up to its prior; here is only what makes it fast and 
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -69,8 +72,11 @@ class PreparedNetwork:
         self.network.to(memory_format=memory_format)  # type: ignore[call-overload]
         self.multiple, self.memory_format, self.precision = multiple, memory_format, precision
         self.max_batch, self.told_positions = max_batch, told_positions
-        self._call = torch.compile(self.network) if compiled else self.network
         self.compiled = compiled
+        self._call: Callable[..., Tensor] = self.network
+        if compiled:
+            with _quiet():
+                self._call = torch.compile(self.network)
         self._bytes_per_pixel: float | None = None
 
     def __call__(self, x: Tensor, levels: Tensor) -> Tensor:
@@ -110,10 +116,19 @@ class PreparedNetwork:
         from torch._dynamo.exc import TorchDynamoException
 
         try:
-            return self._call(*arguments)
+            with _quiet():
+                return self._call(*arguments)
         except TorchDynamoException as error:
             reason = str(error).strip().partition("\n")[0]
             raise ReconError(f"torch.compile failed ({reason}); it needs a C++ compiler: use compiled=False") from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Ignore deprecation warnings: torch's compiler uses what torch deprecates."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        yield
 
 
 def pad_to_multiple(

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from recon.errors import CheckpointError, ConfigError, InputError, ReconError, ShapeError
-from recon.priors.inference import pad_to_multiple
+from recon.priors.inference import PreparedNetwork, activation_bytes, available_memory, pad_to_multiple
 from recon.priors.network import WEIGHTS_FOLDER, NetworkPrior, load_network_prior
 from recon.priors.networks.files import write_prior
 from recon.priors.networks.unet import EDMDenoiser, UNet
@@ -222,3 +222,77 @@ def test_measured_error_by_frequency_has_the_shape_of_the_image():
     assert prior.error_spectrum(0.01, (20, 30))[0, 0] == pytest.approx(0.004**2)
     assert prior.error_spectrum(10.0, (20, 30))[0, 0] == pytest.approx(0.1**2)
     assert NetworkPrior(small_model(), 0.003, 20.0).error_spectrum(0.1, (20, 30)) is None
+
+
+class Watched(torch.nn.Module):
+    """A network of one layer that knows how large its batches were."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Conv2d(2, 4, 1)
+        self.batches = []
+
+    def forward(self, x, levels):
+        self.batches.append(len(x))
+        return self.layer(x)[:, :2]
+
+
+def test_batches_are_cut_by_memory(monkeypatch):
+    from recon.priors import inference
+
+    network = Watched()
+    prepared = PreparedNetwork(network, 1)
+    x, levels = torch.zeros(10, 2, 20, 30), torch.ones(10)
+    monkeypatch.setattr(inference, "available_memory", lambda device: 1e12)
+    prepared(x, levels)
+    assert network.batches == [1, 4, 4, 2]  # the first one measures
+    assert activation_bytes(network, x, 16, False) == 4 * 4  # four channels of four bytes for each pixel
+    image = 16 * 600
+    monkeypatch.setattr(inference, "available_memory", lambda device: 2 * 2.5 * image)
+    assert prepared.chunk(x.clone().requires_grad_()) == 2
+    with torch.no_grad():
+        assert prepared.chunk(x) == 4
+    monkeypatch.setattr(inference, "available_memory", lambda device: 10.0)
+    assert prepared.chunk(x) == 1
+    monkeypatch.setattr(inference, "available_memory", lambda device: None)
+    assert prepared.chunk(x) == 4
+    prepared.max_batch = 7
+    assert prepared.chunk(x) == 7
+    with pytest.raises(ConfigError, match="max_batch"):
+        PreparedNetwork(network, 1, max_batch=0)
+
+
+def test_memory_is_known_where_the_system_tells():
+    found = available_memory(torch.device("cpu"))
+    assert found is None or 2**20 < found < 2**60
+
+
+def test_a_compiled_network_computes_the_same(prior, monkeypatch):
+    calls = []
+
+    def compiled(network):
+        def run(*arguments):
+            calls.append(len(arguments))
+            return network(*arguments)
+
+        return run
+
+    monkeypatch.setattr(torch, "compile", compiled)
+    x = complex_noise(1, 16, 16)
+    again = NetworkPrior(small_model(), 0.003, 20.0, compiled=True)
+    torch.testing.assert_close(again.denoise(x, 0.3), prior.denoise(x, 0.3))
+    assert calls == [2]
+
+
+def test_without_a_compiler_the_error_says_what_to_do(monkeypatch):
+    def broken(network):
+        def run(*arguments):
+            raise torch._dynamo.exc.BackendCompilerFailed("inductor", RuntimeError("no g++"), None)
+
+        return run
+
+    import torch._dynamo.exc
+
+    monkeypatch.setattr(torch, "compile", broken)
+    with pytest.raises(ReconError, match="compiled=False"):
+        NetworkPrior(small_model(), 0.003, 20.0, compiled=True).denoise(complex_noise(1, 16, 16), 0.3)
