@@ -17,22 +17,25 @@ from tqdm import tqdm
 
 from recon.device import resolve_device
 from recon.errors import InputError
-from recon.io import CTImages, CTProjections
+from recon.io import CTImages, CTProjections, PlaneWaveData
 from recon.pipelines.ct import Scan
+from recon.pipelines.ultrasound import speckle_prior
+from recon.pipelines.ultrasound_acquisition import MODEL_ERROR, Acquisition
 from recon.posterior import Posterior
-from recon.priors.hub import load_prior
+from recon.priors.hub import GAUSSIAN, list_models, load_prior
 from recon.results import Part, assemble, describe_prior, describe_sampler
 from recon.sources import KspaceSource, choose_slices, refuse_options
 from recon.sources_ct import CTSource, is_ct_source
+from recon.sources_us import USSource, is_us_source, span_of
 from recon.strategies import resolve_sampler
 from samplers import Denoiser, Problem, Sampler, Samples, sample
 
 #: Which shipped prior goes with which kind of data.
-SHIPPED = {"mri": "brain-mri", "ct": "ct"}
+SHIPPED = {"mri": "brain-mri", "ct": "ct", "ultrasound": "ultrasound"}
 
 
 def reconstruct(
-    source: str | os.PathLike[str] | np.ndarray | Tensor | CTImages | CTProjections | Problem,
+    source: str | os.PathLike[str] | np.ndarray | Tensor | CTImages | CTProjections | PlaneWaveData | Problem,
     prior: str | Path | Denoiser = "auto",
     sampler: str | Sampler = "dds",
     samples: int = 8,
@@ -53,12 +56,21 @@ def reconstruct(
     photons: float | None = None,
     views_every: int = 1,
     pixel_size: float | None = None,
+    angles: int | None = None,
+    elements: int | None = None,
+    array: str = "uniform",
+    decimation: int | None = None,
+    depth: str | tuple[float, float] | None = None,
+    width: str | tuple[float, float] | None = None,
+    attenuation: float = 0.0,
+    model_error: float = MODEL_ERROR,
+    time_shift: float = 0.0,
     device: str = "auto",
     batch_size: int | None = None,
     precision: str = "float32",
     progress: bool | None = None,
 ) -> Posterior:
-    """Reconstruct k-space or CT, with uncertainty: samples, mean, std and where they came from.
+    """Reconstruct k-space, CT or ultrasound, with uncertainty: samples, mean, std and where they came from.
 
     Coil maps, scale and noise level come from the measured data; nothing is taken from a fully sampled image, except
     a reference to compare with, where there is one.
@@ -67,10 +79,11 @@ def reconstruct(
     ----------
     source : path, array or Problem
         A raw-data file (fastMRI, BART, npy); centred k-space ``(coil, y, x)``, ``(y, x)`` or ``(slice, coil, y, x)``
-        with zeros where not sampled; CT images or projections (:func:`recon.io.open_ct`, or their path); or a prepared
-        :class:`samplers.Problem` in the scale of the prior.
+        with zeros where not sampled; CT images or projections (:func:`recon.io.open_ct`, or their path); channel data
+        of plane waves (:func:`recon.io.open_ultrasound`, or their path); or a prepared :class:`samplers.Problem` in
+        the scale of the prior.
     prior : str, path or Denoiser
-        See :func:`recon.load_prior`; "auto" is "brain-mri" for k-space and "ct" for CT.
+        See :func:`recon.load_prior`; "auto" is "brain-mri" for k-space, "ct" for CT and "ultrasound" for ultrasound.
     sampler : str or Sampler
         ``"dds"``, ``"exact"`` (Gaussian priors), or a strategy of :mod:`samplers`.
     samples : int
@@ -88,10 +101,11 @@ def reconstruct(
         Known coil maps; by default ESPIRiT from the measured centre.
     noise_std : float, optional
         Noise level of the k-space samples, ``E|e|^2 = noise_std^2``; by default estimated from outer k-space.
+        Ultrasound: electronic noise of the samples in the file; by default estimated from them.
     steps : int, optional
         Number of steps of the sampler.
     slices : str, int or sequence of int, optional
-        ``"10:20"``, ``12`` or a list; all by default.
+        ``"10:20"``, ``12`` or a list; all by default. Ultrasound: frames.
     coils : int, optional
         Compress to this many virtual coils.
     calib_size : int, optional
@@ -103,6 +117,14 @@ def reconstruct(
         CT projections: use every so many of them.
     pixel_size : float, optional
         CT: pixel size in mm, where the file tells none or another one is wanted.
+    angles, elements, array, decimation : int, int, str, int, optional
+        Ultrasound: how many waves (1: the one straight down) and elements ("uniform", "random" or "centre"), and every
+        how many of the demodulated samples; see :class:`recon.pipelines.ultrasound.Acquisition`.
+    depth, width : "A:B" or (float, float), optional
+        Ultrasound: part of the field of view in mm.
+    attenuation, model_error, time_shift : float
+        Ultrasound: of the tissue in dB/(MHz cm); share of the strength of the data that the model may miss; and
+        microseconds that the samples lie later than the file says.
     device : str
         ``"auto"``, ``"cpu"``, ``"cuda"``, ...
     batch_size : int, optional
@@ -116,7 +138,7 @@ def reconstruct(
     -------
     Posterior
         Arrays ``(sample, y, x)``, or ``(sample, slice, y, x)`` for a source of several slices; in the units of the
-        k-space (root-sum-of-squares magnitude), or in HU.
+        k-space (root-sum-of-squares magnitude), or in HU; of ultrasound complex, in the units of the channel data.
 
     Raises
     ------
@@ -132,11 +154,15 @@ def reconstruct(
     where = resolve_device(device)
     computing = {"samples": samples, "device": str(where), "batch_size": batch_size, "precision": precision}
     if isinstance(source, Problem):
-        run = _Run(_prior_for(prior, "mri"), strategy, samples, seed, batch_size, where, precision)
+        run = _Run(prior_for(prior, "mri"), strategy, samples, seed, batch_size, where, precision)
         with _bar(progress, strategy, 1, samples, batch_size) as bar:
             parts = [Part(run.draw(source.to(where), 0, bar), source)]
         return assemble(parts, run.describe(computing, None, [0], []), {}, single=True, started=started)
     scan = Scan(views, geometry, arc, photons, views_every, seed)
+    waves = Acquisition(
+        angles, elements, array, decimation, span_of(depth, "depth"), span_of(width, "width"), attenuation, model_error,
+        time_shift, noise_std, seed,
+    )  # fmt: skip
     mri: dict[str, Any] = {
         "mask": mask,
         "acceleration": acceleration,
@@ -146,16 +172,10 @@ def reconstruct(
         "coils": coils,
         "calib_size": calib_size,
     }
-    pieces: CTSource | KspaceSource
-    if is_ct_source(source):
-        refuse_options(mri, {}, "MRI; this source is CT")
-        pieces = CTSource(source, scan, pixel_size)
-    else:
-        ct = {**dataclasses.asdict(scan), "pixel_size": pixel_size}
-        refuse_options(ct, dataclasses.asdict(Scan(seed=seed)), "CT; this source is not")
-        pieces = KspaceSource(source, seed=seed, **mri)
+    pieces = _open(source, mri, scan, pixel_size, waves)
     strategy = resolve_sampler(sampler, steps, pieces.modality)
-    run = _Run(_prior_for(prior, pieces.modality), strategy, samples, seed, batch_size, where, precision)
+    known = prior_for(prior, pieces.modality)
+    run = _Run(known, strategy, samples, seed, batch_size, where, precision, pieces.modality)
     chosen = choose_slices(slices, len(pieces))
     parts = []
     with _bar(progress, strategy, len(chosen), samples, batch_size) as bar:
@@ -167,13 +187,41 @@ def reconstruct(
     citations = ["uecker2014espirit"] if estimated else []
     record = run.describe({**pieces.config, **computing}, pieces.path, chosen, citations)
     single = pieces.single or len(chosen) == 1
-    where_from = {**pieces.geometry, "axes": "y x" if single else "slice y x"}
+    axes = {"ultrasound": ("z x", "frame z x")}.get(pieces.modality, ("y x", "slice y x"))
+    where_from = {**pieces.geometry, "axes": axes[0] if single else axes[1]}
     return assemble(parts, record, where_from, single=single, started=started)
 
 
-def _prior_for(prior: str | Path | Denoiser, modality: str) -> str | Path | Denoiser:
+def _open(
+    source: Any, mri: dict[str, Any], scan: Scan, pixel_size: float | None, waves: Acquisition
+) -> CTSource | KspaceSource | USSource:
+    """Return the slices of a source, after refusing the options that have no meaning for it."""
+    ct = {**dataclasses.asdict(scan), "pixel_size": pixel_size}, dataclasses.asdict(Scan(seed=scan.seed))
+    us = dataclasses.asdict(waves), dataclasses.asdict(Acquisition(seed=scan.seed, noise_std=waves.noise_std))
+    if is_ct_source(source):
+        refuse_options(mri, {}, "MRI; this source is CT")
+        refuse_options(*us, "ultrasound; this source is CT")
+        return CTSource(source, scan, pixel_size)
+    if is_us_source(source):
+        refuse_options({**mri, "noise_std": None}, {}, "MRI; this source is ultrasound")
+        refuse_options(*ct, "CT; this source is ultrasound")
+        return USSource(source, waves)
+    refuse_options(*ct, "CT; this source is not")
+    refuse_options(*us, "ultrasound; this source is not")
+    return KspaceSource(source, seed=scan.seed, **mri)
+
+
+def prior_for(prior: str | Path | Denoiser, modality: str) -> str | Path | Denoiser:
     """Return the prior, or the shipped one of the modality for "auto"."""
-    return SHIPPED[modality] if isinstance(prior, str) and prior == "auto" else prior
+    if not isinstance(prior, str) or prior != "auto":
+        return prior
+    name = SHIPPED[modality]
+    if name not in [card["name"] for card in list_models()]:
+        raise InputError(
+            f"prior: no trained prior for {modality} ships yet; give prior={GAUSSIAN!r} (--prior {GAUSSIAN}: no "
+            "network, to try things out) or a file of weights"
+        )
+    return name
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -187,13 +235,15 @@ class _Run:
     batch_size: int | None
     device: torch.device
     precision: str
+    modality: str = "mri"
     loaded: dict[tuple[int, ...], Denoiser] = dataclasses.field(default_factory=dict)
 
     def denoiser(self, shape: tuple[int, ...], real: bool) -> Denoiser:
         """Return the prior for images of this shape, complex or real; loaded once."""
         if shape not in self.loaded:
+            speckled = self.modality == "ultrasound" and isinstance(self.prior, str) and self.prior == GAUSSIAN
             self.loaded[shape] = load_prior(
-                self.prior,
+                speckle_prior(shape).to(self.device) if speckled else self.prior,
                 shape=shape,
                 device=self.device,
                 precision=self.precision,

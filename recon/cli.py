@@ -75,7 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     run = commands.add_parser("run", parents=[common], help="reconstruct raw-data files")
-    run.add_argument("files", nargs="+", type=Path, metavar="FILE", help="fastMRI .h5, BART .cfl/.hdr, NumPy .npy/.npz")
+    run.add_argument("files", nargs="+", type=Path, metavar="FILE", help="MRI k-space, CT or ultrasound data")
     run.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="folder of the results")
     _add_options(run)
     run.add_argument("--config", type=Path, metavar="FILE", help="TOML file of these options; the command line wins")

@@ -18,10 +18,14 @@ from recon.preflight import check_outputs, check_settings
 __all__ = ["calibrate", "check", "demo", "evaluate", "info", "models", "report", "run", "train"]
 
 if TYPE_CHECKING:
-    from recon.io import CTImages, CTProjections, KspaceScan
+    from recon.io import CTImages, CTProjections, KspaceScan, PlaneWaveData
     from recon.posterior import Posterior
 
-    Job = tuple[KspaceScan | CTImages | CTProjections, Outputs]
+    Source = KspaceScan | CTImages | CTProjections | PlaneWaveData
+    Job = tuple[Source, Outputs]
+
+#: Endings that the names of results do not keep.
+_ENDINGS = (".h5", ".hdf5", ".npy", ".npz", ".cfl", ".hdr", ".mat", ".uff")
 
 
 def run(
@@ -154,7 +158,7 @@ def _plan(files: Sequence[Path], output: Path, drawable: bool, settings: RunConf
     owners: dict[Path, Path] = {}
     for file in files:
         scan = _open(file, settings)
-        stem = file.stem if file.suffix in (".h5", ".hdf5", ".npy", ".npz", ".cfl", ".hdr") else file.name
+        stem = file.stem if file.suffix in _ENDINGS else file.name
         pictures = tuple(output / f"{stem}{suffix}" for suffix in (".png", ".html")) if drawable else ()
         submission = output / "submission" / f"{stem}.h5" if scan.format == "fastmri" else None
         dicom = output / f"{stem}_dicom" if scan.format == "dicom" else None
@@ -168,18 +172,34 @@ def _plan(files: Sequence[Path], output: Path, drawable: bool, settings: RunConf
     return jobs
 
 
-def _open(file: Path, settings: RunConfig) -> "KspaceScan | CTImages | CTProjections":
+def _open(file: Path, settings: RunConfig) -> "Source":
     from recon.io import open_kspace
     from recon.pipelines.ct import Scan
     from recon.sources_ct import CTSource, is_ct_source
+    from recon.sources_us import is_us_source
 
+    if is_us_source(file):
+        return _open_ultrasound(file, settings)
     if not is_ct_source(file):
         return open_kspace(file)
     scan = Scan(settings.views, settings.geometry, settings.arc, settings.photons, settings.views_every)
     return CTSource(file, scan, settings.pixel_size).stack
 
 
-def _reconstruct(file: Path, scan: "KspaceScan | CTImages | CTProjections", settings: RunConfig) -> "Posterior":
+def _open_ultrasound(file: Path, settings: RunConfig) -> "PlaneWaveData":
+    """Open channel data, and find out whether all that is wanted of them is there."""
+    from recon.api import prior_for
+    from recon.pipelines.ultrasound_acquisition import Acquisition
+    from recon.sources_us import USSource, span_of
+
+    names = ("angles", "elements", "array", "decimation", "attenuation", "model_error", "time_shift", "noise_std")
+    wanted: dict[str, Any] = {name: getattr(settings, name) for name in names}
+    wanted |= {name: span_of(getattr(settings, name), name) for name in ("depth", "width")}
+    prior_for(settings.prior, "ultrasound")
+    return USSource(file, Acquisition(**wanted, seed=settings.seed)).data
+
+
+def _reconstruct(file: Path, scan: "Source", settings: RunConfig) -> "Posterior":
     from recon.api import reconstruct
     from recon.sources_ct import is_ct_source
 
@@ -187,7 +207,7 @@ def _reconstruct(file: Path, scan: "KspaceScan | CTImages | CTProjections", sett
     return reconstruct(scan if is_ct_source(scan) else file, **asdict(settings))
 
 
-def _save(posterior: "Posterior", outputs: Outputs, scan: "KspaceScan | CTImages | CTProjections") -> None:
+def _save(posterior: "Posterior", outputs: Outputs, scan: "Source") -> None:
     for folder in {path.parent for path in outputs.all()}:
         folder.mkdir(parents=True, exist_ok=True)
     posterior.save(outputs.result)

@@ -23,7 +23,7 @@ class RunConfig:
     """How to reconstruct. Each field is an option of `recon run`, a key of its TOML file and an argument of the API."""
 
     prior: str = _option(
-        "auto", str, "what is known about images: a name of `recon models`, or a file; auto: brain-mri, or ct for CT"
+        "auto", str, "what is known about images: a name of `recon models`, or a file; auto: that of the kind of data"
     )
     sampler: str = _option("dds", str, "how to draw from the posterior: dds, or exact (with --prior gaussian)")
     samples: int = _option(8, int, "how many posterior samples to draw; the std map needs 2 or more", "N")
@@ -35,9 +35,9 @@ class RunConfig:
     )
     acceleration: float | None = _option(None, float, "undersample fully sampled data so many times", "R")
     center_fraction: float | None = _option(None, float, "fully sampled share of the centre of that pattern", "F")
-    slices: str | None = _option(None, str, "which slices: one number or A:B (default: all)", "A:B")
+    slices: str | None = _option(None, str, "which slices or frames: one number or A:B (default: all)", "A:B")
     noise_std: float | None = _option(
-        None, float, "noise per k-space sample, E|n|^2 = std^2 (default: estimated from the data)", "STD"
+        None, float, "noise per sample of k-space, E|n|^2 = std^2, or of channels (default: estimated)", "STD"
     )
     batch_size: int | None = _option(None, int, "samples drawn together (default: all)", "N")
     precision: str = _option("float32", str, "arithmetic of the network: float32 or bfloat16 (faster on some machines)")
@@ -47,6 +47,17 @@ class RunConfig:
     photons: float | None = _option(None, float, "CT images: photons of a ray (default: no noise)", "N")
     views_every: int = _option(1, int, "CT projections: use every so many of them", "N")
     pixel_size: float | None = _option(None, float, "CT: pixel size in mm (default: that of the file)", "MM")
+    angles: int | None = _option(None, int, "ultrasound: how many waves; 1: straight down (default: all)", "N")
+    elements: int | None = _option(None, int, "ultrasound: how many receiving elements (default: all)", "N")
+    array: str = _option("uniform", str, "ultrasound: which elements: uniform (every n-th), random (sparse) or centre")
+    decimation: int | None = _option(
+        None, int, "ultrasound: keep every n-th demodulated sample (default: as many as the pulse needs)", "N"
+    )
+    depth: str | None = _option(None, str, "ultrasound: depths to reconstruct in mm (default: all)", "A:B")
+    width: str | None = _option(None, str, "ultrasound: the same along the probe, as --width=-10:10", "A:B")
+    attenuation: float = _option(0.0, float, "ultrasound: of the tissue in dB/(MHz cm)", "DB")
+    model_error: float = _option(0.1, float, "ultrasound: share of the echoes that the model may miss", "SHARE")
+    time_shift: float = _option(0.0, float, "ultrasound: samples lie this much later than the file says", "US")
     coils: int | None = _option(None, int, "compress to so many virtual coils (default: keep all)", "N")
     calib_size: int | None = _option(None, int, "largest side of the calibration region for coil maps", "N")
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from recon.config import RunConfig
 
 if TYPE_CHECKING:
-    from recon.io import CTImages, CTProjections, KspaceScan
+    from recon.io import CTImages, CTProjections, KspaceScan, PlaneWaveData
     from recon.posterior import Posterior
     from recon.uncertainty import Calibration
 
@@ -27,14 +27,15 @@ class Outputs(NamedTuple):
 
 def plan_lines(
     file: Path,
-    scan: "KspaceScan | CTImages | CTProjections",
+    scan: "KspaceScan | CTImages | CTProjections | PlaneWaveData",
     outputs: Outputs,
     settings: RunConfig,
     force: bool,
 ) -> list[str]:
     """Describe what a run would do with one file."""
     from recon.descriptions_ct import ct_sampling, ct_summary
-    from recon.io import KspaceScan
+    from recon.descriptions_us import us_sampling, us_summary
+    from recon.io import KspaceScan, PlaneWaveData
     from recon.sources import choose_slices
 
     chosen = choose_slices(settings.slices, len(scan))
@@ -43,6 +44,8 @@ def plan_lines(
         sampling = "as measured"
         if settings.mask is not None or settings.acceleration is not None:
             sampling = f"{settings.mask or 'random'}, acceleration {settings.acceleration or 4.0:g} (retrospective)"
+    elif isinstance(scan, PlaneWaveData):
+        content, sampling = us_summary(scan), us_sampling(scan, settings)
     else:
         content, sampling = ct_summary(scan), ct_sampling(scan, settings)
     steps = f", {settings.steps} steps" if settings.steps else ""

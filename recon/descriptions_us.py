@@ -10,6 +10,7 @@ import numpy as np
 from recon.descriptions import short
 
 if TYPE_CHECKING:
+    from recon.config import RunConfig
     from recon.io import PlaneWaveData
 
 
@@ -17,6 +18,18 @@ def us_summary(data: PlaneWaveData) -> str:
     """Say in a few words what a file holds."""
     angles, elements, samples = data.shape
     return f"{data.format}, {len(data)} frame(s) of {angles} angle(s) x {elements} element(s) x {samples} samples"
+
+
+def us_sampling(data: PlaneWaveData, settings: RunConfig) -> str:
+    """Say which waves, elements and part of the field of view are used."""
+    angles, elements, _ = data.shape
+    parts = [
+        f"{settings.angles or angles} of {angles} angle(s)",
+        f"{settings.elements or elements} of {elements} element(s)"
+        + (f" ({settings.array})" if settings.elements not in (None, elements) else ""),
+    ]
+    parts += [f"{name} {span} mm" for name, span in (("depth", settings.depth), ("width", settings.width)) if span]
+    return ", ".join(parts)
 
 
 def us_lines(data: PlaneWaveData) -> list[str]:

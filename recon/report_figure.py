@@ -29,7 +29,7 @@ class Panel:
     """One image of the picture.
 
     ``image`` is real ``(y, x)``; ``limits`` its display window. With ``bar`` set, a colour bar with that label stands
-    below the image in place of the ``caption``.
+    below the image in place of the ``caption``. With ``extent`` (left, right, bottom, top) the image has axes.
     """
 
     title: str
@@ -39,6 +39,7 @@ class Panel:
     cmap: str = "gray"
     bar: str | None = None
     smooth: bool = True
+    extent: tuple[float, float, float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -119,15 +120,32 @@ def _draw_row(figure: Figure, row: Row, top: float, panel_width: float, row_heig
             cmap=panel.cmap,
             vmin=panel.limits[0],
             vmax=panel.limits[1],
-            aspect=aspect,
+            aspect=aspect if panel.extent is None else "auto",
             interpolation="bicubic" if panel.smooth else "nearest",
+            extent=panel.extent,
         )
-        axes.set_axis_off()
+        if panel.extent is None:
+            axes.set_axis_off()
+        else:
+            _scale(axes)
         below = image_top - image_height
         if panel.bar is not None:
             _colour_bar(figure, drawn, left, below, panel_width, panel.bar)
         elif panel.caption:
             _text(figure, left, below - 0.17, panel.caption, size=8.5, color=FAINT, room=panel_width)
+
+
+def _scale(axes: Axes) -> None:
+    """Put ticks and numbers inside of the image, where they need no room."""
+    from matplotlib.ticker import MaxNLocator
+
+    for axis, pad, place in ((axes.xaxis, -11, "center"), (axes.yaxis, -5, "left")):
+        axis.set_major_locator(MaxNLocator(nbins=5, prune="both", steps=[1, 2, 5, 10]))
+        axis.set_tick_params(direction="in", length=3, width=0.6, color=TEXT, labelcolor=TEXT, labelsize=6.5, pad=pad)
+        for label in axis.get_ticklabels():
+            label.set_horizontalalignment(place)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
 
 
 def _colour_bar(figure: Figure, drawn: Any, left: float, below: float, width: float, label: str) -> None:

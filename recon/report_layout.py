@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from recon.errors import InputError
 from recon.metrics import as_shown, lowest_level
 from recon.report_figure import Panel, Row
+from recon.report_us import build_us_rows
 
 if TYPE_CHECKING:
     from recon.posterior import Posterior
@@ -35,6 +36,8 @@ def build_rows(
     samples = np.asarray(posterior.samples)
     if samples.ndim not in (3, 4) or 0 in samples.shape:
         raise InputError(f"a report needs samples (n, [slice,] y, x) of images, these are {samples.shape}")
+    if "display_db" in posterior.geometry:
+        return build_us_rows(posterior)
     central = samples.shape[1] // 2 if samples.ndim == 4 else None
 
     def plane(image: NDArray) -> NDArray:

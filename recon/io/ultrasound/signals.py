@@ -73,7 +73,7 @@ def demodulate(
     if bandwidth is not None:
         # Distance of each (aliased) frequency from the carrier.
         away = np.abs((bins - frequency / fs + 0.5) % 1 - 0.5) * fs
-        weights = weights * _taper(away, bandwidth / 2)
+        weights = weights * band_taper(away, bandwidth / 2)
     analytic = fft.ifft(spectrum * weights)[..., :n]
     times = geometry.initial_times[:, None, None] + np.arange(n) / fs
     return (analytic * np.exp(-2j * np.pi * frequency * times)).astype(np.complex64)
@@ -188,7 +188,10 @@ def _before_echoes(values: np.ndarray, geometry: PlaneWaveGeometry) -> np.ndarra
     return np.concatenate(parts)
 
 
-def _taper(away: np.ndarray, half: float) -> np.ndarray:
-    """One up to 0.9 half, zero from half on, a raised cosine between."""
+def band_taper(away: np.ndarray, half: float) -> np.ndarray:
+    """Gain of the band-pass filter of `demodulate`, by the distance from its centre in Hz.
+
+    One up to 0.9 half, zero from half on, a raised cosine between.
+    """
     outer = np.clip((away / half - 0.9) / 0.1, 0, 1)
     return np.asarray(0.5 * (1 + np.cos(np.pi * outer)))

@@ -1,0 +1,201 @@
+"""From channel data of plane waves to a Problem in the scale of the prior: a complex base-band image."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from operators.beamform import beamform
+from operators.solve import conjugate_gradient
+from operators.ultrasound import PlaneWaveUltrasound
+from operators.ultrasound_geometry import Grid, PlaneWaveGeometry
+from recon.errors import InputError
+from recon.io.ultrasound.base import PlaneWaveData
+from recon.pipelines import ultrasound_signal as us_signal
+from recon.pipelines.ultrasound_acquisition import Acquisition
+from recon.pipelines.ultrasound_grid import Region, record_window, scene_of
+from recon.priors.analytic import GaussianPrior
+from samplers import Problem
+
+#: Iterations of the first fit to the data.
+FIT_ITERATIONS = 25
+#: A fit that leaves more than this share of the data unexplained is worth a warning.
+_POOR_FIT = 0.5
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A frame, ready to be sampled; see :class:`recon.pipelines.base.Prepared`.
+
+    Attributes
+    ----------
+    problem : Problem
+        The image is the complex base-band reflectivity (``operators.PlaneWaveUltrasound``).
+    das : Tensor, shape ``(z, x)``
+        Delay and sum of the same data, compounded over the waves; complex, in the units of the result.
+    grid : Grid
+        The pixels.
+    """
+
+    problem: Problem
+    das: Tensor
+    grid: Grid
+    facts: dict[str, Any]
+    notes: list[str] = field(default_factory=list)
+    intensity: None = None
+
+    @property
+    def companions(self) -> dict[str, Tensor]:
+        """Images that go with the result."""
+        return {"das": self.das}
+
+
+def prepare_frame(
+    data: PlaneWaveData, index: int = 0, acquisition: Acquisition | None = None, device: torch.device | str = "cpu"
+) -> Prepared:
+    """Turn one frame of channel data into a Problem.
+
+    Real samples become base-band samples, decimated to the band of the pulse. The pulse is a Gaussian with the centre
+    frequency and bandwidth of the data's own mean spectrum. The noise of each sample is the electronic noise of the
+    file (before the first echo, or the quietest band: ``PlaneWaveData.noise_std``, with its weights for a gain that was
+    undone) and ``model_error`` times the local strength of the data. Echoes from outside of the field of view are
+    taken off, as a first fit with independent pixels finds them. The scale is the 0.99 quantile of the magnitude of
+    that fit, and delay and sum gets its rms.
+
+    Parameters
+    ----------
+    data : PlaneWaveData
+        As the file has them.
+    index : int
+        Number of the frame.
+    acquisition : Acquisition, optional
+        What is used of them.
+    device : torch.device or str
+
+    Raises
+    ------
+    InputError
+        If a selection is not in the data, or nothing was recorded from the field of view.
+    """
+    wanted = acquisition or Acquisition()
+    chosen = wanted.choose(data)
+    used = wanted.thin_out(chosen)
+    center, bandwidth = us_signal.pulse_of(chosen, index)
+    scene, region = scene_of(used.geometry, wanted.depth, wanted.width)
+    record = record_window(used.geometry, scene, region)
+    values = used[index]
+    electronic = np.broadcast_to(used.noise_std(index), (1, 1, values.shape[-1]))[..., record]
+    noise_std = us_signal.noise_of(values, used.geometry, electronic, wanted.model_error, record)
+    geometry = _cropped(used.geometry, record)
+    pulse = us_signal.pulse_samples(geometry, center, bandwidth, filtered=not data.geometry.is_complex)
+    options: dict[str, Any] = {"pulse": pulse}
+    y = torch.from_numpy(values[..., record]).to(device)
+    noise = torch.from_numpy(noise_std).to(device)
+    # The data are brought near 1, so that no scale can overflow.
+    unit = float(y.abs().square().mean().sqrt()) or 1.0
+    y, noise = y / unit, noise / unit
+    whole = Problem(y, PlaneWaveUltrasound(geometry, scene, **options).to(y.device), noise)
+    fit = _wiener(whole, scene)
+    image = fit[region.rows, region.columns]
+    scale = float(torch.quantile(image.abs().flatten().cpu(), 0.99)) or float(image.abs().max())
+    if not scale > 0:
+        raise InputError(f"{data.path}: frame {index}: no echo comes from the field of view")
+    problem, left = _restricted(whole, fit, scene, region, options)
+    das = beamform(y, region.grid, "das", geometry=geometry) * _gain(geometry, region.grid).to(y.device)
+    das = das * (unit * image.abs().square().mean().sqrt() / das.abs().square().mean().sqrt().clamp(min=1e-30))
+    facts: dict[str, Any] = {
+        "angles_deg": [round(float(angle), 3) for angle in np.degrees(geometry.angles)],
+        "elements": geometry.shape[1],
+        "samples": problem.y.shape[-1],
+        "sampling_frequency_mhz": geometry.sampling_frequency / 1e6,
+        "pulse_frequency_mhz": center / 1e6,
+        "pulse_bandwidth": bandwidth,
+        "noise_std": float(np.median(electronic)),
+        "model_error": wanted.model_error,
+        "fit_residual": left,
+        "scale": scale * unit,
+        "grid": list(region.grid.shape),
+    }
+    notes = []
+    if left > _POOR_FIT:
+        notes.append(
+            f"a first fit leaves {left:.0%} of the data unexplained: time zero, sound speed or pulse may be wrong"
+        )
+    final = Problem(problem.y / scale, problem.operator, problem.noise_std / scale, scale=scale * unit)
+    return Prepared(final, das, region.grid, facts, notes)
+
+
+def speckle_prior(shape: Sequence[int]) -> GaussianPrior:
+    """Return what stands for speckle where there is no trained prior: nearly independent complex Gaussian pixels.
+
+    Rayleigh magnitudes whose 0.99 quantile is 1 have an rms of 0.466.
+    """
+    return GaussianPrior.power_law(shape, std=0.466, exponent=4.0, corner=0.5)
+
+
+def _cropped(geometry: PlaneWaveGeometry, record: slice) -> PlaneWaveGeometry:
+    """Return the geometry of a part of the record."""
+    return replace(
+        geometry,
+        initial_times=geometry.initial_times + record.start / geometry.sampling_frequency,
+        sample_count=record.stop - record.start,
+    )
+
+
+def _wiener(problem: Problem, scene: Grid) -> Tensor:
+    """Return the image of independent pixels that the data make most likely, by conjugate gradients.
+
+    ``x = D z`` with ``(1 + D A^H W A D) z = D A^H W y``: pixels have the standard deviation D, which follows the noise
+    level with depth (it grows with the echoes) and whose size is such that A D gives echoes as strong as the data.
+    """
+    operator: Any = problem.operator
+    geometry: PlaneWaveGeometry = operator.geometry
+    level = problem.noise_std.mean(dim=(0, 1)).cpu().numpy()  # type: ignore[union-attr]
+    times = geometry.initial_times.mean() + np.arange(len(level)) / geometry.sampling_frequency
+    rows = np.interp(2 * np.asarray(scene.z) / geometry.sound_speed, times, level)
+    std = torch.as_tensor(rows / rows.max(), dtype=torch.float32)[:, None] * _gain(geometry, scene)
+    std = std.to(problem.y.device)
+    white = torch.randn(scene.shape, dtype=torch.complex64, generator=torch.Generator().manual_seed(0))
+    echoes = operator(std * white.to(problem.y.device)) / problem.noise_std
+    std = std * ((problem.y / problem.noise_std).norm() / echoes.norm().clamp(min=1e-30))
+    return (
+        std
+        * conjugate_gradient(
+            lambda z: z + std * problem.weighted_normal(std * z),
+            (std * problem.weighted_data)[None],
+            iterations=FIT_ITERATIONS,
+            item_ndim=2,
+        )[0]
+    )
+
+
+def _restricted(
+    whole: Problem, fit: Tensor, scene: Grid, region: Region, options: dict[str, Any]
+) -> tuple[Problem, float]:
+    """Return the problem of the field of view alone, and which share of its data the fit leaves unexplained.
+
+    What lies outside is heard at the same time; its echoes, as the fit explains them, are taken off.
+    """
+    operator: Any = whole.operator
+    noise: Any = whole.noise_std
+    record = record_window(operator.geometry, region.grid, region)
+    part, window = _cropped(operator.geometry, record), (..., record)
+    left = ((whole.y - operator(fit)) / noise)[window].norm() / (whole.y / noise)[window].norm()
+    y = whole.y
+    if region.grid.shape != scene.shape:
+        outside = fit.clone()
+        outside[region.rows, region.columns] = 0
+        y = y - operator(outside)
+    restricted = PlaneWaveUltrasound(part, region.grid, **options).to(y.device)
+    return Problem(y[window].contiguous(), restricted, noise[window].contiguous()), float(left)
+
+
+def _gain(geometry: PlaneWaveGeometry, grid: Grid) -> Tensor:
+    """Return the gain of each row that undoes the attenuation on the way to it and back, ``(z, 1)``."""
+    decibels = geometry.attenuation * geometry.center_frequency * 1e-6 * 2e2 * np.asarray(grid.z)
+    return torch.as_tensor(10 ** (decibels[:, None] / 20), dtype=torch.float32)
