@@ -1,6 +1,7 @@
-"""Train a denoising prior for complex images from magnitude volumes.
+"""Train a denoising prior.
 
 ``python -m recon.train CONFIG [--data FOLDER] [--output FOLDER] [--steps N]``; started again, it continues.
+With several processes: ``torchrun --nproc-per-node 2 -m recon.train CONFIG ...``.
 
 Minimises the EDM loss E |D(x0 + sigma n, sigma) - x0|^2 (sigma^2 + sigma_data^2) / (sigma sigma_data)^2 with log sigma
 normal; *in this file sigma is per real channel*, as the two-channel network sees it. The engine's sigma (complex noise
@@ -49,6 +50,7 @@ def train(config: TrainConfig) -> Path:
     finally:
         stop.restore()
         run.workers.close()
+        run.ranks.close()
         torch.set_num_threads(threads)
     return run.path
 
@@ -56,7 +58,7 @@ def train(config: TrainConfig) -> Path:
 def _loop(run: TrainingRun, stop: StopFlag) -> None:
     config = run.config
     run.log(f"start at step {run.state.step} of {config.steps}, {run.parameters:,} parameters, pid {os.getpid()}")
-    while run.state.step < config.steps and not stop.raised:
+    while not run.ranks.any(stop.raised) and run.state.step < config.steps:
         run.advance()
         run.housekeeping()
     run.checkpoint()

@@ -22,9 +22,10 @@ from recon.training.volumes import Slice, SourceConfig
 LABELS = ("flip y", "flip x", "swap", "log zoom", "log stretch", "log contrast", "masked")
 
 
-def step_generator(seed: int, step: int) -> np.random.Generator:
-    """Return the generator of all randomness of training step ``step``."""
-    return np.random.Generator(np.random.Philox(key=np.array([seed, step], dtype=np.uint64)))
+def step_generator(seed: int, step: int, piece: int = 0) -> np.random.Generator:
+    """Return the generator of all randomness of training step ``step``, or of one piece of it."""
+    key = np.array([seed, step], dtype=np.uint64)
+    return np.random.Generator(np.random.Philox(key=key, counter=np.array([0, 0, 0, piece], dtype=np.uint64)))
 
 
 @dataclass(frozen=True)

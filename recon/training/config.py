@@ -63,6 +63,12 @@ class TrainConfig:
         "bfloat16" (autocast of the network) or "float32".
     threads : int
         CPU threads; each takes its part of every batch. Results are reproducible for one number of threads.
+    device : str
+        "cpu", "cuda", "cuda:1" or "auto". Under ``torchrun`` each process takes images of its own, on the GPU of its
+        number with "cuda", and all share their gradients.
+    accumulate : int
+        Batches whose gradients are added up for one step: a large batch where memory is small. One process that
+        accumulates two batches and two processes with one each do the same, up to rounding.
     checkpoint_minutes, evaluation_minutes : float
         How often to write a checkpoint and a held-out denoising curve.
     card : mapping
@@ -94,6 +100,8 @@ class TrainConfig:
     seed: int = 0
     precision: str = "bfloat16"
     threads: int = 2
+    device: str = "cpu"
+    accumulate: int = 1
     checkpoint_minutes: float = 5.0
     evaluation_minutes: float = 10.0
     card: Mapping[str, Any] = field(default_factory=dict)
@@ -139,5 +147,7 @@ def validate(config: TrainConfig) -> None:
     for key in ("position_channels", "augmentation_labels"):
         if not isinstance(getattr(config, key), bool):
             raise ConfigError(f"{key} is {getattr(config, key)!r}; expected true or false")
+    if not isinstance(config.accumulate, int) or config.accumulate < 1:
+        raise ConfigError(f"accumulate is {config.accumulate!r}; expected a whole number, at least 1")
     if not 0 < config.sigma_min < config.sigma_max or config.sigma_data <= 0:
         raise ConfigError("expected 0 < sigma_min < sigma_max and sigma_data > 0")

@@ -51,7 +51,7 @@ def evaluation_noise(shape: Sequence[int], index: int, real: bool = False) -> Te
 
 def with_noise(clean: Tensor, sigma: float, index: int) -> Tensor:
     """Return ``clean`` plus the noise of its number."""
-    return clean + sigma * evaluation_noise(clean.shape, index, real=not clean.is_complex())
+    return clean + sigma * evaluation_noise(clean.shape, index, real=not clean.is_complex()).to(clean.device)
 
 
 def psnr(estimate: Tensor, truth: Tensor) -> float:
@@ -66,9 +66,10 @@ def denoising_curve(model: EDMDenoiser, images: Sequence[Tensor]) -> dict[str, f
     for index, clean in enumerate(images):
         for sigma in SIGMAS:
             channels = to_channels(with_noise(clean, sigma, index)[None])
+            device = channels.device
             level = sigma / math.sqrt(channels.shape[1])
-            with torch.autocast("cpu", torch.bfloat16):
-                output = model(channels, torch.tensor([level]))
+            with torch.autocast(device.type, torch.bfloat16):
+                output = model(channels, torch.tensor([level], device=device))
             totals[str(sigma)] += psnr(from_channels(output.float())[0], clean) / len(images)
     return {key: round(value, 3) for key, value in totals.items()}
 

@@ -9,22 +9,20 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from recon.device import resolve_device
 from recon.errors import CheckpointError, DivergenceError
-from recon.priors.networks.unet import EDMDenoiser
-from recon.training.augment import Drawn, Pool, step_generator
+from recon.training.augment import Pool
+from recon.training.batches import draw_batch, edm_loss
 from recon.training.config import TrainConfig
 from recon.training.evaluate import denoising_curve
 from recon.training.initial import build_model, start_from
 from recon.training.modalities import modality
+from recon.training.ranks import Ranks, device_of_this_process
 from recon.training.state import TrainingState, load_checkpoint, save_checkpoint
 from recon.training.workers import Replicas, Workers
-
-#: Share of the images that are not augmented, where the network is told of augmentation.
-_UNTOUCHED = 0.25
 
 
 def learning_rate_at(config: TrainConfig, step: int) -> float:
@@ -34,22 +32,6 @@ def learning_rate_at(config: TrainConfig, step: int) -> float:
     return config.learning_rate * max(0.0, min(1.0, rise, fall))
 
 
-def edm_loss(
-    model: EDMDenoiser, clean: Tensor, sigma: Tensor, noise: Tensor, precision: str, **conditions: Tensor
-) -> Tensor:
-    """Return the mean EDM loss of ``clean (batch, channel, y, x)`` at ``sigma (batch,)`` per real channel.
-
-    ``conditions`` are the ``position`` and ``labels`` of the network, where it has them.
-    """
-    noisy = clean + sigma[:, None, None, None] * noise
-    c_skip, c_out, c_in, c_noise = model.coefficients(sigma)
-    with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
-        output = model.network(c_in * noisy, c_noise, **conditions)
-    # The EDM weight is 1 / c_out^2: the loss is the plain squared error of F against its target.
-    target = (clean - c_skip * noisy) / c_out
-    return (output.float() - target).square().mean()
-
-
 class TrainingRun:
     """One training run: data, model, log; ``advance`` does a step."""
 
@@ -57,19 +39,23 @@ class TrainingRun:
         self.config = config
         self.folder = Path(config.output)
         self.folder.mkdir(parents=True, exist_ok=True)
+        self.device = resolve_device(device_of_this_process(config.device))
+        self.ranks = Ranks(self.device)
         self.path = self.folder / "checkpoint.pt"
         self.modality, root = modality(config.modality), Path(config.data)
         self.pools = [Pool.build(s, self.modality.load(root, s, False)) for s in config.sources]
         items = [item for s in config.sources if s.held_out for item in self.modality.held_out(root, s)]
-        self.held_out = [self.modality.test_image(item, k) for k, item in enumerate(items)]
+        self.held_out = [self.modality.test_image(item, k).to(self.device) for k, item in enumerate(items)]
         model = build_model(config)
         if config.initial and not self.path.exists():
             start_from(model, Path(config.initial))
+        model.to(self.device)
         self.parameters = sum(p.numel() for p in model.parameters())
         self.state = TrainingState(model, config.weight_decay, config.ema_decay)
         if self.path.exists():
             self._resume()
-        self.workers = Workers(config.threads)
+        self.ranks.wait()  # before the first process writes what the others may still be reading
+        self.workers = Workers(config.threads if self.device.type == "cpu" else 1)
         self.replicas = Replicas(model, self.workers)
         self.started = self.saved = self.reported = time.monotonic()
         self.evaluated = time.monotonic()
@@ -89,8 +75,9 @@ class TrainingRun:
         keys = ("sources", "network", "seed", "patches", "sigma_data", "sigma_log_mean", "sigma_log_std")
         settings = asdict(self.config)
         # What is newer than the first checkpoints counts where it is used.
-        newer = ("position_channels", "augmentation_labels")
-        found = {key: settings[key] for key in (*keys, *(name for name in newer if settings[name]))}
+        newer = {"position_channels": False, "augmentation_labels": False, "accumulate": 1}
+        used = [name for name, default in newer.items() if settings[name] != default]
+        found = {key: settings[key] for key in (*keys, *used)}
         for source in found["sources"]:
             if source["every"] == 1:
                 del source["every"]
@@ -99,38 +86,41 @@ class TrainingRun:
     def advance(self) -> None:
         """Do one optimiser step; DivergenceError if the loss or the gradient is not finite."""
         config, state = self.config, self.state
-        rng = step_generator(config.seed, state.step)
-        sizes = np.array(config.patches, dtype=float)
-        size, batch = (int(v) for v in sizes[rng.choice(len(sizes), p=sizes[:, 2] / sizes[:, 2].sum())][:2])
-        drawn = self.modality.draw(self.pools, rng, batch, size, _UNTOUCHED if config.augmentation_labels else 0.0)
-        clean = drawn.images.contiguous(memory_format=torch.channels_last)
-        log_sigma = rng.normal(config.sigma_log_mean, config.sigma_log_std, batch)
-        sigma = torch.from_numpy(np.exp(log_sigma).clip(config.sigma_min, config.sigma_max).astype(np.float32))
-        shape = (batch, size, size, self.modality.channels)
-        noise = torch.from_numpy(rng.standard_normal(shape, dtype=np.float32)).permute(0, 3, 1, 2)
         rate = learning_rate_at(config, state.step)
         state.set_learning_rates(config.muon_factor * rate, rate)
-        conditions = self._conditions(drawn)
-
-        def loss_of(model: Any, *parts: Tensor) -> Tensor:
-            told = dict(zip(conditions, parts[3:], strict=True))
-            return edm_loss(model, parts[0], parts[1], parts[2], config.precision, **told)
-
-        loss = self.replicas.gradients(loss_of, clean, sigma, noise, *conditions.values())
+        loss = self._gradients()
         norm = torch.nn.utils.clip_grad_norm_(state.model.parameters(), config.clip, foreach=True)
         if not (torch.isfinite(loss) and torch.isfinite(norm)):
             raise DivergenceError(f"step {state.step}: loss {loss.item()} is not finite; lower learning_rate")
         state.update(self.workers)
         self.losses.append(loss)
 
-    def _conditions(self, drawn: Drawn) -> dict[str, Tensor]:
-        """Return what else the network is told of its images."""
-        found = {}
-        if self.config.position_channels:
-            found["position"] = drawn.position()
-        if self.config.augmentation_labels:
-            found["labels"] = drawn.labels()
-        return found
+    def _gradients(self) -> Tensor:
+        """Leave the gradient of all pieces of this step, of all processes, in the model; return the mean loss here."""
+        count, parameters = self.config.accumulate, list(self.state.model.parameters())
+        losses: list[Tensor] = []
+        total: list[Tensor] = []
+        for k in range(count):
+            piece = self.ranks.rank * count + k
+            losses.append(self._piece(piece))
+            if count > 1:
+                found = [p.grad.clone() / count for p in parameters if p.grad is not None]
+                total = [a + b for a, b in zip(total, found, strict=True)] if total else found
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        for gradient, value in zip(gradients, total, strict=False):
+            gradient.copy_(value)
+        self.ranks.average(gradients)
+        return torch.stack(losses).mean()
+
+    def _piece(self, piece: int) -> Tensor:
+        """Draw one piece of the step, leave its gradient in the model and return its loss."""
+        batch = draw_batch(self.config, self.modality, self.pools, self.state.step, piece).to(self.device)
+
+        def loss_of(model: Any, *parts: Tensor) -> Tensor:
+            told = dict(zip(batch.conditions, parts[3:], strict=True))
+            return edm_loss(model, parts[0], parts[1], parts[2], self.config.precision, **told)
+
+        return self.replicas.gradients(loss_of, batch.clean, batch.sigma, batch.noise, *batch.conditions.values())
 
     def housekeeping(self) -> None:
         """Log, save and evaluate when their time has come."""
@@ -150,12 +140,14 @@ class TrainingRun:
 
     def checkpoint(self) -> None:
         """Write the checkpoint atomically."""
+        if not self.ranks.first:
+            return
         settings = json.dumps(asdict(self.config))
         save_checkpoint(self.path, self.state.state_dict() | {"identity": self._identity(), "config": settings})
 
     def evaluate(self) -> None:
         """Append the denoising quality of the averaged weights on held-out slices to ``held_out.jsonl``."""
-        if not self.held_out:
+        if not self.held_out or not self.ranks.first:
             return
         curve = denoising_curve(self.state.average, self.held_out)
         with open(self.folder / "held_out.jsonl", "a") as file:
@@ -164,6 +156,8 @@ class TrainingRun:
 
     def log(self, message: str) -> None:
         """Append a line with the time in UTC to ``log.txt``."""
+        if not self.ranks.first:
+            return
         line = f"{time.strftime('%H:%M:%S', time.gmtime())} {message}"
         with open(self.folder / "log.txt", "a") as file:
             file.write(line + "\n")

@@ -10,12 +10,13 @@ from recon.errors import CheckpointError, ConfigError, InputError, ShapeError
 from recon.priors.network import load_network_prior
 from recon.train import TrainConfig, load_config, main, run_command, train
 from recon.training.augment import Pool, draw_images, fourier_resample, step_generator
+from recon.training.batches import edm_loss
 from recon.training.evaluate import error_curve, error_spectrum, evaluation_noise
 from recon.training.export import export_prior
 from recon.training.initial import build_model, start_from
 from recon.training.modalities import MODALITIES
 from recon.training.muon import Muon, orthogonalise
-from recon.training.run import edm_loss, learning_rate_at
+from recon.training.run import learning_rate_at
 from recon.training.state import load_checkpoint
 from recon.training.volumes import Slice, SourceConfig, load_slices
 from recon.training.workers import Replicas, Workers

@@ -1,0 +1,124 @@
+"""Gradient accumulation and several processes: the same step, divided in other ways."""
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from recon.errors import CheckpointError, ConfigError
+from recon.train import TrainConfig, train
+from recon.training.augment import Pool, step_generator
+from recon.training.batches import draw_batch
+from recon.training.modalities import modality
+from recon.training.ranks import device_of_this_process
+from recon.training.state import load_checkpoint
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIG = """
+steps = 3
+warmup = 1
+decay = 0
+threads = 1
+precision = "float32"
+seed = 5
+patches = [[16, 4, 0.5], [24, 2, 0.5]]
+[network]
+channels = [8, 8]
+encoder_blocks = [1, 1]
+decoder_blocks = [1]
+embedding = 8
+[[sources]]
+pattern = "s*.npy"
+spacing = [1.0, 1.5]
+held_out = ["s1"]
+"""
+
+
+@pytest.fixture
+def config(tmp_path):
+    from recon.train import load_config
+
+    y, x = np.mgrid[-1:1:40j, -1:1:36j]
+    for k in range(2):
+        np.save(tmp_path / f"s{k}.npy", np.stack([100.0 * (y**2 + x**2 < r) for r in (0.5, 0.6, 0.7)]))
+    (tmp_path / "run.toml").write_text(CONFIG)
+    return load_config(tmp_path / "run.toml", {"data": str(tmp_path), "output": str(tmp_path / "run")})
+
+
+def pools_of(config: TrainConfig) -> list[Pool]:
+    kind = modality(config.modality)
+    return [Pool.build(s, kind.load(Path(config.data), s, False)) for s in config.sources]
+
+
+def test_pieces_of_a_step_differ_and_have_one_size(config):
+    kind, pools = modality("mri"), pools_of(config)
+    for step in range(4):
+        first, second, again = (draw_batch(config, kind, pools, step, piece) for piece in (0, 1, 1))
+        assert first.clean.shape == second.clean.shape and not torch.equal(first.clean, second.clean)
+        assert not torch.equal(first.noise, second.noise) and torch.equal(second.clean, again.clean)
+    # Checkpoints of earlier versions are continued with the images they would have seen.
+    old = np.random.Generator(np.random.Philox(key=np.array([3, 8], dtype=np.uint64)))
+    assert np.array_equal(old.random(5), step_generator(3, 8).random(5))
+
+
+def test_accumulation_is_the_mean_of_its_pieces(config, tmp_path):
+    from recon.training.run import TrainingRun
+
+    run = TrainingRun(replace(config, accumulate=3))
+    loss = run._gradients()
+    whole = [p.grad.clone() for p in run.state.model.parameters()]
+    pieces = []
+    losses = []
+    for k in range(3):
+        losses.append(run._piece(k))
+        pieces.append([p.grad.clone() for p in run.state.model.parameters()])
+    run.workers.close()
+    torch.testing.assert_close(loss, torch.stack(losses).mean())
+    for mine, *theirs in zip(whole, *pieces, strict=True):
+        torch.testing.assert_close(mine, sum(theirs) / 3, rtol=1e-5, atol=1e-7)
+
+
+def test_two_processes_do_what_one_does_with_two_pieces(config, tmp_path):
+    one = load_checkpoint(train(replace(config, accumulate=2, output=str(tmp_path / "one"))))
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        "-m",
+        "recon.train",
+    ]
+    command += [str(tmp_path / "run.toml"), "--data", config.data, "--output", str(tmp_path / "two")]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=240, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-2000:]
+    two = load_checkpoint(tmp_path / "two" / "checkpoint.pt")
+    assert two["step"] == 3
+    for name, value in one["model"].items():
+        torch.testing.assert_close(two["model"][name], value, rtol=1e-3, atol=1e-5)
+    assert len((tmp_path / "two" / "held_out.jsonl").read_text().splitlines()) == 1  # the first process alone writes
+    start = load_checkpoint(train(replace(config, output=str(tmp_path / "three"))))["model"]
+    assert any(not torch.allclose(start[name], value, atol=1e-5) for name, value in one["model"].items())
+
+
+def test_settings_of_parallel_runs(config, monkeypatch, tmp_path):
+    with pytest.raises(ConfigError, match="accumulate"):
+        train(replace(config, accumulate=0))
+    with pytest.raises(ConfigError, match="device"):
+        train(replace(config, device="tpu"))
+    train(replace(config, steps=1))
+    with pytest.raises(CheckpointError, match="another network"):
+        train(replace(config, accumulate=2))
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert device_of_this_process("cuda") == "cuda:1"
+    assert device_of_this_process("cpu") == "cpu" and device_of_this_process("cuda:0") == "cuda:0"
+    monkeypatch.setenv("WORLD_SIZE", "many")
+    with pytest.raises(ConfigError, match="WORLD_SIZE"):
+        train(replace(config, output=str(tmp_path / "other")))
