@@ -63,6 +63,7 @@ def _loop(run: TrainingRun, stop: StopFlag) -> None:
         run.housekeeping()
     run.checkpoint()
     run.evaluate()
+    run.draw()
 
 
 def main(config_path: str | Path, **overrides: Any) -> Path:

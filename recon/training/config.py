@@ -71,6 +71,9 @@ class TrainConfig:
         accumulates two batches and two processes with one each do the same, up to rounding.
     checkpoint_minutes, evaluation_minutes : float
         How often to write a checkpoint and a held-out denoising curve.
+    previews : int
+        Images that are drawn from the prior with every held-out curve (``previews.png``, beside ``curves.png``; needs
+        matplotlib); 0 for no pictures.
     card : mapping
         Facts for the card of the exported prior: name, licence, training data, limits. Not used in training.
     """
@@ -104,6 +107,7 @@ class TrainConfig:
     accumulate: int = 1
     checkpoint_minutes: float = 5.0
     evaluation_minutes: float = 10.0
+    previews: int = 4
     card: Mapping[str, Any] = field(default_factory=dict)
 
 

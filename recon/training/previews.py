@@ -16,7 +16,13 @@ _START = 10.0
 
 @torch.no_grad()
 def draw_prior(
-    denoiser: Denoiser, shape: tuple[int, int], count: int, seed: int, steps: int = 18, real: bool = False
+    denoiser: Denoiser,
+    shape: tuple[int, int],
+    count: int,
+    seed: int,
+    steps: int = 18,
+    real: bool = False,
+    device: torch.device | str = "cpu",
 ) -> Tensor:
     """Return ``(count, y, x)`` draws of a prior, by Heun's method along its probability flow.
 
@@ -31,6 +37,8 @@ def draw_prior(
         Of sigma; each but the last asks the network twice.
     real : bool
         Whether the prior is one of real images.
+    device : torch.device or str
+        Where the denoiser is; noise is drawn on the CPU.
 
     Source: Karras et al., NeurIPS 2022, algorithm 1.
     """
@@ -39,7 +47,7 @@ def draw_prior(
     noise = [
         torch.randn(shape, dtype=dtype, generator=torch.Generator().manual_seed(seed * 4096 + k)) for k in range(count)
     ]
-    x = levels[0] * torch.stack(noise)
+    x = levels[0] * torch.stack(noise).to(device)
     for sigma, following in itertools.pairwise(levels):
         slope = (x - denoiser.denoise(x, sigma)) / sigma
         moved = x + (following - sigma) * slope

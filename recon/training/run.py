@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import signal
 import time
 from dataclasses import asdict
@@ -14,12 +15,15 @@ from torch import Tensor
 
 from recon.device import resolve_device
 from recon.errors import CheckpointError, DivergenceError
+from recon.priors.network import NetworkPrior
+from recon.training import pictures
 from recon.training.augment import Pool
 from recon.training.batches import draw_batch, edm_loss
 from recon.training.config import TrainConfig
 from recon.training.evaluate import denoising_curve
 from recon.training.initial import build_model, start_from
 from recon.training.modalities import modality
+from recon.training.previews import draw_prior
 from recon.training.ranks import Ranks, device_of_this_process
 from recon.training.state import TrainingState, load_checkpoint, save_checkpoint
 from recon.training.workers import Replicas, Workers
@@ -130,12 +134,15 @@ class TrainingRun:
             remaining = (self.config.steps - step) * (now - self.reported) / max(1, len(self.losses))
             mean = torch.stack(self.losses).mean().item()
             self.log(f"step {step} loss {mean:.4f} {rate:.3f} s/step, {remaining / 60:.0f} min to go")
+            if self.ranks.first:
+                pictures.append(self.folder / "loss.jsonl", {"step": step, "loss": round(mean, 6)})
             self.losses, self.reported = [], now
         if now - self.saved > 60 * self.config.checkpoint_minutes:
             self.checkpoint()
             self.saved = now
         if now - self.evaluated > 60 * self.config.evaluation_minutes:
             self.evaluate()
+            self.draw()
             self.evaluated = time.monotonic()
 
     def checkpoint(self) -> None:
@@ -150,9 +157,19 @@ class TrainingRun:
         if not self.held_out or not self.ranks.first:
             return
         curve = denoising_curve(self.state.average, self.held_out)
-        with open(self.folder / "held_out.jsonl", "a") as file:
-            file.write(json.dumps({"step": self.state.step, "psnr": curve}) + "\n")
+        pictures.append(self.folder / "held_out.jsonl", {"step": self.state.step, "psnr": curve})
         self.log(f"step {self.state.step} held-out PSNR {curve}")
+
+    def draw(self) -> None:
+        """Draw the curves, and images of the prior as it is, where matplotlib is installed."""
+        if not (self.ranks.first and self.config.previews and pictures.has_matplotlib()):
+            return
+        pictures.draw_curves(*(self.folder / name for name in ("loss.jsonl", "held_out.jsonl", "curves.png")))
+        channels, size = self.modality.channels, int(self.config.patches[0][0])
+        low, high = (math.sqrt(channels) * s for s in (self.config.sigma_min, self.config.sigma_max))
+        prior = NetworkPrior(self.state.average, low, high, precision=self.config.precision)
+        images = draw_prior(prior, (size, size), self.config.previews, self.config.seed, 12, channels == 1, self.device)
+        pictures.draw_sheet(images.cpu(), self.folder / "previews.png")
 
     def log(self, message: str) -> None:
         """Append a line with the time in UTC to ``log.txt``."""

@@ -50,6 +50,7 @@ def config(volumes, tmp_path):
         decay=2,
         patches=((16, 4, 0.5), (24, 2, 0.5)),
         seed=3,
+        previews=0,
     )
 
 
@@ -226,6 +227,16 @@ def test_export_and_progress_files(config, tmp_path):
     torch.testing.assert_close(prior.model.network.stem.weight.data, expected, rtol=1e-3, atol=1e-4)
 
 
+def test_pictures_show_curves_and_draws_of_the_prior(config, ct_config):
+    image = pytest.importorskip("matplotlib.image")
+    for one, count in ((replace(config, steps=50, decay=10), 2), (replace(ct_config, output=config.output + "-ct"), 3)):
+        folder = train(replace(one, previews=count)).parent
+        assert image.imread(folder / "previews.png").shape[:2] == (16, 16 * count)
+        assert image.imread(folder / "curves.png").std() > 0.01
+    losses = [json.loads(line) for line in (Path(config.output) / "loss.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in losses] == [50] and 0 < losses[0]["loss"] < 10
+
+
 def test_muon_steps_have_equal_singular_values():
     matrices = torch.randn(2, 6, 20, generator=torch.Generator().manual_seed(0))
     values = torch.linalg.svdvals(orthogonalise(matrices).float())
@@ -300,6 +311,7 @@ def ct_config(tmp_path):
         warmup=1,
         decay=1,
         patches=((16, 4, 1.0),),
+        previews=0,
     )
 
 

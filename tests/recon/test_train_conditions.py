@@ -39,6 +39,7 @@ def config(tmp_path):
         position_channels=True,
         augmentation_labels=True,
         precision="float32",
+        previews=0,
     )
 
 

@@ -25,6 +25,7 @@ warmup = 1
 decay = 0
 threads = 1
 precision = "float32"
+previews = 0
 seed = 5
 patches = [[16, 4, 0.5], [24, 2, 0.5]]
 [network]

@@ -165,6 +165,7 @@ def test_training_mixes_measured_and_synthetic_phase(fastmri_file, fully_sampled
         network=SMALL,
         steps=2,
         patches=((16, 6, 1.0),),
+        previews=0,
     )
     assert load_checkpoint(train(config))["step"] == 2
 

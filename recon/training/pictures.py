@@ -1,0 +1,65 @@
+"""Pictures of a training run, where matplotlib is installed: its curves, and draws from the prior it has so far."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from recon.storage import atomic_path
+
+
+def append(path: Path, row: dict[str, Any]) -> None:
+    """Add a line of JSON to a file."""
+    with open(path, "a") as file:
+        file.write(json.dumps(row) + "\n")
+
+
+def rows_of(path: Path) -> list[dict[str, Any]]:
+    """Return the lines of JSON of a file; none where there is no file, and not one that was cut short."""
+    if not path.exists():
+        return []
+    lines = [line for line in path.read_text().splitlines() if line.endswith("}")]
+    return [json.loads(line) for line in lines]
+
+
+def has_matplotlib() -> bool:
+    """Tell whether pictures can be drawn."""
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError:
+        return False
+    return True
+
+
+def draw_curves(losses: Path, held_out: Path, target: Path) -> None:
+    """Draw the training loss and the held-out denoising quality over steps into a PNG file."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 3.4), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    found = rows_of(losses)
+    left.plot([row["step"] for row in found], [row["loss"] for row in found], color="tab:blue", linewidth=1)
+    left.set(xlabel="step", ylabel="loss", title="training (mean of 50 steps)")
+    curves = rows_of(held_out)
+    for sigma in curves[-1]["psnr"] if curves else ():
+        values = [row["psnr"][sigma] for row in curves]
+        right.plot([row["step"] for row in curves], values, marker=".", label=f"sigma {sigma}")
+    right.set(xlabel="step", ylabel="PSNR in dB", title="denoising of held-out slices")
+    if curves:
+        right.legend(fontsize="small")
+    with atomic_path(target) as temporary:
+        FigureCanvasAgg(figure).print_png(str(temporary))
+
+
+def draw_sheet(images: Tensor, target: Path) -> None:
+    """Write the magnitudes of images ``(n, y, x)`` side by side into a PNG file; white is the brightest 0.2 %."""
+    from matplotlib.image import imsave
+
+    sheet = np.concatenate(list(images.abs().numpy()), axis=1)
+    with atomic_path(target) as temporary:
+        imsave(temporary, sheet, cmap="gray", vmin=0, vmax=max(float(np.quantile(sheet, 0.998)), 1e-6), format="png")
