@@ -139,11 +139,11 @@ def _scale(axes: Axes) -> None:
     """Put ticks and numbers inside of the image, where they need no room."""
     from matplotlib.ticker import MaxNLocator
 
-    for axis, pad, place in ((axes.xaxis, -11, "center"), (axes.yaxis, -5, "left")):
+    for axis, pad in ((axes.xaxis, -11), (axes.yaxis, -5)):
         axis.set_major_locator(MaxNLocator(nbins=5, prune="both", steps=[1, 2, 5, 10]))
         axis.set_tick_params(direction="in", length=3, width=0.6, color=TEXT, labelcolor=TEXT, labelsize=6.5, pad=pad)
-        for label in axis.get_ticklabels():
-            label.set_horizontalalignment(place)
+    for label in axes.get_yticklabels():
+        label.set_horizontalalignment("left")
     for spine in axes.spines.values():
         spine.set_visible(False)
 

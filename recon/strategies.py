@@ -55,8 +55,9 @@ SAMPLERS: dict[str, Sampler] = {
 
 #: What is different for CT, whose systems are worse conditioned than those of MRI and not of norm 1.
 CT_SETTINGS: dict[str, dict[str, Any]] = {
-    "dds": {"cg_iterations": 12},
-    "dds-narrow": {"cg_iterations": 12},
+    # Twice the steps: with fewer, samples stop short of fitting the data. Small noise matters more than in MRI.
+    "dds": {"steps": 60, "cg_iterations": 20, "mean_sigma": 0.05},
+    "dds-narrow": {"cg_iterations": 30},
     "moment-matching": {"model_iterations": 20},
     "pigdm": {"cg_iterations": 20},
     "pula": {"cg_iterations": 20},
@@ -66,11 +67,19 @@ CT_SETTINGS: dict[str, dict[str, Any]] = {
     "score-mri": {"scaling": "sirt"},
 }
 
+#: What is different for ultrasound: images of 60 dB, so a pixel is not air for being small, and noise levels that go
+#: lower. Measured with a Gaussian prior against its exact posterior (one wave, speckle, cyst and wires): DDS has a std
+#: ratio of .92 and 5 iterations of conjugate gradients do as well as 25; the mean is taken where it has little noise of
+#: the sampling. A trained prior may want other settings.
+US_SETTINGS: dict[str, dict[str, Any]] = {
+    "dds": {"support_level": None, "sigma_min": 0.005, "mean_sigma": 0.4},
+}
+
 
 def resolve_sampler(sampler: str | Sampler, steps: int | None = None, modality: str = "mri") -> Sampler:
     """Return the strategy of a name, or the one given, with another number of steps where asked.
 
-    A name stands for settings that suit the modality, "mri" or "ct".
+    A name stands for settings that suit the modality, "mri", "ct" or "ultrasound".
 
     Raises
     ------
@@ -82,7 +91,7 @@ def resolve_sampler(sampler: str | Sampler, steps: int | None = None, modality: 
         if known is None:
             names = ", ".join([*SAMPLERS, *plugins.names("samplers")])
             raise InputError(f"sampler: there is none called {sampler!r}; expected {names}")
-        settings = CT_SETTINGS.get(sampler, {}) if modality == "ct" else {}
+        settings = {"ct": CT_SETTINGS, "ultrasound": US_SETTINGS}.get(modality, {}).get(sampler, {})
         sampler = known() if isinstance(known, type) else known
         sampler = dataclasses.replace(sampler, **settings) if settings else sampler  # type: ignore[type-var]
     if not isinstance(sampler, Sampler):

@@ -13,7 +13,7 @@ from recon.io.ultrasound.base import PlaneWaveData
 from recon.pipelines import ultrasound_signal as us_signal
 
 #: What the model misses of an echo counts as noise: this share of the local strength of the data.
-MODEL_ERROR = 0.1
+MODEL_ERROR = 0.05
 
 
 @dataclass(frozen=True)

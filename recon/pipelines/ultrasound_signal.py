@@ -80,7 +80,7 @@ def pulse_samples(geometry: PlaneWaveGeometry, center: float, bandwidth: float, 
     if not filtered:
         return pulse
     band = min(geometry.sampling_frequency, rate)
-    pulse = np.pad(pulse, 4 * math.ceil(rate / band))  # room for the ringing of the filter
+    pulse = np.pad(pulse, 16 * math.ceil(rate / band))  # room for the ringing of the filter
     away = np.abs(np.fft.fftfreq(len(pulse), 1 / rate) - geometry.demodulation_frequency)
     away = np.minimum(away, rate - away)
     spectrum = np.fft.fft(np.fft.ifftshift(pulse)) * band_taper(away, band / 2)
