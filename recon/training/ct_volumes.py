@@ -57,7 +57,7 @@ def read_hounsfield(path: Path, source: SourceConfig) -> tuple[np.ndarray, tuple
         # (right, anterior, superior) to (z, y, x) as images are shown: anterior up.
         image, spacing = volume.T[:, ::-1], zooms[::-1]
     else:
-        raise InputError(f"{path}: k-space cannot train a CT prior; expected NIfTI, DICOM or .npy")
+        raise InputError(f"{path}: cannot train a CT prior; expected NIfTI, DICOM or .npy")
     if np.iscomplexobj(image) or not np.isfinite(image).all():
         raise InputError(f"{path}: expected finite real images, got {image.dtype} {image.shape}")
     slope, intercept = source.hounsfield

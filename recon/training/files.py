@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 #: What a file is, by how its name ends; DICOM files without an ending are known by their content.
 SUFFIXES = {
-    **{".nii.gz": "nifti", ".nii": "nifti", ".dcm": "dicom", ".ima": "dicom", ".npy": "npy"},
+    **{".nii.gz": "nifti", ".nii": "nifti", ".dcm": "dicom", ".ima": "dicom", ".npy": "npy", ".npz": "npz"},
     **{".h5": "kspace", ".hdf5": "kspace", ".cfl": "kspace"},
 }
 
 
 def kind_of(path: Path) -> str | None:
-    """Return "nifti", "dicom", "npy" or "kspace"; None for any other file."""
+    """Return "nifti", "dicom", "npy", "npz" or "kspace"; None for any other file."""
     known = next((kind for suffix, kind in SUFFIXES.items() if path.name.lower().endswith(suffix)), None)
     if known is None and not path.suffix and dicom.is_dicom(path):
         return "dicom"
@@ -31,6 +31,8 @@ def kind_of(path: Path) -> str | None:
 
 def matching_files(root: Path, source: SourceConfig, held_out: bool) -> list[Path]:
     """Return the training files of a source, or those held out; a folder that matches stands for its files.
+
+    An ``.npz`` file may hold images of both kinds (see :func:`read_npz`).
 
     Raises
     ------
@@ -42,7 +44,9 @@ def matching_files(root: Path, source: SourceConfig, held_out: bool) -> list[Pat
     for file in files:
         if kind_of(file) is None:
             raise InputError(f"{file}: not a training file; expected one of {', '.join(SUFFIXES)}, or DICOM")
-    chosen = [f for f in files if _is_held_out(f, root, source) == held_out]
+    chosen = [
+        f for f in files if _is_held_out(f, root, source) == held_out or (kind_of(f) == "npz" and source.held_out)
+    ]
     if not chosen:
         kind = "held-out" if held_out else "training"
         raise InputError(f"no {kind} file matches {source.pattern!r} in {root}")
@@ -55,8 +59,6 @@ def _inside(folder: Path) -> list[Path]:
 
 
 def _is_held_out(file: Path, root: Path, source: SourceConfig) -> bool:
-    if not source.held_out:
-        return False
     return any(part.startswith(tuple(source.held_out)) for part in file.relative_to(root).parts)
 
 
@@ -68,12 +70,40 @@ def read_npy(path: Path, every: int = 1) -> np.ndarray:
     InputError
         If it is damaged, holds objects, or is neither ``(y, x)`` nor ``(slice, y, x)``.
     """
-    shape, dtype = npy.array_header(path)
+    _check_images(*npy.array_header(path), path)
+    return _thinned(np.load(path, mmap_mode="r", allow_pickle=False), every)
+
+
+def read_npz(path: Path, source: SourceConfig, held_out: bool) -> tuple[np.ndarray, list[str]]:
+    """Return ``images (slice, y, x)`` of a ``.npz`` file, and the names of the slices.
+
+    Where there are ``names``, one for each image, those that start as ``source.held_out`` says are held out.
+
+    Raises
+    ------
+    InputError
+        If it is damaged, has no usable ``images``, or ``names`` do not fit them.
+    """
+    content = npy.read_archive(path, "images", "names")
+    _check_images(content["images"].shape, content["images"].dtype, path)
+    images = _thinned(content["images"], source.every)
+    if "names" not in content:
+        return images, [f"{path.name}:{source.every * k}" for k in range(len(images))]
+    names = [str(name) for name in content["names"].ravel()][:: source.every]
+    if len(names) != len(images):
+        raise InputError(f"{path}: holds {len(content['names'])} names for {len(content['images'])} images")
+    chosen = [k for k, name in enumerate(names) if name.startswith(tuple(source.held_out)) == held_out]
+    return images[chosen], [names[k] for k in chosen]
+
+
+def _check_images(shape: tuple[int, ...], dtype: np.dtype, path: Path) -> None:
     if len(shape) not in (2, 3) or 0 in shape or dtype.kind not in "biufc":
         raise InputError(f"{path}: expected images (y, x) or (slice, y, x), got {dtype} {shape}")
-    images = np.load(path, mmap_mode="r", allow_pickle=False)
-    images = images[None] if len(shape) == 2 else images[::every]
-    return np.array(images, dtype=np.complex64 if dtype.kind == "c" else np.float32)
+
+
+def _thinned(images: np.ndarray, every: int) -> np.ndarray:
+    images = images[None] if images.ndim == 2 else images[::every]
+    return np.array(images, dtype=np.complex64 if images.dtype.kind == "c" else np.float32)
 
 
 def read_dicom(path: Path, pixel: float) -> tuple[np.ndarray, tuple[float, float]]:

@@ -15,7 +15,7 @@ import numpy as np
 from scipy import ndimage
 
 from recon.errors import ConfigError, InputError
-from recon.training.files import kind_of, matching_files, read_dicom, read_nifti, read_npy
+from recon.training.files import kind_of, matching_files, read_dicom, read_nifti, read_npy, read_npz
 from recon.training.kspace_volumes import read_kspace
 
 # Canonical (right, anterior, superior) axis that each plane cuts across.
@@ -27,8 +27,9 @@ class SourceConfig:
     """A set of files that training draws from.
 
     Volumes are NIfTI (``.nii``, ``.nii.gz``). Slices are DICOM (``.dcm``, ``.ima``, or no ending) and NumPy (``.npy``:
-    ``(y, x)`` or ``(slice, y, x)``; complex ones are complex MR images). k-space, for MRI, is fastMRI (``.h5``) and
-    BART (``.cfl``): fully sampled, combined by ESPIRiT maps to complex images when training starts.
+    ``(y, x)`` or ``(slice, y, x)``; complex ones are complex MR images; for MRI also ``.npz`` with ``images`` and, if
+    they come from several patients, ``names``). k-space, for MRI, is fastMRI (``.h5``) and BART (``.cfl``): fully
+    sampled, combined by ESPIRiT maps to complex images when training starts.
 
     Parameters
     ----------
@@ -47,7 +48,7 @@ class SourceConfig:
         Never enlarge an image by more than this factor.
     held_out : sequence of str
         Files whose name, or the name of a folder below the data folder that they are in, starts with one of these
-        are never trained on.
+        are never trained on; nor are images of such names in a ``.npz`` file.
     hounsfield : two floats
         CT: slope and intercept that turn the values of the files into Hounsfield units.
     pixel : float
@@ -94,8 +95,13 @@ def load_slices(root: Path, source: SourceConfig, held_out: bool = False) -> lis
     """
     check_source(source)
     files = matching_files(root, source, held_out)
-    stacks = (stack for _, group in groupby(files, _stack_of) for stack in _read(list(group), source))
-    return [item for stack in stacks for item in _usable(stack)]
+    stacks = (stack for _, group in groupby(files, _stack_of) for stack in _read(list(group), source, held_out))
+    found = [item for stack in stacks for item in _usable(stack)]
+    if not found:
+        raise InputError(
+            f"no image is {'held out' if held_out else 'left to train on'} in {source.pattern!r} in {root}"
+        )
+    return found
 
 
 def check_source(source: SourceConfig) -> None:
@@ -123,7 +129,7 @@ def _stack_of(path: Path) -> tuple[str | None, Path]:
     return kind, path.parent if kind == "dicom" else path
 
 
-def _read(files: Sequence[Path], source: SourceConfig) -> Iterator[_Stack]:
+def _read(files: Sequence[Path], source: SourceConfig, held_out: bool) -> Iterator[_Stack]:
     """Read the files of one stack; volumes give one stack for each plane."""
     path, plane = files[0], source.planes[0]
     kind = kind_of(path)
@@ -136,6 +142,11 @@ def _read(files: Sequence[Path], source: SourceConfig) -> Iterator[_Stack]:
         return
     spacing = (source.pixel, source.pixel)
     images: Sequence[np.ndarray]
+    if kind == "npz":
+        archive, names = read_npz(path, source, held_out)
+        if names:
+            yield _Stack(list(archive), [spacing] * len(names), plane, [f"{name}:{plane}:0" for name in names])
+        return
     if kind == "npy":
         images = list(read_npy(path, source.every))
     else:

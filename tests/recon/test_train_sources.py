@@ -130,6 +130,27 @@ def test_mri_from_arrays(tmp_path):
     assert torch.equal(evaluation_image(item, 0), torch.from_numpy(item.image))  # 64 x 56, with its own phase
 
 
+def test_archives_are_split_by_the_names_of_their_images(tmp_path):
+    images = (100 * np.stack([head()] * 4)).astype(np.uint8)
+    np.savez(tmp_path / "cine.npz", images=images, names=np.array(["A-1", "A-2", "B-1", "B-2"]))
+    source = SourceConfig("*.npz", held_out=("B",), pixel=1.3)
+    assert [item.name for item in load_slices(tmp_path, source)] == ["A-1:axial:0", "A-2:axial:0"]
+    held = load_slices(tmp_path, source, held_out=True)
+    assert [item.name for item in held] == ["B-1:axial:0", "B-2:axial:0"] and held[0].spacing == (1.3, 1.3)
+    assert len(load_slices(tmp_path, SourceConfig("*.npz"))) == 4
+    assert len(load_slices(tmp_path, SourceConfig("*.npz", every=3))) == 2
+    with pytest.raises(InputError, match="no held-out file"):
+        load_slices(tmp_path, SourceConfig("*.npz"), held_out=True)
+    with pytest.raises(InputError, match="no image is held out"):
+        load_slices(tmp_path, SourceConfig("*.npz", held_out=("C",)), held_out=True)
+    np.savez(tmp_path / "cine.npz", images=images, names=np.array(["A-1"]))
+    with pytest.raises(InputError, match="1 names for 4 images"):
+        load_slices(tmp_path, source)
+    np.savez(tmp_path / "cine.npz", pictures=images)
+    with pytest.raises(InputError, match="must hold 'images'"):
+        load_slices(tmp_path, source)
+
+
 def test_measured_phase_stays_up_to_a_constant():
     def phases(image, seed):
         source = SourceConfig("", native=1.0)
@@ -219,13 +240,16 @@ def test_ct_from_folders_arrays_and_dicom(write_dicom, tmp_path):
     assert item.image[0].max() == pytest.approx(-0.024, abs=1e-6)  # padding
     np.testing.assert_array_equal(item.image[1:], arrays[0].image[1:])
     (tmp_path / "k.h5").write_bytes(b"")
-    with pytest.raises(InputError, match="k-space cannot train a CT prior"):
+    with pytest.raises(InputError, match="cannot train a CT prior"):
         load(tmp_path, SourceConfig("k.h5"), False)
 
 
-def test_a_measured_brain(realdata):
+def test_a_measured_brain_and_hearts(realdata):
     source = SourceConfig("mri_kspace/brain_8ch_full.cfl", pixel=1.0)
     (item,) = load_slices(Path(realdata), source)
     assert item.image.shape == (230, 180) and item.image.dtype == np.complex64
     assert 0.2 < item.mask.mean() < 0.9
     assert np.abs(item.image).max() < 4
+    hearts = SourceConfig("mri_cardiac/*.npz", held_out=("SC-N-",), every=40, pixel=1.3)
+    names = [[i.name[:5] for i in load_slices(Path(realdata), hearts, held_out)] for held_out in (False, True)]
+    assert len(names[0]) > 10 and "SC-N-" not in names[0] and set(names[1]) == {"SC-N-"}

@@ -66,6 +66,20 @@ def array_header(path: Path) -> tuple[tuple[int, ...], np.dtype]:
     return shape, dtype
 
 
+def read_archive(path: Path, needed: str, *others: str) -> dict[str, np.ndarray]:
+    """Return arrays of an `.npz` file by name: one that must be there, and others that may.
+
+    Raises
+    ------
+    InputError
+        If the file is damaged, holds objects, or lacks what is needed.
+    """
+    found = _members(path)
+    if needed not in found:
+        raise InputError(f"{path}: an .npz file must hold {needed!r} here, this one holds {sorted(found)}")
+    return {name: _array(path, name) for name in (needed, *others) if name in found}
+
+
 def _read_npz(path: Path) -> KspaceScan:
     found = _members(path)
     if "kspace" not in found:
