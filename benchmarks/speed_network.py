@@ -4,10 +4,11 @@
         [--variants NAMES] [--threads N] [--device cpu]
 
 All variants run in one process and in turns (ABC ABC ...), so that a busy machine disturbs all alike; reported are the
-median milliseconds for an image and the median of the ratios to the reference of the same turn. The reference is one
-image at a time in the layout that torch uses by default, in float32. How much a variant changes the images is the
-largest change of the PSNR over the noise levels .05, .3 and 1 (images: held-out slices of the training configuration,
-where --data names its folder, else the demo's synthetic patient), and the PSNR of its output against the reference's.
+median milliseconds for an image, of the clock and of the processors, and the median of the ratios to the reference of
+the same turn. The reference is one image at a time in the layout that torch uses by default, in float32. How much a
+variant changes the images is the largest change of the PSNR over the noise levels .05, .3 and 1 (images: held-out
+slices of the training configuration, where --data names its folder, else the demo's synthetic patient), and the PSNR
+of its output against the reference's.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ SIGMAS = (0.05, 0.3, 1.0)
 BATCH = 8
 REFERENCE = "plain"
 CONFIG = Path(__file__).parent / "configs" / "brain-mri.toml"
+Seconds = tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -90,8 +92,9 @@ def main() -> None:
     for row in rows:
         if row["variant"] in times:
             one = times[row["variant"]]
-            row["ms per image"] = 1e3 * float(np.median(one))
-            row["times the reference"] = float(np.median(one / times[REFERENCE]))
+            ratios = np.median(one / times[REFERENCE], axis=0)
+            row["ms per image"], row["processor ms per image"] = (1e3 * float(v) for v in np.median(one, axis=0))
+            row["times the reference"], row["processor times the reference"] = (float(v) for v in ratios)
         print("  ".join(f"{k} {v:.3g}" if isinstance(v, float) else f"{v}" for k, v in row.items()), flush=True)
     if arguments.json:
         facts = {"prior": arguments.prior, "size": arguments.size, "threads": arguments.threads}
@@ -142,9 +145,9 @@ def build(name: str, variant: Variant, device: str) -> NetworkPrior:
 
 def prepare(
     chosen: dict[str, Variant], name: str, images: Tensor, device: str
-) -> tuple[dict[str, Callable[[], float]], list[dict[str, Any]]]:
+) -> tuple[dict[str, Callable[[], Seconds]], list[dict[str, Any]]]:
     """Return what is to be timed (each call returns seconds for an image), and rows with what changes in the images."""
-    runs: dict[str, Callable[[], float]] = {}
+    runs: dict[str, Callable[[], Seconds]] = {}
     rows: list[dict[str, Any]] = []
     expected: list[Tensor] = []
     for label, variant in chosen.items():
@@ -192,24 +195,24 @@ def differences(
     return max(changes, key=abs), distance
 
 
-def timed(prior: NetworkPrior, images: Tensor, variant: Variant) -> Callable[[], float]:
-    """Return a function that denoises and says how many seconds an image took."""
+def timed(prior: NetworkPrior, images: Tensor, variant: Variant) -> Callable[[], Seconds]:
+    """Return a function that denoises and says how many seconds, of the clock and of the processors, an image took."""
     x = cropped(with_noise(images[0].cpu(), 0.3, 0).to(images.device).expand(variant.batch, -1, -1), variant.crop)
 
     @torch.no_grad()
-    def run() -> float:
-        started = time.perf_counter()
+    def run() -> Seconds:
+        started, used = time.perf_counter(), time.process_time()
         prior.denoise(x, 0.3)
         if x.is_cuda:
             torch.cuda.synchronize()
-        return (time.perf_counter() - started) / len(x)
+        return (time.perf_counter() - started) / len(x), (time.process_time() - used) / len(x)
 
     return run
 
 
-def in_turns(runs: dict[str, Callable[[], float]], repeats: int) -> dict[str, np.ndarray]:
-    """Time all of them in turns, after a turn that does not count."""
-    times: dict[str, list[float]] = {name: [] for name in runs}
+def in_turns(runs: dict[str, Callable[[], Seconds]], repeats: int) -> dict[str, np.ndarray]:
+    """Time all of them in turns, after a turn that does not count; ``(turn, 2)``."""
+    times: dict[str, list[Seconds]] = {name: [] for name in runs}
     for turn in range(repeats + 1):
         for name, run in runs.items():
             seconds = run()
