@@ -19,6 +19,7 @@ from recon.device import resolve_device
 from recon.errors import InputError
 from recon.io import CTImages, CTProjections, PlaneWaveData
 from recon.pipelines.ct import Scan
+from recon.pipelines.ultrasound import Prepared as Frame
 from recon.pipelines.ultrasound import speckle_prior
 from recon.pipelines.ultrasound_acquisition import MODEL_ERROR, Acquisition
 from recon.posterior import Posterior
@@ -175,12 +176,14 @@ def reconstruct(
     pieces = _open(source, mri, scan, pixel_size, waves)
     strategy = resolve_sampler(sampler, steps, pieces.modality)
     known = prior_for(prior, pieces.modality)
-    run = _Run(known, strategy, samples, seed, batch_size, where, precision, pieces.modality)
+    run = _Run(known, strategy, samples, seed, batch_size, where, precision)
     chosen = choose_slices(slices, len(pieces))
     parts = []
     with _bar(progress, strategy, len(chosen), samples, batch_size) as bar:
         for index in chosen:
             ready, reference = pieces.prepare(index, where)
+            if isinstance(ready, Frame) and isinstance(known, str) and known == GAUSSIAN:
+                run.loaded[tuple(ready.grid.shape)] = speckle_prior(ready)
             parts.append(Part(run.draw(ready.problem, index, bar), ready.problem, ready, reference))
     # Without a calibration region (one coil, or given maps) ESPIRiT was not used.
     estimated = any(part.prepared is not None and part.prepared.facts.get("calibration") for part in parts)
@@ -235,15 +238,13 @@ class _Run:
     batch_size: int | None
     device: torch.device
     precision: str
-    modality: str = "mri"
     loaded: dict[tuple[int, ...], Denoiser] = dataclasses.field(default_factory=dict)
 
     def denoiser(self, shape: tuple[int, ...], real: bool) -> Denoiser:
         """Return the prior for images of this shape, complex or real; loaded once."""
         if shape not in self.loaded:
-            speckled = self.modality == "ultrasound" and isinstance(self.prior, str) and self.prior == GAUSSIAN
             self.loaded[shape] = load_prior(
-                speckle_prior(shape).to(self.device) if speckled else self.prior,
+                self.prior,
                 shape=shape,
                 device=self.device,
                 precision=self.precision,

@@ -73,6 +73,7 @@ CT_SETTINGS: dict[str, dict[str, Any]] = {
 #: the sampling. A trained prior may want other settings.
 US_SETTINGS: dict[str, dict[str, Any]] = {
     "dds": {"support_level": None, "sigma_min": 0.005, "mean_sigma": 0.4},
+    "exact": {"iterations": 150, "tolerance": 1e-3},
 }
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import torch
+from scipy import ndimage
 from torch import Tensor
 
 from operators.beamform import beamform
@@ -26,6 +26,8 @@ from samplers import Problem
 FIT_ITERATIONS = 25
 #: A fit that leaves more than this share of the data unexplained is worth a warning.
 _POOR_FIT = 0.5
+#: Of the stand-in for a prior: smoothing in wavelengths (z, x), and its smallest variance relative to the largest.
+_SMOOTH, _FLOOR = (1.0, 2.0), 1e-5
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,12 +132,20 @@ def prepare_frame(
     return Prepared(final, das, region.grid, facts, notes)
 
 
-def speckle_prior(shape: Sequence[int]) -> GaussianPrior:
-    """Return what stands for speckle where there is no trained prior: nearly independent complex Gaussian pixels.
+def speckle_prior(ready: Prepared) -> GaussianPrior:
+    """Return what stands in for a trained prior: independent complex Gaussian pixels, as in developed speckle.
 
-    Rayleigh magnitudes whose 0.99 quantile is 1 have an rms of 0.466.
+    Their standard deviation follows the delay-and-sum image, smoothed over 1 x 2 wavelengths (z, x): the data are used
+    for it, too. Its size is such that draws give echoes as strong as the data.
     """
-    return GaussianPrior.power_law(shape, std=0.466, exponent=4.0, corner=0.5)
+    problem, step = ready.problem, ready.grid.spacing
+    operator: Any = problem.operator
+    width = [length * operator.geometry.wavelength / each for length, each in zip(_SMOOTH, step, strict=True)]
+    power = ndimage.gaussian_filter(ready.das.abs().square().cpu().numpy().astype(np.float64), width)
+    std = torch.as_tensor(np.sqrt(np.maximum(power, _FLOOR * power.max())), dtype=torch.float32)
+    std = std.to(problem.y.device)
+    size = _match(problem, std)
+    return GaussianPrior(torch.zeros_like(problem.weighted_data), std_map=size * std)
 
 
 def _cropped(geometry: PlaneWaveGeometry, record: slice) -> PlaneWaveGeometry:
@@ -172,6 +182,13 @@ def _wiener(problem: Problem, scene: Grid) -> Tensor:
             item_ndim=2,
         )[0]
     )
+
+
+def _match(problem: Problem, std: Tensor) -> Tensor:
+    """Return the factor by which independent pixels of this spread give echoes as strong as the data."""
+    white = torch.randn(std.shape, dtype=torch.complex64, generator=torch.Generator().manual_seed(0))
+    echoes = problem.operator(std * white.to(std.device)) / problem.noise_std
+    return (problem.y / problem.noise_std).norm() / echoes.norm().clamp(min=1e-30)
 
 
 def _restricted(

@@ -109,7 +109,7 @@ def test_point_is_where_it_is_in_both_images(speckle):
     from samplers import ExactGaussian
 
     ready = prepare_frame(made(channel_data(strength=0.02)), 0, Acquisition(angles=1, depth=(6, 8)))
-    mean = ExactGaussian(iterations=60).posterior_mean(ready.problem, speckle_prior(ready.grid.shape))
+    mean = ExactGaussian(iterations=60).posterior_mean(ready.problem, speckle_prior(ready))
     widths = []
     for image in (ready.das.abs().numpy(), mean.abs().numpy()):
         row, column = np.unravel_index(image.argmax(), image.shape)
