@@ -164,8 +164,11 @@ def available_memory(device: torch.device) -> float | None:
 def activation_bytes(network: nn.Module, like: Tensor, size: int, told_positions: bool) -> float:
     """Return how many bytes the outputs of all layers take for each pixel, by running a small image of zeros.
 
-    Layers that look at all pixels at once take more for large images than this says.
+    Layers that look at all pixels at once take more for large images than this says; programs (TorchScript) do not let
+    anybody look inside, and 0 is returned.
     """
+    if any(isinstance(module, torch.jit.ScriptModule) for module in network.modules()):
+        return 0.0
     total = 0
 
     def count(module: nn.Module, given: object, output: object) -> None:
