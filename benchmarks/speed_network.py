@@ -1,14 +1,15 @@
 """What each preparation of a network for inference is worth: layout, precision, compilation, padding, batches.
 
     python benchmarks/speed_network.py [--prior NAME] [--size 320] [--repeats N] [--data VOLUMES] [--json FILE]
-        [--variants NAMES] [--threads N] [--device cpu]
+        [--variants NAMES] [--threads N] [--device cpu] [--reconstruct]
 
 All variants run in one process and in turns (ABC ABC ...), so that a busy machine disturbs all alike; reported are the
 median milliseconds for an image, of the clock and of the processors, and the median of the ratios to the reference of
 the same turn. The reference is one image at a time in the layout that torch uses by default, in float32. How much a
 variant changes the images is the largest change of the PSNR over the noise levels .05, .3 and 1 (images: held-out
 slices of the training configuration, where --data names its folder, else the demo's synthetic patient), and the PSNR
-of its output against the reference's.
+of its output against the reference's. With --reconstruct the demo's scan is reconstructed in every way, too, and the
+PSNR of the mean of two samples is compared: the change should be below .05 dB.
 """
 
 from __future__ import annotations
@@ -26,8 +27,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from recon.demo import load_patient
+import recon
+from recon.demo import STEPS, load_patient, simulate
 from recon.errors import ReconError
+from recon.metrics import psnr as recon_psnr
 from recon.priors import load_prior
 from recon.priors.inference import PreparedNetwork
 from recon.priors.network import NetworkPrior
@@ -78,6 +81,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--data", type=Path, help="folder that the patterns of the training configuration refer to")
     parser.add_argument("--variants", nargs="*", help="only those whose names hold one of these words")
+    parser.add_argument("--reconstruct", action="store_true", help="compare whole reconstructions, too")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -88,6 +92,8 @@ def main() -> None:
     }
     images = test_images(arguments.data, arguments.size).to(arguments.device)
     runs, rows = prepare(chosen, arguments.prior, images, arguments.device)
+    if arguments.reconstruct:
+        compare_reconstructions(rows, {row["variant"]: chosen[row["variant"]] for row in rows}, arguments)
     times = in_turns(runs, arguments.repeats)
     for row in rows:
         if row["variant"] in times:
@@ -163,6 +169,30 @@ def prepare(
         rows.append({**row, "change of PSNR, dB": change, "PSNR to the reference, dB": distance})
         runs[label] = timed(prior, images, variant)
     return runs, rows
+
+
+def compare_reconstructions(
+    rows: list[dict[str, Any]], chosen: dict[str, Variant], arguments: argparse.Namespace
+) -> None:
+    """Add to the rows how much the PSNR of a reconstruction of the demo's scan changes, in dB."""
+    scan = simulate()
+    found: dict[tuple[Any, ...], float] = {}
+    for row in rows:
+        variant = chosen[row["variant"]]
+        way = (variant.memory_format, variant.precision, variant.compiled)  # what changes the arithmetic
+        if "skipped" not in row and way not in found:
+            posterior = recon.reconstruct(
+                scan.kspace,
+                mask=scan.mask,
+                prior=build(arguments.prior, variant, arguments.device),
+                samples=2,
+                steps=STEPS,
+                device=arguments.device,
+                progress=False,
+            )
+            found[way] = recon_psnr(posterior.magnitude.mean, scan.reference)
+        if way in found:
+            row["change of a reconstruction, dB"] = found[way] - next(iter(found.values()))
 
 
 @torch.no_grad()
