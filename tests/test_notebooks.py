@@ -19,6 +19,7 @@ PRINTED = {
         "promised: at least",
         "sampler.name is",
     ),
+    "03_ct": ("posterior mean", "raw 90 % intervals", "limited angle:"),
 }
 
 

@@ -200,6 +200,21 @@ def test_shipped_prior_denoises():
     assert 0.005 < prior.error_std(0.05) < 0.05 < prior.error_std(0.5) < 0.5
 
 
+def test_shipped_ct_prior_denoises_a_disc():
+    path = WEIGHTS_FOLDER / "ct.safetensors"
+    assert path.stat().st_size <= 15_000_000
+    prior = load_network_prior(path)
+    y, x = torch.meshgrid(torch.linspace(-1, 1, 50), torch.linspace(-1, 1, 44), indexing="ij")
+    clean = ((y / 0.8) ** 2 + (x / 0.7) ** 2 < 1).float()[None]  # water in air
+    for sigma in (0.1, 0.5):
+        noise = torch.randn(1, 50, 44, generator=torch.Generator().manual_seed(0))
+        before = (sigma * noise).square().mean()
+        after = (prior.denoise(clean + sigma * noise, sigma) - clean).square().mean()
+        assert after < 0.25 * before
+    assert {"licence", "data", "scale", "limits"} <= set(prior.card)
+    assert 0.002 < prior.error_std(0.05) < 0.05 < prior.error_std(1.0) < 1.0
+
+
 def test_measured_error_is_interpolated_in_the_logarithms():
     table = {"sigma": [0.01, 0.1, 1.0], "error": [0.005, 0.04, 0.16]}
     prior = NetworkPrior(small_model(), 0.003, 20.0, {"error_std": table})
