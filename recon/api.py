@@ -21,7 +21,7 @@ from recon.io import CTImages, CTProjections, PlaneWaveData
 from recon.pipelines.ct import Scan
 from recon.pipelines.ultrasound import Prepared as Frame
 from recon.pipelines.ultrasound import speckle_prior
-from recon.pipelines.ultrasound_acquisition import MODEL_ERROR, Acquisition
+from recon.pipelines.ultrasound_acquisition import Acquisition
 from recon.posterior import Posterior
 from recon.priors.hub import GAUSSIAN, list_models, load_prior
 from recon.results import Part, assemble, describe_prior, describe_sampler
@@ -64,7 +64,7 @@ def reconstruct(
     depth: str | tuple[float, float] | None = None,
     width: str | tuple[float, float] | None = None,
     attenuation: float = 0.0,
-    model_error: float = MODEL_ERROR,
+    model_error: float | None = None,
     time_shift: float = 0.0,
     device: str = "auto",
     batch_size: int | None = None,

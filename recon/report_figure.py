@@ -136,12 +136,18 @@ def _draw_row(figure: Figure, row: Row, top: float, panel_width: float, row_heig
 
 
 def _scale(axes: Axes) -> None:
-    """Put ticks and numbers inside of the image, where they need no room."""
-    from matplotlib.ticker import MaxNLocator
+    """Put ticks and numbers inside of the image, where they need no room; outlined, as an image may be white."""
+    from matplotlib.patheffects import withStroke
+    from matplotlib.ticker import FixedLocator, MaxNLocator
 
     for axis, pad in ((axes.xaxis, -11), (axes.yaxis, -5)):
-        axis.set_major_locator(MaxNLocator(nbins=5, prune="both", steps=[1, 2, 5, 10]))
+        low, high = sorted(axis.get_view_interval())
+        room = 0.05 * (high - low)
+        ticks = MaxNLocator(nbins=5, steps=[1, 2, 5, 10]).tick_values(low, high)
+        axis.set_major_locator(FixedLocator([tick for tick in ticks if low + room < tick < high - room]))
         axis.set_tick_params(direction="in", length=3, width=0.6, color=TEXT, labelcolor=TEXT, labelsize=6.5, pad=pad)
+        for label in axis.get_ticklabels():
+            label.set_path_effects([withStroke(linewidth=1.2, foreground=BACKGROUND)])
     for label in axes.get_yticklabels():
         label.set_horizontalalignment("left")
     for spine in axes.spines.values():

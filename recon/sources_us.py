@@ -77,9 +77,9 @@ class USSource:
         return dataclasses.asdict(self.acquisition)
 
     @property
-    def path(self) -> Path:
-        """The file."""
-        return self.data.path
+    def path(self) -> Path | None:
+        """The file; None for data that were made in memory."""
+        return self.data.path if self.data.path.is_file() else None
 
     @property
     def single(self) -> bool:

@@ -87,15 +87,16 @@ def pulse_samples(geometry: PlaneWaveGeometry, center: float, bandwidth: float, 
     return np.fft.fftshift(np.fft.ifft(spectrum))
 
 
-def noise_of(
-    values: np.ndarray, geometry: PlaneWaveGeometry, electronic: np.ndarray, model_error: float, record: slice
-) -> np.ndarray:
-    """Return the standard deviation of each sample, float32 ``(angle, 1, sample)``.
-
-    ``sqrt(electronic^2 + (model_error rms)^2)``, the rms over all elements and twelve periods around the sample:
-    a model of plane waves, straight rays and one pulse is never exact, and its error grows with the echoes.
-    """
+def strength_of(values: np.ndarray, geometry: PlaneWaveGeometry) -> np.ndarray:
+    """Return the rms over all elements and twelve periods around each sample, ``(angle, 1, sample)``."""
     width = max(1, round(_PERIODS * geometry.sampling_frequency / geometry.center_frequency))
     power = np.mean(np.abs(values) ** 2, axis=1, keepdims=True, dtype=np.float64)
-    power = ndimage.uniform_filter1d(power, width, axis=-1, mode="nearest")[..., record]
-    return np.sqrt(electronic.astype(np.float64) ** 2 + model_error**2 * power).astype(np.float32)
+    return np.sqrt(ndimage.uniform_filter1d(power, width, axis=-1, mode="nearest"))
+
+
+def noise_of(electronic: np.ndarray, strength: np.ndarray, model_error: float) -> np.ndarray:
+    """Return the standard deviation of each sample, ``sqrt(electronic^2 + (model_error strength)^2)``, float32.
+
+    A model of plane waves, straight rays and one pulse is never exact, and its error grows with the echoes.
+    """
+    return np.sqrt(electronic.astype(np.float64) ** 2 + (model_error * strength) ** 2).astype(np.float32)

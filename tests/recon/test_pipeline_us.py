@@ -15,7 +15,7 @@ from recon.errors import InputError
 from recon.io import PlaneWaveData, open_ultrasound
 from recon.metrics_ultrasound import fwhm
 from recon.pipelines.ultrasound import prepare_frame
-from recon.pipelines.ultrasound_acquisition import MODEL_ERROR, Acquisition
+from recon.pipelines.ultrasound_acquisition import Acquisition
 from recon.pipelines.ultrasound_grid import COLUMNS, ROWS, record_window, scene_of
 from recon.pipelines.ultrasound_signal import pulse_of, pulse_samples
 from recon.posterior import Posterior
@@ -99,7 +99,8 @@ def test_problem_explains_the_data_and_knows_their_noise(speckle):
     level = problem.noise_std * problem.scale
     assert level.shape == (1, 1, problem.y.shape[-1])
     strength = (problem.y * problem.scale).abs().square().mean().sqrt()
-    assert ready.facts["noise_std"] < level.median() < 2 * MODEL_ERROR * strength + ready.facts["noise_std"]
+    assert 0.03 <= ready.facts["model_error"] < 0.06
+    assert ready.facts["noise_std"] < level.median() < 0.1 * strength + ready.facts["noise_std"]
     # The .99 quantile of the image is about 1 in the scale of the prior, and delay and sum is in the result's units.
     assert 0.3 < ready.das.abs().square().mean().sqrt() / problem.scale < 3
 
@@ -220,7 +221,7 @@ def test_acquisitions_that_cannot_be(wrong):
 
 def test_a_file_becomes_samples_and_a_picture(picmus_file, tmp_path, capsys):
     file, out = picmus_file(), tmp_path / "out"
-    options = ["--prior", "gaussian", "--samples", "3", "--steps", "10", "--angles", "1", "--depth", "6:8"]
+    options = ["--prior", "gaussian", "--samples", "3", "--steps", "25", "--angles", "1", "--depth", "6:8"]
     command = ["run", str(file), "-o", str(out), *options]
     assert main([*command, "--dry-run"]) == 0
     assert "1 of 3 angle(s), 16 of 16 element(s), depth 6:8 mm" in capsys.readouterr().out
@@ -235,9 +236,18 @@ def test_a_file_becomes_samples_and_a_picture(picmus_file, tmp_path, capsys):
     assert main(["info", str(out / "picmus.h5")]) == 0
     # The same from Python.
     again = recon.reconstruct(
-        open_ultrasound(file), prior="gaussian", samples=3, steps=10, angles=1, elements=8, depth=(6, 8)
+        open_ultrasound(file), prior="gaussian", samples=3, steps=25, angles=1, elements=8, depth=(6, 8)
     )
     np.testing.assert_array_equal(again.samples, found.samples)
+
+
+def test_data_in_memory_become_samples(speckle):
+    drawn = recon.reconstruct(
+        made(speckle), prior="gaussian", sampler="exact", samples=2, angles=1, depth=(6, 7.5), width=(-1, 1)
+    )
+    assert drawn.provenance["source"] is None and drawn.provenance["operator"] == "PlaneWaveUltrasound"
+    assert drawn.samples.shape == (2, *drawn.images["das"].shape)
+    assert 0.2 < np.median(drawn.diagnostics["residual"]) < 2
 
 
 @pytest.mark.parametrize(
@@ -283,7 +293,7 @@ def test_muscle_in_vivo(realdata):
     assert 3.9e6 < ready.facts["pulse_frequency_mhz"] * 1e6 < 5.0e6  # tissue takes the high frequencies away
     assert not ready.notes
     ratio = ready.problem.y.abs().square().mean().sqrt() / torch.as_tensor(ready.problem.noise_std).mean()
-    assert 5 < ratio < 40
+    assert 4 < ratio < 40
 
 
 def test_disc_that_was_sampled_below_nyquist(realdata):
