@@ -28,8 +28,8 @@ FIT_ITERATIONS = 25
 #: Share of the echoes that the model may miss in the first fit, and what is made of the share that the fit then leaves:
 #: draws of the posterior leave .9 to 1.7 times as much (simulated speckle, a muscle in vivo).
 FIRST_ERROR, ERROR_RATIO = 0.05, 1.25
-#: With few elements the first fit explains anything; the interpolation of the model alone is wrong by so much.
-LEAST_ERROR = 0.03
+#: With few elements the first fit explains anything. With 0.03, draws of simulated wires left 3.5 times the noise.
+LEAST_ERROR = 0.05
 #: A fit that leaves more than this share of the data unexplained is worth a warning.
 _POOR_FIT = 0.5
 #: Of the stand-in for a prior: smoothing in wavelengths (z, x), and its smallest variance relative to the largest.

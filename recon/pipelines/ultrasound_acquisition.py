@@ -34,7 +34,7 @@ class Acquisition:
         Of the tissue in dB/(MHz cm): the model lets echoes fade, so the image does not.
     model_error : float, optional
         Share of the local strength of the data that counts as noise, for what the model leaves out; by default 1.25
-        times what a first fit leaves, less the electronic noise, and at least 0.03.
+        times what a first fit leaves, less the electronic noise, and at least 0.05.
     time_shift : float
         Microseconds that the samples lie later than the file says (``recon.io.ultrasound.signals.time_zero``, negated).
     noise_std : float, optional
