@@ -64,6 +64,7 @@ def _loop(run: TrainingRun, stop: StopFlag) -> None:
     run.checkpoint()
     run.evaluate()
     run.draw()
+    run.ranks.wait()  # torchrun stops the first process, which writes, when another one ends badly
 
 
 def main(config_path: str | Path, **overrides: Any) -> Path:
