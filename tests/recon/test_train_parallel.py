@@ -99,7 +99,7 @@ def test_two_processes_do_what_one_does_with_two_pieces(config, tmp_path):
     command += [str(tmp_path / "run.toml"), "--data", config.data, "--output", str(tmp_path / "two")]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=240, cwd=tmp_path)
-    # Threads of the library abort at exit once in some twenty runs, when everything is written: that is not ours to test.
+    # Threads of the library abort at exit once in some twenty runs, when everything is written: not ours to test.
     aborted = "terminate called without an active exception" in done.stderr
     assert done.returncode == 0 or aborted, done.stderr[-4000:]
     two = load_checkpoint(tmp_path / "two" / "checkpoint.pt")
