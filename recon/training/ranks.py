@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Sequence
 
@@ -33,6 +34,10 @@ class Ranks:
         self._device = device
         self._own = self.count > 1 and not distributed.is_initialized()
         if self._own:
+            # Its functions have the group of their first import as default: imported later, as the optimisers do, they
+            # would keep the group and its threads alive after `close`, and a thread that still holds a tensor when the
+            # interpreter ends aborts the process.
+            importlib.import_module("torch.distributed.nn.functional")
             distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
 
     @property
