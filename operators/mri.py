@@ -13,8 +13,8 @@ from operators.base import LinearOperator, Space
 from operators.errors import InputError, ShapeError
 from operators.fourier import fftc, ifftc, shift_signs
 
-# Complex values transformed at once. On a CPU one coil image at a time stays in the cache; a GPU wants large batches.
-_CPU_CHUNK, _GPU_CHUNK = 1 << 17, 1 << 26
+# Complex values transformed at once. On a CPU a few coil images at a time stay in the cache; a GPU wants large batches.
+_CPU_CHUNK, _GPU_CHUNK = 1 << 19, 1 << 26
 
 
 class CartesianMRI(LinearOperator):
@@ -40,8 +40,8 @@ class CartesianMRI(LinearOperator):
     ``domain`` is (y, x), (z, y, x) or, with several maps, (map, y, x) or (map, z, y, x); ``codomain`` puts the coil
     axis in front of the image axes. ``normal`` transforms only along the axes on which the mask varies: along a fully
     sampled axis FFT and inverse FFT cancel. It needs no centring either, since the mask is stored shifted. For one set
-    of coil maps and a mask that varies along one axis it is a product with one small matrix for each line
-    (:mod:`operators.gram`), whatever the number of coils.
+    of coil maps, a mask that varies along one axis and enough images at once it is a product with one small matrix for
+    each line (:mod:`operators.gram`), whatever the number of coils.
 
     Raises
     ------
@@ -77,8 +77,8 @@ class CartesianMRI(LinearOperator):
         flip = (-1.0) ** (sum(n // 2 for n in image) % 2)
         self._weight = self.mask.to(real) if self._signs is None else self.mask * self._signs * flip
         self._normal_axes, self._normal_weight = _normal_weight(self.mask.expand(image), real)
-        lines = len(self._normal_axes) == 1 and maps is not None and maps.ndim == 3
-        self._by_lines = lines and maps is not None and gram.fits(maps, self._normal_axes[0])
+        along_one = len(self._normal_axes) == 1 and maps is not None and maps.ndim == 3
+        self._may_use_lines = along_one and maps is not None and gram.fits(maps, self._normal_axes[0])
         self._lines: Tensor | None = None
 
     @property
@@ -112,8 +112,10 @@ class CartesianMRI(LinearOperator):
         if self.coil_maps is None:
             return self._filter(x)
         flat = x.reshape(-1, *self.domain.shape)
-        if self._by_lines and x.dtype == self.coil_maps.dtype:
-            return gram.apply_lines(self._matrices(), flat, self._normal_axes[0]).reshape(x.shape)
+        if self._may_use_lines and x.dtype == self.coil_maps.dtype:
+            axis = self._normal_axes[0]
+            if gram.pays(self.coil_maps, axis, len(flat)):
+                return gram.apply_lines(self._matrices(), flat, axis).reshape(x.shape)
         out = self._zeros(x, len(flat))
         for i, coils in self._chunks(out):
             self._combine(out, i, self._filter(self._expand(flat[i], coils)), coils)

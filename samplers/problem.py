@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -56,8 +57,8 @@ class Problem:
         if not bool(torch.isfinite(noise_std).all()) or bool((noise_std < 0).any()):
             raise InputError(f"noise_std of Problem must be finite and >= 0, came {self.noise_std!r}")
         try:
-            torch.broadcast_shapes(noise_std.shape, self.y.shape)
-        except RuntimeError:
+            np.broadcast_shapes(noise_std.shape, self.y.shape)  # torch's own loads a computer algebra system
+        except ValueError:
             raise ShapeError(
                 f"noise_std of Problem: shape {tuple(noise_std.shape)} does not broadcast to y {tuple(self.y.shape)}"
             ) from None
