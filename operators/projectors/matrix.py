@@ -10,7 +10,7 @@ from torch import Tensor
 from operators.projectors import joseph
 
 _CHUNK = 1 << 15  # ray steps whose entries are computed at once, within the cache
-_BAND = 1 << 13  # pixels whose entries are transposed at once, within the cache
+_BAND = 1 << 12  # pixels whose entries are transposed at once, within the cache
 
 
 def build(
@@ -48,38 +48,65 @@ def build(
     matrix = scipy.sparse.csr_matrix(
         (values, columns, rows.astype(index)), shape=(len(order), image_shape[0] * image_shape[1])
     )
-    if split < len(order):
-        return matrix, matrix.tocsc().T, rank
-    return matrix, _transpose_bands(matrix, first, steps, image_shape), rank
+    return matrix, _transpose(matrix, start, slope, first, steps, split, image_shape), rank
 
 
-def _transpose_bands(
-    matrix: scipy.sparse.csr_matrix, first: np.ndarray, steps: np.ndarray, image_shape: tuple[int, int]
+def _transpose(
+    matrix: scipy.sparse.csr_matrix,
+    start: np.ndarray,
+    slope: np.ndarray,
+    first: np.ndarray,
+    steps: np.ndarray,
+    split: int,
+    image_shape: tuple[int, int],
 ) -> scipy.sparse.csr_matrix:
-    """Transpose the matrix of rays that step by rows, one band of image rows after the other.
+    """Transpose the matrix of rays, of which the first `split` step by rows, one band of image rows after the other.
 
-    The entries of a band are consecutive in each ray, and their places in the transpose stay in the cache.
+    The steps of a ray that touch a band are consecutive, and their places in the transpose stay in the cache. A ray
+    that steps by columns can touch two bands with one step, so a band then has a margin for what belongs to another.
     """
     (ny, nx), index = image_shape, matrix.indices.dtype
     rows = np.zeros(ny * nx + 1, index)
     columns, values = np.empty_like(matrix.indices), np.empty_like(matrix.data)
     pairs = [v.reshape(-1, 2).view(np.dtype((np.void, 2 * v.itemsize)))[:, 0] for v in (matrix.indices, matrix.data)]
     starts, height, filled = matrix.indptr[:-1] // 2, max(_BAND // nx, 1), 0
+    margin = nx if split < len(start) else 0
+    low, high = np.empty_like(first), np.empty_like(first)
     for top in range(0, ny, height):
         bottom = min(top + height, ny)
-        low, high = ((edge - first).clip(0, steps) for edge in (top, bottom))
+        inner = slice(margin, margin + (bottom - top) * nx)
+        edges = (-np.inf if top == 0 else top - 1, np.inf if bottom == ny else bottom)
+        low[:split], high[:split] = top, bottom
+        low[split:], high[split:] = _between(start[split:], slope[split:], *edges, image_shape[1])
+        low, high = ((edge - first).clip(0, steps) for edge in (low, high))
         ends = np.concatenate([[0], np.cumsum(high - low)]).astype(index)
         take = np.repeat((starts + low - ends[:-1]).astype(index), high - low)
         take += np.arange(ends[-1], dtype=index)
         places, weights = (v.take(take) for v in pairs)
         places = places.view(index)
-        places -= index.type(top * nx)
-        shape = (len(starts), (bottom - top) * nx)
+        places -= index.type(top * nx - margin)
+        if margin:
+            places.clip(0, inner.stop + margin - 1, out=places)
+        shape = (len(starts), inner.stop + margin)
         part = scipy.sparse.csr_matrix((weights.view(values.dtype), places, 2 * ends), shape=shape).tocsc()
-        rows[top * nx + 1 : bottom * nx + 1] = part.indptr[1:] + filled
-        columns[filled : filled + part.nnz], values[filled : filled + part.nnz] = part.indices, part.data
-        filled += part.nnz
+        kept = slice(*part.indptr[[inner.start, inner.stop]].tolist())
+        count = kept.stop - kept.start
+        rows[top * nx + 1 : bottom * nx + 1] = part.indptr[inner.start + 1 : inner.stop + 1] - kept.start + filled
+        columns[filled : filled + count], values[filled : filled + count] = part.indices[kept], part.data[kept]
+        filled += count
     return scipy.sparse.csr_matrix((values, columns, rows), shape=matrix.shape[::-1])
+
+
+def _between(
+    start: np.ndarray, slope: np.ndarray, lower: float, upper: float, steps: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """First step, and one behind the last, at which rays may be between two positions; rather one too many."""
+    slack = 1e-6
+    least = slack / (2 * steps)  # in place of less it moves a ray by at most the slack
+    safe = np.where(np.abs(slope) < least, least, slope)
+    ends = np.sort(np.stack(((lower - slack - start) / safe, (upper + slack - start) / safe)), axis=0)
+    low, high = np.clip(np.stack((np.floor(ends[0]), np.ceil(ends[1]) + 1)), 0, steps).astype(np.int64)
+    return low, high
 
 
 def _inside(start: np.ndarray, slope: np.ndarray, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
@@ -117,12 +144,21 @@ def _fill(
     whole = np.floor(position)
     position -= whole
     left = whole.astype(np.int32)
-    fraction, weights = position.astype(np.float32), np.repeat(weight.astype(np.float32), steps)
-    right_weight = fraction * weights
-    left_weight = weights - right_weight
-    left_weight[(left < 0) | (left >= width)] = 0  # the first and last step may round out of the image
-    right_weight[(left < -1) | (left >= width - 1)] = 0
-    values[0::2], values[1::2] = left_weight, right_weight
+    weights = np.repeat(weight.astype(np.float32), steps)
+    right_weight = position.astype(np.float32)
+    right_weight *= weights
+    weights -= right_weight
+    values[0::2], values[1::2] = weights, right_weight
     k *= stride
-    columns[0::2] = np.clip(left, 0, width - 1) * across + k
-    columns[1::2] = np.clip(left + 1, 0, width - 1) * across + k
+    if across != 1:
+        left_column = left * across
+        left_column += k
+    else:
+        left_column = left + k
+    columns[0::2], columns[1::2] = left_column, left_column + across
+    # Steps at an edge, seldom: one of the two pixels, or by rounding both, are outside and weigh nothing.
+    edge = np.flatnonzero(left.view(np.uint32) >= width - 1)
+    for side in (0, 1):
+        pixel = left[edge] + side
+        values[2 * edge[(pixel < 0) | (pixel >= width)] + side] = 0
+        columns[2 * edge + side] = np.clip(pixel, 0, width - 1) * across + k[edge]
