@@ -20,7 +20,7 @@ PRINTED = {
         "sampler.name is",
     ),
     "03_ct": ("posterior mean", "raw 90 % intervals", "limited angle:"),
-    "04_priors": ("network against total variation", "held-out PSNR", "raw 90 % intervals", "every tensor accounted for"),
+    "04_priors": ("network against", "held-out PSNR", "raw 90 % intervals", "every tensor accounted for"),
 }
 
 

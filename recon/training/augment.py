@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from recon.priors.networks.positions import coordinates
-from recon.training.synthesis import change_contrast, fourier_resample, random_intensity, random_phase
+from recon.training.synthesis import change_contrast, fourier_resample, phase_jumps, random_intensity, random_phase
 from recon.training.volumes import Slice, SourceConfig
 
 #: What an augmentation did to an image, as a network may be told: all zero for a slice as it came.
@@ -50,12 +50,16 @@ class Pool:
 
 @dataclass(frozen=True)
 class Patch:
-    """Pixels ``(size, size)``, where they lie in their image ``(y, x)``, and what was done to that image."""
+    """Pixels ``(size, size)``, where they lie in their image ``(y, x)``, and what was done to that image.
+
+    ``jumps`` asks for a phase that is not smooth.
+    """
 
     pixels: Tensor
     first: tuple[int, int]
     length: tuple[int, int]
     labels: tuple[float, ...]
+    jumps: bool = False
 
 
 @dataclass(frozen=True)
@@ -84,13 +88,17 @@ def draw_images(
 ) -> Drawn:
     """Return real and imaginary parts of random complex images, ``(batch, 2, size, size)`` float32.
 
-    Magnitudes get a random smooth phase; images that are complex keep theirs, turned by a random constant. A share of
-    ``untouched`` is only cut out, not augmented.
+    Magnitudes get a random smooth phase, and as many of them as their source says jumps on top; images that are complex
+    keep theirs, turned by a random constant. A share of ``untouched`` is only cut out, not augmented.
     """
     patches = _draw(_patch, pools, rng, batch, size, untouched)
     intensity, phase = random_intensity(rng, batch, size), random_phase(rng, batch, size)
     measured = torch.tensor([patch.pixels.is_complex() for patch in patches])
-    if not measured.any():
+    if jumping := [k for k, patch in enumerate(patches) if patch.jumps and not measured[k]]:
+        factors = phase_jumps(rng, torch.stack([patches[k].pixels for k in jumping]))
+        for k, factor in zip(jumping, factors, strict=True):
+            patches[k] = replace(patches[k], pixels=patches[k].pixels * factor)
+    elif not measured.any():
         magnitude = torch.stack([patch.pixels for patch in patches]) * intensity
         return Drawn(torch.stack([magnitude * phase.cos(), magnitude * phase.sin()], dim=1), patches)
     phase[measured] = phase[measured][:, :1, :1]
@@ -160,7 +168,8 @@ def _patch(item: Slice, source: SourceConfig, rng: np.random.Generator, size: in
         )
     patch = _cut(image, size, rng, 0.1, 0.15)
     labels = (0.0, 0.0, 0.0, *(float(v) for v in (np.log(zoom).mean(), np.log(stretch), np.log(exponent), masked)))
-    return _turn(replace(patch, labels=labels), rng)
+    jumps = source.phase_jumps > 0 and rng.random() < source.phase_jumps
+    return _turn(replace(patch, labels=labels, jumps=jumps), rng)
 
 
 def _turn(patch: Patch, rng: np.random.Generator) -> Patch:
@@ -172,11 +181,12 @@ def _turn(patch: Patch, rng: np.random.Generator) -> Patch:
     size = len(pixels)
     first = [n - size - k if f else k for k, n, f in zip(patch.first, patch.length, flipped, strict=True)]
     order = (1, 0) if swap else (0, 1)
-    return Patch(
-        pixels.T if swap else pixels,
-        (first[order[0]], first[order[1]]),
-        (patch.length[order[0]], patch.length[order[1]]),
-        (float(flipped[0]), float(flipped[1]), float(swap), *patch.labels[3:]),
+    return replace(
+        patch,
+        pixels=pixels.T if swap else pixels,
+        first=(first[order[0]], first[order[1]]),
+        length=(patch.length[order[0]], patch.length[order[1]]),
+        labels=(float(flipped[0]), float(flipped[1]), float(swap), *patch.labels[3:]),
     )
 
 

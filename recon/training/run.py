@@ -83,8 +83,9 @@ class TrainingRun:
         used = [name for name, default in newer.items() if settings[name] != default]
         found = {key: settings[key] for key in (*keys, *used)}
         for source in found["sources"]:
-            if source["every"] == 1:
-                del source["every"]
+            for name, default in {"every": 1, "phase_jumps": 0.0}.items():
+                if source[name] == default:
+                    del source[name]
         return json.dumps(found, sort_keys=True)
 
     def advance(self) -> None:

@@ -70,6 +70,29 @@ def random_phase(rng: np.random.Generator, batch: int, size: int) -> Tensor:
     return polynomial + amount[:, None, None] * _smooth_field(rng, batch, size, knots)
 
 
+def phase_jumps(rng: np.random.Generator, magnitude: Tensor) -> Tensor:
+    """Return factors ``(batch, y, x)``, complex, that give images what no smooth field gives them.
+
+    Fat is out of phase with water (one random angle where the magnitude is above a random level; a pixel of both loses
+    magnitude), small structures turn the phase about themselves, and dark pixels beside bright ones have any phase.
+    Each image gets every one of the three with probability two thirds.
+    """
+    batch, size = len(magnitude), magnitude.shape[-1]
+    uniform = torch.from_numpy(rng.random((6, batch), dtype=np.float32))[..., None, None]
+    used = uniform[:3] < 2 / 3
+    bright = torch.quantile(magnitude.flatten(1), 0.98, dim=1)[:, None, None].clamp(min=1e-3)
+    relative = magnitude / bright
+    local = functional.avg_pool2d(relative[:, None], 3, 1, 1, count_include_pad=False)[:, 0]
+    level = 0.3 + 0.65 * uniform[3]
+    fat = functional.avg_pool2d((relative > level).float()[:, None], 3, 1, 1)[:, 0] * used[0]
+    angle = np.pi * (2 * uniform[4] - 1)
+    around = functional.avg_pool2d(relative[:, None], 7, 1, 3, count_include_pad=False)[:, 0]
+    turn = torch.from_numpy(rng.normal(0, 3, (batch, 1, 1)).astype(np.float32)) * (local - around) * used[1]
+    dark = torch.exp(-((relative / (0.05 + 0.25 * uniform[5])) ** 2)) * used[2]
+    turn = turn + 2 * dark * _smooth_field(rng, batch, size, max(2, size // 2))
+    return (1 - fat + torch.polar(fat, angle.expand_as(fat))) * torch.polar(torch.ones_like(turn), turn)
+
+
 def _smooth_field(rng: np.random.Generator, batch: int, size: int, knots: int) -> Tensor:
     """Return ``(batch, size, size)`` smooth random fields of about unit variance."""
     coarse = torch.from_numpy(rng.standard_normal((batch, 1, knots, knots), dtype=np.float32))

@@ -55,6 +55,9 @@ class SourceConfig:
         Pixel size in mm of files that hold none (``.npy``, k-space without a header).
     every : int
         Take only every so many-th slice of NumPy and k-space files: a large collection does not fit in memory.
+    phase_jumps : float
+        MRI: share of the magnitudes whose synthetic phase is not only smooth, but jumps at fat, turns about small
+        structures and is random where it is dark, as that of measured images does.
     """
 
     pattern: str
@@ -67,6 +70,7 @@ class SourceConfig:
     hounsfield: Sequence[float] = (1.0, 0.0)
     pixel: float = 1.0
     every: int = 1
+    phase_jumps: float = 0.0
 
 
 @dataclass(frozen=True)

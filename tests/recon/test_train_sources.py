@@ -14,6 +14,7 @@ from recon.training.augment import Pool, draw_images, fourier_resample, step_gen
 from recon.training.evaluate import evaluation_image
 from recon.training.modalities import MODALITIES
 from recon.training.state import load_checkpoint
+from recon.training.synthesis import phase_jumps
 from recon.training.volumes import Slice, SourceConfig, load_slices
 
 SMALL = {"channels": [8, 8], "encoder_blocks": [1, 1], "decoder_blocks": [1], "embedding": 8}
@@ -253,3 +254,25 @@ def test_a_measured_brain_and_hearts(realdata):
     hearts = SourceConfig("mri_cardiac/*.npz", held_out=("SC-N-",), every=40, pixel=1.3)
     names = [[i.name[:5] for i in load_slices(Path(realdata), hearts, held_out)] for held_out in (False, True)]
     assert len(names[0]) > 10 and "SC-N-" not in names[0] and set(names[1]) == {"SC-N-"}
+
+
+def test_phase_jumps_are_drawn_where_they_are_asked_for():
+    y, x = np.mgrid[-1:1:64j, -1:1:64j]
+    image = (0.5 * (y**2 + x**2 < 0.7) + 0.5 * (np.abs(y) < 0.3) * (np.abs(x) < 0.3)).astype(np.float32)
+    item = Slice(image, image > 0, (1.0, 1.0), "axial", "s")
+
+    def drawn(share, step):
+        source = SourceConfig("*.npy", native=1.0, phase_jumps=share)
+        images = draw_images([Pool.build(source, [item])], step_generator(0, step), 8, 64).images
+        return torch.complex(images[:, 0], images[:, 1])
+
+    def roughness(images):
+        """Share of the pixels with signal whose phase differs by more than half a radian from that beside them."""
+        neighbours = (images[..., 1:] * images[..., :-1].conj())[images[..., 1:].abs() > 0.05]
+        return float((neighbours.angle().abs() > 0.5).float().mean())
+
+    smooth, rough = drawn(0.0, 3), drawn(1.0, 3)
+    assert torch.equal(rough, drawn(1.0, 3)) and not torch.equal(rough, smooth)
+    assert roughness(smooth) < 0.001 and roughness(rough) > 0.005
+    # A pixel shared by fat and water loses signal; none gains any.
+    assert float((phase_jumps(np.random.default_rng(0), smooth.abs()).abs()).max()) < 1 + 1e-5
