@@ -56,6 +56,28 @@ def support_weights(denoised: Tensor, level: float, floor: float = 0.2, width: i
     return (local / level).clamp(floor, 1.0).reshape(denoised.shape)
 
 
+def speckle_spread(denoised: Tensor, sigma: float, width: int, floor: float = 0.1) -> Tensor:
+    """Return how far each pixel of denoised speckle is from the clean one, as a standard deviation.
+
+    Speckle of local variance v in noise of sigma is denoised to ``D = v x / (v + sigma^2)``, with the error ``r^2 =
+    sigma^2 v / (sigma^2 + v)``. The energy of D tells v: ``E|D|^2 = v^2 / (v + sigma^2)``. It is averaged over the
+    ``width x width`` neighbourhood (last two axes), so r follows the local brightness of the image.
+
+    Parameters
+    ----------
+    denoised : Tensor, shape ``(..., y, x)``
+    sigma : float
+    width : int
+        Odd.
+    floor : float
+        Least r, over sigma: where the denoiser sees nothing the data keep some say.
+    """
+    energy = denoised.abs().square().reshape(-1, 1, *denoised.shape[-2:])
+    energy = functional.avg_pool2d(energy, width, 1, width // 2, count_include_pad=False).reshape(denoised.shape)
+    variance = energy / 2 + (energy.square() / 4 + energy * sigma**2).sqrt()
+    return sigma * (variance / (variance + sigma**2)).sqrt().clamp(min=floor)
+
+
 def proximal(
     problem: Problem, anchor: Tensor, variance: float, iterations: int, weights: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:

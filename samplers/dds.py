@@ -11,7 +11,7 @@ from torch import Tensor
 from operators.errors import InputError
 from samplers import schedule
 from samplers.base import Denoiser, Sampler, Step
-from samplers.data import clean_variance, projection, proximal, support_weights
+from samplers.data import clean_variance, projection, proximal, speckle_spread, support_weights
 from samplers.noise import Noise
 from samplers.problem import Problem
 
@@ -53,6 +53,10 @@ class DDS(Sampler):
     support_level : float, optional
         With the rule: magnitude below which a pixel of the denoised image counts as air, where r is up to five times
         smaller. It keeps the noise of the data out of the background. None: r is the same everywhere.
+    speckle_width : int, optional
+        With the rule, for images of speckle: r of each pixel follows from the energy of the denoised image in this many
+        pixels around it (an odd number), as for speckle of locally constant strength. A dark region is then as well
+        known as a bright one, relative to its brightness. None: as above.
     mean_sigma : float, optional
         Take the posterior mean from the fitted estimates around this noise level, not from the samples: less noise of
         the data in it, and none of the sampling below that level.
@@ -75,6 +79,7 @@ class DDS(Sampler):
     sigma_max: float | None = None
     sigma_min: float | None = None
     support_level: float | None = None
+    speckle_width: int | None = None
     mean_sigma: float | None = None
 
     def __post_init__(self) -> None:
@@ -92,6 +97,8 @@ class DDS(Sampler):
             raise InputError(f"DDS: expected prior_std > 0, came {self.prior_std}")
         if self.support_level is not None and not self.support_level > 0:
             raise InputError(f"DDS: expected support_level > 0, came {self.support_level}")
+        if self.speckle_width is not None and (self.speckle_width < 1 or self.speckle_width % 2 == 0):
+            raise InputError(f"DDS: expected an odd speckle_width, came {self.speckle_width}")
         if self.noise not in ("published", "ddim") or self.spacing not in ("vp", "karras", "geometric"):
             raise InputError(f"DDS: unknown noise {self.noise!r} or spacing {self.spacing!r}")
 
@@ -131,6 +138,9 @@ class DDS(Sampler):
         """Fit the denoised image to the data; what comes third is handed to the next step."""
         if self.gamma == "noise-free":
             return *projection(problem, denoised, self.cg_iterations), None
+        if self.gamma == "rule" and self.speckle_width is not None:
+            spread = speckle_spread(denoised, sigma, self.speckle_width)
+            return *proximal(problem, denoised, 1.0, self.cg_iterations, spread), None
         if self.gamma == "rule":
             variance = clean_variance(sigma, self.prior_std, denoiser)
             weights = None if self.support_level is None else support_weights(denoised, self.support_level)

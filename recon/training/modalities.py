@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from recon.errors import ConfigError
-from recon.training import augment, ct_volumes, evaluate, volumes
+from recon.training import augment, ct_volumes, evaluate, ultrasound_images, volumes
 from recon.training.volumes import Slice, SourceConfig
 
 
@@ -60,6 +60,13 @@ MODALITIES = {
         ct_volumes.load_slices,
         augment.draw_real_images,
         evaluate.real_evaluation_image,
+    ),
+    "ultrasound": Modality(
+        2,
+        "0.99 quantile of the magnitude of a first fit = 1",
+        ultrasound_images.load_slices,
+        ultrasound_images.draw_images,
+        ultrasound_images.held_out_image,
     ),
 }
 

@@ -372,3 +372,23 @@ def test_the_mean_is_taken_around_its_noise_level(problem, prior, monkeypatch, l
     drawn = sample(sampler, problem, prior, 2)
     assert float((drawn.expectation - expected).abs().max()) < 1e-6
     assert sample(_Counting(), problem, prior, 1).expectation is None
+
+
+def test_speckle_tells_how_far_each_of_its_pixels_may_be_off():
+    """Speckle of two strengths, denoised by the formula of each: the spread that is found is its error."""
+    from samplers.data import speckle_spread
+
+    generator = torch.Generator().manual_seed(0)
+    std = torch.ones(1, 96, 96)
+    std[..., 48:] = 0.05
+    clean, noise = (torch.randn(1, 96, 96, dtype=torch.complex64, generator=generator) for _ in range(2))
+    for sigma in (0.02, 0.2):
+        clean_image = std * clean
+        denoised = std**2 / (std**2 + sigma**2) * (clean_image + sigma * noise)
+        error, found = (denoised - clean_image).abs().square(), speckle_spread(denoised, sigma, 9, floor=0.0)
+        for half in (slice(4, 44), slice(52, 92)):
+            rms = float(error[..., half].mean().sqrt())
+            assert float(found[..., half].square().mean().sqrt()) == pytest.approx(rms, rel=0.06)
+    assert speckle_spread(torch.zeros(1, 8, 8), 0.5, 5).unique().tolist() == pytest.approx([0.05])
+    with pytest.raises(InputError, match="odd speckle_width"):
+        DDS(speckle_width=4)
