@@ -19,7 +19,7 @@ from torch.nn.functional import embedding_bag
 from operators.base import LinearOperator, Space
 from operators.ct_geometry import Beam
 from operators.errors import InputError
-from operators.projectors import cache, joseph
+from operators.projectors import cache, joseph, turns
 from operators.projectors.matrix import build
 from operators.projectors.symmetry import find_orbits
 
@@ -87,6 +87,7 @@ class SparseProjector(LinearOperator):
         self._transposed: _Csr = (tensors["rows_t"], tensors["columns_t"], tensors["values_t"])
         self._pixels, self._places = tensors["pixels"], tensors["places"]
         self.turns = self._pixels.shape[1]
+        self._kinds = turns.recognise(self._pixels, image_shape) if self.turns > 1 else None
         turn = torch.arange(self.turns)
         self._unturned = torch.empty_like(self._pixels)  # each turned image's places in the order of the image
         self._unturned[self._pixels, turn] = torch.arange(len(self._pixels))[:, None] * self.turns + turn
@@ -101,7 +102,9 @@ class SparseProjector(LinearOperator):
         out = flat.new_empty(len(flat), len(self._places))
         for items in self._chunks(len(flat)):
             columns = flat[items].t().contiguous()
-            if self.turns > 1:
+            if self._kinds is not None and turns.single(columns):
+                columns = turns.turn(columns.reshape(self.domain.shape), self._kinds)
+            elif self.turns > 1:
                 columns = columns.index_select(0, self._pixels.reshape(-1)).reshape(len(columns), -1)
             value = _multiply(self._matrix, columns)
             out[items] = value.reshape(-1, flat[items].shape[0]).index_select(0, self._places).t()
@@ -109,14 +112,16 @@ class SparseProjector(LinearOperator):
 
     def _adjoint(self, y: Tensor) -> Tensor:
         flat = y.detach().reshape(-1, len(self._places))
-        pixels, turns = self._pixels.shape
-        rows = (self._matrix[0].numel() - 1) * turns
+        pixels = len(self._pixels)
+        rows = (self._matrix[0].numel() - 1) * self.turns
         out = flat.new_empty(len(flat), pixels)
         for items in self._chunks(len(flat)):
             batch = flat[items].shape[0]
             columns = flat.new_zeros(rows, batch).index_copy_(0, self._places, flat[items].t())
-            value = _multiply(self._transposed, columns.reshape(-1, turns * batch))
-            if turns > 1:
+            value = _multiply(self._transposed, columns.reshape(-1, self.turns * batch))
+            if self._kinds is not None and turns.single(columns):
+                value = turns.turn_back(value, self._kinds, self.domain.shape)[:, None]
+            elif self.turns > 1:
                 value = _sum_rows(value.reshape(-1, batch), self._unturned)
             out[items] = value.t()
         return out.reshape(*self.codomain.batch_shape(y), *self.domain.shape)

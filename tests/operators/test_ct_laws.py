@@ -13,7 +13,7 @@ from torch import Tensor
 
 from operators import CT, FanBeam, Identity, InputError, ParallelBeam, check_operator, conjugate_gradient, gaussian_draw
 from operators.ct_geometry import Beam
-from operators.projectors import cache, joseph, matrix, sparse, symmetry
+from operators.projectors import cache, joseph, matrix, sparse, symmetry, turns
 from operators.projectors.triton import emulate_gather
 
 TURN = 2 * math.pi
@@ -106,20 +106,35 @@ def test_symmetry_is_found_and_changes_nothing(monkeypatch: pytest.MonkeyPatch) 
     cases = [(fan, (16, 16), 8), (fan, (12, 17), 4), (parallel, (16, 16), 4), (parallel, (12, 17), 4)]
     cases += [(shifted, (16, 16), 1), (ParallelBeam([0.1, 0.5], 25, 1.1), (16, 16), 2)]
     x = torch.rand(3, 17, 17, generator=torch.Generator().manual_seed(0))
-    for geometry, shape, turns in cases:
+    for geometry, shape, count in cases:
         operator = CT(geometry, shape, 0.9, "sparse")
-        assert operator.projector.turns == turns
+        assert operator.projector.turns == count
         with monkeypatch.context() as patch:
             rays = [v.reshape(-1, 2) for v in joseph.pixel_rays(geometry, shape, 0.9)]
             whole = symmetry.Orbits(*rays, torch.arange(math.prod(shape))[:, None], torch.arange(len(rays[0])))
             patch.setattr(sparse, "find_orbits", lambda *_, found=whole: found)
             plain = CT(geometry, shape, 0.9, "sparse")
         assert plain.projector.turns == 1
-        if turns > 1:
-            assert operator.projector.nbytes < 1.4 * plain.projector.nbytes / turns
+        if count > 1:
+            assert operator.projector.nbytes < 1.4 * plain.projector.nbytes / count
         image = x[:, : shape[0], : shape[1]]
         assert relative(operator(image), plain(image)) < 1e-6
         assert relative(operator.H(plain(image)), plain.H(plain(image))) < 1e-6
+
+
+def test_one_image_is_turned_as_many_are() -> None:
+    """One image goes by views of it, a batch by its pixels."""
+    generator = torch.Generator().manual_seed(0)
+    for geometry, shape in (("fan", (16, 16)), ("fan", (12, 17)), ("parallel", (1, 9)), ("parallel", (16, 16))):
+        operator = CT(GEOMETRIES[geometry], shape, 0.9, "sparse").to(torch.float64)
+        assert operator.projector._kinds is not None
+        x = torch.rand(2, *shape, dtype=torch.float64, generator=generator)
+        y = torch.rand(2, *GEOMETRIES[geometry].shape, dtype=torch.float64, generator=generator)
+        torch.testing.assert_close(operator(x[:1]), operator(x)[:1], rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(operator.H(y[0]), operator.H(y)[0], rtol=1e-12, atol=1e-12)
+    scrambled = torch.tensor([[0], [2], [1], [3]])
+    assert turns.recognise(scrambled, (2, 2)) == (4,) and turns.recognise(scrambled, (1, 4)) is None
+    assert turns.recognise(torch.tensor([[1], [0], [2], [3]]), (2, 2)) is None
 
 
 @pytest.mark.parametrize("name", GEOMETRIES)
