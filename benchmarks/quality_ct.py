@@ -1,12 +1,13 @@
 """CT on held-out real slices: posterior mean against filtered backprojection, least squares and total variation.
 
     python benchmarks/quality_ct.py --data FOLDER [--views 16 32 64] [--photons 0 1e5] [--samplers dds]
-        [--size 256] [--samples 8] [--precision float32] [--output RESULTS.json]
+        [--arc DEGREES] [--geometry fan] [--size 256] [--samples 8] [--precision float32] [--output RESULTS.json]
 
-Slices that the prior was not trained on, in HU, resampled to --size pixels across; fan beam, simulated without noise
-and with so many photons a ray. The baselines are the best of their settings *against the truth* (window of the filter,
-number of iterations, weight); ours gets nothing from the truth. PSNR in dB over the full range and in a soft-tissue
-window (values outside are clipped); coverage of the raw 90 % interval; rank correlation of std and error.
+Slices that the prior was not trained on, in HU, resampled to --size pixels across; simulated without noise and with so
+many photons a ray, all around or over an --arc. The baselines are the best of their settings *against the truth*
+(window of the filter, number of iterations, weight); ours gets nothing from the truth. PSNR in dB over the full range
+and in a soft-tissue window (values outside are clipped); coverage of the raw 90 % interval; rank correlation of std and
+error. Rows are added to an --output that exists.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ import recon
 from operators.fbp import FILTERS, fbp
 from recon import metrics
 from recon.baselines import least_squares, total_variation
-from recon.pipelines.ct import Prepared, Scan, prepare_image
+from recon.pipelines.ct import GEOMETRIES, Prepared, Scan, prepare_image
 from recon.strategies import resolve_sampler
 from recon.training.config import load_config
 from recon.training.modalities import modality
@@ -44,11 +45,13 @@ def main() -> None:
     kind = modality(config.modality)
     items = [i for s in config.sources if s.held_out for i in kind.held_out(arguments.data, s, arguments.slices)]
     images = [_resized(item, arguments.size) for item in items]
-    rows = []
+    rows = json.loads(arguments.output.read_text()) if arguments.output and arguments.output.exists() else []
     for views in arguments.views:
         for photons in arguments.photons:
             found = [_slice(image, views, photons, k, arguments) for k, image in enumerate(images)]
             row = {"views": views, "photons": photons, "slices": len(items)}
+            row |= {"arc": arguments.arc, "geometry": arguments.geometry, "size": arguments.size}
+            row |= {"samples": arguments.samples}
             rows.append(row | {name: _mean([one[name] for one in found]) for name in found[0]})
             print(_line(rows[-1]), flush=True)
             if arguments.output:
@@ -60,7 +63,8 @@ def _slice(
 ) -> dict[str, dict[str, float]]:
     """Reconstruct one slice in every way."""
     hounsfield, pixel = image
-    ready = prepare_image(hounsfield, pixel, Scan(views, photons=photons or None, seed=number))
+    scan = Scan(views, geometry=arguments.geometry, arc=arguments.arc, photons=photons or None, seed=number)
+    ready = prepare_image(hounsfield, pixel, scan)
     result = _baselines(ready, hounsfield)
     support = metrics.foreground(hounsfield)
     for name in arguments.samplers:
@@ -129,7 +133,8 @@ def _mean(rows: list[dict[str, float]]) -> dict[str, float]:
 
 
 def _line(row: dict[str, Any]) -> str:
-    lines = [f"{row['views']} views, {row['photons'] or 'no noise'} photons, {row['slices']} slices"]
+    arc = f" over {row['arc']:g} degrees" if row["arc"] else ""
+    lines = [f"{row['views']} views{arc}, {row['photons'] or 'no noise'} photons, {row['slices']} slices"]
     for name, values in row.items():
         if isinstance(values, dict):
             more = "".join(f"  {key} {value:.3g}" for key, value in values.items() if not key.startswith("psnr"))
@@ -144,6 +149,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--samplers", nargs="+", default=["dds"])
     parser.add_argument("--views", nargs="+", type=int, default=[16, 32, 64])
     parser.add_argument("--photons", nargs="+", type=float, default=[0.0, 1e5])
+    parser.add_argument("--arc", type=float, help="degrees that the views cover")
+    parser.add_argument("--geometry", default="fan", choices=GEOMETRIES)
     parser.add_argument("--size", type=int, default=256)
     parser.add_argument("--slices", type=int, default=3, help="held-out slices of each source")
     parser.add_argument("--samples", type=int, default=8)
