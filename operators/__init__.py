@@ -11,6 +11,7 @@ from operators.coils import (
     prewhiten,
 )
 from operators.ct import CT
+from operators.ct_cone import ConeBeam, ConeCT
 from operators.ct_geometry import FanBeam, ParallelBeam
 from operators.ct_noise import hu_to_mu, log_counts, mu_to_hu, simulate_counts
 from operators.draw import gaussian_draw
@@ -30,6 +31,8 @@ __all__ = [
     "CT",
     "CartesianMRI",
     "CenteredFFT",
+    "ConeBeam",
+    "ConeCT",
     "Diagonal",
     "DivergenceError",
     "FanBeam",

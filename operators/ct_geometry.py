@@ -65,13 +65,13 @@ class Beam(ABC):
 
     def _check(self) -> None:
         name = type(self).__name__
-        object.__setattr__(self, "angles", _finite(self.angles, f"{name}(angles)"))
+        object.__setattr__(self, "angles", finite(self.angles, f"{name}(angles)"))
         if not len(self.angles):
             raise InputError(f"{name} needs at least one angle, got none")
         if isinstance(self.det_count, bool) or int(self.det_count) != self.det_count or self.det_count < 1:
             raise InputError(f"{name} needs det_count >= 1 detector elements, got {self.det_count}")
         object.__setattr__(self, "det_count", int(self.det_count))
-        _positive(self, "det_spacing")
+        positive(self, "det_spacing")
         for field in ("detector_offset", "center_shift"):
             value = getattr(self, field)
             pair = _pair(value)
@@ -163,8 +163,8 @@ class FanBeam(Beam):
 
     def __post_init__(self) -> None:
         self._check()
-        _positive(self, "source_to_iso")
-        _positive(self, "source_to_detector")
+        positive(self, "source_to_iso")
+        positive(self, "source_to_detector")
         if self.source_to_detector < self.source_to_iso:
             raise InputError(
                 f"FanBeam needs source_to_detector >= source_to_iso, got {self.source_to_detector} mm and "
@@ -173,7 +173,7 @@ class FanBeam(Beam):
         if self.curved and float(self.fan_angles().abs().max()) >= math.pi / 2:
             raise InputError("FanBeam(curved=True) needs an arc of less than half a circle; is det_spacing in mm?")
         for field in ("source_angle_offset", "source_radius_offset"):
-            value = _finite(np.atleast_1d(np.asarray(getattr(self, field))), f"FanBeam({field})")
+            value = finite(np.atleast_1d(np.asarray(getattr(self, field))), f"FanBeam({field})")
             if len(value) not in (1, len(self.angles)):
                 raise ShapeError(f"FanBeam expected one {field} or {len(self.angles)}, got {len(value)}")
             object.__setattr__(self, field, value[0] if len(value) == 1 else value)
@@ -228,7 +228,7 @@ class FanBeam(Beam):
         return self.to_index(torch.atan2(across0 + k * across, along0 + k * along) * self.source_to_detector)
 
 
-def _finite(values: Numbers, owner: str) -> tuple[float, ...]:
+def finite(values: Numbers, owner: str) -> tuple[float, ...]:
     """Return a flat tuple of finite numbers."""
     try:
         array = np.asarray(values.detach().cpu() if isinstance(values, Tensor) else values, dtype=np.float64)
@@ -241,7 +241,8 @@ def _finite(values: Numbers, owner: str) -> tuple[float, ...]:
     return tuple(array.tolist())
 
 
-def _positive(beam: Beam, field: str) -> None:
+def positive(beam: object, field: str) -> None:
+    """Turn a field of a geometry into a float, if it is a length."""
     value = float(getattr(beam, field))
     if not (value > 0 and math.isfinite(value)):
         raise InputError(f"{type(beam).__name__} needs {field} > 0 mm, got {value}")

@@ -29,7 +29,7 @@ _COLUMNS = 64  # columns of one product; more would leave the cache
 _BAG = 16  # from so many columns on, gathering whole rows beats the library's sparse product on a CPU
 _FORMAT = b"diffrecon joseph 2"
 
-_Csr = tuple[Tensor, Tensor, Tensor]
+Csr = tuple[Tensor, Tensor, Tensor]
 
 
 class SparseProjector(LinearOperator):
@@ -83,8 +83,8 @@ class SparseProjector(LinearOperator):
             if use_cache:
                 cache.save(key, arrays)
         tensors = {name: torch.from_numpy(value) for name, value in arrays.items()}
-        self._matrix: _Csr = (tensors["rows"], tensors["columns"], tensors["values"])
-        self._transposed: _Csr = (tensors["rows_t"], tensors["columns_t"], tensors["values_t"])
+        self._matrix: Csr = (tensors["rows"], tensors["columns"], tensors["values"])
+        self._transposed: Csr = (tensors["rows_t"], tensors["columns_t"], tensors["values_t"])
         self._pixels, self._places = tensors["pixels"], tensors["places"]
         self.turns = self._pixels.shape[1]
         self._kinds = turns.recognise(self._pixels, image_shape) if self.turns > 1 else None
@@ -106,7 +106,7 @@ class SparseProjector(LinearOperator):
                 columns = turns.turn(columns.reshape(self.domain.shape), self._kinds)
             elif self.turns > 1:
                 columns = columns.index_select(0, self._pixels.reshape(-1)).reshape(len(columns), -1)
-            value = _multiply(self._matrix, columns)
+            value = multiply(self._matrix, columns)
             out[items] = value.reshape(-1, flat[items].shape[0]).index_select(0, self._places).t()
         return out.reshape(*self.domain.batch_shape(x), *self.codomain.shape)
 
@@ -118,7 +118,7 @@ class SparseProjector(LinearOperator):
         for items in self._chunks(len(flat)):
             batch = flat[items].shape[0]
             columns = flat.new_zeros(rows, batch).index_copy_(0, self._places, flat[items].t())
-            value = _multiply(self._transposed, columns.reshape(-1, self.turns * batch))
+            value = multiply(self._transposed, columns.reshape(-1, self.turns * batch))
             if self._kinds is not None and turns.single(columns):
                 value = turns.turn_back(value, self._kinds, self.domain.shape)[:, None]
             elif self.turns > 1:
@@ -149,7 +149,7 @@ def _arrays(
     }
 
 
-def _multiply(matrix: _Csr, columns: Tensor) -> Tensor:
+def multiply(matrix: Csr, columns: Tensor) -> Tensor:
     """Product of a CSR matrix and dense columns."""
     rows, index, values = matrix
     values = values.to(columns.dtype)
