@@ -11,7 +11,7 @@ from torch import Tensor
 
 from samplers.annealed import AnnealedSampler
 from samplers.base import Denoiser, Step
-from samplers.data import norms
+from samplers.data import likelihood_curvature, norms
 from samplers.noise import Noise
 from samplers.problem import Problem
 from samplers.stepping import advance
@@ -44,6 +44,9 @@ class DPS(AnnealedSampler):
         Which ``s``; ``"vp"`` is the paper's.
     solver : "ancestral" or "ddim"
         The reverse step.
+    scaling : "none" or "norm"
+        ``"norm"`` divides the gradient by the norm of the operator, so that ``zeta`` means what it does in the papers,
+        whose operators have a norm of about 1.
     chunk : int, optional
         Samples that are back-propagated together; bounds the memory. All by default.
 
@@ -58,6 +61,7 @@ class DPS(AnnealedSampler):
     zeta: float = 0.3
     variables: Literal["ve", "vp"] = "ve"
     solver: Literal["ancestral", "ddim"] = "ancestral"
+    scaling: Literal["none", "norm"] = "none"
     chunk: int | None = None
 
     def __post_init__(self) -> None:
@@ -65,6 +69,7 @@ class DPS(AnnealedSampler):
         self._require(self.zeta >= 0, f"zeta >= 0, came {self.zeta}")
         self._require(self.variables in ("ve", "vp"), f"variables 've' or 'vp', came {self.variables!r}")
         self._require(self.solver in ("ancestral", "ddim"), f"solver 'ancestral' or 'ddim', came {self.solver!r}")
+        self._require(self.scaling in ("none", "norm"), f"scaling 'none' or 'norm', came {self.scaling!r}")
         self._require(self.chunk is None or self.chunk >= 1, f"chunk >= 1, came {self.chunk}")
 
     def step(
@@ -85,7 +90,10 @@ class DPS(AnnealedSampler):
             self.solver, x, sigma, sigma_next, denoised, None, lambda: noise.normal(problem.operator.domain)
         )
         scale = math.sqrt((1 + sigma**2) * (1 + sigma_next**2)) if self.variables == "vp" else 1.0
-        return Step(moved - self.zeta * scale * gradient, denoised)
+        if self.scaling == "norm":
+            memory = likelihood_curvature(problem.unweighted).sqrt() if memory is None else memory
+            gradient = gradient / memory
+        return Step(moved - self.zeta * scale * gradient, denoised, memory=memory)
 
     @staticmethod
     def _gradient(x: Tensor, sigma: float, problem: Problem, denoiser: Denoiser) -> tuple[Tensor, Tensor]:

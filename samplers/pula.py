@@ -89,11 +89,13 @@ class PULA(AnnealedSampler):
         prior = denoiser.denoise(x, sigma) - x
         white = sigma * noise.normal(operator.domain)
         data_noise = operator.H(noise.normal(operator.codomain) / problem.noise_std)
-        drift = prior + sigma**2 * likelihood_score(problem, x)
-        diffusion = white + sigma**2 * data_noise  # sigma^2 times a draw of N(0, M^-1)
+        # Right for what A does not see, which iterations would reach last: they only fit the data.
+        start = self.step_size * prior + math.sqrt(2 * self.step_size) * white
+        pull = self.step_size * likelihood_score(problem, x) + math.sqrt(2 * self.step_size) * data_noise
         move, residual = conjugate_gradient(
             lambda v: v + sigma**2 * problem.weighted_normal(v),
-            self.step_size * drift + math.sqrt(2 * self.step_size) * diffusion,
+            start + sigma**2 * pull,  # white noise and data_noise make sigma^2 times a draw of N(0, M^-1)
+            start,
             iterations=self.cg_iterations,
             item_ndim=operator.domain.ndim,
             return_residual=True,
