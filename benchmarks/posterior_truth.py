@@ -58,12 +58,13 @@ STRATEGIES: dict[str, Sampler] = {
     "diffpir": DiffPIR(steps=100, **RANGE),
     "diffpir-zeta-1": DiffPIR(steps=100, zeta=1.0, **RANGE),
     "dds-published": DDS(50),
+    "dds-noise-free": DDS(50, gamma="noise-free"),
     "dds-rule": DDS(50, gamma="rule", prior_std=0.3, spacing="karras", **RANGE),
     "dds-rule-ddim": DDS(50, gamma="rule", prior_std=0.3, noise="ddim", eta=1.0, spacing="karras", **RANGE),
     "dps": DPS(steps=1000, **RANGE),
     "score-ald": ScoreALD(steps=300, **RANGE),
     "score-ald-code": ScoreALD(steps=300, rule="code", **RANGE),
-    "score-mri": ScoreMRI(steps=500, **RANGE),
+    "score-mri": ScoreMRI(steps=500, scaling="norm", **RANGE),
     "red-diff": REDDiff(steps=500, **RANGE),
 }
 
@@ -98,7 +99,8 @@ def main() -> None:
 
 def _table(rows: list[dict[str, Any]]) -> list[str]:
     """Return the rows as a Markdown table."""
-    titles = ("problem", "sampler", "error", "calls + vjps", "zerr", "std ratio [5, 95 %]", "cov90", "row / null", "SW")
+    titles = ["problem", "sampler", "error", "calls + vjps"]
+    titles += ["zerr", "std ratio [5, 95 %]", "cov90", "row / null", "SW", "s"]
     lines = ["| " + " | ".join(titles) + " |", "|" + "---|" * len(titles)]
     for row in rows:
         cells = [row["problem"], row["sampler"], f"{row['error']:.0%}", f"{row.get('calls', 0)} + {row.get('vjps', 0)}"]
@@ -107,6 +109,7 @@ def _table(rows: list[dict[str, Any]]) -> list[str]:
             cells += [f"{row['cov90']:.3f}", f"{row['row']:.2f} / {row['null']:.2f}", f"{row['sw_over_floor']:.2f}"]
         else:
             cells += ["diverged", "", "", "", ""]
+        cells.append(f"{row.get('seconds', 0):.0f}")
         bold = "**" if row.get("gate") else ""
         lines.append("| " + " | ".join([cells[0], f"{bold}{cells[1]}{bold}", *cells[2:]]) + " |")
     return lines

@@ -13,6 +13,13 @@ else:
     import tomli as tomllib
 
 
+#: What `recon.strategies` knows by name; written out, for help must not wait for torch.
+SAMPLER_NAMES = (
+    "dds, dds-narrow, moment-matching, pula, pnp-dm, diffpir, daps, dps, pigdm, score-mri, score-ald, red-diff; "
+    "exact (with --prior gaussian)"
+)
+
+
 def _option(default: Any, kind: type, text: str, metavar: str | None = None) -> Any:
     """Return a field whose default, type and help the command line and the TOML reader share."""
     return field(default=default, metadata={"kind": kind, "help": text, "metavar": metavar})
@@ -25,7 +32,7 @@ class RunConfig:
     prior: str = _option(
         "auto", str, "what is known about images: a name of `recon models`, or a file; auto: that of the kind of data"
     )
-    sampler: str = _option("dds", str, "how to draw from the posterior: dds, or exact (with --prior gaussian)")
+    sampler: str = _option("dds", str, f"how to draw from the posterior: {SAMPLER_NAMES}")
     samples: int = _option(8, int, "how many posterior samples to draw; the std map needs 2 or more", "N")
     steps: int | None = _option(None, int, "steps of the sampler (default: the sampler's own)", "N")
     seed: int = _option(0, int, "seed; the same seed gives the same samples", "N")

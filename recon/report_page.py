@@ -160,7 +160,9 @@ def _solver_cards(posterior: Posterior) -> list[tuple[str, str]]:
         if array.dtype.kind not in "biuf" or not array.size or not np.isfinite(array).any():
             continue
         if key == "cg_residual":
-            cards.append((f"{np.nanmax(array):.2g}", "CG residual (relative, largest)"))
+            worst = np.asarray(posterior.diagnostics.get("cg_residual_worst", array))
+            label = f"CG residual (relative, last step; {np.nanmax(worst):.2g} at worst)"
+            cards.append((f"{np.nanmax(array):.2g}", label))
         elif key.startswith("negative_curvature"):
             cards.append((f"{np.nansum(array):.4g}", "directions of negative curvature"))
     return cards

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from recon import provenance
+from recon.errors import DivergenceError
 from recon.pipelines.base import Prepared
 from recon.posterior import Posterior
 from samplers import Denoiser, Problem, Sampler, Samples
@@ -44,12 +45,21 @@ def assemble(
     """Join the slices of a run into one Posterior.
 
     Warns about what the user should know; the same lines stand in ``provenance["notes"]``.
+
+    Raises
+    ------
+    DivergenceError
+        If no sample is valid in every slice.
     """
 
     def joined(arrays: list[np.ndarray], axis: int = 0) -> np.ndarray:
         return arrays[0] if single else np.stack(arrays, axis=axis)
 
     valid = torch.stack([part.drawn.valid.cpu() for part in parts]).all(dim=0).numpy()
+    if not valid.any():
+        raise DivergenceError(
+            f"each of the {len(valid)} samples was lost in one slice or another; draw more, or the slices by themselves"
+        )
     diagnostics: dict[str, Any] = {
         "valid": valid,
         "residual": joined([_numpy(part.drawn.residual) for part in parts], axis=1),
@@ -61,7 +71,7 @@ def assemble(
     prepared = [part.prepared for part in parts if part.prepared is not None]
     for name in prepared[0].companions if prepared else ():
         images[name] = joined([_numpy(ready.companions[name]) for ready in prepared])
-    if all(part.drawn.expectation is not None for part in parts) and valid.any():
+    if all(part.drawn.expectation is not None for part in parts):
         images["expectation"] = joined([part.physical(_expectation(part.drawn, valid)) for part in parts])
     references = [part.reference for part in parts if part.reference is not None]
     if len(references) == len(parts):
@@ -106,7 +116,8 @@ def _notes(parts: list[Part], diagnostics: dict[str, Any]) -> list[str]:
     invalid = int((~diagnostics["valid"]).sum())
     if invalid:
         notes.append(
-            f"{invalid} of {len(diagnostics['valid'])} samples are not finite and are left out of mean and std"
+            f"{invalid} of {len(diagnostics['valid'])} samples are not finite or grew without bound, and are left out "
+            "of mean and std"
         )
     residual = float(np.median(diagnostics["residual"][diagnostics["valid"]]))
     # An allowance for the errors of a model may turn out larger than they are.
@@ -114,7 +125,8 @@ def _notes(parts: list[Part], diagnostics: dict[str, Any]) -> list[str]:
     if not (RESIDUAL_RANGE[0] <= residual or allowed) or residual > RESIDUAL_RANGE[1]:
         notes.append(
             f"the data residual is {residual:.2g} times what the noise level explains (expected about 1): "
-            "the noise level or the model of the measurement (mask, coil maps, geometry) may not belong to these data"
+            "the noise level or the model of the measurement (mask, coil maps, geometry) may not belong to these data, "
+            "or the sampler had too few steps to reach them"
         )
     return list(dict.fromkeys(notes))
 

@@ -8,8 +8,8 @@ noise of complex data.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, NamedTuple, NoReturn, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -19,6 +19,9 @@ from operators.errors import DivergenceError, InputError, ShapeError
 from samplers.noise import Noise
 from samplers.problem import Problem
 from samplers.samples import PathMean, Samples
+
+#: A state of so many times the noise that swamps every image of the prior is none of its images.
+_GROWTH = 10.0
 
 
 @runtime_checkable
@@ -143,7 +146,7 @@ def sample(
     Raises
     ------
     DivergenceError
-        If every sample became non-finite; names step, sigma and the likely cause.
+        If every sample became non-finite or grew without bound; names step, sigma and the likely cause.
     """
     if n_samples < 1 or first < 0:
         raise InputError(f"expected n_samples >= 1 and first >= 0, came n_samples={n_samples}, first={first}")
@@ -151,17 +154,21 @@ def sample(
     if denoiser.space is not None and tuple(denoiser.space.shape) != tuple(domain.shape):
         raise ShapeError(f"the prior holds images of {tuple(denoiser.space.shape)}, the operator of {domain.shape}")
     size = n_samples if batch_size is None else max(1, batch_size)
-    parts = []
+    parts, failures = [], []
     for begin in range(first, first + n_samples, size):
         numbers = range(begin, min(begin + size, first + n_samples))
         x0 = _starts(start, domain, numbers, first)
-        parts.append(_run(sampler, problem, denoiser, Noise(seed, numbers, problem.y), x0, progress))
+        drawn, failed = _run(sampler, problem, denoiser, Noise(seed, numbers, problem.y), x0, progress)
+        parts.append(drawn)
+        failures.append(failed)
     result = Samples(
         samples=torch.cat([part.samples for part in parts]),
         valid=torch.cat([part.valid for part in parts]),
         residual=torch.cat([part.residual for part in parts]),
         facts={name: torch.cat([part.facts[name] for part in parts]) for name in parts[0].facts},
     )
+    if not bool(result.valid.any()):
+        _raise_divergence(torch.cat(failures), sampler.sigmas(problem, denoiser))
     if all(part.expectation is not None for part in parts):
         result.expectation = torch.cat([part.expectation for part in parts if part.expectation is not None])
     return result
@@ -186,32 +193,55 @@ def _run(
     noise: Noise,
     start: Tensor | None,
     progress: Callable[[Progress], bool | None] | None,
-) -> Samples:
-    """Run one batch through the schedule; failures are kept as data until the end (no synchronisation on a GPU)."""
+) -> tuple[Samples, Tensor]:
+    """Run one batch through the schedule; also return the step at which each sample failed, or the number of steps.
+
+    A sample fails where it is not finite or has grown to more than ``_GROWTH`` times the largest noise of the prior,
+    which swamps its images (or of its own beginning). Failures are data until the end: nothing waits for a GPU.
+    """
     sigmas = sampler.sigmas(problem, denoiser)
     x = sigmas[0] * noise.normal(problem.operator.domain)
     if start is not None:
         x = x + start.to(x)
     total = len(sigmas) - 1
+    limit = _GROWTH**2 * _mean_square(x).clamp(min=denoiser.sigma_max**2)
     bad_step = torch.full((len(noise),), total, device=x.device)
     facts: dict[str, Tensor] = {}
     memory, kept = None, PathMean(sampler.mean_sigma)
     for i in range(total):
         # A strategy without memory need not have the argument.
         carried = () if memory is None else (memory,)
-        x, denoised, facts, memory = sampler.step(x, sigmas[i], sigmas[i + 1], problem, denoiser, noise, *carried)
+        x, denoised, found, memory = sampler.step(x, sigmas[i], sigmas[i + 1], problem, denoiser, noise, *carried)
+        facts = _with_worst(facts, found)
         kept.add(sigmas[i], denoised)
-        finite = torch.isfinite(x).flatten(1).all(dim=1)
-        bad_step = torch.where(finite, bad_step, bad_step.clamp(max=i))
+        good = _mean_square(x) <= limit  # false for what is not finite
+        bad_step = torch.where(good, bad_step, bad_step.clamp(max=i))
         if progress is not None and progress(Progress(i + 1, total, sigmas[i], denoised)):
             x = x if denoised is None else denoised
             break
-    valid = bad_step == total
-    if not bool(valid.any()):
-        worst = int(bad_step.max())
-        raise DivergenceError(
-            f"every sample became non-finite: first at step {int(bad_step.min()) + 1} of {total} "
-            f"(last at sigma = {sigmas[worst]:.3g}); likely causes: the network returns NaN at this sigma, or the data "
-            "are scaled far from what the prior was trained on, or noise_std is much too small"
-        )
-    return Samples(x, valid, problem.misfit(x), dict(facts), kept.value)
+    return Samples(x, bad_step == total, problem.misfit(x), facts, kept.value), bad_step
+
+
+def _mean_square(x: Tensor) -> Tensor:
+    """Return the mean of ``|x|^2`` of each sample, shape ``(batch,)``."""
+    flat = torch.view_as_real(x.resolve_conj()) if x.is_complex() else x
+    return flat.square().flatten(1).sum(dim=1) / max(x[0].numel(), 1)
+
+
+def _with_worst(before: dict[str, Tensor], found: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the facts of a step, and the largest ``cg_residual`` of all steps so far: where a solve got stuck."""
+    facts = dict(found)
+    if "cg_residual" in facts:
+        worst = before.get("cg_residual_worst", facts["cg_residual"])
+        facts["cg_residual_worst"] = torch.maximum(worst, facts["cg_residual"])
+    return facts
+
+
+def _raise_divergence(bad_step: Tensor, sigmas: list[float]) -> NoReturn:
+    """Say where the samples were lost."""
+    worst = int(bad_step.max())
+    raise DivergenceError(
+        f"every sample became non-finite or grew without bound: first at step {int(bad_step.min()) + 1} of "
+        f"{len(sigmas) - 1} (last at sigma = {sigmas[worst]:.3g}); likely causes: the network returns NaN at this "
+        "sigma, or the data are scaled far from what the prior was trained on, or noise_std is much too small"
+    )

@@ -15,11 +15,12 @@ class Samples:
     ----------
     samples : Tensor, shape ``(n, *domain)``
     valid : Tensor, bool, shape ``(n,)``
-        False for samples that became non-finite; they are kept out of ``mean`` and ``std``, never replaced.
+        False for samples that became non-finite or grew without bound; they are kept out of ``mean`` and ``std``, never
+        replaced.
     residual : Tensor, shape ``(n,)``
         :meth:`Problem.misfit` of each sample.
     facts : dict of Tensor, each ``(n,)``
-        Diagnostics of the last step, such as ``cg_residual``.
+        Diagnostics of the last step, such as ``cg_residual``; ``cg_residual_worst`` is the largest of all steps.
     expectation : Tensor, shape ``(n, *domain)``, optional
         ``E[x0 | x, y]`` of each sample's path around ``Sampler.mean_sigma``. Averages of it have the same expectation
         as those of the samples, ``E[x0 | y] = E[E[x0 | x, y]]``, and a smaller variance (Rao-Blackwell).

@@ -12,7 +12,7 @@ from torch import Tensor
 from operators.base import LinearOperator
 from samplers.annealed import AnnealedSampler
 from samplers.base import Denoiser, Step
-from samplers.data import norms
+from samplers.data import likelihood_curvature, norms
 from samplers.noise import Noise
 from samplers.problem import Problem
 
@@ -60,8 +60,9 @@ class ScoreMRI(AnnealedSampler):
         Corrector steps at each level.
     weight : float
         ``lambda``, up to 1 where ``|A| = 1``.
-    scaling : "none" or "sirt"
-        ``"sirt"`` divides the projection by ``|A^H A 1|``, pixel by pixel, for operators that are not of norm 1.
+    scaling : "none", "sirt" or "norm"
+        For operators that are not of norm 1: ``"sirt"`` divides the projection by ``|A^H A 1|``, pixel by pixel (those
+        of CT), ``"norm"`` by the largest eigenvalue of ``A^H A``.
     hybrid : LinearOperator, optional
         ``E`` on the same domain and codomain: every ``hybrid_every`` steps ``x <- x + l E^H (y - E x)`` with ``l``
         linear from 1 to .2.
@@ -79,7 +80,7 @@ class ScoreMRI(AnnealedSampler):
     snr: float = 0.16
     correctors: int = 1
     weight: float = 1.0
-    scaling: Literal["none", "sirt"] = "none"
+    scaling: Literal["none", "sirt", "norm"] = "none"
     hybrid: LinearOperator | None = None
     hybrid_every: int = 50
 
@@ -88,7 +89,8 @@ class ScoreMRI(AnnealedSampler):
         self._require(self.snr > 0, f"snr > 0, came {self.snr}")
         self._require(self.correctors >= 0, f"correctors >= 0, came {self.correctors}")
         self._require(0 <= self.weight < 2, f"weight between 0 and 2, came {self.weight}")
-        self._require(self.scaling in ("none", "sirt"), f"scaling 'none' or 'sirt', came {self.scaling!r}")
+        known = ("none", "sirt", "norm")
+        self._require(self.scaling in known, f"scaling 'none', 'sirt' or 'norm', came {self.scaling!r}")
         self._require(self.hybrid_every >= 1, f"hybrid_every >= 1, came {self.hybrid_every}")
 
     def step(
@@ -126,9 +128,11 @@ class ScoreMRI(AnnealedSampler):
         return x + self.weight * (move if memory.scaling is None else memory.scaling * move)
 
     def _scaling(self, problem: Problem) -> Tensor | None:
-        """Return ``1 / |A^H A 1|``, 0 for pixels that nothing measures."""
+        """Return ``1 / |A^H A 1|``, 0 for pixels that nothing measures, or one over the norm of ``A^H A``."""
         if self.scaling == "none":
             return None
+        if self.scaling == "norm":
+            return 1 / likelihood_curvature(problem.unweighted)
         space = problem.operator.domain
         weights = problem.operator.normal(torch.ones(space.shape, dtype=space.dtype, device=problem.y.device)).abs()
         return torch.where(weights > 0, 1 / torch.where(weights > 0, weights, 1), 0)

@@ -1,5 +1,8 @@
 """The one call, and the way from k-space to a problem: what is estimated, what is refused."""
 
+import dataclasses
+from pathlib import Path
+
 import h5py
 import numpy as np
 import pytest
@@ -227,6 +230,22 @@ def test_divergence_is_reported_and_never_hidden(full: np.ndarray) -> None:
     assert np.isfinite(posterior.mean).all()
     with pytest.raises(DivergenceError, match="non-finite"):
         _quick(full, acceleration=2, prior=_Broken([0, 1, 2]))
+
+
+class _Alternating(_Broken):
+    """Another sample is lost in each slice."""
+
+    def denoise(self, x: torch.Tensor, sigma: float) -> torch.Tensor:
+        if sigma > 9:  # the first level
+            self.bad = [(self.bad[0] + 1) % len(x)]
+        return super().denoise(x, sigma)
+
+
+def test_samples_lost_in_one_slice_or_another_are_an_error(full: np.ndarray, tmp_path: Path) -> None:
+    np.save(tmp_path / "two.npy", np.stack([full, full]))
+    strategy = dataclasses.replace(QUICK, sigma_max=10.0)
+    with pytest.raises(DivergenceError, match="each of the 2 samples was lost"):
+        _quick(tmp_path / "two.npy", acceleration=2, prior=_Alternating([0]), sampler=strategy, samples=2)
 
 
 def test_a_wrong_noise_level_is_noticed(full: np.ndarray) -> None:

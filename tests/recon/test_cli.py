@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -144,6 +145,13 @@ def test_bad_options(
     assert main(["run", str(scan), "-o", str(tmp_path / "out"), *FAST, *options]) == 2
     assert words in complaint(capsys)
     assert not (tmp_path / "out").exists()
+
+
+def test_help_names_every_sampler() -> None:
+    from recon.config import SAMPLER_NAMES
+    from recon.strategies import SAMPLERS
+
+    assert sorted(re.findall(r"[a-z-]{3,}", SAMPLER_NAMES.split(" (")[0])) == sorted(SAMPLERS)
 
 
 def test_options_from_a_file_and_the_command_line_wins(

@@ -56,18 +56,23 @@ def test_moments_are_those_of_the_samples(problem: Problem, prior: GaussianPrior
 
 
 class _Failing:
-    """A denoiser that returns NaN for some samples from one noise level on."""
+    """A denoiser that returns NaN for some samples, or ``factor`` times too much, from one noise level on."""
 
     space = None
 
-    def __init__(self, prior: GaussianPrior, bad: list[int], below: float) -> None:
-        self.prior, self.bad, self.below = prior, bad, below
+    def __init__(self, prior: GaussianPrior, bad: list[int], below: float, factor: float = float("nan")) -> None:
+        self.prior, self.bad, self.below, self.factor = prior, bad, below, factor
         self.sigma_min, self.sigma_max = prior.sigma_min, prior.sigma_max
+        self.calls: list[int] = []
 
     def denoise(self, x: torch.Tensor, sigma: float) -> torch.Tensor:
         out = self.prior.denoise(x, sigma)
+        # One by one, the number of the sample is that of the times that the largest sigma was seen.
+        self.calls += [0] if not self.calls or sigma > self.last else []
+        self.last = sigma
         if sigma < self.below:
-            out[self.bad] = float("nan")
+            bad = self.bad if len(x) > 1 else [0] if len(self.calls) - 1 in self.bad else []
+            out[bad] *= self.factor
         return out
 
 
@@ -78,6 +83,31 @@ def test_one_bad_sample_is_flagged_and_left_out(problem: Problem, prior: Gaussia
     assert not torch.isfinite(drawn.samples[1].abs()).all()
     expected = good.samples[[0, 2, 3]].mean(0)
     assert (drawn.mean - expected).abs().max() < 1e-5
+
+
+def test_a_bad_sample_is_flagged_whatever_the_batch(problem: Problem, prior: GaussianPrior) -> None:
+    for size in (1, 3):
+        drawn = sample(STRATEGY, problem, _Failing(prior, [1], 1.0), 3, seed=0, batch_size=size)
+        assert drawn.valid.tolist() == [True, False, True]
+
+
+def test_growth_is_flagged_like_nan(problem: Problem, prior: GaussianPrior) -> None:
+    drawn = sample(STRATEGY, problem, _Failing(prior, [2], 2.0, factor=1e4), 3, seed=0)
+    assert torch.isfinite(drawn.samples.abs()).all()
+    assert drawn.valid.tolist() == [True, True, False]
+    with pytest.raises(DivergenceError, match="grew without bound"):
+        sample(STRATEGY, problem, _Failing(prior, [0, 1, 2], 2.0, factor=1e4), 3, seed=0)
+
+
+def test_a_solve_that_got_stuck_on_the_way_is_seen(problem: Problem, prior: GaussianPrior) -> None:
+    # Data of unequal quality make a system that one iteration does not solve where the prior says little.
+    noise_std = 0.02 * torch.logspace(0, 1, problem.y.shape[-1]).expand(problem.y.shape)
+    uneven = Problem(problem.y, problem.operator, noise_std)
+    settings = {"steps": 12, "gamma": "rule", "prior_std": 0.5, "spacing": "karras", "sigma_min": 0.001}
+    few, many = (sample(DDS(cg_iterations=m, **settings), uneven, prior, 2, seed=0).facts for m in (1, 20))
+    assert float(many["cg_residual_worst"].max()) < 1e-3
+    # The last steps, of small sigma, are solved by one iteration, the first ones are not.
+    assert float(few["cg_residual"].max()) < 0.02 < 0.05 < float(few["cg_residual_worst"].min())
 
 
 def test_only_bad_samples_raise_with_step_and_sigma(problem: Problem, prior: GaussianPrior) -> None:

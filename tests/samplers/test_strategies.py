@@ -3,10 +3,12 @@
 import dataclasses
 import itertools
 import math
+from pathlib import Path
 
 import pytest
 import torch
 
+import samplers
 from operators import CartesianMRI, CenteredFFT, Diagonal, InputError, Matrix, Space, ifftc
 from recon.priors import GaussianPrior
 from samplers import (
@@ -42,6 +44,7 @@ STRATEGIES: dict[str, Sampler] = {
     "score-ald-code": ScoreALD(steps=4, inner=2, rule="code", **RANGE),
     "score-mri": ScoreMRI(steps=5, **RANGE),
     "score-mri-sirt": ScoreMRI(steps=5, scaling="sirt", **RANGE),
+    "score-mri-norm": ScoreMRI(steps=5, scaling="norm", **RANGE),
     "red-diff": REDDiff(steps=5, **RANGE),
 }
 #: Those that weigh each datum by its noise level.
@@ -113,6 +116,7 @@ def test_noise_for_each_datum_is_honoured(name: str, prior: GaussianPrior) -> No
         (DPS, {"zeta": -1.0}),
         (DPS, {"solver": "heun"}),
         (DPS, {"variables": "vq"}),
+        (DPS, {"scaling": "sirt"}),
         (DPS, {"chunk": 0}),
         (DPS, {"spacing": "linear"}),
         (DiffPIR, {"zeta": 1.1}),
@@ -216,6 +220,34 @@ def test_pula_takes_the_preconditioned_langevin_step(problem: Problem, prior: Ga
     spread = (moved - moved.mean(0)).abs().square().mean(0).sqrt() / std
     for columns in (problem.operator.mask[0], ~problem.operator.mask[0]):
         assert spread[:, columns].mean() == pytest.approx(1.0, abs=0.02)
+
+
+def test_pula_needs_no_iterations_where_nothing_is_measured(problem: Problem, prior: GaussianPrior) -> None:
+    """There M is sigma^2; a noise level for each column makes a system that one iteration is far from solving."""
+    sigma, h, n = 0.5, 0.5, 150
+    levels = problem.noise_std * torch.linspace(1, 30, problem.y.shape[-1]).expand(problem.y.shape)
+    uneven = dataclasses.replace(problem, noise_std=levels)
+    x = _start(problem, sigma, 1)[0].expand(n, -1, -1)
+    stepped = PULA(inner=1, step_size=h, cg_iterations=1).step(
+        x, sigma, 0.1, uneven, prior, Noise(5, range(n), problem.y)
+    )
+    transform, unseen = CenteredFFT(prior.space), ~problem.operator.mask[0]
+    moved = transform(stepped.x - x)[..., unseen]
+    drift = h * transform(prior.denoise(x[:1], sigma) - x[:1])[..., unseen]
+    std = (2 * h) ** 0.5 * sigma
+    assert ((moved.mean(0) - drift[0]) / std).abs().square().mean().sqrt() == pytest.approx(n**-0.5, rel=0.15)
+    spread = (moved - moved.mean(0)).abs().square().mean(0).sqrt() / std
+    assert spread.mean() == pytest.approx(1.0, abs=0.02)
+
+
+def test_dps_can_take_the_norm_of_the_operator(problem: Problem, prior: GaussianPrior) -> None:
+    """Data in other units change nothing."""
+    x, noise = _start(problem, 0.7, 2)
+    larger = Problem(7 * problem.y, 7.0 * problem.operator, 7 * problem.noise_std)
+    strategy = DPS(zeta=0.4, solver="ddim", scaling="norm")
+    one, other = (strategy.step(x, 0.7, 0.5, p, prior, noise) for p in (problem, larger))
+    torch.testing.assert_close(one.x, other.x, rtol=1e-4, atol=1e-4)
+    assert (one.x - DPS(zeta=0.0, solver="ddim").step(x, 0.7, 0.5, problem, prior, noise).x).abs().max() > 1e-3
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.complex64])
@@ -392,3 +424,11 @@ def test_speckle_tells_how_far_each_of_its_pixels_may_be_off():
     assert speckle_spread(torch.zeros(1, 8, 8), 0.5, 5).unique().tolist() == pytest.approx([0.05])
     with pytest.raises(InputError, match="odd speckle_width"):
         DDS(speckle_width=4)
+
+
+def test_every_citation_is_in_the_bibliography() -> None:
+    known = (Path(__file__).parents[2] / "docs" / "references.bib").read_text("utf-8")
+    classes = [value for value in vars(samplers).values() if isinstance(value, type) and issubclass(value, Sampler)]
+    cited = {key for strategy in classes for key in strategy.citations}
+    assert len(cited) > 10
+    assert [key for key in sorted(cited) if f"{{{key}," not in known] == []
