@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -38,19 +38,21 @@ class MomentMatching(PosteriorDenoising):
     steps, solver, spacing, sigma_max, sigma_min
         See :class:`~samplers.stepping.PosteriorDenoising`. With an exact denoiser 20 steps of "2m" do; a network's
         errors ask for "sde-2m".
-    covariance : CovarianceModel or float, optional
-        C; a number is the standard deviation of independent pixels. By default the ``covariance_model`` that the prior
-        carries, else what follows from ``prior_std``.
+    covariance : CovarianceModel or float or "prior", optional
+        C; a number is the standard deviation of independent pixels; "prior" is the ``covariance_model`` that the prior
+        carries, resampled to the size of the images. None: what follows from ``prior_std``.
     prior_std : float, optional
-        Standard deviation of independent pixels, where no model is known. None: at each noise level the model that
-        explains the error that the denoiser was measured to make there, by frequency (``denoiser.error_spectrum``) or
-        at least in total (``denoiser.error_std``).
+        Standard deviation of independent pixels. None: at each noise level the model that explains the error that the
+        denoiser was measured to make there, by frequency (``denoiser.error_spectrum``) or at least in total
+        (``denoiser.error_std``); for a denoiser that does not know its error, the prior's ``covariance_model``.
     jacobian_below : float
         Noise level below which the Jacobian is used; 0 for never.
     iterations : int
         Conjugate-gradient steps with the Jacobian, each one network call; one more call starts them.
     jacobian : "finite-difference" or "vjp"
         How J is applied: one more forward call each, or back-propagation.
+    difference_step : float
+        Length of the difference, of the noise level.
     model_iterations : int
         Largest number of conjugate-gradient steps with the model.
 
@@ -62,7 +64,7 @@ class MomentMatching(PosteriorDenoising):
 
     citations: ClassVar[tuple[str, ...]] = ("rozet2024mmps",)
 
-    covariance: CovarianceModel | float | None = None
+    covariance: CovarianceModel | float | Literal["prior"] | None = None
     prior_std: float | None = None
     jacobian_below: float = 0.0
     iterations: int = 1
@@ -78,6 +80,8 @@ class MomentMatching(PosteriorDenoising):
                 "MomentMatching: expected iterations, model_iterations >= 1, prior_std > 0, jacobian_below >= 0, came "
                 f"{self.iterations}, {self.model_iterations}, {self.prior_std}, {self.jacobian_below}"
             )
+        if isinstance(self.covariance, str) and self.covariance != "prior":
+            raise InputError(f"MomentMatching: covariance is a model, a number or 'prior', came {self.covariance!r}")
         if self.jacobian not in ("finite-difference", "vjp"):
             raise InputError(f"MomentMatching: unknown jacobian {self.jacobian!r}")
 
@@ -102,8 +106,14 @@ class MomentMatching(PosteriorDenoising):
         return Estimate(denoised + moved, facts, (model, so_far + bad))
 
     def _model(self, denoiser: Denoiser, like: Tensor) -> CovarianceModel | None:
-        """Return the covariance model in the precision and size of the state; None for independent pixels by level."""
-        model = self.covariance if self.covariance is not None else getattr(denoiser, "covariance_model", None)
+        """Return the covariance model in the precision and size of the state; None for one of each noise level."""
+        model, carried = self.covariance, getattr(denoiser, "covariance_model", None)
+        if isinstance(model, str):
+            if carried is None:
+                raise InputError("MomentMatching: covariance='prior', but this prior carries no covariance model")
+            model = carried
+        elif model is None and self.prior_std is None and not _knows_its_error(denoiser):
+            model = carried
         if model is None:
             return None
         if not isinstance(model, CovarianceModel):
@@ -121,6 +131,11 @@ class MomentMatching(PosteriorDenoising):
         variance = found.to(like.device, like.real.dtype).clamp(max=(0.99 * sigma) ** 2)
         prior = variance / (1 - variance / sigma**2)
         return CovarianceModel(prior.mean().sqrt(), prior / prior.mean())
+
+
+def _knows_its_error(denoiser: Denoiser) -> bool:
+    error = getattr(denoiser, "error_std", None)
+    return callable(error) and error(denoiser.sigma_min) is not None
 
 
 class _DataSpace:

@@ -20,10 +20,12 @@ import torch
 from torch import Tensor
 
 from recon.errors import CheckpointError, InputError, ShapeError
+from recon.priors.covariance import beside
 from recon.priors.inference import PreparedNetwork
 from recon.priors.networks.channels import from_channels, to_channels
 from recon.priors.networks.files import read_card, read_tensors
 from recon.priors.networks.unet import EDMDenoiser, UNet
+from samplers import CovarianceModel
 
 WEIGHTS_FOLDER = Path(__file__).parent / "weights"
 
@@ -63,6 +65,8 @@ class NetworkPrior:
         self.sigma_min = float(sigma_min)
         self.sigma_max = float(sigma_max)
         self.card = dict(card or {})
+        #: Covariance of whole images, where a file of it lies beside the weights.
+        self.covariance_model: CovarianceModel | None = None
 
     def _prepare(self, max_batch: int | None, precision: str, compiled: bool) -> PreparedNetwork:
         network = self.model.network
@@ -202,4 +206,5 @@ def load_network_prior(
         raise CheckpointError(f"{path}: its card describes no network of this version: {error}") from error
     model.load_state_dict(read_tensors(path, card["sha256"], model.state_dict()))
     prior = NetworkPrior(model, card["sigma_min"], card["sigma_max"], card, max_batch, precision, compiled)
+    prior.covariance_model = beside(path)
     return prior.to(device)
