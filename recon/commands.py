@@ -63,6 +63,7 @@ def run(
 def demo(output: Path, force: bool = False, **options: Any) -> int:
     """Reconstruct the simulated scan that ships with the package."""
     check_outputs([output / f"demo.{suffix}" for suffix in ("h5", "png", "html")], force)
+    check_settings(RunConfig().updated(options, "command line"))
     from recon.demo import main
 
     main(output, **options)

@@ -7,21 +7,30 @@ from pathlib import Path
 from recon.config import RunConfig
 from recon.errors import ConfigError, InputError, ReconError
 
+PRECISIONS = ("float32", "bfloat16")
+
 
 def check_settings(settings: RunConfig) -> None:
     """Refuse what cannot work before the first file is touched."""
     from operators.masks import PATTERNS
     from recon.device import resolve_device
+    from recon.priors.hub import require_known
     from recon.strategies import resolve_sampler
 
     resolve_device(settings.device)
     resolve_sampler(settings.sampler, settings.steps)
+    if settings.prior != "auto":
+        require_known(settings.prior)
+    if settings.precision not in PRECISIONS:
+        raise ConfigError(f"precision: expected {' or '.join(PRECISIONS)}, got {settings.precision!r}")
     if settings.mask is not None and settings.mask not in PATTERNS:
         raise ConfigError(f"mask: there is no pattern {settings.mask!r}; choose one of {', '.join(PATTERNS)}")
     for name in ("samples", "steps", "batch_size", "coils", "calib_size"):
         value = getattr(settings, name)
         if value is not None and value < 1:
             raise ConfigError(f"{name}: must be 1 or more, got {value}")
+    if settings.noise_std is not None and not 0 <= settings.noise_std < float("inf"):
+        raise ConfigError(f"noise_std: must be 0 or more, got {settings.noise_std}")
 
 
 def check_outputs(paths: Sequence[Path], force: bool) -> None:

@@ -78,11 +78,28 @@ def load_prior(
     offered = plugins.find("priors", name)
     if offered is not None:
         return offered()
+    raise _unknown(name)
+
+
+def require_known(source: str) -> None:
+    """Raise InputError for a prior that :func:`load_prior` would not find; nothing is loaded."""
+    path = Path(source)
+    shipped = [card["name"] for card in list_models()]
+    if source in (GAUSSIAN, *shipped, *hub_store.entries(), *plugins.names("priors")) or path.exists():
+        return
+    raise _absent(path) if path.suffix in WEIGHTS_SUFFIXES else _unknown(source)
+
+
+def _unknown(name: str) -> InputError:
     names = ", ".join([card["name"] for card in list_models()] + [GAUSSIAN, *plugins.names("priors")])
-    raise InputError(
+    return InputError(
         f"prior: there is none called {name!r}; expected {names}, a published network (recon models lists them), "
         "or a file of weights (.safetensors, .pt, .pth)"
     )
+
+
+def _absent(path: Path) -> InputError:
+    return InputError(f"prior: there is no file {path}")
 
 
 def _load_file(path: Path, images: str | None, device: torch.device | str, precision: str) -> Denoiser:
@@ -91,7 +108,7 @@ def _load_file(path: Path, images: str | None, device: torch.device | str, preci
     from recon.priors.network import load_network_prior
 
     if not path.exists():
-        raise InputError(f"prior: there is no file {path}")
+        raise _absent(path)
     if is_own(path):
         return load_network_prior(path, device=device, precision=precision)
     return load_checkpoint(path, images=images, device=device, precision=precision)

@@ -147,6 +147,30 @@ def test_bad_options(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--prior", "nothing"), "there is none called 'nothing'"),
+        (("--prior", "absent.pt"), "there is no file absent.pt"),
+        (("--precision", "int8"), "expected float32 or bfloat16, got 'int8'"),
+        (("--noise-std", "-1"), "noise_std: must be 0 or more"),
+    ],
+)
+def test_a_dry_run_refuses_what_the_run_would(
+    scan: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], options: tuple[str, ...], words: str
+) -> None:
+    assert main(["run", str(scan), "-o", str(tmp_path / "out"), "--dry-run", *options]) == 2
+    assert words in complaint(capsys)
+
+
+@pytest.mark.parametrize("options", [("--samples", "0"), ("--device", "nope")])
+def test_a_demo_that_cannot_run_makes_no_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], options: tuple[str, ...]
+) -> None:
+    assert main(["demo", "-o", str(tmp_path / "out"), *options]) == 2
+    assert options[0].strip("-") in complaint(capsys) and not (tmp_path / "out").exists()
+
+
 def test_help_names_every_sampler() -> None:
     from recon.config import SAMPLER_NAMES
     from recon.strategies import SAMPLERS
