@@ -31,7 +31,8 @@ class DDSVolume(DDS):
 
     ``d`` and ``u`` are kept from step to step of the diffusion, so that one iteration a step suffices.
 
-    Heuristic, as DDS; the added prior couples slices in the samples, too.
+    Heuristic, as DDS; the added prior couples slices in the samples, too. No exact posterior is known to measure its
+    spread against (total variation has none); without total variation it is that of :class:`DDS`, .75 - 1.0.
 
     Parameters
     ----------

@@ -31,7 +31,8 @@ class MomentMatching(PosteriorDenoising):
     and useless at large noise, where ``sigma^2`` multiplies its errors; hence the two ranges, and a solve that stops at
     the first direction whose curvature no covariance can have (the fact ``negative_curvature`` counts them).
 
-    Targets the posterior. Measured by ``benchmarks/posterior_truth.py``; the table is in ``docs/uncertainty.md``.
+    Targets the posterior: std ratio 1.00 - 1.02 on the six known problems of ``benchmarks/posterior_truth.py``, with a
+    denoiser that errs by 0, 3 or 10 %, in 64 calls of it.
 
     Parameters
     ----------
