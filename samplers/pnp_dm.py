@@ -29,7 +29,7 @@ class PnPDM(AnnealedSampler):
     The state that the loop hands on is ``z``; the last ``x`` is the sample.
 
     Heuristic at a finite ``rho`` and pace, exact in their limit; needs no Jacobian and is insensitive to errors of the
-    denoiser. Std ratio .95 - 1.07 on the six known problems of ``benchmarks/posterior_truth.py``, with a mean that lags.
+    denoiser. Std ratio .95 - 1.07 on the six known problems of ``benchmarks/posterior_truth.py``; its mean lags.
     Honours a noise level for each datum. ``inner * steps`` evaluations.
 
     Parameters

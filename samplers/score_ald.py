@@ -30,8 +30,9 @@ class ScoreALD(AnnealedSampler):
     denoised once.
 
     Heuristic: ``paper`` meets the posterior at the end of the annealing, up to the step size and the lag of the
-    annealing: std ratio 1.01 - 1.12 on the known problems of ``benchmarks/posterior_truth.py``; near to exact for MRI, not
-    for a random matrix. ``code``: the spread in measured directions (ratio .7 there) does not know the noise level. ``inner * steps + 1`` evaluations.
+    annealing: std ratio 1.01 - 1.12 on the known problems of ``benchmarks/posterior_truth.py``, near to exact for MRI,
+    not for a random matrix. ``code``: the spread in measured directions (ratio .7) does not know the noise level.
+    ``inner * steps + 1`` evaluations.
 
     Parameters
     ----------
