@@ -119,6 +119,8 @@ def _notes(parts: list[Part], diagnostics: dict[str, Any]) -> list[str]:
             f"{invalid} of {len(diagnostics['valid'])} samples are not finite or grew without bound, and are left out "
             "of mean and std"
         )
+    if any(part.problem.operator.n_data == 0 for part in parts):
+        return [*notes, "nothing was measured: the samples are those of the prior"]
     residual = float(np.median(diagnostics["residual"][diagnostics["valid"]]))
     # An allowance for the errors of a model may turn out larger than they are.
     allowed = any(part.prepared is not None and "model_error" in part.prepared.facts for part in parts)

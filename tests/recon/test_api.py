@@ -262,3 +262,14 @@ def test_problem_with_a_real_operator_is_kept_real() -> None:
     posterior = recon.reconstruct(problem, prior=prior, sampler="exact", samples=50, progress=False)
     assert posterior.samples.dtype == np.float32
     assert posterior.mean.mean() == pytest.approx(3.0, abs=0.05)
+
+
+def test_an_empty_measurement_is_said_to_be_one() -> None:
+    from operators import CartesianMRI
+
+    operator = CartesianMRI(torch.zeros(1, 16), shape=(16, 16))
+    problem = Problem(torch.zeros(16, 16, dtype=torch.complex64), operator, 0.1)
+    prior = recon.GaussianPrior.power_law((16, 16), std=0.5)
+    with pytest.warns(UserWarning, match="nothing was measured"):
+        posterior = recon.reconstruct(problem, prior=prior, sampler="exact", samples=4, progress=False)
+    assert posterior.provenance["notes"] == ["nothing was measured: the samples are those of the prior"]
