@@ -31,8 +31,8 @@ class TrainConfig:
         Weights (.safetensors of a network of the same architecture, whose images may be complex where these are real)
         to start from; random ones by default.
     modality : str
-        "mri" (complex images: measured, or magnitudes with a synthetic phase) or "ct" (real images, attenuation
-        relative to water).
+        "mri" (complex images: measured, or magnitudes with a synthetic phase), "ct" (real images, attenuation relative
+        to water) or "ultrasound" (complex base-band reflectivity, simulated when it is drawn: no files are read).
     sources : sequence of SourceConfig
         Training files.
     network : mapping
