@@ -65,6 +65,7 @@ CT_SETTINGS: dict[str, dict[str, Any]] = {
     "pnp-dm": {"cg_iterations": 20},
     "diffpir": {"cg_iterations": 20},
     "daps": {"cg_iterations": 20},
+    "dps": {"scaling": "norm", "zeta": 1.0},
     "score-mri": {"scaling": "sirt"},
 }
 
