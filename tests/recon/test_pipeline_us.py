@@ -253,7 +253,6 @@ def test_data_in_memory_become_samples(speckle):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--angles", "1"], "no trained prior for ultrasound ships yet"),
         (["--prior", "gaussian", "--angles", "76"], "cannot keep 76 of 3 angles"),
         (["--prior", "gaussian", "--elements", "0"], "elements: expected 1 or more"),
         (["--prior", "gaussian", "--depth", "deep"], "depth: expected A:B"),

@@ -4,12 +4,16 @@ import numpy as np
 import pytest
 import torch
 
+import recon
 from operators import Grid, PlaneWaveGeometry, PlaneWaveUltrasound
-from recon.errors import ConfigError
+from recon import api
+from recon.errors import ConfigError, InputError
 from recon.metrics_ultrasound import fwhm
 from recon.pipelines.ultrasound_grid import COLUMNS, ROWS
+from recon.strategies import resolve_sampler
 from recon.train import TrainConfig, train
 from recon.training.augment import Pool, step_generator
+from recon.training.evaluate import with_noise
 from recon.training.modalities import MODALITIES
 from recon.training.state import load_checkpoint
 from recon.training.ultrasound_images import BAND, PIXEL, band, draw_images, load_slices, make_image
@@ -145,3 +149,20 @@ def test_a_run_trains_on_simulated_images(tmp_path):
     )
     assert load_checkpoint(train(config))["step"] == 2
     assert "psnr" in (tmp_path / "held_out.jsonl").read_text()
+
+
+def test_the_prior_of_ultrasound_is_found_and_keeps_what_it_says(monkeypatch):
+    assert api.prior_for("auto", "ultrasound") == "ultrasound"
+    prior = recon.load_prior("ultrasound")
+    assert prior.channels == 2 and prior.card["licence"] == "Apache-2.0"
+    assert prior.sigma_min <= resolve_sampler("dds", modality="ultrasound").sigma_min
+    # Developed speckle in as much noise: better than the formula that knows its strength but not its band.
+    image = make_image(plain((64, 64), -3.5), step_generator(9, 0))
+    clean = torch.from_numpy(image)[None]
+    noisy = with_noise(clean, 0.5, 0)
+    error = (prior.denoise(noisy, 0.5) - clean).abs().square().mean()
+    power = clean.abs().square().mean()
+    assert error < 0.95 * power * 0.25 / (power + 0.25)
+    monkeypatch.setattr(api, "list_models", list)
+    with pytest.raises(InputError, match="no trained prior for ultrasound"):
+        api.prior_for("auto", "ultrasound")
