@@ -22,7 +22,7 @@ import torch
 import recon
 from operators import Grid, PlaneWaveGeometry, PlaneWaveUltrasound, beamform
 from recon.io import PlaneWaveData, read_picmus_image, read_picmus_phantom
-from recon.metrics_ultrasound import box_region, cnr, contrast_regions, fwhm, gcnr, speckle_snr
+from recon.metrics.ultrasound import box_region, cnr, contrast_regions, fwhm, gcnr, speckle_snr
 
 PITCH, CENTER, RATE, SPEED, ELEMENTS = 0.3e-3, 5.208e6, 20.832e6, 1540.0, 64
 NOISE = 0.03  # of the rms of the data

@@ -25,9 +25,16 @@ from recon.pipelines.ultrasound_acquisition import Acquisition
 from recon.posterior import Posterior
 from recon.priors.hub import GAUSSIAN, list_models, load_prior
 from recon.results import Part, assemble, describe_prior, describe_sampler
-from recon.sources import KspaceSource, choose_slices, refuse_options
-from recon.sources_ct import CTSource, is_ct_source
-from recon.sources_us import USSource, is_us_source, span_of
+from recon.sources import (
+    CTSource,
+    KspaceSource,
+    USSource,
+    choose_slices,
+    is_ct_source,
+    is_us_source,
+    refuse_options,
+    span_of,
+)
 from recon.strategies import resolve_sampler
 from samplers import Denoiser, Problem, Sampler, Samples, sample
 

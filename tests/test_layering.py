@@ -22,7 +22,7 @@ ALLOWED = {
 }
 # Libraries that are not installed with the core: one file each may import them, inside a function.
 OPTIONAL = {
-    "matplotlib": {"recon/report_figure.py", "recon/training/pictures.py"},
+    "matplotlib": {"recon/report/figure.py", "recon/training/pictures.py"},
     "nibabel": {"recon/io/nifti.py", "recon/training/files.py"},
     "pydicom": {"recon/io/ct/dicom.py"},
     "numba": {"operators/delays/numba_engine.py", "operators/delays/numba_kernels.py"},

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from recon import metrics
 from recon.errors import InputError
-from recon.report_layout import centre_crop
+from recon.metrics.images import SSIM_WINDOW
+from recon.report.layout import centre_crop
 from recon.uncertainty.calibration import Calibration
 from recon.uncertainty.conformal import white_level
 from recon.uncertainty.fitting import Case, reference_of
@@ -144,4 +145,4 @@ def _intervals(case: Case, level: float, calibration: Calibration | None) -> dic
 
 def _ssim(image: NDArray, truth: NDArray) -> float:
     """Return the SSIM, or NaN for images smaller than its window."""
-    return metrics.ssim(image, truth) if min(truth.shape[-2:]) >= metrics.SSIM_WINDOW else float("nan")
+    return metrics.ssim(image, truth) if min(truth.shape[-2:]) >= SSIM_WINDOW else float("nan")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from recon.provenance import plain
-from recon.report_figure import blank
+from recon.report.figure import blank
 from recon.storage import atomic_path
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from recon import metrics
 from recon.errors import InputError
-from recon.report_layout import centre_crop
+from recon.report.layout import centre_crop
 from recon.uncertainty.calibration import ALL, Calibration
 from recon.uncertainty.conformal import allowed_risk, check_method, smallest_factor, spread_map, white_level
 from recon.uncertainty.fingerprint import fingerprint, merge

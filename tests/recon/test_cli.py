@@ -230,7 +230,7 @@ def test_surprises_are_one_line_unless_debugged(
     def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError("division by zero")
 
-    monkeypatch.setattr("recon.commands._reconstruct", broken)
+    monkeypatch.setattr("recon.commands.reconstruction._reconstruct", broken)
     command = ["run", str(scan), "-o", str(tmp_path / "out"), *FAST]
     assert main(command) == 1
     assert "ZeroDivisionError: division by zero (this should not happen; run again with --debug" in complaint(capsys)
@@ -244,7 +244,7 @@ def test_interruption(
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("recon.commands._reconstruct", interrupted)
+    monkeypatch.setattr("recon.commands.reconstruction._reconstruct", interrupted)
     assert main(["run", str(scan), "-o", str(tmp_path / "out"), *FAST]) == 130
     assert capsys.readouterr().err == "recon: interrupted\n"
     assert not (tmp_path / "out").exists()

@@ -9,7 +9,7 @@ from scipy.ndimage import gaussian_filter
 
 from recon.errors import InputError, ShapeError
 from recon.io import read_picmus_image, read_picmus_phantom
-from recon.metrics_ultrasound import (
+from recon.metrics.ultrasound import (
     box_region,
     cnr,
     contrast,

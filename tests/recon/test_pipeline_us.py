@@ -13,7 +13,7 @@ from operators import Grid, PlaneWaveGeometry, PlaneWaveUltrasound
 from recon.cli import main
 from recon.errors import InputError
 from recon.io import PlaneWaveData, open_ultrasound
-from recon.metrics_ultrasound import fwhm
+from recon.metrics.ultrasound import fwhm
 from recon.pipelines.ultrasound import prepare_frame
 from recon.pipelines.ultrasound_acquisition import Acquisition
 from recon.pipelines.ultrasound_grid import COLUMNS, ROWS, record_window, scene_of
@@ -312,7 +312,7 @@ def test_strategies_by_name_have_settings_for_ultrasound():
 
 
 def test_report_of_frames_and_of_one_sample(tmp_path):
-    from recon.report_us import build_us_rows, level_std
+    from recon.report.ultrasound import build_us_rows, level_std
 
     rng = np.random.default_rng(0)
     samples = (rng.standard_normal((5, 3, 24, 20)) + 1j * rng.standard_normal((5, 3, 24, 20))).astype(np.complex64)

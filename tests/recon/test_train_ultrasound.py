@@ -8,7 +8,7 @@ import recon
 from operators import Grid, PlaneWaveGeometry, PlaneWaveUltrasound
 from recon import api
 from recon.errors import ConfigError, InputError
-from recon.metrics_ultrasound import fwhm
+from recon.metrics.ultrasound import fwhm
 from recon.pipelines.ultrasound_grid import COLUMNS, ROWS
 from recon.strategies import resolve_sampler
 from recon.train import TrainConfig, train

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from recon.checks_ultrasound import LOWEST_DB
-from recon.report_figure import Panel, Row
+from recon.metrics.ultrasound_arrays import LOWEST_DB
+from recon.report.figure import Panel, Row
 
 if TYPE_CHECKING:
     from recon.posterior import Posterior

@@ -1,6 +1,6 @@
 """Statistics of speckle in ultrasound images `(z, x)`: distribution, signal-to-noise ratio, and size.
 
-All of them need a true envelope or a complex image; see `recon.metrics_ultrasound`.
+All of them need a true envelope or a complex image; see `recon.metrics.ultrasound`.
 
 Source: Wagner, Smith, Sandrik & Lopez, IEEE Trans. Sonics Ultrason. 30 (1983) 156.
 """
@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import kolmogorov
 
-from recon.checks_ultrasound import bounding_box, envelope_of, mask_of, spacing_of, with_axes
 from recon.errors import InputError
+from recon.metrics.ultrasound_arrays import bounding_box, envelope_of, mask_of, spacing_of, with_axes
 
 
 class Extent(NamedTuple):

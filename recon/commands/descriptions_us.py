@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from recon.descriptions import short
+from recon.commands.descriptions import short
 
 if TYPE_CHECKING:
     from recon.config import RunConfig

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from recon.descriptions import card_lines
+from recon.commands.descriptions import card_lines
 
 
 def models(action: str | None = None, **arguments: Any) -> int:

@@ -14,9 +14,9 @@ import numpy as np
 
 from recon import metrics
 from recon.errors import InputError
-from recon.report_figure import draw
-from recon.report_layout import build_rows, centre_crop, plain_reconstruction
-from recon.report_page import page
+from recon.report.figure import draw
+from recon.report.layout import build_rows, centre_crop, plain_reconstruction
+from recon.report.page import page
 from recon.storage import atomic_path
 
 if TYPE_CHECKING:

@@ -33,8 +33,8 @@ def plan_lines(
     force: bool,
 ) -> list[str]:
     """Describe what a run would do with one file."""
-    from recon.descriptions_ct import ct_sampling, ct_summary
-    from recon.descriptions_us import us_sampling, us_summary
+    from recon.commands.descriptions_ct import ct_sampling, ct_summary
+    from recon.commands.descriptions_us import us_sampling, us_summary
     from recon.io import KspaceScan, PlaneWaveData
     from recon.sources import choose_slices
 

@@ -19,9 +19,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from recon.checks import finite
-from recon.checks_ultrasound import Box, Mask, axis_of, decibels, envelope_of, mask_of, with_axes
 from recon.errors import InputError, ShapeError
-from recon.metrics_speckle import Extent, SpeckleTest, speckle_size, speckle_snr, speckle_test
+from recon.metrics.speckle import Extent, SpeckleTest, speckle_size, speckle_snr, speckle_test
+from recon.metrics.ultrasound_arrays import Box, Mask, axis_of, decibels, envelope_of, mask_of, with_axes
 
 if TYPE_CHECKING:
     from operators.ultrasound_geometry import Grid

@@ -1,4 +1,4 @@
-"""What the commands of the command line do; each returns the exit status."""
+"""`recon run`, `recon demo` and `recon train`: what computes; each returns the exit status."""
 
 import importlib.util
 import shutil
@@ -8,14 +8,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recon.commands_models import models
-from recon.commands_uncertainty import calibrate, evaluate, load_calibration
+from recon.commands.descriptions import Outputs, plan_lines
+from recon.commands.preflight import check_outputs, check_settings
 from recon.config import RunConfig
-from recon.descriptions import Outputs, plan_lines, posterior_lines, scan_lines
 from recon.errors import InputError
-from recon.preflight import check_outputs, check_settings
-
-__all__ = ["calibrate", "check", "demo", "evaluate", "info", "models", "report", "run", "train"]
 
 if TYPE_CHECKING:
     from recon.io import CTImages, CTProjections, KspaceScan, PlaneWaveData
@@ -70,81 +66,6 @@ def demo(output: Path, force: bool = False, **options: Any) -> int:
     return 0
 
 
-def info(file: Path) -> int:
-    """Print what a raw-data file, a folder of CT data or a result holds."""
-    from recon.descriptions_ct import ct_lines
-    from recon.descriptions_us import picmus_lines, us_lines
-    from recon.io import open_ct, open_kspace, open_ultrasound
-    from recon.io.ct.table import is_ct
-    from recon.io.posterior_file import is_posterior
-    from recon.io.ultrasound import picmus_files
-    from recon.io.ultrasound.table import is_ultrasound
-    from recon.posterior import Posterior
-
-    if file.is_file() and is_posterior(file):
-        print("\n".join(posterior_lines(file, Posterior.load(file))))
-    elif is_ct(file):
-        print("\n".join(ct_lines(open_ct(file))))
-    elif is_ultrasound(file):
-        print("\n".join(us_lines(open_ultrasound(file))))
-    elif file.is_file() and (kind := picmus_files.kind(file)):
-        print("\n".join(picmus_lines(file, kind)))
-    else:
-        print("\n".join(scan_lines(open_kspace(file))))
-    return 0
-
-
-def check(file: Path) -> int:
-    """Read every slice of a raw-data file; unusable data are an InputError, doubtful ones a warning."""
-    from recon.descriptions_ct import ct_lines
-    from recon.descriptions_us import us_lines
-    from recon.inspection import inspect, inspect_ct, inspect_ultrasound
-    from recon.io import open_ct, open_kspace, open_ultrasound
-    from recon.io.ct.table import is_ct
-    from recon.io.ultrasound.table import is_ultrasound
-
-    if is_ct(file):
-        stack = open_ct(file)
-        print("\n".join(ct_lines(stack)))
-        findings = inspect_ct(stack)
-    elif is_ultrasound(file):
-        data = open_ultrasound(file)
-        print("\n".join(us_lines(data)))
-        findings = inspect_ultrasound(data)
-    else:
-        scan = open_kspace(file)
-        print("\n".join(scan_lines(scan)))
-        findings = inspect(scan)
-    for line in findings.facts:
-        print(line)
-    for line in findings.warnings:
-        print(f"warning: {line}")
-    print("usable" if not findings.warnings else f"usable, with {len(findings.warnings)} warning(s)")
-    return 0
-
-
-def report(
-    file: Path,
-    output: Path | None = None,
-    calibration: Path | None = None,
-    group: str | None = None,
-    force: bool = False,
-) -> int:
-    """Draw a result as PNG and HTML; its interval is calibrated only if a calibration is given."""
-    from recon.posterior import Posterior
-    from recon.report import write_report
-
-    target = output or file.with_suffix("")
-    stem = target.with_suffix("") if target.suffix in (".png", ".html", ".h5") else target
-    if not target.is_dir():
-        check_outputs([stem.with_name(stem.name + suffix) for suffix in (".png", ".html")], force)
-    else:
-        check_outputs([target / "report.png", target / "report.html"], force)
-    for path in write_report(Posterior.load(file), target, load_calibration(calibration), group):
-        print(path)
-    return 0
-
-
 def train(config: Path, **overrides: Any) -> int:
     """Train a prior, or continue a training that was stopped; options replace keys of the file."""
     from recon.train import main
@@ -176,8 +97,8 @@ def _plan(files: Sequence[Path], output: Path, drawable: bool, settings: RunConf
 def _open(file: Path, settings: RunConfig) -> "Source":
     from recon.io import open_kspace
     from recon.pipelines.ct import Scan
-    from recon.sources_ct import CTSource, is_ct_source
-    from recon.sources_us import is_us_source
+    from recon.sources.ct import CTSource, is_ct_source
+    from recon.sources.ultrasound import is_us_source
 
     if is_us_source(file):
         return _open_ultrasound(file, settings)
@@ -191,7 +112,7 @@ def _open_ultrasound(file: Path, settings: RunConfig) -> "PlaneWaveData":
     """Open channel data, and find out whether all that is wanted of them is there."""
     from recon.api import prior_for
     from recon.pipelines.ultrasound_acquisition import Acquisition
-    from recon.sources_us import USSource, span_of
+    from recon.sources.ultrasound import USSource, span_of
 
     names = ("angles", "elements", "array", "decimation", "attenuation", "model_error", "time_shift", "noise_std")
     wanted: dict[str, Any] = {name: getattr(settings, name) for name in names}
@@ -202,7 +123,7 @@ def _open_ultrasound(file: Path, settings: RunConfig) -> "PlaneWaveData":
 
 def _reconstruct(file: Path, scan: "Source", settings: RunConfig) -> "Posterior":
     from recon.api import reconstruct
-    from recon.sources_ct import is_ct_source
+    from recon.sources.ct import is_ct_source
 
     # The headers of a CT folder, a file a slice or a projection, are read once.
     return reconstruct(scan if is_ct_source(scan) else file, **asdict(settings))

@@ -1,9 +1,8 @@
-"""What can be reconstructed: a file or an array, as a sequence of slices that are read when they are needed."""
+"""MRI k-space, of a file or an array, as a sequence of slices that are read when they are needed."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -167,19 +166,6 @@ def _sampling(mask: Any, acceleration: float | None, center_fraction: float | No
     return Sampling(mask or "random", 4.0 if acceleration is None else acceleration, center_fraction, seed)
 
 
-def refuse_options(options: Mapping[str, Any], defaults: Mapping[str, Any], belong: str) -> None:
-    """Raise InputError for options that were given (are not their default, None) where they have no meaning."""
-    given = [
-        name for name, value in options.items() if value is not None and not _is_default(value, defaults.get(name))
-    ]
-    if given:
-        raise InputError(f"{', '.join(given)}: only for {belong}")
-
-
-def _is_default(value: Any, default: Any) -> bool:
-    return isinstance(value, int | float | str) and value == default
-
-
 def open_source(source: Any, mask: np.ndarray | Tensor | None) -> ArraySource | FileSource:
     """Return the slices of a path or an array.
 
@@ -193,34 +179,6 @@ def open_source(source: Any, mask: np.ndarray | Tensor | None) -> ArraySource | 
     if isinstance(source, np.ndarray | Tensor):
         return ArraySource(source, mask)
     raise InputError(f"source: expected a path, a k-space array or a Problem, came {type(source).__name__}")
-
-
-def choose_slices(slices: str | int | Sequence[int] | None, n: int) -> list[int]:
-    """Return slice numbers from ``None`` (all), ``7``, ``"10:20"`` or a list.
-
-    Raises
-    ------
-    InputError
-        If a slice does not exist or none is left.
-    """
-    if slices is None:
-        return list(range(n))
-    if isinstance(slices, str):
-        first, colon, stop = slices.partition(":")
-        try:
-            chosen = list(range(n))[slice(_number(first), _number(stop))] if colon else [int(first)]
-        except ValueError:
-            raise InputError(f"slices: expected A:B or one number, came {slices!r}") from None
-    else:
-        chosen = [slices] if isinstance(slices, int) else [int(index) for index in slices]
-    missing = [index for index in chosen if not -n <= index < n]
-    if missing or not chosen:
-        raise InputError(f"slices: {slices!r} selects {missing or 'nothing'}; the source has {n} slices, 0 to {n - 1}")
-    return [index % n for index in chosen]
-
-
-def _number(text: str) -> int | None:
-    return int(text) if text.strip() else None
 
 
 def _root_sum_of_squares(kspace: Tensor) -> np.ndarray:

@@ -1,0 +1,8 @@
+"""What the commands of the command line do; each returns the exit status."""
+
+from recon.commands.files import check, info, report
+from recon.commands.reconstruction import demo, run, train
+from recon.commands.uncertainty import calibrate, evaluate
+from recon.commands.weights import models
+
+__all__ = ["calibrate", "check", "demo", "evaluate", "info", "models", "report", "run", "train"]

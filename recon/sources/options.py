@@ -1,0 +1,49 @@
+"""Options that every kind of source shares: which slices, and those that belong to another kind."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from recon.errors import InputError
+
+
+def choose_slices(slices: str | int | Sequence[int] | None, n: int) -> list[int]:
+    """Return slice numbers from ``None`` (all), ``7``, ``"10:20"`` or a list.
+
+    Raises
+    ------
+    InputError
+        If a slice does not exist or none is left.
+    """
+    if slices is None:
+        return list(range(n))
+    if isinstance(slices, str):
+        first, colon, stop = slices.partition(":")
+        try:
+            chosen = list(range(n))[slice(_number(first), _number(stop))] if colon else [int(first)]
+        except ValueError:
+            raise InputError(f"slices: expected A:B or one number, came {slices!r}") from None
+    else:
+        chosen = [slices] if isinstance(slices, int) else [int(index) for index in slices]
+    missing = [index for index in chosen if not -n <= index < n]
+    if missing or not chosen:
+        raise InputError(f"slices: {slices!r} selects {missing or 'nothing'}; the source has {n} slices, 0 to {n - 1}")
+    return [index % n for index in chosen]
+
+
+def _number(text: str) -> int | None:
+    return int(text) if text.strip() else None
+
+
+def refuse_options(options: Mapping[str, Any], defaults: Mapping[str, Any], belong: str) -> None:
+    """Raise InputError for options that were given (are not their default, None) where they have no meaning."""
+    given = [
+        name for name, value in options.items() if value is not None and not _is_default(value, defaults.get(name))
+    ]
+    if given:
+        raise InputError(f"{', '.join(given)}: only for {belong}")
+
+
+def _is_default(value: Any, default: Any) -> bool:
+    return isinstance(value, int | float | str) and value == default
