@@ -13,11 +13,22 @@ else:
     import tomli as tomllib
 
 
+#: Arithmetic of a network, in training and in reconstruction.
+PRECISIONS = ("float32", "bfloat16")
+
 #: What `recon.strategies` knows by name; written out, for help must not wait for torch.
 SAMPLER_NAMES = (
     "dds, dds-narrow, moment-matching, pula, pnp-dm, diffpir, daps, dps, pigdm, score-mri, score-ald, red-diff; "
     "exact (with --prior gaussian)"
 )
+
+
+def require_precision(precision: str) -> None:
+    """Raise ConfigError for a precision that there is not."""
+    from recon.errors import ConfigError
+
+    if precision not in PRECISIONS:
+        raise ConfigError(f"precision is {precision!r}; expected {' or '.join(PRECISIONS)}")
 
 
 def _option(default: Any, kind: type, text: str, metavar: str | None = None) -> Any:
@@ -47,7 +58,7 @@ class RunConfig:
         None, float, "noise per sample of k-space, E|n|^2 = std^2, or of channels (default: estimated)", "STD"
     )
     batch_size: int | None = _option(None, int, "samples drawn together (default: all)", "N")
-    precision: str = _option("float32", str, "arithmetic of the network: float32 or bfloat16 (faster on some machines)")
+    precision: str = _option("float32", str, f"of the network: {' or '.join(PRECISIONS)} (faster on some machines)")
     views: int | None = _option(None, int, "CT images: how many projections to simulate", "N")
     geometry: str = _option("fan", str, "CT images: fan (on an arc), fan-flat or parallel")
     arc: float | None = _option(None, float, "CT images: degrees that the projections cover (default: all)", "DEG")

@@ -4,10 +4,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from recon.config import RunConfig
+from recon.config import RunConfig, require_precision
 from recon.errors import ConfigError, InputError, ReconError
-
-PRECISIONS = ("float32", "bfloat16")
 
 
 def check_settings(settings: RunConfig) -> None:
@@ -21,8 +19,7 @@ def check_settings(settings: RunConfig) -> None:
     resolve_sampler(settings.sampler, settings.steps)
     if settings.prior != "auto":
         require_known(settings.prior)
-    if settings.precision not in PRECISIONS:
-        raise ConfigError(f"precision: expected {' or '.join(PRECISIONS)}, got {settings.precision!r}")
+    require_precision(settings.precision)
     if settings.mask is not None and settings.mask not in PATTERNS:
         raise ConfigError(f"mask: there is no pattern {settings.mask!r}; choose one of {', '.join(PATTERNS)}")
     for name in ("samples", "steps", "batch_size", "coils", "calib_size"):

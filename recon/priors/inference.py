@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from recon.config import require_precision
 from recon.errors import ConfigError, ReconError
 from recon.priors.networks.positions import positions
 
@@ -64,8 +65,7 @@ class PreparedNetwork:
         max_batch: int | None = None,
         told_positions: bool = False,
     ) -> None:
-        if precision not in ("float32", "bfloat16"):
-            raise ConfigError(f"precision is {precision!r}; expected 'float32' or 'bfloat16'")
+        require_precision(precision)
         if max_batch is not None and max_batch < 1:
             raise ConfigError(f"max_batch is {max_batch}; expected at least 1")
         self.network = network.eval().requires_grad_(False)

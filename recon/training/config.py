@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from recon.config import require_precision
 from recon.errors import ConfigError
 from recon.training.volumes import SourceConfig
 
@@ -146,8 +147,7 @@ def validate(config: TrainConfig) -> None:
     for key in ("data", "output", "sources"):
         if not getattr(config, key):
             raise ConfigError(f"training needs {key!r}")
-    if config.precision not in ("bfloat16", "float32"):
-        raise ConfigError(f"precision is {config.precision!r}; expected 'bfloat16' or 'float32'")
+    require_precision(config.precision)
     for key in ("position_channels", "augmentation_labels"):
         if not isinstance(getattr(config, key), bool):
             raise ConfigError(f"{key} is {getattr(config, key)!r}; expected true or false")
