@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from recon.commands.wording import short
 from recon.config import RunConfig
 
 if TYPE_CHECKING:
@@ -120,12 +121,6 @@ def calibration_lines(file: Path, calibration: "Calibration") -> list[str]:
             f"({verdict})"
         )
     return lines
-
-
-def short(value: Any, limit: int = 160) -> str:
-    """Return a value in one line."""
-    text = " ".join(str(value).split())
-    return text if len(text) <= limit else text[: limit - 3] + "..."
 
 
 def card_lines(card: Mapping[str, Any]) -> list[str]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from recon.commands.descriptions import short
+from recon.commands.wording import short
 
 if TYPE_CHECKING:
     from recon.config import RunConfig

@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from recon.priors.networks.positions import coordinates
+from recon.training.sources import Slice, SourceConfig
 from recon.training.synthesis import change_contrast, fourier_resample, phase_jumps, random_intensity, random_phase
-from recon.training.volumes import Slice, SourceConfig
 
 #: What an augmentation did to an image, as a network may be told: all zero for a slice as it came.
 LABELS = ("flip y", "flip x", "swap", "log zoom", "log stretch", "log contrast", "masked")

@@ -10,7 +10,7 @@ from typing import Any
 
 from recon.config import require_precision
 from recon.errors import ConfigError
-from recon.training.volumes import SourceConfig
+from recon.training.sources import SourceConfig
 
 if sys.version_info >= (3, 11):
     import tomllib

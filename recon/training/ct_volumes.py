@@ -10,7 +10,7 @@ from scipy import ndimage
 from recon.errors import InputError
 from recon.io.ct import dicom, dicom_images
 from recon.training.files import kind_of, matching_files, pixel_spacing, read_nifti, read_npy
-from recon.training.volumes import Slice, SourceConfig, check_source
+from recon.training.sources import Slice, SourceConfig, check_source
 
 #: Padding and what some scanners write outside of the field of view are below the air.
 LOWEST = -1024.0

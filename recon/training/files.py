@@ -12,7 +12,7 @@ from recon.io.ct import dicom
 from recon.io.mri import npy
 
 if TYPE_CHECKING:
-    from recon.training.volumes import SourceConfig
+    from recon.training.sources import SourceConfig
 
 #: What a file is, by how its name ends; DICOM files without an ending are known by their content.
 SUFFIXES = {

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from recon.errors import ConfigError
 from recon.training import augment, ct_volumes, evaluate, ultrasound_images, volumes
-from recon.training.volumes import Slice, SourceConfig
+from recon.training.sources import Slice, SourceConfig
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ from scipy import fft
 
 from recon.errors import ConfigError
 from recon.training.augment import LABELS, Drawn, Patch, Pool, step_generator
+from recon.training.sources import Slice, SourceConfig
 from recon.training.ultrasound_scenes import SCENES, Scene, draw_scene
-from recon.training.volumes import Slice, SourceConfig
 
 #: Distance of the rows and of the columns in wavelengths, as `recon.pipelines.ultrasound_grid` has them.
 PIXEL = (1 / 4, 1 / 3)

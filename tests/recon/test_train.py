@@ -17,8 +17,9 @@ from recon.training.initial import build_model, start_from
 from recon.training.modalities import MODALITIES
 from recon.training.muon import Muon, orthogonalise
 from recon.training.run import learning_rate_at
+from recon.training.sources import Slice, SourceConfig
 from recon.training.state import load_checkpoint
-from recon.training.volumes import Slice, SourceConfig, load_slices
+from recon.training.volumes import load_slices
 from recon.training.workers import Replicas, Workers
 
 nibabel = pytest.importorskip("nibabel")

@@ -16,8 +16,8 @@ from recon.train import TrainConfig, train
 from recon.training.augment import LABELS, Pool, draw_images, draw_real_images, step_generator
 from recon.training.export import export_prior
 from recon.training.initial import build_model, start_from
+from recon.training.sources import Slice, SourceConfig
 from recon.training.state import load_checkpoint
-from recon.training.volumes import Slice, SourceConfig
 
 SMALL = {"channels": [8, 8], "encoder_blocks": [1, 1], "decoder_blocks": [1], "embedding": 8}
 

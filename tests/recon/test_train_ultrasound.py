@@ -15,10 +15,10 @@ from recon.train import TrainConfig, train
 from recon.training.augment import Pool, step_generator
 from recon.training.evaluate import with_noise
 from recon.training.modalities import MODALITIES
+from recon.training.sources import SourceConfig
 from recon.training.state import load_checkpoint
 from recon.training.ultrasound_images import BAND, PIXEL, band, draw_images, load_slices, make_image
 from recon.training.ultrasound_scenes import SCENES, Scene, draw_scene
-from recon.training.volumes import SourceConfig
 
 SMALL = {"channels": [8, 8], "encoder_blocks": [1, 1], "decoder_blocks": [1], "embedding": 8}
 EMPTY = np.zeros((0, 3))
