@@ -122,7 +122,7 @@ def reconstruct(
         CT images: simulate so many projections, by a "fan" (on an arc), "fan-flat" or "parallel" rays, over ``arc``
         degrees, with the noise of so many photons a ray.
     views_every : int
-        CT projections: use every so many of them.
+        CT projections: use every so many of them, over ``arc`` degrees from the first.
     pixel_size : float, optional
         CT: pixel size in mm, where the file tells none or another one is wanted.
     angles, elements, array, decimation : int, int, str, int, optional

@@ -61,7 +61,7 @@ class RunConfig:
     precision: str = _option("float32", str, f"of the network: {' or '.join(PRECISIONS)} (faster on some machines)")
     views: int | None = _option(None, int, "CT images: how many projections to simulate", "N")
     geometry: str = _option("fan", str, "CT images: fan (on an arc), fan-flat or parallel")
-    arc: float | None = _option(None, float, "CT images: degrees that the projections cover (default: all)", "DEG")
+    arc: float | None = _option(None, float, "CT: degrees that the projections cover (default: all)", "DEG")
     photons: float | None = _option(None, float, "CT images: photons of a ray (default: no noise)", "N")
     views_every: int = _option(1, int, "CT projections: use every so many of them", "N")
     pixel_size: float | None = _option(None, float, "CT: pixel size in mm (default: that of the file)", "MM")

@@ -39,7 +39,8 @@ class Scan:
     geometry : "fan" (on an arc), "fan-flat" or "parallel"
         Of simulated projections.
     arc : float, optional
-        Degrees that they cover; 360 for fans and 180 for parallel rays. Less is limited-angle tomography.
+        Degrees that they cover; 360 for fans and 180 for parallel rays. Less is limited-angle tomography. Of measured
+        projections: those within so many degrees of the first one; all by default.
     photons : float, optional
         Photons of each ray without an object; noise-free by default.
     views_every : int
@@ -66,6 +67,13 @@ class Scan:
             raise InputError(f"photons: expected a number above 0, came {self.photons}")
         if self.views_every < 1:
             raise InputError(f"views_every: expected 1 or more, came {self.views_every}")
+
+    def measured(self, angles: np.ndarray) -> np.ndarray:
+        """Return the numbers of the measured projections, at these angles in rad, that are used."""
+        every = np.arange(0, len(angles), self.views_every)
+        if self.arc is None:
+            return every
+        return every[np.abs(angles[every] - angles[0]) < math.radians(self.arc)]
 
     def beam(self, image_shape: tuple[int, int], pixel_size: float, scanner: Mapping[str, float]) -> Beam:
         """Return the geometry of the simulated projections: one detector element a pixel, the whole image seen."""
@@ -166,7 +174,7 @@ def prepare_projections(
     sinogram : array, shape ``(angle, detector)``
     geometry : ScanGeometry
     scan : Scan
-        Only ``views_every`` has a meaning here.
+        Only ``views_every`` and ``arc`` have a meaning here.
     photons : array, broadcastable to the sinogram, optional
         Photons without an object, for the noise level; by default that is estimated from the data.
     image_shape : (int, int), optional
@@ -177,20 +185,29 @@ def prepare_projections(
         Attenuation of water in 1/mm; by default that of 70 keV.
     device : torch.device or str
     """
-    data = torch.as_tensor(sinogram, dtype=torch.float32, device=device)[:: scan.views_every]
+    angles = np.asarray(geometry.angles)
+    used = scan.measured(angles)
+    data = torch.as_tensor(sinogram, dtype=torch.float32, device=device)[torch.from_numpy(used).to(device)]
     notes = []
     if photons is None:
         noise_std = torch.full_like(data, estimate_noise(data))
     else:
-        incident = torch.as_tensor(photons, dtype=torch.float32, device=device).expand(sinogram.shape)
-        noise_std = torch.exp(data / 2) / incident[:: scan.views_every].sqrt()
+        incident = np.broadcast_to(photons, sinogram.shape)[used]
+        noise_std = torch.exp(data / 2) / torch.as_tensor(incident, dtype=torch.float32, device=device).sqrt()
     if water is None:
         notes.append(f"the file does not say what water attenuates: {MU_WATER} per mm was taken, so HU may be off")
-    beam = replace(geometry, angles=np.asarray(geometry.angles)[:: scan.views_every]).beam()
-    shape = image_shape or (min(512, geometry.det_count // 8 * 8 or 8),) * 2
-    size = pixel_size or 2 * field_of_view(geometry) / max(shape)
+    beam = replace(geometry, angles=angles[used]).beam()
+    shape, size = grid_of(geometry, image_shape, pixel_size)
     operator = CT(beam, shape, size)
     return _prepared(data, noise_std, operator, beam, {"simulated": False}, notes, water or MU_WATER)
+
+
+def grid_of(
+    geometry: ScanGeometry, image_shape: tuple[int, int] | None = None, pixel_size: float | None = None
+) -> tuple[tuple[int, int], float]:
+    """Return shape and pixel size in mm of the image of measured projections, where they are not given."""
+    shape = image_shape or (min(512, geometry.det_count // 8 * 8 or 8),) * 2
+    return shape, pixel_size or 2 * field_of_view(geometry) / max(shape)
 
 
 def field_of_view(geometry: ScanGeometry) -> float:

@@ -13,7 +13,7 @@ import torch
 from recon.errors import InputError
 from recon.io.ct.base import CTImages, CTProjections
 from recon.io.ct.table import is_ct, open_ct
-from recon.pipelines.ct import WINDOW, Prepared, Scan, prepare_image, prepare_projections
+from recon.pipelines.ct import WINDOW, Prepared, Scan, grid_of, prepare_image, prepare_projections
 
 
 def is_ct_source(source: Any) -> TypeGuard[str | os.PathLike[str] | CTImages | CTProjections]:
@@ -30,7 +30,8 @@ class CTSource:
     scan : Scan
         How to simulate projections of images, or thin out measured ones.
     pixel_size : float, optional
-        In mm; for images without one, and for the image of measured projections.
+        In mm; for images without one, and for the image of measured projections. Where a file of projections does not
+        know its lengths, that of the detector.
 
     Raises
     ------
@@ -45,13 +46,11 @@ class CTSource:
     ) -> None:
         self.stack = open_ct(source) if isinstance(source, str | os.PathLike) else source
         self.scan, self.pixel_size = scan, pixel_size
-        if isinstance(self.stack, CTProjections) and scan.views is not None:
-            raise InputError(f"{self.path} holds measured projections: use views_every, not views")
-        if isinstance(self.stack, CTImages):
-            if scan.views_every != 1:
-                raise InputError(f"{self.path} holds images: use views to simulate projections, not views_every")
-            if scan.views is None:
-                raise InputError(f"{self.path} holds images: say how many projections to simulate (views, --views 32)")
+        if pixel_size is not None and not 0 < pixel_size < np.inf:
+            raise InputError(f"pixel_size: expected a length in mm above 0, came {pixel_size}")
+        _check_scan(self.stack, scan)
+        if isinstance(source, str | os.PathLike) and pixel_size is not None and not self._lengths_known:
+            self.stack, self.pixel_size = open_ct(source, pixel_size_mm=pixel_size), None
 
     @property
     def config(self) -> dict[str, Any]:
@@ -71,11 +70,17 @@ class CTSource:
     @property
     def geometry(self) -> dict[str, Any]:
         """What a result knows of its geometry."""
-        y, x = self._spacing() or (None, None)
-        positions = self.stack.positions_mm
+        size, stack = self._spacing(), self.stack
+        if size is None and isinstance(stack, CTProjections) and self._lengths_known:
+            size = (grid_of(stack.geometry, stack.image_shape)[1],) * 2
+        positions = stack.positions_mm
         step = float(np.median(np.diff(positions))) if positions is not None and len(positions) > 1 else 1.0
-        size = None if y is None else (step, y, x)
-        return {"voxel_size_mm": size, "units": "HU", "window": WINDOW}
+        return {"voxel_size_mm": None if size is None else (step, *size), "units": "HU", "window": WINDOW}
+
+    @property
+    def _lengths_known(self) -> bool:
+        """Whether lengths are mm, and not elements of a detector of unknown size."""
+        return bool(self.stack.attributes.get("pixel_size_known", True))
 
     def __len__(self) -> int:
         return len(self.stack)
@@ -87,7 +92,10 @@ class CTSource:
             y, x = self._spacing() or (1.0, 1.0)
             if abs(y - x) > 1e-3 * x:
                 raise InputError(f"{self.path}: the pixels are {y:g} x {x:g} mm, expected square ones")
-            return prepare_image(image, x, self.scan, self.stack.scanner, device), image
+            # Each slice has noise of its own; that of the first one is the seed's.
+            mixed = np.random.SeedSequence(self.scan.seed, spawn_key=(index,)).generate_state(1)[0]
+            scan = dataclasses.replace(self.scan, seed=int(mixed)) if index else self.scan
+            return prepare_image(image, x, scan, self.stack.scanner, device), image
         ready = prepare_projections(
             self.stack[index],
             self.stack.geometry,
@@ -108,6 +116,20 @@ class CTSource:
         if self.pixel_size is not None:
             return self.pixel_size, self.pixel_size
         return self.stack.pixel_spacing_mm
+
+
+def _check_scan(stack: CTImages | CTProjections, scan: Scan) -> None:
+    """Refuse settings that have no meaning for what a file holds."""
+    if isinstance(stack, CTProjections):
+        if scan.views is not None:
+            raise InputError(f"{stack.path} holds measured projections: use views_every, not views")
+        given = [name for name in ("geometry", "photons") if getattr(scan, name) != getattr(Scan(), name)]
+        if given:
+            raise InputError(f"{stack.path} holds measured projections, which have their own {' and '.join(given)}")
+    elif scan.views_every != 1:
+        raise InputError(f"{stack.path} holds images: use views to simulate projections, not views_every")
+    elif scan.views is None:
+        raise InputError(f"{stack.path} holds images: say how many projections to simulate (views, --views 32)")
 
 
 def _hounsfield(images: CTImages, index: int) -> np.ndarray:

@@ -1,0 +1,89 @@
+"""CT files as slices: which projections are used, the noise of each slice, and the geometry of what comes out."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from recon.errors import InputError
+from recon.io.ct.base import CTProjections, ScanGeometry
+from recon.pipelines.ct import Scan
+from recon.sources import CTSource
+
+SMALL = {"rows": 8, "columns": 48, "views_per_turn": 60, "turns": 1.5}
+PIXEL = 0.01  # mm, of the detector of a synchrotron
+
+
+def parallel(angles: np.ndarray) -> CTProjections:
+    """Two sinograms whose values are the numbers of their views."""
+    numbers = np.repeat(np.arange(len(angles), dtype=np.float32)[:, None], 24, axis=1)
+    geometry = ScanGeometry("parallel", angles, 24, 2.0)
+    return CTProjections(Path("numbers"), "lodopab", 2, lambda _: numbers, geometry, lambda _: 1e5 + numbers)
+
+
+def synchrotron(path: Path) -> Path:
+    """A Data Exchange file that does not know the size of its pixels."""
+    with h5py.File(path, "w") as file:
+        file["exchange/data"] = np.full((30, 2, 16), 50.0, np.float32)
+        file["exchange/data_white"], file["exchange/data_dark"] = np.full((1, 2, 16), 99.0), np.zeros((1, 2, 16))
+        file["exchange/theta"] = np.arange(30) * 6.0
+    return path
+
+
+@pytest.mark.parametrize("first", [0.0, 40.0])
+def test_an_arc_of_measured_projections(first: float) -> None:
+    stack = parallel(np.deg2rad(first + np.arange(0, 360, 3.0)))
+    ready, _ = CTSource(stack, Scan(views_every=2, arc=90.0)).prepare(0, "cpu")
+    expected = np.arange(0, 30, 2)
+    np.testing.assert_allclose(ready.problem.y[:, 0] * ready.water, expected, rtol=1e-6)
+    np.testing.assert_allclose(np.asarray(ready.problem.operator.geometry.angles), stack.geometry.angles[expected])
+    noise_std = np.exp(expected / 2) / np.sqrt(1e5 + expected)
+    np.testing.assert_allclose(ready.problem.noise_std[:, 0] * ready.water, noise_std, rtol=1e-5)
+    every, _ = CTSource(stack, Scan()).prepare(0, "cpu")
+    assert every.problem.y.shape == (120, 24)
+
+
+@pytest.mark.parametrize("option", [{"photons": 1e4}, {"geometry": "parallel"}, {"views": 8}])
+def test_what_measured_projections_have_already_is_refused(option: dict) -> None:
+    with pytest.raises(InputError, match=next(iter(option))):
+        CTSource(parallel(np.arange(4.0)), Scan(**option))
+
+
+@pytest.mark.parametrize("size", [0.0, -1.0, math.nan, math.inf])
+def test_pixel_sizes_that_cannot_be(size: float) -> None:
+    with pytest.raises(InputError, match="pixel_size"):
+        CTSource(parallel(np.arange(4.0)), Scan(), size)
+
+
+def test_each_slice_has_noise_of_its_own(tmp_path: Path, write_ct: Callable[..., Path]) -> None:
+    for k in range(2):
+        write_ct(tmp_path / f"{k}.dcm", np.full((16, 16), 1024, np.uint16), z=3.0 * k)
+    source = CTSource(tmp_path, Scan(views=12, photons=1e4, seed=5))
+    clean, _ = CTSource(tmp_path, Scan(views=12)).prepare(0, "cpu")
+    first, second = ((source.prepare(k, "cpu")[0].problem.y - clean.problem.y).numpy().ravel() for k in (0, 1))
+    assert abs(np.corrcoef(first, second)[0, 1]) < 0.2
+    again, _ = source.prepare(1, "cpu")
+    np.testing.assert_array_equal(again.problem.y.numpy().ravel() - clean.problem.y.numpy().ravel(), second)
+
+
+def test_the_image_of_measured_projections_has_a_size(tmp_path: Path, helix: Callable) -> None:
+    source = CTSource(helix(**SMALL).write(tmp_path / "scan"), Scan())
+    ready, _ = source.prepare(0, "cpu")
+    step, y, x = source.geometry["voxel_size_mm"]
+    assert y == x == ready.problem.operator.pixel_size
+    assert step == pytest.approx(1.0947 * 595 / 1085.6, rel=1e-3)
+
+
+def test_lengths_that_the_file_does_not_know(tmp_path: Path) -> None:
+    path = synchrotron(tmp_path / "scan.h5")
+    unknown, told = CTSource(path, Scan()), CTSource(path, Scan(), PIXEL)
+    assert unknown.geometry["voxel_size_mm"] is None
+    assert told.stack.geometry.det_spacing_mm == PIXEL
+    here, there = (one.prepare(0, "cpu")[0] for one in (unknown, told))
+    assert here.problem.operator.domain.shape == there.problem.operator.domain.shape
+    sizes = [one.problem.operator.pixel_size for one in (here, there)]
+    assert sizes[1] == pytest.approx(PIXEL * sizes[0])
+    assert told.geometry["voxel_size_mm"] == pytest.approx((PIXEL, sizes[1], sizes[1]))
