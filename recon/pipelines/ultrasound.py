@@ -72,8 +72,8 @@ def prepare_frame(
     frequency and bandwidth of the data's own mean spectrum. The noise of each sample is the electronic noise of the
     file (before the first echo, or the quietest band: ``PlaneWaveData.noise_std``, with its weights for a gain that was
     undone) and ``model_error`` times the local strength of the data. Echoes from outside of the field of view are
-    taken off, as a first fit with independent pixels finds them. The scale is the 0.99 quantile of the magnitude of
-    that fit, and delay and sum gets its rms.
+    taken off, as a first fit with independent pixels finds them; what such a fit misses counts as noise. The scale is
+    the 0.99 quantile of the magnitude of that fit, and delay and sum gets its rms.
 
     Parameters
     ----------
@@ -109,7 +109,7 @@ def prepare_frame(
     unit = float(y.abs().square().mean().sqrt()) or 1.0
     y, noise = y / unit, noise / unit
     whole = Problem(y, PlaneWaveUltrasound(geometry, scene, **options).to(y.device), noise)
-    fit = _wiener(whole, scene)
+    fit, missed = _wiener(whole, scene)
     image = fit[region.rows, region.columns]
     scale = float(torch.quantile(image.abs().flatten().cpu(), 0.99)) or float(image.abs().max())
     if not scale > 0:
@@ -119,7 +119,7 @@ def prepare_frame(
     if error is None:  # what is left holds the electronic noise, too
         error = math.sqrt(max((ERROR_RATIO * left) ** 2 - _share(electronic, strength, window), LEAST_ERROR**2))
     noise = torch.from_numpy(us_signal.noise_of(electronic, strength, error)).to(device) / unit
-    problem = _restricted(whole, fit, noise, scene, region, window, options)
+    problem = _restricted(whole, fit, missed, noise, scene, region, window, options)
     das = beamform(y, region.grid, "das", geometry=geometry) * _gain(geometry, region.grid).to(y.device)
     das = das * (unit * image.abs().square().mean().sqrt() / das.abs().square().mean().sqrt().clamp(min=1e-30))
     facts: dict[str, Any] = {
@@ -169,8 +169,10 @@ def _cropped(geometry: PlaneWaveGeometry, record: slice) -> PlaneWaveGeometry:
     )
 
 
-def _wiener(problem: Problem, scene: Grid) -> Tensor:
-    """Return the image of independent pixels that the data make most likely, by conjugate gradients.
+def _wiener(problem: Problem, scene: Grid) -> tuple[Tensor, Tensor]:
+    """Return the image of independent pixels that the data make most likely, and what such a fit typically misses.
+
+    The latter is a random image of such pixels less the fit to data that were simulated from it.
 
     ``x = D z`` with ``(1 + D A^H W A D) z = D A^H W y``: pixels have the standard deviation D, which follows the noise
     level with depth (it grows with the echoes) and whose size is such that A D gives echoes as strong as the data.
@@ -182,18 +184,20 @@ def _wiener(problem: Problem, scene: Grid) -> Tensor:
     rows = np.interp(2 * np.asarray(scene.z) / geometry.sound_speed, times, level)
     std = torch.as_tensor(rows / rows.max(), dtype=torch.float32)[:, None] * _gain(geometry, scene)
     std = std.to(problem.y.device)
-    white = torch.randn(scene.shape, dtype=torch.complex64, generator=torch.Generator().manual_seed(0))
-    echoes = operator(std * white.to(problem.y.device)) / problem.noise_std
-    std = std * ((problem.y / problem.noise_std).norm() / echoes.norm().clamp(min=1e-30))
-    return (
-        std
-        * conjugate_gradient(
-            lambda z: z + std * problem.weighted_normal(std * z),
-            (std * problem.weighted_data)[None],
-            iterations=FIT_ITERATIONS,
-            item_ndim=2,
-        )[0]
+    generator = torch.Generator().manual_seed(0)
+    white = torch.randn(scene.shape, dtype=torch.complex64, generator=generator).to(problem.y.device)
+    echoes = operator(std * white) / problem.noise_std
+    size = (problem.y / problem.noise_std).norm() / echoes.norm().clamp(min=1e-30)
+    std = std * size
+    noise = torch.randn(problem.y.shape, dtype=problem.y.dtype, generator=generator).to(problem.y.device)
+    simulated = operator.H((size * echoes + noise) / problem.noise_std)
+    fits = std * conjugate_gradient(
+        lambda z: z + std * problem.weighted_normal(std * z),
+        std * torch.stack([problem.weighted_data, simulated]),
+        iterations=FIT_ITERATIONS,
+        item_ndim=2,
     )
+    return fits[0], std * white - fits[1]
 
 
 def _match(problem: Problem, std: Tensor) -> Tensor:
@@ -218,18 +222,29 @@ def _left(whole: Problem, fit: Tensor, region: Region) -> tuple[float, slice]:
 
 
 def _restricted(
-    whole: Problem, fit: Tensor, noise: Tensor, scene: Grid, region: Region, window: slice, options: dict[str, Any]
+    whole: Problem,
+    fit: Tensor,
+    missed: Tensor,
+    noise: Tensor,
+    scene: Grid,
+    region: Region,
+    window: slice,
+    options: dict[str, Any],
 ) -> Problem:
     """Return the problem of the field of view alone.
 
-    What lies outside is heard at the same time; its echoes, as the fit explains them, are taken off.
+    What lies outside is heard at the same time; its echoes, as the fit explains them, are taken off. Those of what the
+    fit misses there stay, and count as noise.
     """
     operator: Any = whole.operator
     y = whole.y
     if region.grid.shape != scene.shape:
-        outside = fit.clone()
-        outside[region.rows, region.columns] = 0
-        y = y - operator(outside)
+        outside = torch.stack([fit, missed])
+        outside[:, region.rows, region.columns] = 0
+        known, unknown = operator(outside)
+        y = y - known
+        strength = us_signal.strength_of(unknown.cpu().numpy(), operator.geometry)
+        noise = (noise.square() + torch.from_numpy(strength).to(noise).square()).sqrt()
     restricted = PlaneWaveUltrasound(_cropped(operator.geometry, window), region.grid, **options).to(y.device)
     return Problem(y[..., window].contiguous(), restricted, noise[..., window].contiguous())
 

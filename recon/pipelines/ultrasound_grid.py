@@ -36,6 +36,9 @@ def scene_of(
 ) -> tuple[Grid, Region]:
     """Return the grid of all that is heard, and the part of it that is wanted.
 
+    Waves that are steered, and the soft edges of any wave, light up what lies beside the aperture, too: the grid goes
+    as far aside as they do. By default the part that is wanted is what lies below the aperture.
+
     Parameters
     ----------
     geometry : PlaneWaveGeometry
@@ -57,10 +60,22 @@ def scene_of(
     z = np.arange(first, bottom + 1e-9, ROWS * geometry.wavelength)
     x = np.arange(left, right + 1e-9, COLUMNS * geometry.wavelength)
     x += (left + right - x[0] - x[-1]) / 2  # centred under the aperture
+    if width is None:
+        width = x[0] * 1e3, x[-1] * 1e3
+    x = _widened(x, geometry, bottom)
     if not len(z):
         raise InputError(f"nothing is recorded below {first * 1e3:.3g} mm: the record ends at {last * 1e3:.3g} mm")
     rows, columns = _within(z, depth, "depth"), _within(x, width, "width")
     return Grid(x, z), Region(Grid(x[columns], z[rows]), rows, columns)
+
+
+def _widened(x: np.ndarray, geometry: PlaneWaveGeometry, bottom: float) -> np.ndarray:
+    """Return the columns under the aperture and those beside it that a wave hits above the bottom."""
+    soft = math.sqrt(geometry.wavelength * bottom / 2) + geometry.wavelength / 2  # as the operator has it
+    aside = bottom * np.tan(np.asarray(geometry.angles))
+    step = x[1] - x[0]
+    more = [math.ceil((max(0.0, far) + soft) / step) for far in (-aside.min(), aside.max())]
+    return np.concatenate([x[0] - step * np.arange(more[0], 0, -1), x, x[-1] + step * np.arange(1, more[1] + 1)])
 
 
 def recorded_depths(geometry: PlaneWaveGeometry) -> tuple[float, float]:

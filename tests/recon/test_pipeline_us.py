@@ -138,6 +138,28 @@ def test_field_of_view_keeps_out_what_lies_around_it(speckle):
     window = record_window(used.geometry, region.grid, region)
     assert 0 < window.start < window.stop < used.shape[2]
     assert scene.z[-1] > region.grid.z[-1]
+    # Steered waves light up what lies beside the aperture.
+    far = region.grid.z[-1] * np.tan(0.2)
+    assert scene.x[0] < ELEMENTS[0, 0] - far and scene.x[-1] > ELEMENTS[-1, 0] + far
+    assert region.grid.x[0] >= ELEMENTS[0, 0] - 1e-9 and region.grid.x[-1] <= ELEMENTS[-1, 0] + 1e-9
+
+
+@pytest.mark.parametrize("options", [{}, {"width": (-1.0, 1.0), "depth": (5.5, 8.0)}], ids=["whole", "part"])
+def test_what_lies_outside_is_taken_off_or_counts_as_noise(options):
+    used = Acquisition().thin_out(made(channel_data()))
+    scene, _ = scene_of(used.geometry, None, None)
+    generator = torch.Generator().manual_seed(3)
+    image = torch.randn(scene.shape, dtype=torch.complex64, generator=generator)
+    y = PlaneWaveUltrasound(used.geometry, scene, bandwidth=0.5)(image)
+    y = y + NOISE * y.abs().square().mean().sqrt() * torch.randn(y.shape, dtype=y.dtype, generator=generator)
+    ready = prepare_frame(made(y.numpy(), used.geometry), 0, Acquisition(**options))
+    rows, columns = (slice(k, k + n) for k, n in zip(
+        (np.searchsorted(full, part[0] - 1e-9) for full, part in ((scene.z, ready.grid.z), (scene.x, ready.grid.x))),
+        ready.grid.shape, strict=True))  # fmt: skip
+    problem = ready.problem
+    left = problem.y - problem.operator(image[rows, columns] / problem.scale)
+    # The truth explains the data as well as the noise level says.
+    assert 0.3 < (left / problem.noise_std).abs().square().mean() < 2
 
 
 def test_selection_and_undersampling(speckle):
@@ -159,7 +181,8 @@ def test_selection_and_undersampling(speckle):
 
 def test_gain_that_was_undone_is_in_the_noise(speckle):
     gain = np.linspace(1, 8, COUNT)
-    data = made(speckle * gain.astype(np.float32)).without_gain(gain, noise="after")
+    loud = speckle * gain + 5.0 * np.random.default_rng(0).standard_normal(speckle.shape)
+    data = made(loud.astype(np.float32)).without_gain(gain, noise="after")
     ready = prepare_frame(data, 0, Acquisition(angles=1, model_error=0.0))
     level = ready.problem.noise_std.flatten()
     assert float(level[0] / level[-1]) > 3
@@ -247,7 +270,7 @@ def test_data_in_memory_become_samples(speckle):
     )
     assert drawn.provenance["source"] is None and drawn.provenance["operator"] == "PlaneWaveUltrasound"
     assert drawn.samples.shape == (2, *drawn.images["das"].shape)
-    assert 0.2 < np.median(drawn.diagnostics["residual"]) < 2
+    assert 0.1 < np.median(drawn.diagnostics["residual"]) < 2  # much of what is heard comes from beside the part
 
 
 @pytest.mark.parametrize(
@@ -292,7 +315,7 @@ def test_muscle_in_vivo(realdata):
     assert 3.9e6 < ready.facts["pulse_frequency_mhz"] * 1e6 < 5.0e6  # tissue takes the high frequencies away
     assert not ready.notes
     ratio = ready.problem.y.abs().square().mean().sqrt() / torch.as_tensor(ready.problem.noise_std).mean()
-    assert 4 < ratio < 40
+    assert 2 < ratio < 40
 
 
 def test_disc_that_was_sampled_below_nyquist(realdata):
