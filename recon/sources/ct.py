@@ -50,7 +50,10 @@ class CTSource:
             raise InputError(f"pixel_size: expected a length in mm above 0, came {pixel_size}")
         _check_scan(self.stack, scan)
         if isinstance(source, str | os.PathLike) and pixel_size is not None and not self._lengths_known:
-            self.stack, self.pixel_size = open_ct(source, pixel_size_mm=pixel_size), None
+            self.stack = open_ct(source, pixel_size_mm=pixel_size)
+        # Given for the detector, it is not that of the image, too.
+        if isinstance(self.stack, CTProjections) and self.stack.attributes.get("pixel_size_from") == "option":
+            self.pixel_size = None if pixel_size == self.stack.geometry.det_spacing_mm else pixel_size
 
     @property
     def config(self) -> dict[str, Any]:
@@ -80,7 +83,7 @@ class CTSource:
     @property
     def _lengths_known(self) -> bool:
         """Whether lengths are mm, and not elements of a detector of unknown size."""
-        return bool(self.stack.attributes.get("pixel_size_known", True))
+        return self.stack.attributes.get("pixel_size_from") != "unknown"
 
     def __len__(self) -> int:
         return len(self.stack)

@@ -79,7 +79,8 @@ def test_the_image_of_measured_projections_has_a_size(tmp_path: Path, helix: Cal
 
 def test_lengths_that_the_file_does_not_know(tmp_path: Path) -> None:
     path = synchrotron(tmp_path / "scan.h5")
-    unknown, told = CTSource(path, Scan()), CTSource(path, Scan(), PIXEL)
+    unknown, first = CTSource(path, Scan()), CTSource(path, Scan(), PIXEL)
+    told = CTSource(first.stack, Scan(), PIXEL)  # as `recon run` does, which opens a file once
     assert unknown.geometry["voxel_size_mm"] is None
     assert told.stack.geometry.det_spacing_mm == PIXEL
     here, there = (one.prepare(0, "cpu")[0] for one in (unknown, told))

@@ -93,6 +93,7 @@ def read(
     if pixel is not None and not 0 < pixel < np.inf:
         raise InputError(f"{path}: the pixel size must be a positive length in mm, got {pixel}")
     spacing = 1.0 if pixel is None else float(pixel)
+    known_from = "option" if pixel_size_mm is not None else "unknown" if pixel is None else "file"
     return CTProjections(
         path=path,
         format="data-exchange",
@@ -101,7 +102,7 @@ def read(
         geometry=ScanGeometry("parallel", theta, shape[2], spacing, ((shape[2] - 1) / 2 - centre) * spacing),
         positions_mm=None if pixel is None else np.arange(shape[1]) * spacing,
         attributes={
-            **{"rotation_centre": float(centre), "rotation_centre_from": origin, "pixel_size_known": pixel is not None},
+            **{"rotation_centre": float(centre), "rotation_centre_from": origin, "pixel_size_from": known_from},
             **{"white_images": white is not None, "dark_images": dark is not None},
             "dead_elements": int((~alive).sum()),
         },
