@@ -32,6 +32,7 @@ from recon.sources import (
     choose_slices,
     is_ct_source,
     is_us_source,
+    of_slices,
     refuse_options,
     span_of,
 )
@@ -198,7 +199,7 @@ def reconstruct(
     record = run.describe({**pieces.config, **computing}, pieces.path, chosen, citations)
     single = pieces.single or len(chosen) == 1
     axes = {"ultrasound": ("z x", "frame z x")}.get(pieces.modality, ("y x", "slice y x"))
-    where_from = {**pieces.geometry, "axes": axes[0] if single else axes[1]}
+    where_from = {**of_slices(pieces.geometry, chosen), "axes": axes[0] if single else axes[1]}
     return assemble(parts, record, where_from, single=single, started=started)
 
 

@@ -20,10 +20,12 @@ class Outputs(NamedTuple):
     pictures: tuple[Path, ...]
     submission: Path | None = None
     dicom: Path | None = None
+    nifti: tuple[Path, ...] = ()
 
     def all(self) -> list[Path]:
         """Return the paths of everything."""
-        return [self.result, *self.pictures, *(path for path in (self.submission, self.dicom) if path is not None)]
+        others = (path for path in (self.submission, self.dicom) if path is not None)
+        return [self.result, *self.pictures, *others, *self.nifti]
 
 
 def plan_lines(

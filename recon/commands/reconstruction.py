@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from recon.commands.descriptions import Outputs, plan_lines
 from recon.commands.preflight import check_outputs, check_settings
 from recon.config import RunConfig
-from recon.errors import InputError
+from recon.errors import InputError, ReconError
 
 if TYPE_CHECKING:
     from recon.io import CTImages, CTProjections, KspaceScan, PlaneWaveData
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     Job = tuple[Source, Outputs]
 
 #: Endings that the names of results do not keep.
-_ENDINGS = (".h5", ".hdf5", ".npy", ".npz", ".cfl", ".hdr", ".mat", ".uff")
+_ENDINGS = (".h5", ".hdf5", ".npy", ".npz", ".cfl", ".hdr", ".mat", ".uff", ".dcm", ".ima", ".IMA")
 
 
 def run(
@@ -31,13 +31,16 @@ def run(
     dry_run: bool = False,
     force: bool = False,
     report: bool = True,
+    nifti: bool = False,
     **options: Any,
 ) -> int:
     """Reconstruct files one after the other; all of them are checked before the first one starts."""
     settings = RunConfig() if config is None else RunConfig.from_toml(config)
     settings = settings.updated(options, "command line")
     drawable = report and importlib.util.find_spec("matplotlib") is not None
-    jobs = _plan(files, output, drawable, settings)
+    if nifti and importlib.util.find_spec("nibabel") is None:
+        raise ReconError("--nifti needs nibabel: pip install 'diffrecon[nifti]'")
+    jobs = _plan(files, output, drawable, nifti, settings)
     check_settings(settings)
     if dry_run:
         for file, (scan, outputs) in jobs.items():
@@ -74,7 +77,7 @@ def train(config: Path, **overrides: Any) -> int:
     return 0
 
 
-def _plan(files: Sequence[Path], output: Path, drawable: bool, settings: RunConfig) -> "dict[Path, Job]":
+def _plan(files: Sequence[Path], output: Path, drawable: bool, nifti: bool, settings: RunConfig) -> "dict[Path, Job]":
     """Open every input and name its outputs, without writing anything."""
     jobs: dict[Path, Job] = {}
     owners: dict[Path, Path] = {}
@@ -84,7 +87,9 @@ def _plan(files: Sequence[Path], output: Path, drawable: bool, settings: RunConf
         pictures = tuple(output / f"{stem}{suffix}" for suffix in (".png", ".html")) if drawable else ()
         submission = output / "submission" / f"{stem}.h5" if scan.format == "fastmri" else None
         dicom = output / f"{stem}_dicom" if scan.format == "dicom" else None
-        outputs = Outputs(output / f"{stem}.h5", pictures, submission, dicom)
+        kinds = ("mean", "std", "lower", "upper")[: None if settings.samples > 1 else 2] if nifti else ()
+        volumes = tuple(output / f"{stem}_{kind}.nii.gz" for kind in kinds)
+        outputs = Outputs(output / f"{stem}.h5", pictures, submission, dicom, volumes)
         if outputs.result in owners:
             raise InputError(f"{owners[outputs.result]} and {file} would both be written to {outputs.result}")
         owners[outputs.result] = file
@@ -137,6 +142,8 @@ def _save(posterior: "Posterior", outputs: Outputs, scan: "Source") -> None:
         posterior.to_fastmri(outputs.submission)
     if outputs.dicom is not None:
         _save_dicom(posterior, outputs.dicom, scan)
+    if outputs.nifti:
+        posterior.to_nifti(outputs.result.with_name(f"{outputs.result.stem}.nii.gz"))
     if outputs.pictures:
         posterior.report(outputs.result.with_suffix(""))
 

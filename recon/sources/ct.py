@@ -78,7 +78,9 @@ class CTSource:
             size = (grid_of(stack.geometry, stack.image_shape)[1],) * 2
         positions = stack.positions_mm
         step = float(np.median(np.diff(positions))) if positions is not None and len(positions) > 1 else 1.0
-        return {"voxel_size_mm": None if size is None else (step, *size), "units": "HU", "window": WINDOW}
+        known = {"voxel_size_mm": None if size is None else (step, *size), "units": "HU", "window": WINDOW}
+        affine = getattr(stack, "affine", None)
+        return known if affine is None or self.pixel_size is not None else {**known, "affine": affine.tolist()}
 
     @property
     def _lengths_known(self) -> bool:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from recon.errors import InputError
 
 
@@ -34,6 +36,17 @@ def choose_slices(slices: str | int | Sequence[int] | None, n: int) -> list[int]
 
 def _number(text: str) -> int | None:
     return int(text) if text.strip() else None
+
+
+def of_slices(geometry: Mapping[str, Any], chosen: Sequence[int]) -> dict[str, Any]:
+    """Return the geometry of a part of a source: its affine begins at the first of the chosen slices."""
+    if geometry.get("affine") is None:
+        return dict(geometry)
+    affine = np.array(geometry["affine"], float)
+    affine[:3, 3] += chosen[0] * affine[:3, 2]
+    if len(chosen) > 1:
+        affine[:3, 2] *= (chosen[-1] - chosen[0]) / (len(chosen) - 1)
+    return {**geometry, "affine": affine.tolist()}
 
 
 def refuse_options(options: Mapping[str, Any], defaults: Mapping[str, Any], belong: str) -> None:

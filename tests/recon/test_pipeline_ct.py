@@ -123,7 +123,7 @@ def test_a_folder_of_dicom_images_becomes_samples_in_hu_and_derived_dicom(tmp_pa
     command = ["run", str(tmp_path / "scan"), "-o", str(tmp_path / "out"), "--prior", "gaussian", "--samples", "3"]
     assert main([*command, "--steps", "8"]) == 2  # how many views?
     assert "--views" in capsys.readouterr().err
-    options = ["--steps", "8", "--views", "60", "--photons", "1e6", "--slices", "1"]
+    options = ["--steps", "8", "--views", "60", "--photons", "1e6", "--slices", "1", "--nifti"]
     assert main([*command, *options]) == 0
     found = Posterior.load(tmp_path / "out" / "scan.h5")
     assert found.samples.shape == (3, SIZE, SIZE) and found.geometry["units"] == "HU"
@@ -134,6 +134,11 @@ def test_a_folder_of_dicom_images_becomes_samples_in_hu_and_derived_dicom(tmp_pa
     assert (tmp_path / "out" / "scan.png").is_file()
     derived = sorted((tmp_path / "out" / "scan_dicom").rglob("*.dcm"))
     assert [path.parent.name for path in derived] == ["mean", "std"]
+    nibabel = pytest.importorskip("nibabel")
+    volumes = [nibabel.load(tmp_path / "out" / f"scan_{kind}.nii.gz") for kind in ("mean", "std", "lower", "upper")]
+    np.testing.assert_array_equal(volumes[0].get_fdata()[..., 0].T.astype(np.float32), found.mean)
+    # Slice 1 is at 3 mm; x and y of DICOM run to the left and to the back, those of NIfTI the other way.
+    assert all(np.allclose(v.affine @ [10, 20, 0, 1], [190 - 2 * 10, 190 - 2 * 20, 3, 1]) for v in volumes)
     assert main(["run", str(tmp_path / "scan"), "-o", str(tmp_path / "o2"), "--acceleration", "4", "--views", "9"]) == 2
     assert "CT" in capsys.readouterr().err
 

@@ -11,7 +11,7 @@ import pytest
 from recon.errors import InputError
 from recon.io.ct.base import CTProjections, ScanGeometry
 from recon.pipelines.ct import Scan
-from recon.sources import CTSource
+from recon.sources import CTSource, of_slices
 
 SMALL = {"rows": 8, "columns": 48, "views_per_turn": 60, "turns": 1.5}
 PIXEL = 0.01  # mm, of the detector of a synchrotron
@@ -88,3 +88,26 @@ def test_lengths_that_the_file_does_not_know(tmp_path: Path) -> None:
     sizes = [one.problem.operator.pixel_size for one in (here, there)]
     assert sizes[1] == pytest.approx(PIXEL * sizes[0])
     assert told.geometry["voxel_size_mm"] == pytest.approx((PIXEL, sizes[1], sizes[1]))
+
+
+@pytest.mark.parametrize("chosen", [[0, 1, 2], [1, 2], [2], [0, 2]])
+def test_voxels_are_where_dicom_has_them(tmp_path: Path, write_ct: Callable[..., Path], chosen: list[int]) -> None:
+    """A turned plane, rows and columns of different size, slices that a tilted gantry shifts, shuffled names."""
+    across, down = np.array([0.8, 0.6, 0.0]), np.array([-0.48, 0.64, 0.6])
+    origins = [np.array([10.0, -20.0, 30.0]) + k * np.array([1.0, -2.0, 2.5]) for k in range(3)]
+    for k, name in enumerate("bca"):
+        tags = {"ImagePositionPatient": origins[k].tolist(), "ImageOrientationPatient": [*across, *down]}
+        write_ct(tmp_path / f"{name}.dcm", np.zeros((4, 6), np.uint16), PixelSpacing=[3.0, 2.0], **tags)
+    source = CTSource(tmp_path, Scan(views=4))
+    affine = np.array(of_slices(source.geometry, chosen)["affine"])
+    for k, index in enumerate(chosen):
+        expected = origins[index] + 2.0 * 5 * across + 3.0 * 3 * down
+        np.testing.assert_allclose(affine @ [5, 3, k, 1], [-expected[0], -expected[1], expected[2], 1.0], atol=1e-6)
+    assert "affine" not in CTSource(tmp_path, Scan(views=4), 2.0).geometry
+
+
+def test_the_affine_of_one_file(tmp_path: Path, write_ct: Callable[..., Path]) -> None:
+    path = write_ct(tmp_path / "a.dcm", np.zeros((4, 4), np.uint16), z=7.0)
+    affine = np.array(CTSource(path, Scan(views=4)).geometry["affine"])
+    np.testing.assert_allclose(np.linalg.norm(affine[:3, :3], axis=0), [0.7421875, 0.7421875, 3.0])
+    np.testing.assert_allclose(affine[:3, 3], [190.0, 190.0, 7.0])

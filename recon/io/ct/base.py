@@ -141,6 +141,9 @@ class CTImages(_Stack):
         `(y, x)`: distance of the rows and of the columns, or None.
     positions_mm
         Position of each slice along the normal of the image plane, ascending, or None.
+    affine
+        `(4, 4)`: from the indices (column, row, slice) to mm to the right, to the front and to the head of the patient
+        (the frame of NIfTI), or None.
     scanner
         `source_to_iso_mm`, `source_to_detector_mm`: the distances of the scanner, where the files tell.
     files
@@ -153,6 +156,7 @@ class CTImages(_Stack):
     units: str
     pixel_spacing_mm: tuple[float, float] | None = None
     positions_mm: np.ndarray | None = field(default=None, repr=False)
+    affine: np.ndarray | None = field(default=None, repr=False)
     scanner: Mapping[str, float] = field(default_factory=dict)
     files: tuple[Path, ...] = field(default=(), repr=False)
     attributes: Mapping[str, Any] = field(default_factory=dict)

@@ -97,6 +97,7 @@ def read(path: Path, series: int | str | None = None) -> CTImages:
         units="HU",
         pixel_spacing_mm=None if spacing is None else (float(spacing[0]), float(spacing[1])),
         positions_mm=positions,
+        affine=None if positions is None or spacing is None else _affine(ordered, spacing),
         scanner=_scanner(first_path, first),
         files=paths,
         attributes=_facts(first),
@@ -210,6 +211,24 @@ def _sorted(slices: list[tuple[Path, Any]]) -> tuple[list[tuple[Path, Any]], np.
             "folder mixes several reconstructions or time points of one series, separate them"
         )
     return [slices[k] for k in order], positions
+
+
+def _affine(slices: list[tuple[Path, Any]], spacing: np.ndarray) -> np.ndarray:
+    """Return where (column, row, slice) are in the frame of NIfTI, which runs against x and y of DICOM.
+
+    Source: DICOM PS3.3, C.7.6.2.1.1. A tilted gantry shifts its slices: the last column need not be their normal.
+    """
+    (path, header), (last_path, last) = slices[0], slices[-1]
+    origin, end = (dicom.numbers(h, "ImagePositionPatient", p) for p, h in ((path, header), (last_path, last)))
+    axes = dicom.numbers(header, "ImageOrientationPatient", path)
+    assert origin is not None and end is not None and axes is not None  # sorted by them
+    if len(slices) > 1:
+        step = (end - origin) / (len(slices) - 1)
+    else:
+        step = np.cross(axes[:3], axes[3:]) * (dicom.number(header, "SliceThickness", path) or 1.0)
+    affine = np.eye(4)
+    affine[:3] = np.stack([axes[:3] * spacing[1], axes[3:] * spacing[0], step, origin], axis=1)
+    return np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine
 
 
 def _check_alike(slices: list[tuple[Path, Any]]) -> None:
