@@ -63,6 +63,7 @@ def reconstruct(
     geometry: str = "fan",
     arc: float | None = None,
     photons: float | None = None,
+    electronic_noise: float = 0.0,
     views_every: int = 1,
     pixel_size: float | None = None,
     angles: int | None = None,
@@ -119,9 +120,9 @@ def reconstruct(
         Compress to this many virtual coils.
     calib_size : int, optional
         Largest side of the calibration region (24).
-    views, geometry, arc, photons : int, str, float, float, optional
+    views, geometry, arc, photons, electronic_noise : int, str, float, float, float, optional
         CT images: simulate so many projections, by a "fan" (on an arc), "fan-flat" or "parallel" rays, over ``arc``
-        degrees, with the noise of so many photons a ray.
+        degrees, with the noise of so many photons a ray, and of a detector in photons.
     views_every : int
         CT projections: use every so many of them, over ``arc`` degrees from the first.
     pixel_size : float, optional
@@ -167,7 +168,7 @@ def reconstruct(
         with _bar(progress, strategy, 1, samples, batch_size) as bar:
             parts = [Part(run.draw(source.to(where), 0, bar), source)]
         return assemble(parts, run.describe(computing, None, [0], []), {}, single=True, started=started)
-    scan = Scan(views, geometry, arc, photons, views_every, seed)
+    scan = Scan(views, geometry, arc, photons, views_every, seed, electronic_noise)
     waves = Acquisition(
         angles, elements, array, decimation, span_of(depth, "depth"), span_of(width, "width"), attenuation, model_error,
         time_shift, noise_std, seed,

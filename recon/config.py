@@ -63,6 +63,7 @@ class RunConfig:
     geometry: str = _option("fan", str, "CT images: fan (on an arc), fan-flat or parallel")
     arc: float | None = _option(None, float, "CT: degrees that the projections cover (default: all)", "DEG")
     photons: float | None = _option(None, float, "CT images: photons of a ray (default: no noise)", "N")
+    electronic_noise: float = _option(0.0, float, "CT images: noise of the detector in photons", "STD")
     views_every: int = _option(1, int, "CT projections: use every so many of them", "N")
     pixel_size: float | None = _option(None, float, "CT: pixel size in mm (default: that of the file)", "MM")
     angles: int | None = _option(None, int, "ultrasound: how many waves; 1: straight down (default: all)", "N")

@@ -25,6 +25,7 @@ def ct_sampling(stack: CTImages | CTProjections, settings: RunConfig) -> str:
         every = settings.views_every
         return "all projections" if every == 1 else f"every {every}. projection of {stack.shape[0]}"
     noise = "no noise" if settings.photons is None else f"{settings.photons:g} photons a ray"
+    noise += f", electronic noise of {settings.electronic_noise:g}" if settings.electronic_noise else ""
     arc = f" over {settings.arc:g} degrees" if settings.arc is not None else ""
     return f"{settings.views} simulated projections ({settings.geometry}){arc}, {noise}"
 

@@ -109,7 +109,8 @@ def _open(file: Path, settings: RunConfig) -> "Source":
         return _open_ultrasound(file, settings)
     if not is_ct_source(file):
         return open_kspace(file)
-    scan = Scan(settings.views, settings.geometry, settings.arc, settings.photons, settings.views_every)
+    names = ("views", "geometry", "arc", "photons", "views_every", "electronic_noise")
+    scan = Scan(**{name: getattr(settings, name) for name in names})
     return CTSource(file, scan, settings.pixel_size).stack
 
 

@@ -47,6 +47,8 @@ class Scan:
         Use every so many of the measured projections.
     seed : int
         Of the noise.
+    electronic_noise : float
+        Standard deviation of the noise of the detector, in photons, that is added to that of the photons.
     """
 
     views: int | None = None
@@ -55,6 +57,7 @@ class Scan:
     photons: float | None = None
     views_every: int = 1
     seed: int = 0
+    electronic_noise: float = 0.0
 
     def __post_init__(self) -> None:
         if self.views is not None and self.views < 1:
@@ -65,6 +68,10 @@ class Scan:
             raise InputError(f"arc: expected degrees above 0 and up to 360, came {self.arc}")
         if self.photons is not None and not (self.photons > 0 and math.isfinite(self.photons)):
             raise InputError(f"photons: expected a number above 0, came {self.photons}")
+        if not 0 <= self.electronic_noise < math.inf:
+            raise InputError(f"electronic_noise: expected photons, 0 or more, came {self.electronic_noise}")
+        if self.electronic_noise and self.photons is None:
+            raise InputError("electronic_noise: is in photons, so say how many there are (photons, --photons 1e5)")
         if self.views_every < 1:
             raise InputError(f"views_every: expected 1 or more, came {self.views_every}")
 
@@ -152,7 +159,7 @@ def prepare_image(
     if scan.photons is None:
         noise_std = torch.full_like(sinogram, NOISE_FREE * float(sinogram.max()))
     else:
-        _, sinogram, noise_std = simulate_counts(sinogram, scan.photons, seed=scan.seed)
+        _, sinogram, noise_std = simulate_counts(sinogram, scan.photons, scan.electronic_noise, seed=scan.seed)
     return _prepared(sinogram, noise_std, operator, beam, {"photons": scan.photons, "simulated": True}, [])
 
 

@@ -128,7 +128,8 @@ def _check_scan(stack: CTImages | CTProjections, scan: Scan) -> None:
     if isinstance(stack, CTProjections):
         if scan.views is not None:
             raise InputError(f"{stack.path} holds measured projections: use views_every, not views")
-        given = [name for name in ("geometry", "photons") if getattr(scan, name) != getattr(Scan(), name)]
+        own = ("geometry", "photons", "electronic_noise")
+        given = [name for name in own if getattr(scan, name) != getattr(Scan(), name)]
         if given:
             raise InputError(f"{stack.path} holds measured projections, which have their own {' and '.join(given)}")
     elif scan.views_every != 1:

@@ -76,6 +76,9 @@ def test_photons_make_noise_of_the_level_that_the_problem_tells():
     assert float(noisy.noise_std.max() / noisy.noise_std.min()) > 1.2  # dense rays are noisier
     again = prepare_image(truth, PIXEL, Scan(views=60, photons=1e4, seed=3)).problem
     assert torch.equal(again.y, noisy.y)
+    electronic = prepare_image(truth, PIXEL, Scan(views=60, photons=1e4, electronic_noise=80.0)).problem
+    assert float(((electronic.y - clean.y) / electronic.noise_std).std()) == pytest.approx(1, rel=0.05)
+    assert float((electronic.noise_std / noisy.noise_std).min()) > 1.2
 
 
 def test_noise_level_of_a_measured_sinogram():
@@ -95,6 +98,8 @@ def test_scans_that_cannot_be_are_refused():
         ({"arc": 400.0}, "arc"),
         ({"photons": -1.0}, "photons"),
         ({"views_every": 0}, "views_every"),
+        ({"electronic_noise": -1.0, "photons": 1e5}, "electronic_noise"),
+        ({"electronic_noise": 3.0}, "photons"),
     ):
         with pytest.raises(InputError, match=hint):
             Scan(**wrong)
