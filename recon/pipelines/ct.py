@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -26,6 +27,9 @@ NOISE_FREE = 1e-3
 #: Gray window of reports, in HU.
 WINDOW = (-250.0, 350.0)
 GEOMETRIES = ("fan", "fan-flat", "parallel")
+
+# The slices of a scan have one geometry: they share the operator, whose matrix goes with the last of them.
+_operators: weakref.WeakValueDictionary[tuple[Any, ...], CT] = weakref.WeakValueDictionary()
 
 
 @dataclass(frozen=True)
@@ -154,8 +158,8 @@ def prepare_image(
         raise InputError("these are images: say how many projections to simulate (views=32, --views 32)")
     truth = (torch.as_tensor(image, dtype=torch.float32, device=device) / 1000 + 1).clamp(min=0)
     beam = scan.beam((truth.shape[0], truth.shape[1]), pixel_size, scanner or {})
-    operator = CT(beam, (truth.shape[0], truth.shape[1]), pixel_size)
-    sinogram = operator.to(device)(truth * MU_WATER)
+    operator = _operator(beam, (truth.shape[0], truth.shape[1]), pixel_size, device)
+    sinogram = operator(truth * MU_WATER)
     if scan.photons is None:
         noise_std = torch.full_like(sinogram, NOISE_FREE * float(sinogram.max()))
     else:
@@ -205,7 +209,7 @@ def prepare_projections(
         notes.append(f"the file does not say what water attenuates: {MU_WATER} per mm was taken, so HU may be off")
     beam = replace(geometry, angles=angles[used]).beam()
     shape, size = grid_of(geometry, image_shape, pixel_size)
-    operator = CT(beam, shape, size)
+    operator = _operator(beam, shape, size, device)
     return _prepared(data, noise_std, operator, beam, {"simulated": False}, notes, water or MU_WATER)
 
 
@@ -236,6 +240,16 @@ def estimate_noise(sinogram: Tensor) -> float:
     return float(second.abs().median()) / (0.6745 * math.sqrt(6))
 
 
+def _operator(beam: Beam, shape: tuple[int, int], pixel_size: float, device: torch.device | str) -> CT:
+    """Return the operator of a geometry on a device, the one in use where there is one."""
+    key = (beam, shape, pixel_size, str(device))
+    found = _operators.get(key)
+    if found is None:
+        found = cast(CT, CT(beam, shape, pixel_size).to(device))
+        _operators[key] = found
+    return found
+
+
 def _prepared(
     sinogram: Tensor,
     noise_std: Tensor,
@@ -255,5 +269,5 @@ def _prepared(
         "pixel_size_mm": size,
         "noise_std": float(noise_std.median()),
     }
-    problem = Problem(sinogram / water, operator.to(sinogram.device), noise_std / water, scale=1000.0, offset=-1000.0)
+    problem = Problem(sinogram / water, operator, noise_std / water, scale=1000.0, offset=-1000.0)
     return Prepared(problem, 1000 * image - 1000, water, facts, notes)

@@ -1,6 +1,8 @@
 """CT files as slices: which projections are used, the noise of each slice, and the geometry of what comes out."""
 
+import gc
 import math
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 
@@ -67,6 +69,18 @@ def test_each_slice_has_noise_of_its_own(tmp_path: Path, write_ct: Callable[...,
     assert abs(np.corrcoef(first, second)[0, 1]) < 0.2
     again, _ = source.prepare(1, "cpu")
     np.testing.assert_array_equal(again.problem.y.numpy().ravel() - clean.problem.y.numpy().ravel(), second)
+
+
+def test_slices_share_the_matrix_and_leave_none_behind(tmp_path: Path, helix: Callable) -> None:
+    source = CTSource(helix(**SMALL).write(tmp_path / "scan"), Scan())
+    first, second = (source.prepare(k, "cpu")[0] for k in (0, 1))
+    assert first.problem.operator is second.problem.operator
+    other = CTSource(source.stack, Scan(views_every=2)).prepare(0, "cpu")[0]
+    assert other.problem.operator is not first.problem.operator
+    left = weakref.ref(first.problem.operator)
+    del first, second
+    gc.collect()
+    assert left() is None
 
 
 def test_the_image_of_measured_projections_has_a_size(tmp_path: Path, helix: Callable) -> None:
