@@ -22,6 +22,7 @@ from recon.pipelines.ct import Scan
 from recon.pipelines.ultrasound import Prepared as Frame
 from recon.pipelines.ultrasound import speckle_prior
 from recon.pipelines.ultrasound_acquisition import Acquisition
+from recon.pipelines.volume import BySlice, join
 from recon.posterior import Posterior
 from recon.priors.hub import GAUSSIAN, list_models, load_prior
 from recon.results import Part, assemble, describe_prior, describe_sampler
@@ -37,7 +38,7 @@ from recon.sources import (
     span_of,
 )
 from recon.strategies import resolve_sampler
-from samplers import Denoiser, Problem, Sampler, Samples, sample
+from samplers import DDSVolume, Denoiser, Problem, Sampler, Samples, sample
 
 #: Which shipped prior goes with which kind of data.
 SHIPPED = {"mri": "brain-mri", "ct": "ct", "ultrasound": "ultrasound"}
@@ -188,20 +189,23 @@ def reconstruct(
     run = _Run(known, strategy, samples, seed, batch_size, where, precision)
     chosen = choose_slices(slices, len(pieces))
     parts = []
-    with _bar(progress, strategy, len(chosen), samples, batch_size) as bar:
-        for index in chosen:
+    together = isinstance(strategy, DDSVolume)
+    with _bar(progress, strategy, 1 if together else len(chosen), samples, batch_size) as bar:
+        for index in chosen if not together else ():
             ready, reference = pieces.prepare(index, where)
             if isinstance(ready, Frame) and isinstance(known, str) and known == GAUSSIAN:
                 run.loaded[tuple(ready.grid.shape)] = speckle_prior(ready)
             parts.append(Part(run.draw(ready.problem, index, bar), ready.problem, ready, reference))
+        if together:
+            parts = [run.draw_volume(pieces, chosen, bar)]
     # Without a calibration region (one coil, or given maps) ESPIRiT was not used.
     estimated = any(part.prepared is not None and part.prepared.facts.get("calibration") for part in parts)
     citations = ["uecker2014espirit"] if estimated else []
     record = run.describe({**pieces.config, **computing}, pieces.path, chosen, citations)
-    single = pieces.single or len(chosen) == 1
+    single = (pieces.single or len(chosen) == 1) and not together
     axes = {"ultrasound": ("z x", "frame z x")}.get(pieces.modality, ("y x", "slice y x"))
     where_from = {**of_slices(pieces.geometry, chosen), "axes": axes[0] if single else axes[1]}
-    return assemble(parts, record, where_from, single=single, started=started)
+    return assemble(parts, record, where_from, single=single or together, started=started)
 
 
 def _open(
@@ -263,15 +267,26 @@ class _Run:
 
     def draw(self, problem: Problem, index: int, bar: tqdm) -> Samples:
         """Draw the samples of one slice; slices have independent random streams."""
+        space = problem.operator.domain
+        flat = space.ndim == 2 or not isinstance(self.sampler, DDSVolume)
+        known = self.denoiser(tuple(space.shape) if flat else tuple(space.shape[1:]), not space.dtype.is_complex)
         return sample(
             self.sampler,
             problem,
-            self.denoiser(tuple(problem.operator.domain.shape), not problem.operator.domain.dtype.is_complex),
+            known if flat else BySlice(known),
             self.samples,
             _slice_seed(self.seed, index),
             batch_size=self.batch_size,
             progress=lambda told: bar.update() and None,
         )
+
+    def draw_volume(self, pieces: CTSource | KspaceSource | USSource, chosen: list[int], bar: tqdm) -> Part:
+        """Draw the samples of slices that the sampler couples, as one volume."""
+        found = [pieces.prepare(index, self.device) for index in chosen]
+        volume = join([ready for ready, _ in found])
+        references = [reference for _, reference in found if reference is not None]
+        whole = np.stack(references) if len(references) == len(found) else None
+        return Part(self.draw(volume.problem, chosen[0], bar), volume.problem, volume, whole)
 
     def describe(
         self, config: dict[str, Any], path: Path | None, slices: list[int], citations: list[str]

@@ -18,8 +18,8 @@ PRECISIONS = ("float32", "bfloat16")
 
 #: What `recon.strategies` knows by name; written out, for help must not wait for torch.
 SAMPLER_NAMES = (
-    "dds, dds-narrow, moment-matching, pula, pnp-dm, diffpir, daps, dps, pigdm, score-mri, score-ald, red-diff; "
-    "exact (with --prior gaussian)"
+    "dds, dds-narrow, dds-volume, moment-matching, pula, pnp-dm, diffpir, daps, dps, pigdm, score-mri, score-ald, "
+    "red-diff; exact (with --prior gaussian)"
 )
 
 

@@ -12,6 +12,7 @@ from samplers import (
     DDS,
     DPS,
     PULA,
+    DDSVolume,
     DiffPIR,
     ExactGaussian,
     MomentMatching,
@@ -40,6 +41,17 @@ SAMPLERS: dict[str, Sampler] = {
         mean_sigma=0.15,
     ),
     "dds-narrow": DDS(steps=30, gamma="rule", prior_std=0.1, spacing="karras", sigma_max=3.0, sigma_min=0.01),
+    # Slices of a volume together: neighbours differ by about a tenth of water (tv_weight 10).
+    "dds-volume": DDSVolume(
+        steps=30,
+        prior_std=None,
+        noise="ddim",
+        eta=1.0,
+        spacing="karras",
+        sigma_max=3.0,
+        sigma_min=0.015,
+        mean_sigma=0.15,
+    ),
     "exact": ExactGaussian(),
     "moment-matching": MomentMatching(steps=30, sigma_max=3.0, sigma_min=0.015, mean_sigma=0.15, model_iterations=8),
     "pigdm": PiGDM(steps=50, prior_std=0.3, sigma_max=3.0, sigma_min=0.01),
@@ -59,6 +71,7 @@ CT_SETTINGS: dict[str, dict[str, Any]] = {
     # Twice the steps: with fewer, samples stop short of fitting the data. Small noise matters more than in MRI.
     "dds": {"steps": 60, "cg_iterations": 20, "mean_sigma": 0.05},
     "dds-narrow": {"cg_iterations": 30},
+    "dds-volume": {"steps": 60, "cg_iterations": 20, "mean_sigma": 0.05},
     "moment-matching": {"model_iterations": 20},
     "pigdm": {"cg_iterations": 20},
     "pula": {"cg_iterations": 20},
