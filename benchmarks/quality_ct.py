@@ -139,7 +139,7 @@ def _line(row: dict[str, Any]) -> str:
     arc = f" over {row['arc']:g} degrees" if row["arc"] else ""
     lines = [f"{row['views']} views{arc}, {row['photons'] or 'no noise'} photons, {row['slices']} slices"]
     for name, values in row.items():
-        if isinstance(values, dict):
+        if name != "set" and isinstance(values, dict):
             more = "".join(f"  {key} {value:.3g}" for key, value in values.items() if not key.startswith("psnr"))
             lines.append(f"  {name:18s} full {values['psnr_full']:.2f} dB  soft {values['psnr_soft']:.2f} dB{more}")
     return "\n".join(lines)
