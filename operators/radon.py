@@ -10,7 +10,8 @@ from torch import Tensor
 from operators.base import LinearOperator
 from operators.ct import CT
 from operators.ct_geometry import Beam, FanBeam, Numbers, ParallelBeam
-from operators.fbp import _ramp
+from operators.errors import InputError
+from operators.fbp import FILTERS, _ramp
 
 __all__ = ["Radon", "RadonFanbeam"]
 
@@ -38,8 +39,14 @@ class _Projector:
     backprojection = backward
 
     def filter_sinogram(self, sinogram: Tensor, filter_name: str = "ramp") -> Tensor:
-        """Filter projections over half a turn, so that `backprojection` of the result is a reconstruction."""
+        """Filter projections over half a turn, so that `backprojection` of the result is a reconstruction.
+
+        `filter_name` is "ramp", "shepp-logan", "cosine", "hamming" or "hann". For parallel rays, as in torch-radon;
+        `operators.fbp` reconstructs fans.
+        """
         name = {"ramp": "ram-lak"}.get(filter_name, filter_name)
+        if name not in FILTERS:
+            raise InputError(f"filter_sinogram knows the filters ramp, {', '.join(FILTERS[1:])}, not {filter_name!r}")
         return _ramp(sinogram, self.det_spacing, name, arc=False) * (math.pi * self.det_spacing / len(self.angles))
 
     def _on(self, device: torch.device) -> LinearOperator:
