@@ -6,7 +6,7 @@ import dataclasses
 import math
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +67,7 @@ def reconstruct(
     electronic_noise: float = 0.0,
     views_every: int = 1,
     pixel_size: float | None = None,
+    reader: str | Mapping[str, Any] | None = None,
     angles: int | None = None,
     elements: int | None = None,
     array: str = "uniform",
@@ -128,6 +129,8 @@ def reconstruct(
         CT projections: use every so many of them, over ``arc`` degrees from the first.
     pixel_size : float, optional
         CT: pixel size in mm, where the file tells none or another one is wanted.
+    reader : mapping or str, optional
+        CT: options of the reader of a path, such as ``{"series": 3}`` or ``"series=3"``; see :func:`recon.io.open_ct`.
     angles, elements, array, decimation : int, int, str, int, optional
         Ultrasound: how many waves (1: the one straight down) and elements ("uniform", "random" or "centre"), and every
         how many of the demodulated samples; see :class:`recon.pipelines.ultrasound.Acquisition`.
@@ -183,7 +186,7 @@ def reconstruct(
         "coils": coils,
         "calib_size": calib_size,
     }
-    pieces = _open(source, mri, scan, pixel_size, waves)
+    pieces = _open(source, mri, scan, pixel_size, reader, waves)
     strategy = resolve_sampler(sampler, steps, pieces.modality)
     known = prior_for(prior, pieces.modality)
     run = _Run(known, strategy, samples, seed, batch_size, where, precision)
@@ -209,15 +212,23 @@ def reconstruct(
 
 
 def _open(
-    source: Any, mri: dict[str, Any], scan: Scan, pixel_size: float | None, waves: Acquisition
+    source: Any,
+    mri: dict[str, Any],
+    scan: Scan,
+    pixel_size: float | None,
+    reader: str | Mapping[str, Any] | None,
+    waves: Acquisition,
 ) -> CTSource | KspaceSource | USSource:
     """Return the slices of a source, after refusing the options that have no meaning for it."""
-    ct = {**dataclasses.asdict(scan), "pixel_size": pixel_size}, dataclasses.asdict(Scan(seed=scan.seed))
+    ct = (
+        {**dataclasses.asdict(scan), "pixel_size": pixel_size, "reader": reader},
+        dataclasses.asdict(Scan(seed=scan.seed)),
+    )
     us = dataclasses.asdict(waves), dataclasses.asdict(Acquisition(seed=scan.seed, noise_std=waves.noise_std))
     if is_ct_source(source):
         refuse_options(mri, {}, "MRI; this source is CT")
         refuse_options(*us, "ultrasound; this source is CT")
-        return CTSource(source, scan, pixel_size)
+        return CTSource(source, scan, pixel_size, reader)
     if is_us_source(source):
         refuse_options({**mri, "noise_std": None}, {}, "MRI; this source is ultrasound")
         refuse_options(*ct, "CT; this source is ultrasound")

@@ -65,6 +65,9 @@ class RunConfig:
     photons: float | None = _option(None, float, "CT images: photons of a ray (default: no noise)", "N")
     electronic_noise: float = _option(0.0, float, "CT images: noise of the detector in photons", "STD")
     views_every: int = _option(1, int, "CT projections: use every so many of them", "N")
+    reader: str | None = _option(
+        None, str, "CT: options of the reader of the file, such as series=3 or rotation_centre=295.5", "NAME=VALUE"
+    )
     pixel_size: float | None = _option(None, float, "CT: pixel size in mm (default: that of the file)", "MM")
     angles: int | None = _option(None, int, "ultrasound: how many waves; 1: straight down (default: all)", "N")
     elements: int | None = _option(None, int, "ultrasound: how many receiving elements (default: all)", "N")

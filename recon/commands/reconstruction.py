@@ -111,7 +111,7 @@ def _open(file: Path, settings: RunConfig) -> "Source":
         return open_kspace(file)
     names = ("views", "geometry", "arc", "photons", "views_every", "electronic_noise")
     scan = Scan(**{name: getattr(settings, name) for name in names})
-    return CTSource(file, scan, settings.pixel_size).stack
+    return CTSource(file, scan, settings.pixel_size, settings.reader).stack
 
 
 def _open_ultrasound(file: Path, settings: RunConfig) -> "PlaneWaveData":

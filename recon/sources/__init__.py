@@ -2,7 +2,7 @@
 
 from recon.sources.ct import CTSource, is_ct_source
 from recon.sources.kspace import FileSource, KspaceSource, open_source
-from recon.sources.options import choose_slices, of_slices, refuse_options
+from recon.sources.options import choose_slices, of_slices, reader_options, refuse_options
 from recon.sources.ultrasound import USSource, is_us_source, span_of
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "is_us_source",
     "of_slices",
     "open_source",
+    "reader_options",
     "refuse_options",
     "span_of",
 ]

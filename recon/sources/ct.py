@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -14,6 +15,7 @@ from recon.errors import InputError
 from recon.io.ct.base import CTImages, CTProjections
 from recon.io.ct.table import is_ct, open_ct
 from recon.pipelines.ct import WINDOW, Prepared, Scan, grid_of, prepare_image, prepare_projections
+from recon.sources.options import reader_options
 
 
 def is_ct_source(source: Any) -> TypeGuard[str | os.PathLike[str] | CTImages | CTProjections]:
@@ -32,6 +34,8 @@ class CTSource:
     pixel_size : float, optional
         In mm; for images without one, and for the image of measured projections. Where a file of projections does not
         know its lengths, that of the detector.
+    reader : str or mapping, optional
+        Options of the reader of a path, see :func:`recon.io.open_ct`, such as ``"series=3"``.
 
     Raises
     ------
@@ -42,15 +46,21 @@ class CTSource:
     modality = "ct"
 
     def __init__(
-        self, source: str | os.PathLike[str] | CTImages | CTProjections, scan: Scan, pixel_size: float | None = None
+        self,
+        source: str | os.PathLike[str] | CTImages | CTProjections,
+        scan: Scan,
+        pixel_size: float | None = None,
+        reader: str | Mapping[str, Any] | None = None,
     ) -> None:
-        self.stack = open_ct(source) if isinstance(source, str | os.PathLike) else source
+        options = reader_options(reader)
+        self.stack = _opened(source, options) if isinstance(source, str | os.PathLike) else source
+        self.reader = options
         self.scan, self.pixel_size = scan, pixel_size
         if pixel_size is not None and not 0 < pixel_size < np.inf:
             raise InputError(f"pixel_size: expected a length in mm above 0, came {pixel_size}")
         _check_scan(self.stack, scan)
         if isinstance(source, str | os.PathLike) and pixel_size is not None and not self._lengths_known:
-            self.stack = open_ct(source, pixel_size_mm=pixel_size)
+            self.stack = _opened(source, {**options, "pixel_size_mm": pixel_size})
         # Given for the detector, it is not that of the image, too.
         if isinstance(self.stack, CTProjections) and self.stack.attributes.get("pixel_size_from") == "option":
             self.pixel_size = None if pixel_size == self.stack.geometry.det_spacing_mm else pixel_size
@@ -58,7 +68,7 @@ class CTSource:
     @property
     def config(self) -> dict[str, Any]:
         """The settings, for provenance."""
-        return {**dataclasses.asdict(self.scan), "pixel_size": self.pixel_size}
+        return {**dataclasses.asdict(self.scan), "pixel_size": self.pixel_size, "reader": self.reader}
 
     @property
     def path(self) -> Path:
@@ -121,6 +131,18 @@ class CTSource:
         if self.pixel_size is not None:
             return self.pixel_size, self.pixel_size
         return self.stack.pixel_spacing_mm
+
+
+def _opened(path: str | os.PathLike[str], options: Mapping[str, Any]) -> CTImages | CTProjections:
+    """Open a path with options that a user may have mistyped."""
+    try:
+        return open_ct(path, **options)
+    except InputError:
+        raise
+    except (TypeError, ValueError) as error:
+        if not options:
+            raise
+        raise InputError(f"{path}: the reader cannot use the options {dict(options)} ({error})") from error
 
 
 def _check_scan(stack: CTImages | CTProjections, scan: Scan) -> None:

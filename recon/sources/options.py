@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,28 @@ def choose_slices(slices: str | int | Sequence[int] | None, n: int) -> list[int]
 
 def _number(text: str) -> int | None:
     return int(text) if text.strip() else None
+
+
+def reader_options(given: str | Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return the options of a reader from a mapping, or from ``"series=3"`` or ``"a=1,b=2.5"`` on the command line.
+
+    Raises
+    ------
+    InputError
+        For text that is not of this form.
+    """
+    if not isinstance(given, str):
+        return dict(given or {})
+    found: dict[str, Any] = {}
+    for part in given.split(","):
+        name, equals, value = (piece.strip() for piece in part.partition("="))
+        if not name.isidentifier() or not equals or not value:
+            raise InputError(f"reader: expected NAME=VALUE or NAME=VALUE,NAME=VALUE, came {given!r}")
+        found[name] = value
+        for kind in (float, int):  # the last one that fits
+            with suppress(ValueError):
+                found[name] = kind(value)
+    return found
 
 
 def of_slices(geometry: Mapping[str, Any], chosen: Sequence[int]) -> dict[str, Any]:

@@ -10,10 +10,11 @@ import h5py
 import numpy as np
 import pytest
 
+from recon.cli import main
 from recon.errors import InputError
 from recon.io.ct.base import CTProjections, ScanGeometry
 from recon.pipelines.ct import Scan
-from recon.sources import CTSource, of_slices
+from recon.sources import CTSource, of_slices, reader_options
 
 SMALL = {"rows": 8, "columns": 48, "views_per_turn": 60, "turns": 1.5}
 PIXEL = 0.01  # mm, of the detector of a synchrotron
@@ -125,3 +126,38 @@ def test_the_affine_of_one_file(tmp_path: Path, write_ct: Callable[..., Path]) -
     affine = np.array(CTSource(path, Scan(views=4)).geometry["affine"])
     np.testing.assert_allclose(np.linalg.norm(affine[:3, :3], axis=0), [0.7421875, 0.7421875, 3.0])
     np.testing.assert_allclose(affine[:3, 3], [190.0, 190.0, 7.0])
+
+
+def test_options_of_readers() -> None:
+    assert reader_options("series=3") == {"series": 3} and isinstance(reader_options("series=3")["series"], int)
+    assert reader_options(" a=1.5, part = test,uid=1.2.3") == {"a": 1.5, "part": "test", "uid": "1.2.3"}
+    assert reader_options(None) == {} and reader_options({"series": 3}) == {"series": 3}
+    for wrong in ("", "series", "series=", "=3", "series=3,", "my series=3"):
+        with pytest.raises(InputError, match="NAME=VALUE"):
+            reader_options(wrong)
+
+
+def test_one_of_several_series(
+    tmp_path: Path, write_ct: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for k in range(3):
+        number, uid = (3, "1.2.3") if k else (7, "1.2.7")
+        write_ct(tmp_path / f"{k}.dcm", np.zeros((8, 8), np.uint16), z=k, SeriesNumber=number, SeriesInstanceUID=uid)
+    command = ["run", str(tmp_path), "-o", str(tmp_path / "out"), "--views", "8", "--dry-run"]
+    assert main(command) == 2
+    assert "--reader series=NUMBER" in capsys.readouterr().err
+    assert main([*command, "--reader", "series=3"]) == 0
+    assert "2 image(s)" in capsys.readouterr().out
+    for wrong in ("series=4", "part=test", "series"):
+        assert main([*command, "--reader", wrong]) == 2
+
+
+def test_a_rotation_axis_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = synchrotron(tmp_path / "scan.h5")
+    source = CTSource(path, Scan(), PIXEL, "rotation_centre=6.5")
+    assert source.stack.geometry.det_offset_mm == pytest.approx(PIXEL)
+    command = ["run", str(path), "-o", str(tmp_path / "out"), "--dry-run", "--reader"]
+    for wrong in ("rotation_centre=left", "rotation_centre=99"):
+        assert main([*command, wrong]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert "rotation" in line and "should not happen" not in line

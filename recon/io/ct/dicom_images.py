@@ -178,7 +178,7 @@ def _choose(
         return ct
     listed = "; ".join(f"{numbers[uid]}: {len(groups[uid])} files, {uid}" for uid in list(groups)[:8])
     asked = "holds several series" if series is None else f"series={series!r} is not exactly one of the series"
-    raise InputError(f"{path}: {asked}; choose with series=NUMBER or UID ({listed})")
+    raise InputError(f"{path}: {asked}; choose with series=NUMBER or UID (--reader series=NUMBER) ({listed})")
 
 
 def _check_scaling(file: Path, header: Any) -> tuple[float, float]:
