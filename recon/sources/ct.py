@@ -110,7 +110,8 @@ class CTSource:
             # Each slice has noise of its own; that of the first one is the seed's.
             mixed = np.random.SeedSequence(self.scan.seed, spawn_key=(index,)).generate_state(1)[0]
             scan = dataclasses.replace(self.scan, seed=int(mixed)) if index else self.scan
-            return prepare_image(image, x, scan, self.stack.scanner, device), image
+            ready = prepare_image(image, x, scan, self.stack.scanner, device)
+            return dataclasses.replace(ready, notes=[*ready.notes, *self._assumptions(self.stack)]), image
         ready = prepare_projections(
             self.stack[index],
             self.stack.geometry,
@@ -125,6 +126,15 @@ class CTSource:
         if reference is None or reference.shape != tuple(ready.fbp.shape):
             return ready, None
         return ready, 1000 * reference / (self.stack.water_attenuation_per_mm or ready.water) - 1000
+
+    def _assumptions(self, images: CTImages) -> list[str]:
+        """Return what the files do not say and was taken for granted."""
+        notes = []
+        if self._spacing() is None:
+            notes.append("the images do not say how large their pixels are: 1 mm was taken, say it by pixel_size")
+        if images.units != "HU":
+            notes.append("the images are not in HU: 0 was taken for air and 0.5 for water")
+        return notes
 
     def _spacing(self) -> tuple[float, float] | None:
         """Pixel size (y, x) in mm: that of the user, else that of the file."""

@@ -18,7 +18,8 @@ def source(tmp_path: Path, write_ct: Callable[..., Path]) -> CTImages:
     (tmp_path / "source").mkdir()
     for k, z in enumerate([6.0, 0.0, 3.0]):
         private = np.random.default_rng(k).integers(0, 3000, (9, 7)).astype(np.uint16)
-        write_ct(tmp_path / "source" / f"{k}.IMA", private, z, PixelPaddingValue=63536, InstanceNumber=k)
+        tags = {"PixelPaddingValue": 63536, "InstanceNumber": k, "LossyImageCompression": "01"}
+        write_ct(tmp_path / "source" / f"{k}.IMA", private, z, **tags)
     found = open_ct(tmp_path / "source")
     assert isinstance(found, CTImages)
     return found
@@ -53,6 +54,7 @@ def test_headers(source: CTImages, tmp_path: Path) -> None:
         assert dataset.SourceImageSequence[0].ReferencedSOPInstanceUID == original.SOPInstanceUID
         assert (dataset.BitsAllocated, dataset.BitsStored, dataset.PixelRepresentation) == (16, 16, 1)
         assert "PixelPaddingValue" not in dataset
+        assert dataset.LossyImageCompression == "01"  # once lossy, always lossy
         for name in (
             *("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "FrameOfReferenceUID"),
             *("StudyInstanceUID", "PatientID", "Rows", "Columns", "SliceThickness"),

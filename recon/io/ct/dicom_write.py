@@ -19,11 +19,16 @@ from recon.io.ct import dicom
 from recon.io.ct.base import CTImages
 from recon.storage import atomic_path
 
-# Values of the source's pixels that are not true of ours.
+# Values of the source's pixels that are not true of ours. What was once compressed with losses stays marked so.
 _STALE = (
     *("PixelData", "PixelPaddingValue", "PixelPaddingRangeLimit", "SmallestImagePixelValue", "LargestImagePixelValue"),
-    *("LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod", "IconImageSequence"),
-    *("ModalityLUTSequence", "VOILUTSequence", "SmallestPixelValueInSeries", "LargestPixelValueInSeries"),
+    *(
+        "IconImageSequence",
+        "ModalityLUTSequence",
+        "VOILUTSequence",
+        "SmallestPixelValueInSeries",
+        "LargestPixelValueInSeries",
+    ),
     *("DigitalSignaturesSequence", "MACParametersSequence", "EncryptedAttributesSequence", "FloatPixelData"),
 )
 _SLOPES = (0.1, 0.125, 0.25, 0.5, 1.0, 2.0, 4.0)
