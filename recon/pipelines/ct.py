@@ -113,11 +113,11 @@ class Prepared:
     Attributes
     ----------
     problem : Problem
-        The prior knows attenuation relative to water; results are in HU.
+        The prior knows attenuation relative to water; results are in HU, or in 1/mm where water is unknown.
     fbp : Tensor, shape ``(y, x)``
-        Filtered backprojection (Hann window), in HU.
+        Filtered backprojection (Hann window), in the unit of the results.
     water : float
-        Attenuation of water in 1/mm that HU refer to.
+        Attenuation in 1/mm that is one for the prior; what HU refer to.
     """
 
     problem: Problem
@@ -176,6 +176,7 @@ def prepare_projections(
     image_shape: tuple[int, int] | None = None,
     pixel_size: float | None = None,
     water: float | None = None,
+    hounsfield: bool = True,
     device: torch.device | str = "cpu",
 ) -> Prepared:
     """Turn measured line integrals into a Problem.
@@ -194,6 +195,8 @@ def prepare_projections(
         In mm; by default the image holds the whole field of view.
     water : float, optional
         Attenuation of water in 1/mm; by default that of 70 keV.
+    hounsfield : bool
+        Whether results are in HU, or in 1/mm where `water` is another attenuation, see :func:`typical_attenuation`.
     device : torch.device or str
     """
     angles = np.asarray(geometry.angles)
@@ -210,7 +213,21 @@ def prepare_projections(
     beam = replace(geometry, angles=angles[used]).beam()
     shape, size = grid_of(geometry, image_shape, pixel_size)
     operator = _operator(beam, shape, size, device)
-    return _prepared(data, noise_std, operator, beam, {"simulated": False}, notes, water or MU_WATER)
+    return _prepared(data, noise_std, operator, beam, {"simulated": False}, notes, water or MU_WATER, hounsfield)
+
+
+def typical_attenuation(image: Tensor) -> float:
+    """Return the attenuation of most of an object in 1/mm, for data whose water is unknown: the prior's one.
+
+    Parameters
+    ----------
+    image : Tensor
+        Filtered backprojection in 1/mm. Counted are its pixels above half of its .99 quantile.
+    """
+    high = float(torch.quantile(image.flatten()[:: max(image.numel() >> 20, 1)], 0.99))
+    if not high > 0:
+        raise InputError("the projections show nothing that attenuates: are they line integrals, after the logarithm?")
+    return float(image[image > high / 2].mean())
 
 
 def grid_of(
@@ -218,7 +235,10 @@ def grid_of(
 ) -> tuple[tuple[int, int], float]:
     """Return shape and pixel size in mm of the image of measured projections, where they are not given."""
     shape = image_shape or (min(512, geometry.det_count // 8 * 8 or 8),) * 2
-    return shape, pixel_size or 2 * field_of_view(geometry) / max(shape)
+    size = pixel_size or 2 * field_of_view(geometry) / max(shape)
+    if not size > 0:
+        raise InputError("the axis of rotation is at the edge of the detector, so no disc is seen by all projections")
+    return shape, size
 
 
 def field_of_view(geometry: ScanGeometry) -> float:
@@ -258,6 +278,7 @@ def _prepared(
     facts: dict[str, Any],
     notes: list[str],
     water: float = MU_WATER,
+    hounsfield: bool = True,
 ) -> Prepared:
     shape, size = operator.domain.shape, operator.pixel_size
     image = fbp(sinogram, beam, (shape[0], shape[1]), size, filter="hann") / water
@@ -269,5 +290,6 @@ def _prepared(
         "pixel_size_mm": size,
         "noise_std": float(noise_std.median()),
     }
-    problem = Problem(sinogram / water, operator, noise_std / water, scale=1000.0, offset=-1000.0)
-    return Prepared(problem, 1000 * image - 1000, water, facts, notes)
+    scale, offset = (1000.0, -1000.0) if hounsfield else (water, 0.0)
+    problem = Problem(sinogram / water, operator, noise_std / water, scale, offset)
+    return Prepared(problem, scale * image + offset, water, facts, notes)

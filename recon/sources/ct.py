@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -14,7 +15,7 @@ import torch
 from recon.errors import InputError
 from recon.io.ct.base import CTImages, CTProjections
 from recon.io.ct.table import is_ct, open_ct
-from recon.pipelines.ct import WINDOW, Prepared, Scan, grid_of, prepare_image, prepare_projections
+from recon.pipelines.ct import WINDOW, Prepared, Scan, grid_of, prepare_image, prepare_projections, typical_attenuation
 from recon.sources.options import reader_options
 
 
@@ -88,7 +89,8 @@ class CTSource:
             size = (grid_of(stack.geometry, stack.image_shape)[1],) * 2
         positions = stack.positions_mm
         step = float(np.median(np.diff(positions))) if positions is not None and len(positions) > 1 else 1.0
-        known = {"voxel_size_mm": None if size is None else (step, *size), "units": "HU", "window": WINDOW}
+        known: dict[str, Any] = {"voxel_size_mm": None if size is None else (step, *size), "units": self.units}
+        known |= {"window": WINDOW} if self.units == "HU" else {}
         affine = getattr(stack, "affine", None)
         return known if affine is None or self.pixel_size is not None else {**known, "affine": affine.tolist()}
 
@@ -112,20 +114,42 @@ class CTSource:
             scan = dataclasses.replace(self.scan, seed=int(mixed)) if index else self.scan
             ready = prepare_image(image, x, scan, self.stack.scanner, device)
             return dataclasses.replace(ready, notes=[*ready.notes, *self._assumptions(self.stack)]), image
-        ready = prepare_projections(
-            self.stack[index],
-            self.stack.geometry,
-            self.scan,
-            photons=self.stack.photons(index),
-            image_shape=self.stack.image_shape,
-            pixel_size=(self._spacing() or (None,))[0],
-            water=self.stack.water_attenuation_per_mm,
-            device=device,
-        )
+        ready = self._projections(self.stack, index, device, self._water)
         reference = self.stack.reference(index)
         if reference is None or reference.shape != tuple(ready.fbp.shape):
             return ready, None
-        return ready, 1000 * reference / (self.stack.water_attenuation_per_mm or ready.water) - 1000
+        return ready, ready.problem.scale * reference / ready.water + ready.problem.offset
+
+    def _projections(
+        self, stack: CTProjections, index: int, device: torch.device | str, water: float | None
+    ) -> Prepared:
+        return prepare_projections(
+            stack[index],
+            stack.geometry,
+            self.scan,
+            photons=stack.photons(index),
+            image_shape=stack.image_shape,
+            pixel_size=(self._spacing() or (None,))[0],
+            water=water,
+            hounsfield=self.units == "HU",
+            device=device,
+        )
+
+    @property
+    def units(self) -> str:
+        """The unit of the results: HU, or what attenuates in data of a synchrotron, where water is not known."""
+        if self.stack.format != "data-exchange":
+            return "HU"
+        return "1/mm" if self._lengths_known else "1/element"
+
+    @cached_property
+    def _water(self) -> float | None:
+        """The attenuation that is one for the prior; of a synchrotron's data that of most of the middle slice."""
+        stack = self.stack
+        assert isinstance(stack, CTProjections)
+        if self.units == "HU":
+            return stack.water_attenuation_per_mm
+        return typical_attenuation(self._projections(stack, len(stack) // 2, "cpu", 1.0).fbp)
 
     def _assumptions(self, images: CTImages) -> list[str]:
         """Return what the files do not say and was taken for granted."""

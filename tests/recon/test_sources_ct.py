@@ -27,11 +27,12 @@ def parallel(angles: np.ndarray) -> CTProjections:
     return CTProjections(Path("numbers"), "lodopab", 2, lambda _: numbers, geometry, lambda _: 1e5 + numbers)
 
 
-def synchrotron(path: Path) -> Path:
-    """A Data Exchange file that does not know the size of its pixels."""
+def synchrotron(path: Path, attenuation: float = 0.05) -> Path:
+    """A Data Exchange file that does not know the size of its pixels: a disc of 5 elements radius in the middle."""
+    chord = 2 * np.sqrt(np.clip(25.0 - (np.arange(16) - 7.5) ** 2, 0, None))
     with h5py.File(path, "w") as file:
-        file["exchange/data"] = np.full((30, 2, 16), 50.0, np.float32)
-        file["exchange/data_white"], file["exchange/data_dark"] = np.full((1, 2, 16), 99.0), np.zeros((1, 2, 16))
+        file["exchange/data"] = np.tile(1e4 * np.exp(-attenuation * chord), (30, 2, 1)).astype(np.float32)
+        file["exchange/data_white"], file["exchange/data_dark"] = np.full((1, 2, 16), 1e4), np.zeros((1, 2, 16))
         file["exchange/theta"] = np.arange(30) * 6.0
     return path
 
@@ -172,3 +173,27 @@ def test_what_was_taken_for_granted_is_told(tmp_path: Path, write_ct: Callable[.
     dicom = write_ct(tmp_path / "a.dcm", np.zeros((8, 8), np.uint16), PixelSpacing=None)
     assert len(CTSource(dicom, Scan(views=4)).prepare(0, "cpu")[0].notes) == 1
     assert not CTSource(dicom, Scan(views=4), 0.7).prepare(0, "cpu")[0].notes
+
+
+@pytest.mark.parametrize("attenuation", [0.003, 0.05, 0.3])
+def test_a_synchrotron_knows_no_hounsfield_units(tmp_path: Path, attenuation: float) -> None:
+    """Whatever the energy, the prior sees an object of about one; the result is in the unit of the lengths."""
+    path = synchrotron(tmp_path / "scan.h5", attenuation)
+    source = CTSource(path, Scan())
+    ready, _ = source.prepare(0, "cpu")
+    assert float(ready.fbp[7:9, 7:9].mean()) == pytest.approx(attenuation, rel=0.1)
+    relative = (ready.fbp - ready.problem.offset) / ready.problem.scale
+    assert 0.8 < float(relative[7:9, 7:9].mean()) < 1.3
+    assert source.geometry["units"] == "1/element" and "window" not in source.geometry
+    assert not ready.notes
+    told = CTSource(path, Scan(), PIXEL)
+    assert told.geometry["units"] == "1/mm"
+    assert float(told.prepare(1, "cpu")[0].fbp[7:9, 7:9].mean()) == pytest.approx(attenuation / PIXEL, rel=0.1)
+
+
+def test_a_synchrotron_that_saw_nothing(tmp_path: Path) -> None:
+    path = synchrotron(tmp_path / "scan.h5", 0.0)
+    with pytest.raises(InputError, match="nothing that attenuates"):
+        CTSource(path, Scan(), reader="rotation_centre=7.5").prepare(0, "cpu")
+    with pytest.raises(InputError, match="edge of the detector"):
+        CTSource(path, Scan(), reader="rotation_centre=0").prepare(0, "cpu")
