@@ -21,6 +21,7 @@ PRINTED = {
     ),
     "03_ct": ("posterior mean", "raw 90 % intervals", "limited angle:"),
     "04_priors": ("network against", "held-out PSNR", "raw 90 % intervals", "every tensor accounted for"),
+    "05_ultrasound": ("trained prior, 1 wave", "data residual", "rank correlation of std and error"),
 }
 
 
