@@ -270,6 +270,13 @@ def _operator(beam: Beam, shape: tuple[int, int], pixel_size: float, device: tor
     return found
 
 
+def _covered(beam: Beam) -> float:
+    """Return the degrees of the circle that the projections cover, each standing for one usual step."""
+    angles = np.sort(np.degrees(np.asarray(beam.angles)) % 360)
+    steps = np.diff(angles, append=angles[0] + 360)
+    return float(360 - steps.max() + np.median(steps)) if len(steps) > 1 else 0.0
+
+
 def _prepared(
     sinogram: Tensor,
     noise_std: Tensor,
@@ -287,6 +294,7 @@ def _prepared(
         "views": beam.shape[0],
         "detectors": beam.shape[1],
         "geometry": type(beam).__name__,
+        "arc": round(_covered(beam)),
         "pixel_size_mm": size,
         "noise_std": float(noise_std.median()),
     }

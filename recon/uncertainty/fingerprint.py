@@ -26,8 +26,8 @@ _EXACT = ("operator", "sampling", "prior", "sampler", "precision", "samples")
 def fingerprint(posterior: Posterior) -> dict[str, Any]:
     """Return what the calibration of a result depends on, as plain values.
 
-    ``operator``: its class. ``sampling``: the kind of mask (see `describe_mask`). ``pattern``: its name, if it was
-    drawn by the engine. ``acceleration``: [least, most] over the slices. ``noise``: the same of the noise level over
+    ``operator``: its class. ``sampling``: the kind of mask (see `describe_mask`), or the projections of CT.
+    ``pattern``: the name of the mask, if it was drawn by the engine. ``acceleration``: [least, most] over the slices. ``noise``: the same of the noise level over
     the scale of the image. ``prior``: the sha256 of its weights, or its name. ``sampler``: class and every setting.
     ``precision``: arithmetic of the network. ``samples``: the number of valid samples. What is not recorded is None.
     """
@@ -38,10 +38,11 @@ def fingerprint(posterior: Posterior) -> dict[str, Any]:
     retrospective = config.get("acceleration") is not None or config.get("mask") not in (None, "array")
     return {
         "operator": record.get("operator"),
-        "sampling": describe_mask(posterior.images.get("mask")),
+        "sampling": describe_mask(posterior.images.get("mask")) or _describe_views(measured),
         "pattern": (config.get("mask") or "random") if retrospective else None,
         "acceleration": _range([facts.get("acceleration") for facts in measured]),
-        "noise": _range([_ratio(facts.get("noise_std"), facts.get("scale")) for facts in measured]),
+        # Line integrals have no unit, so there is no scale to divide by.
+        "noise": _range([_ratio(f.get("noise_std"), f.get("scale", 1.0 if "views" in f else None)) for f in measured]),
         "prior": prior.get("sha256") or prior.get("name"),
         "sampler": compact(_mapping(record.get("sampler"))),
         "precision": config.get("precision"),
@@ -65,6 +66,14 @@ def describe_mask(mask: np.ndarray | None) -> str | None:
         if (plane == (lines if name == "columns" else lines[:, None])).all():
             return f"{'evenly spaced' if _even(lines) else 'uneven'} {name}"
     return "points"
+
+
+def _describe_views(measured: Sequence[Mapping[str, Any]]) -> str | None:
+    """Say how many projections of CT there are, and over how many degrees; None for what is not CT."""
+    facts = next((one for one in measured if "views" in one), None)
+    if facts is None:
+        return None
+    return f"{facts.get('geometry')}, {facts['views']} views over {facts.get('arc')} degrees"
 
 
 def merge(found: Sequence[tuple[str, Mapping[str, Any]]]) -> dict[str, Any]:

@@ -111,6 +111,34 @@ def test_scans_that_cannot_be_are_refused():
         estimate_noise(torch.zeros(4, 2))
 
 
+@pytest.mark.parametrize(
+    ("other", "field"),
+    [
+        ({"views": 16}, "sampling"),
+        ({"arc": 120.0}, "sampling"),
+        ({"geometry": "parallel"}, "sampling"),
+        ({"photons": 1e4}, "noise"),
+        ({"photons": 1e5}, None),
+        ({"photons": 9e4, "seed": 3}, None),
+    ],
+)
+def test_a_calibration_belongs_to_its_projections(other, field):
+    """Other views, another arc or another dose are not what the intervals were calibrated on."""
+    from recon.posterior import Posterior
+    from recon.uncertainty.fingerprint import fingerprint, require_match
+
+    def of(**scan):
+        facts = prepare_image(disc(), PIXEL, Scan(**{"views": 32, "photons": 1e5, **scan})).facts
+        return fingerprint(Posterior(np.ones((2, 4, 4)), provenance={"operator": "CT", "measured": [facts]}))
+
+    if field is None:
+        require_match(of(), of(**other))
+    else:
+        with pytest.raises(InputError, match=field):
+            require_match(of(), of(**other))
+    assert of()["sampling"] == "FanBeam, 32 views over 360 degrees"
+
+
 def _eroded(mask: np.ndarray) -> np.ndarray:
     from scipy import ndimage
 
