@@ -27,8 +27,8 @@ def fingerprint(posterior: Posterior) -> dict[str, Any]:
     """Return what the calibration of a result depends on, as plain values.
 
     ``operator``: its class. ``sampling``: the kind of mask (see `describe_mask`), or the projections of CT.
-    ``pattern``: the name of the mask, if it was drawn by the engine. ``acceleration``: [least, most] over the slices. ``noise``: the same of the noise level over
-    the scale of the image. ``prior``: the sha256 of its weights, or its name. ``sampler``: class and every setting.
+    ``pattern``: the name of the mask, if it was drawn by the engine. ``acceleration``: [least, most] over the slices.
+    ``noise``: the same of the noise level over the scale of the image. ``prior``: the sha256 of its weights, or its name. ``sampler``: class and every setting.
     ``precision``: arithmetic of the network. ``samples``: the number of valid samples. What is not recorded is None.
     """
     record = posterior.provenance
