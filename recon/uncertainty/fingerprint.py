@@ -28,8 +28,9 @@ def fingerprint(posterior: Posterior) -> dict[str, Any]:
 
     ``operator``: its class. ``sampling``: the kind of mask (see `describe_mask`), or the projections of CT.
     ``pattern``: the name of the mask, if it was drawn by the engine. ``acceleration``: [least, most] over the slices.
-    ``noise``: the same of the noise level over the scale of the image. ``prior``: the sha256 of its weights, or its name. ``sampler``: class and every setting.
-    ``precision``: arithmetic of the network. ``samples``: the number of valid samples. What is not recorded is None.
+    ``noise``: the same of the noise level over the scale of the image. ``prior``: the sha256 of its weights, or its
+    name. ``sampler``: class and every setting. ``precision``: arithmetic of the network. ``samples``: the number of
+    valid samples. What is not recorded is None.
     """
     record = posterior.provenance
     config = _mapping(record.get("config"))
