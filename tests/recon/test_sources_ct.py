@@ -14,6 +14,7 @@ from recon.cli import main
 from recon.errors import InputError
 from recon.io.ct.base import CTProjections, ScanGeometry
 from recon.pipelines.ct import Scan
+from recon.posterior import Posterior
 from recon.sources import CTSource, of_slices, reader_options
 
 SMALL = {"rows": 8, "columns": 48, "views_per_turn": 60, "turns": 1.5}
@@ -197,3 +198,23 @@ def test_a_synchrotron_that_saw_nothing(tmp_path: Path) -> None:
         CTSource(path, Scan(), reader="rotation_centre=7.5").prepare(0, "cpu")
     with pytest.raises(InputError, match="edge of the detector"):
         CTSource(path, Scan(), reader="rotation_centre=0").prepare(0, "cpu")
+
+
+def test_measured_projections_from_the_command_line(tmp_path: Path, helix: Callable) -> None:
+    """Every third view of a helical scan: HU of the body, and the dense rod in front (below) where it is."""
+    folder = helix(rows=8, columns=96, views_per_turn=144, turns=1.5, spot="FFSXYZ").write(tmp_path / "projections")
+    options = ["--views-every", "3", "--prior", "gaussian", "--steps", "10", "--samples", "2", "--no-report"]
+    assert main(["run", str(folder), "-o", str(tmp_path / "out"), "--slices", "1", *options]) == 0
+    found = Posterior.load(tmp_path / "out" / "projections.h5")
+    _, size, _ = found.geometry["voxel_size_mm"]
+    middle = (found.mean.shape[-1] - 1) / 2
+
+    def around(x: float, y: float) -> float:
+        row, column = round(middle - y / size), round(middle + x / size)
+        return float(found.mean[row - 1 : row + 2, column - 1 : column + 2].mean())
+
+    assert around(10, -60) > 400  # 0.04 / mm, twice the body
+    for x, y in ((-10, -60), (10, 60), (-10, 60), (0, 0)):
+        assert around(x, y) == pytest.approx(1000 * (0.02 / 0.0192 - 1), abs=300)  # few steps, two samples
+    assert around(-50, -30) < -300  # 0.008 / mm
+    assert found.images["fbp"].shape == found.mean.shape and found.geometry["units"] == "HU"
