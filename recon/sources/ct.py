@@ -69,7 +69,10 @@ class CTSource:
     @property
     def config(self) -> dict[str, Any]:
         """The settings, for provenance."""
-        return {**dataclasses.asdict(self.scan), "pixel_size": self.pixel_size, "reader": self.reader}
+        scan = dataclasses.asdict(self.scan)
+        if isinstance(self.stack, CTProjections):
+            scan = {name: scan[name] for name in ("views_every", "arc")}  # the others are of simulated projections
+        return {**scan, "pixel_size": self.pixel_size, "reader": self.reader}
 
     @property
     def path(self) -> Path:

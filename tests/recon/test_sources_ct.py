@@ -47,6 +47,8 @@ def test_an_arc_of_measured_projections(first: float) -> None:
     np.testing.assert_allclose(np.asarray(ready.problem.operator.geometry.angles), stack.geometry.angles[expected])
     noise_std = np.exp(expected / 2) / np.sqrt(1e5 + expected)
     np.testing.assert_allclose(ready.problem.noise_std[:, 0] * ready.water, noise_std, rtol=1e-5)
+    known = CTSource(stack, Scan(views_every=2, arc=90.0)).config
+    assert known == {"views_every": 2, "arc": 90.0, "pixel_size": None, "reader": {}}
     every, _ = CTSource(stack, Scan()).prepare(0, "cpu")
     assert every.problem.y.shape == (120, 24)
 
