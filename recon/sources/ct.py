@@ -116,7 +116,11 @@ class CTSource:
             mixed = np.random.SeedSequence(self.scan.seed, spawn_key=(index,)).generate_state(1)[0]
             scan = dataclasses.replace(self.scan, seed=int(mixed)) if index else self.scan
             ready = prepare_image(image, x, scan, self.stack.scanner, device)
-            return dataclasses.replace(ready, notes=[*ready.notes, *self._assumptions(self.stack)]), image
+            if self._spacing() is None:
+                ready.notes.append(
+                    "the images do not say how large their pixels are: 1 mm was taken; say it by pixel_size"
+                )
+            return ready, image
         ready = self._projections(self.stack, index, device, self._water)
         reference = self.stack.reference(index)
         if reference is None or reference.shape != tuple(ready.fbp.shape):
@@ -153,15 +157,6 @@ class CTSource:
         if self.units == "HU":
             return stack.water_attenuation_per_mm
         return typical_attenuation(self._projections(stack, len(stack) // 2, "cpu", 1.0).fbp)
-
-    def _assumptions(self, images: CTImages) -> list[str]:
-        """Return what the files do not say and was taken for granted."""
-        notes = []
-        if self._spacing() is None:
-            notes.append("the images do not say how large their pixels are: 1 mm was taken, say it by pixel_size")
-        if images.units != "HU":
-            notes.append("the images are not in HU: 0 was taken for air and 0.5 for water")
-        return notes
 
     def _spacing(self) -> tuple[float, float] | None:
         """Pixel size (y, x) in mm: that of the user, else that of the file."""

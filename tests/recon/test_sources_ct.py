@@ -171,8 +171,8 @@ def test_what_was_taken_for_granted_is_told(tmp_path: Path, write_ct: Callable[.
     np.save(tmp_path / "1.npy", np.full((8, 8), 0.5))
     ready, image = CTSource(tmp_path, Scan(views=4)).prepare(0, "cpu")
     assert image is not None and np.abs(image).max() == 0
-    assert ["1 mm" in ready.notes[0], "water" in ready.notes[1]] == [True, True]
-    assert len(CTSource(tmp_path, Scan(views=4), 0.7).prepare(0, "cpu")[0].notes) == 1
+    assert len(ready.notes) == 1 and "1 mm" in ready.notes[0]
+    assert not CTSource(tmp_path, Scan(views=4), 0.7).prepare(0, "cpu")[0].notes
     dicom = write_ct(tmp_path / "a.dcm", np.zeros((8, 8), np.uint16), PixelSpacing=None)
     assert len(CTSource(dicom, Scan(views=4)).prepare(0, "cpu")[0].notes) == 1
     assert not CTSource(dicom, Scan(views=4), 0.7).prepare(0, "cpu")[0].notes
