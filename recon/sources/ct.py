@@ -56,7 +56,7 @@ class CTSource:
         options = reader_options(reader)
         self.stack = _opened(source, options) if isinstance(source, str | os.PathLike) else source
         self.reader = options
-        self.scan, self.pixel_size = scan, pixel_size
+        self.scan, self.pixel_size, self._of_image = scan, pixel_size, pixel_size
         if pixel_size is not None and not 0 < pixel_size < np.inf:
             raise InputError(f"pixel_size: expected a length in mm above 0, came {pixel_size}")
         _check_scan(self.stack, scan)
@@ -64,7 +64,7 @@ class CTSource:
             self.stack = _opened(source, {**options, "pixel_size_mm": pixel_size})
         # Given for the detector, it is not that of the image, too.
         if isinstance(self.stack, CTProjections) and self.stack.attributes.get("pixel_size_from") == "option":
-            self.pixel_size = None if pixel_size == self.stack.geometry.det_spacing_mm else pixel_size
+            self._of_image = None if pixel_size == self.stack.geometry.det_spacing_mm else pixel_size
 
     @property
     def config(self) -> dict[str, Any]:
@@ -95,7 +95,7 @@ class CTSource:
         known: dict[str, Any] = {"voxel_size_mm": None if size is None else (step, *size), "units": self.units}
         known |= {"window": WINDOW} if self.units == "HU" else {}
         affine = getattr(stack, "affine", None)
-        return known if affine is None or self.pixel_size is not None else {**known, "affine": affine.tolist()}
+        return known if affine is None or self._of_image is not None else {**known, "affine": affine.tolist()}
 
     @property
     def _lengths_known(self) -> bool:
@@ -123,7 +123,7 @@ class CTSource:
             return ready, image
         ready = self._projections(self.stack, index, device, self._water)
         reference = self.stack.reference(index)
-        if reference is None or reference.shape != tuple(ready.fbp.shape):
+        if reference is None or reference.shape != tuple(ready.fbp.shape) or self._of_image is not None:
             return ready, None
         return ready, ready.problem.scale * reference / ready.water + ready.problem.offset
 
@@ -160,8 +160,8 @@ class CTSource:
 
     def _spacing(self) -> tuple[float, float] | None:
         """Pixel size (y, x) in mm: that of the user, else that of the file."""
-        if self.pixel_size is not None:
-            return self.pixel_size, self.pixel_size
+        if self._of_image is not None:
+            return self._of_image, self._of_image
         return self.stack.pixel_spacing_mm
 
 

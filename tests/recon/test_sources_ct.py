@@ -106,6 +106,7 @@ def test_lengths_that_the_file_does_not_know(tmp_path: Path) -> None:
     assert here.problem.operator.domain.shape == there.problem.operator.domain.shape
     sizes = [one.problem.operator.pixel_size for one in (here, there)]
     assert sizes[1] == pytest.approx(PIXEL * sizes[0])
+    assert told.config["pixel_size"] == PIXEL
     assert told.geometry["voxel_size_mm"] == pytest.approx((PIXEL, sizes[1], sizes[1]))
 
 
@@ -220,3 +221,13 @@ def test_measured_projections_from_the_command_line(tmp_path: Path, helix: Calla
         assert around(x, y) == pytest.approx(1000 * (0.02 / 0.0192 - 1), abs=300)  # few steps, two samples
     assert around(-50, -30) < -300  # 0.008 / mm
     assert found.images["fbp"].shape == found.mean.shape and found.geometry["units"] == "HU"
+
+
+def test_a_reference_on_another_grid_is_none() -> None:
+    geometry = ScanGeometry("parallel", np.arange(8.0), 24, 2.0)
+    numbers, image = np.ones((8, 24), np.float32), np.full((16, 16), 0.02, np.float32)
+    common = {"load_reference": lambda _: image, "image_shape": (16, 16), "pixel_spacing_mm": (2.0, 2.0)}
+    stack = CTProjections(Path("x"), "lodopab", 1, lambda _: numbers, geometry, water_attenuation_per_mm=0.02, **common)
+    _, reference = CTSource(stack, Scan()).prepare(0, "cpu")
+    assert reference is not None and np.abs(reference).max() < 1e-3  # water
+    assert CTSource(stack, Scan(), 1.0).prepare(0, "cpu")[1] is None
