@@ -61,6 +61,12 @@ class PartsAsBatch:
     def _ratio(self) -> float:
         return math.sqrt(2) if self.split_complex else 1.0
 
+    def error_std(self, sigma: float) -> float | None:
+        """Return the error of a pixel, complex where that is split; None if the denoiser does not know its own."""
+        measured = getattr(self.denoiser, "error_std", None)
+        error = measured(sigma / self._ratio) if callable(measured) else None
+        return None if error is None else self._ratio * error
+
     def denoise(self, x: Tensor, sigma: float | Tensor) -> Tensor:
         """Return ``E[x0 | x]`` of every coil image and part, shape ``(batch, [coil,] *image)`` like ``x``."""
         if self.split_complex and not x.is_complex():

@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -28,7 +29,7 @@ from samplers import (
     sample,
 )
 from samplers.base import Step
-from samplers.data import gaussian_step, likelihood_score
+from samplers.data import clean_variance, gaussian_step, likelihood_score
 
 RANGE = {"sigma_max": 5.0, "sigma_min": 0.05}
 STRATEGIES: dict[str, Sampler] = {
@@ -352,6 +353,15 @@ def test_a_real_denoiser_serves_complex_and_coil_images(prior: GaussianPrior) ->
     assert (together[:, 1] - prior.denoise(2 * x, levels)).abs().max() < 1e-5
     with pytest.raises(InputError, match="complex"):
         split.denoise(x.real, 0.5)
+
+
+def test_what_a_denoiser_knows_of_its_error_serves_its_parts(prior: GaussianPrior) -> None:
+    """Two parts of level sigma / sqrt(2) with an error each make that of the complex image; unknown stays unknown."""
+    split = PartsAsBatch(GaussianPrior(prior.mean.real, spectrum=prior.variance / 2))
+    for sigma in (0.05, 0.3, 2.0):
+        assert split.error_std(sigma) == pytest.approx(prior.error_std(sigma))
+        assert clean_variance(sigma, None, split) == pytest.approx(clean_variance(sigma, None, prior))
+    assert PartsAsBatch(SimpleNamespace(sigma_min=0.1, sigma_max=5.0)).error_std(0.3) is None
 
 
 def test_score_mri_reconstructs_coil_images_and_their_hybrid(prior: GaussianPrior, mask: torch.Tensor) -> None:
