@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -11,21 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from recon.device import resolve_device
+from recon.drawing import Drawing
 from recon.errors import InputError
 from recon.io import CTImages, CTProjections, PlaneWaveData
 from recon.pipelines.ct import Scan
-from recon.pipelines.ultrasound import Prepared as Frame
-from recon.pipelines.ultrasound import speckle_prior
 from recon.pipelines.ultrasound_acquisition import Acquisition
-from recon.pipelines.volume import BySlice, join
 from recon.posterior import Posterior
-from recon.priors.hub import GAUSSIAN, list_models, load_prior
-from recon.results import Part, assemble, describe_prior, describe_sampler
+from recon.priors.hub import prior_for
+from recon.results import assemble
 from recon.sources import (
     CTSource,
     KspaceSource,
@@ -38,10 +33,7 @@ from recon.sources import (
     span_of,
 )
 from recon.strategies import resolve_sampler
-from samplers import DDSVolume, Denoiser, Problem, Sampler, Samples, sample
-
-#: Which shipped prior goes with which kind of data.
-SHIPPED = {"mri": "brain-mri", "ct": "ct", "ultrasound": "ultrasound"}
+from samplers import DDSVolume, Denoiser, Problem, Sampler
 
 
 def reconstruct(
@@ -168,10 +160,10 @@ def reconstruct(
     where = resolve_device(device)
     computing = {"samples": samples, "device": str(where), "batch_size": batch_size, "precision": precision}
     if isinstance(source, Problem):
-        run = _Run(prior_for(prior, "mri"), strategy, samples, seed, batch_size, where, precision)
-        with _bar(progress, strategy, 1, samples, batch_size) as bar:
-            parts = [Part(run.draw(source.to(where), 0, bar), source)]
-        return assemble(parts, run.describe(computing, None, [0], []), {}, single=True, started=started)
+        run = Drawing(prior_for(prior, "mri"), strategy, samples, seed, batch_size, where, precision)
+        return assemble(
+            run.problem(source, progress), run.describe(computing, None, [0], []), {}, single=True, started=started
+        )
     scan = Scan(views, geometry, arc, photons, views_every, seed, electronic_noise)
     waves = Acquisition(
         angles, elements, array, decimation, span_of(depth, "depth"), span_of(width, "width"), attenuation, model_error,
@@ -188,19 +180,10 @@ def reconstruct(
     }
     pieces = _open(source, mri, scan, pixel_size, reader, waves)
     strategy = resolve_sampler(sampler, steps, pieces.modality)
-    known = prior_for(prior, pieces.modality)
-    run = _Run(known, strategy, samples, seed, batch_size, where, precision)
+    run = Drawing(prior_for(prior, pieces.modality), strategy, samples, seed, batch_size, where, precision)
     chosen = choose_slices(slices, len(pieces))
-    parts = []
+    parts = run.parts(pieces, chosen, progress)
     together = isinstance(strategy, DDSVolume)
-    with _bar(progress, strategy, 1 if together else len(chosen), samples, batch_size) as bar:
-        for index in chosen if not together else ():
-            ready, reference = pieces.prepare(index, where)
-            if isinstance(ready, Frame) and isinstance(known, str) and known == GAUSSIAN:
-                run.loaded[tuple(ready.grid.shape)] = speckle_prior(ready)
-            parts.append(Part(run.draw(ready.problem, index, bar), ready.problem, ready, reference))
-        if together:
-            parts = [run.draw_volume(pieces, chosen, bar)]
     # Without a calibration region (one coil, or given maps) ESPIRiT was not used.
     estimated = any(part.prepared is not None and part.prepared.facts.get("calibration") for part in parts)
     citations = ["uecker2014espirit"] if estimated else []
@@ -236,94 +219,3 @@ def _open(
     refuse_options(*ct, "CT; this source is not")
     refuse_options(*us, "ultrasound; this source is not")
     return KspaceSource(source, seed=scan.seed, **mri)
-
-
-def prior_for(prior: str | Path | Denoiser, modality: str) -> str | Path | Denoiser:
-    """Return the prior, or the shipped one of the modality for "auto"."""
-    if not isinstance(prior, str) or prior != "auto":
-        return prior
-    name = SHIPPED[modality]
-    if name not in [card["name"] for card in list_models()]:
-        raise InputError(
-            f"prior: no trained prior for {modality} ships yet; give prior={GAUSSIAN!r} (--prior {GAUSSIAN}: no "
-            "network, to try things out) or a file of weights"
-        )
-    return name
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class _Run:
-    """The settings that all slices of one run share."""
-
-    prior: str | Path | Denoiser
-    sampler: Sampler
-    samples: int
-    seed: int
-    batch_size: int | None
-    device: torch.device
-    precision: str
-    loaded: dict[tuple[int, ...], Denoiser] = dataclasses.field(default_factory=dict)
-
-    def denoiser(self, shape: tuple[int, ...], real: bool) -> Denoiser:
-        """Return the prior for images of this shape, complex or real; loaded once."""
-        if shape not in self.loaded:
-            self.loaded[shape] = load_prior(
-                self.prior,
-                shape=shape,
-                device=self.device,
-                precision=self.precision,
-                images="real" if real else None,
-            )
-        return self.loaded[shape]
-
-    def draw(self, problem: Problem, index: int, bar: tqdm) -> Samples:
-        """Draw the samples of one slice; slices have independent random streams."""
-        space = problem.operator.domain
-        flat = space.ndim == 2 or not isinstance(self.sampler, DDSVolume)
-        known = self.denoiser(tuple(space.shape) if flat else tuple(space.shape[1:]), not space.dtype.is_complex)
-        return sample(
-            self.sampler,
-            problem,
-            known if flat else BySlice(known),
-            self.samples,
-            _slice_seed(self.seed, index),
-            batch_size=self.batch_size,
-            progress=lambda told: bar.update() and None,
-        )
-
-    def draw_volume(self, pieces: CTSource | KspaceSource | USSource, chosen: list[int], bar: tqdm) -> Part:
-        """Draw the samples of slices that the sampler couples, as one volume."""
-        found = [pieces.prepare(index, self.device) for index in chosen]
-        volume = join([ready for ready, _ in found])
-        references = [reference for _, reference in found if reference is not None]
-        whole = np.stack(references) if len(references) == len(found) else None
-        return Part(self.draw(volume.problem, chosen[0], bar), volume.problem, volume, whole)
-
-    def describe(
-        self, config: dict[str, Any], path: Path | None, slices: list[int], citations: list[str]
-    ) -> dict[str, Any]:
-        """Return what provenance needs to know."""
-        return {
-            "config": config,
-            "seed": self.seed,
-            "source": path,
-            "slices": slices,
-            "prior": describe_prior(self.prior, next(iter(self.loaded.values()))),
-            "sampler": describe_sampler(self.sampler),
-            "citations": [*self.sampler.citations, *citations],
-        }
-
-
-def _slice_seed(seed: int, index: int) -> int:
-    """Return the seed of a slice: that of the run for the first one, well mixed for the others."""
-    if index == 0:
-        return seed
-    return int(np.random.SeedSequence(entropy=seed, spawn_key=(0, index)).generate_state(1, np.uint32)[0])
-
-
-def _bar(progress: bool | None, sampler: Sampler, slices: int, samples: int, batch_size: int | None) -> tqdm:
-    """Return a progress bar over all steps; off by default where there is no terminal."""
-    batches = math.ceil(samples / batch_size) if batch_size else 1
-    steps = getattr(sampler, "steps", 1)
-    hidden = None if progress is None else not progress
-    return tqdm(total=slices * batches * steps, desc=type(sampler).__name__, unit="step", disable=hidden)

@@ -116,14 +116,12 @@ def _open(file: Path, settings: RunConfig) -> "Source":
 
 def _open_ultrasound(file: Path, settings: RunConfig) -> "PlaneWaveData":
     """Open channel data, and find out whether all that is wanted of them is there."""
-    from recon.api import prior_for
     from recon.pipelines.ultrasound_acquisition import Acquisition
     from recon.sources.ultrasound import USSource, span_of
 
     names = ("angles", "elements", "array", "decimation", "attenuation", "model_error", "time_shift", "noise_std")
     wanted: dict[str, Any] = {name: getattr(settings, name) for name in names}
     wanted |= {name: span_of(getattr(settings, name), name) for name in ("depth", "width")}
-    prior_for(settings.prior, "ultrasound")
     return USSource(file, Acquisition(**wanted, seed=settings.seed)).data
 
 
