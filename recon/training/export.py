@@ -55,15 +55,19 @@ def export_prior(
             ],
         },
     }
-    if evaluation:
-        measured = dict(evaluation)
-        for name in ("error_std", "error_spectrum"):
-            if name in measured:
-                card[name] = measured.pop(name)
-        card["evaluation"] = measured
+    card = with_evaluation(card, evaluation)
     # The frequencies of the noise embedding follow from the architecture.
     tensors = {name: value for name, value in state["average"].items() if not name.endswith("embedding.frequencies")}
     return write_prior(destination, tensors, card)
+
+
+def with_evaluation(card: Mapping[str, Any], evaluation: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return the card with what a benchmark found: the error by noise level, which samplers use, and the rest."""
+    if not evaluation:
+        return dict(card)
+    known = {name: evaluation[name] for name in ("error_std", "error_spectrum") if name in evaluation}
+    rest = {name: value for name, value in evaluation.items() if name not in known}
+    return {**card, **known, "evaluation": rest}
 
 
 def _images(config: TrainConfig, steps: int) -> int:
