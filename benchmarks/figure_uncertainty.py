@@ -32,19 +32,26 @@ def main() -> None:
     kinds = parser.add_subparsers(dest="kind", required=True)
     curves, maps = kinds.add_parser("curves"), kinds.add_parser("maps")
     curves.add_argument("results", type=Path)
+    curves.add_argument("--of", default="NiChart T1w and FLAIR", help="only rows that say this of their slices")
+    curves.add_argument("--slices", type=int, default=2, help="only rows of so many slices")
     maps.add_argument("--data", type=Path, required=True)
     maps.add_argument("--samplers", nargs="+", default=["dds", "dds-narrow", "moment-matching", "score-mri"])
     maps.add_argument("--precision", default="float32")
     for kind in (curves, maps):
         kind.add_argument("figure", type=Path)
     arguments = parser.parse_args()
-    draw = _curves(json.loads(arguments.results.read_text())) if arguments.kind == "curves" else _maps(arguments)
+    draw = _curves(arguments) if arguments.kind == "curves" else _maps(arguments)
     draw.savefig(arguments.figure, dpi=110, pil_kwargs={"optimize": True})
 
 
-def _curves(rows: list[dict[str, Any]]) -> plt.Figure:
+def _curves(arguments: argparse.Namespace) -> plt.Figure:
     """Return coverage against level and error against spread, a row for each acceleration."""
-    rows = [row for row in rows if "curves" in row and "source" not in row]
+    rows = [
+        row
+        for row in json.loads(arguments.results.read_text())
+        if (row.get("slices_of"), row["slices"]) == (arguments.of, arguments.slices)
+        and row["psnr"] > 0  # a sampler that diverged would set the scale
+    ]
     accelerations = sorted({row["acceleration"] for row in rows})
     size = (9.2, 4.2 * len(accelerations))
     figure, axes = plt.subplots(len(accelerations), 2, figsize=size, layout="constrained", squeeze=False)
