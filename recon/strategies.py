@@ -24,34 +24,26 @@ from samplers import (
     ScoreMRI,
 )
 
+#: What the two forms of DDS share.
+_DDS: dict[str, Any] = {
+    "steps": 30,
+    "prior_std": None,
+    "noise": "ddim",
+    "eta": 1.0,
+    "spacing": "karras",
+    "sigma_max": 3.0,
+    "sigma_min": 0.015,
+    "mean_sigma": 0.15,
+}
+
 #: The strategies by name, with the settings that `recon run` uses, for images whose .99 quantile is 1. For DDS: data
 #: weighted by the measured error of the denoiser, the DDIM variance, and the mean from where it is best known. On
 #: held-out data its mean is within .2 dB of the best and its spread is near the error (docs/uncertainty.md).
 SAMPLERS: dict[str, Sampler] = {
-    "dds": DDS(
-        steps=30,
-        gamma="rule",
-        prior_std=None,
-        noise="ddim",
-        eta=1.0,
-        spacing="karras",
-        sigma_max=3.0,
-        sigma_min=0.015,
-        support_level=0.05,
-        mean_sigma=0.15,
-    ),
+    "dds": DDS(gamma="rule", support_level=0.05, **_DDS),
     "dds-narrow": DDS(steps=30, gamma="rule", prior_std=0.1, spacing="karras", sigma_max=3.0, sigma_min=0.01),
     # Slices of a volume together: neighbours differ by about a tenth of water (tv_weight 10).
-    "dds-volume": DDSVolume(
-        steps=30,
-        prior_std=None,
-        noise="ddim",
-        eta=1.0,
-        spacing="karras",
-        sigma_max=3.0,
-        sigma_min=0.015,
-        mean_sigma=0.15,
-    ),
+    "dds-volume": DDSVolume(**_DDS),
     "exact": ExactGaussian(),
     "moment-matching": MomentMatching(steps=30, sigma_max=3.0, sigma_min=0.015, mean_sigma=0.15, model_iterations=8),
     "pigdm": PiGDM(steps=50, prior_std=0.3, sigma_max=3.0, sigma_min=0.01),
