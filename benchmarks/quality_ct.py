@@ -30,7 +30,8 @@ import recon
 from operators.fbp import FILTERS, fbp
 from recon import metrics
 from recon.baselines import least_squares, total_variation
-from recon.pipelines.ct import GEOMETRIES, Prepared, Scan, prepare_image
+from recon.pipelines.ct import Prepared, prepare_image
+from recon.pipelines.ct_scan import GEOMETRIES, Scan
 from recon.strategies import resolve_sampler
 from recon.training.config import load_config
 from recon.training.modalities import modality

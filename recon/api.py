@@ -16,7 +16,7 @@ from recon.device import resolve_device
 from recon.drawing import Drawing
 from recon.errors import InputError
 from recon.io import CTImages, CTProjections, PlaneWaveData
-from recon.pipelines.ct import Scan
+from recon.pipelines.ct_scan import Scan
 from recon.pipelines.ultrasound_acquisition import Acquisition
 from recon.posterior import Posterior
 from recon.priors.hub import prior_for

@@ -101,7 +101,7 @@ def _plan(files: Sequence[Path], output: Path, drawable: bool, nifti: bool, sett
 
 def _open(file: Path, settings: RunConfig) -> "Source":
     from recon.io import open_kspace
-    from recon.pipelines.ct import Scan
+    from recon.pipelines.ct_scan import Scan
     from recon.sources.ct import CTSource, is_ct_source
     from recon.sources.ultrasound import is_us_source
 

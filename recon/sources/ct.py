@@ -15,7 +15,8 @@ import torch
 from recon.errors import InputError
 from recon.io.ct.base import CTImages, CTProjections
 from recon.io.ct.table import is_ct, open_ct
-from recon.pipelines.ct import WINDOW, Prepared, Scan, grid_of, prepare_image, prepare_projections, typical_attenuation
+from recon.pipelines.ct import WINDOW, Prepared, grid_of, prepare_image, prepare_projections, typical_attenuation
+from recon.pipelines.ct_scan import Scan
 from recon.sources.options import reader_options
 
 

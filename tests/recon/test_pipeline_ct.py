@@ -6,7 +6,8 @@ import torch
 
 from recon.errors import InputError
 from recon.io.ct.base import ScanGeometry
-from recon.pipelines.ct import Scan, estimate_noise, field_of_view, prepare_image, prepare_projections
+from recon.pipelines.ct import estimate_noise, field_of_view, prepare_image, prepare_projections
+from recon.pipelines.ct_scan import Scan
 
 SIZE, PIXEL = 64, 2.0
 MIDDLE, RADIUS, HEIGHT = (20.0, -13.0), 25.0, 0.02  # of a disc: (x right, y up) in mm, attenuation in 1/mm

@@ -11,7 +11,8 @@ import recon
 from operators import Slices
 from recon.cli import main
 from recon.errors import InputError
-from recon.pipelines.ct import Scan, prepare_image
+from recon.pipelines.ct import prepare_image
+from recon.pipelines.ct_scan import Scan
 from recon.pipelines.volume import BySlice, join
 from recon.posterior import Posterior
 from recon.priors import GaussianPrior

@@ -13,7 +13,7 @@ import pytest
 from recon.cli import main
 from recon.errors import InputError
 from recon.io.ct.base import CTProjections, ScanGeometry
-from recon.pipelines.ct import Scan
+from recon.pipelines.ct_scan import Scan
 from recon.posterior import Posterior
 from recon.sources import CTSource, of_slices, reader_options
 
