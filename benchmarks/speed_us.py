@@ -15,12 +15,13 @@ import json
 import resource
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from operators import Grid, PlaneWaveGeometry, PlaneWaveUltrasound, beamform
 from operators.delays import numba_engine
@@ -82,7 +83,7 @@ def compare(waves: int, repeats: int) -> Iterator[dict[str, Any]]:
         waves, "A^H / DAS", lambda: ours.H(y), lambda: beamform(y, grid, geometry=geometry, engine=engine), repeats
     )
     yield from compare_deepinv(waves, geometry, grid, bare, repeats)
-    yield from compare_ultraspy(waves, geometry, grid, y, engine, repeats)
+    yield from compare_ultraspy(waves, geometry, grid, engine, repeats)
 
 
 def compare_deepinv(
@@ -112,26 +113,32 @@ def compare_deepinv(
 
 
 def compare_ultraspy(
-    waves: int, geometry: PlaneWaveGeometry, grid: Grid, y: Tensor, engine: str, repeats: int
+    waves: int, geometry: PlaneWaveGeometry, grid: Grid, engine: str, repeats: int
 ) -> Iterator[dict[str, Any]]:
-    """Compare DAS of RF data with ultraspy's numba one."""
+    """Compare DAS of RF and base-band data with the compiled loop of ultraspy: same f-number, window, interpolation."""
     try:
-        from ultraspy.cpu.beamformers import das  # type: ignore[import-not-found]
+        from ultraspy.cpu.kernels.numba_cores.das import delay_and_sum  # type: ignore[import-not-found]
     except ImportError as error:
         yield {"waves": waves, "what": "ultraspy", "skipped": str(error)}
         return
-    f = np.float32
-    z, x = np.meshgrid(grid.z.astype(f), grid.x.astype(f))
-    delays = (geometry.elements[:, 0] * np.sin(np.array(geometry.angles))[:, None] / geometry.sound_speed).astype(f)
-    data = np.ascontiguousarray(y.numpy())
-    try:
-        call = getattr(das, "delay_and_sum", das)
-        call(data, delays, x, z)
-    except (TypeError, ValueError) as error:
-        yield {"waves": waves, "what": "ultraspy", "skipped": f"its interface has changed: {error}"}
-        return
-    mine = lambda: beamform(y, grid, geometry=geometry, engine=engine)  # noqa: E731
-    yield row(waves, "ultraspy / ours, DAS", lambda: call(data, delays, x, z), mine, repeats)
+    f, base_band = np.float64, replace(geometry, demodulation_frequency=CENTER, is_complex=True)
+    z, x = (np.ascontiguousarray(part.ravel(), f) for part in np.meshgrid(grid.z, grid.x, indexing="ij"))
+    places = np.asarray(geometry.elements, f)  # (element, 3)
+    probe = np.ascontiguousarray(np.broadcast_to(places.T[:, None], (3, waves, len(places))))
+    # What a wave is late by at each element, so that it passes the origin at time 0.
+    delays = (places[:, 0] * np.sin(np.array(geometry.angles))[:, None] / geometry.sound_speed).astype(f)
+    level = np.zeros((waves, len(places)), f)
+    for name, kind, dtype in (("RF", geometry, torch.float32), ("IQ", base_band, torch.complex64)):
+        data = torch.randn(kind.shape, dtype=dtype, generator=torch.Generator().manual_seed(1))
+        arguments = (kind.is_complex, probe, probe, level, level, delays, 0, f(RATE), f(CENTER), f(0), f(SPEED))
+        options = (np.array([1.75, 1.75], f), x, np.zeros_like(x), z, 1, 0, 0, f(0), 0, 1, 1, True)
+        theirs = partial(delay_and_sum, data.numpy(), *arguments, *options)
+        mine = partial(beamform, data, grid, geometry=kind, engine=engine)
+        # Ours is a base-band image, theirs has the carrier; of RF it is real.
+        a, b = theirs(), mine().numpy().ravel() * np.exp(4j * np.pi * CENTER * z / SPEED)
+        b = b if kind.is_complex else b.real
+        alike = float(abs(np.vdot(a, b)) / np.linalg.norm(a) / np.linalg.norm(b))
+        yield row(waves, f"ultraspy / ours, DAS of {name}", theirs, mine, repeats) | {"images correlate by": alike}
 
 
 def row(
