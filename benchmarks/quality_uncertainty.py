@@ -40,7 +40,7 @@ from recon.uncertainty.evaluation import Evaluation, evaluate
 CONFIG = Path(__file__).parent / "configs" / "brain-mri.toml"
 COILS, NOISE_STD, CENTER_FRACTION = 8, 0.02, 0.08
 #: With n images the conformal interval holds n / (n + 1) of them in the worst case: few images make long intervals.
-ENOUGH, FOLDS = 30, 9
+ENOUGH, FOLDS = 20, 9
 
 
 def main() -> None:
