@@ -1,7 +1,7 @@
 """Image quality of one plane wave: posterior means against beamformers, on simulated phantoms and real acquisitions.
 
-    python benchmarks/quality_us.py --data ULTRASOUND [--priors gaussian ultrasound] [--counts 1] [--samples 8]
-        [--waves 75] [--scenes wire cyst muscle disk] [--json FILE] [--pictures FOLDER]
+    python benchmarks/quality_us.py --data ULTRASOUND [--priors gaussian ultrasound] [--counts 1] [--elements 64]
+        [--array centre] [--samples 8] [--waves 75] [--scenes wire cyst muscle disk] [--json FILE] [--pictures FOLDER]
 
 The scatterers of two phantoms of the PICMUS challenge (a wire, a cyst), which no prior was trained on, are heard by a
 PICMUS-like probe through a simulation of its own (``us_simulation.py``), with a pulse that the pipeline has to find out
@@ -29,6 +29,7 @@ import recon
 from operators import Grid, beamform
 from recon.errors import InputError
 from recon.io import open_ultrasound, read_picmus_image, read_picmus_phantom
+from recon.io.ultrasound.patterns import ARRAYS
 from recon.metrics.speckle import speckle_size, speckle_test
 from recon.metrics.ultrasound import box_region, cnr, contrast_regions, fwhm, gcnr, speckle_snr
 from recon.pipelines.ultrasound import prepare_frame
@@ -67,6 +68,8 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder with picmus/ and the two real acquisitions")
     parser.add_argument("--priors", nargs="+", default=["gaussian", "ultrasound"], help="names or weights files")
     parser.add_argument("--counts", nargs="+", type=int, default=[1], help="waves that the posteriors get, in turn")
+    parser.add_argument("--elements", nargs="+", type=int, default=[ELEMENTS], help="that the posteriors get, in turn")
+    parser.add_argument("--array", default="centre", choices=ARRAYS, help="which of the elements these are")
     parser.add_argument("--precision", choices=["float32", "bfloat16"], default="float32")
     parser.add_argument("--scenes", nargs="+", default=[scene.name for scene in SCENES])
     parser.add_argument("--steps", type=int, help="of the strategy, where it has steps")
@@ -101,15 +104,17 @@ def simulated(scene: Scene, options: argparse.Namespace, pictures: list[Picture]
     depth = scene.depth[1] * 1e-3
     data = channel_data(phantom, scene.name, waves=options.waves, elements=ELEMENTS, depth=depth, noise=NOISE)
     truth = grid = None
-    for prior, count in itertools.product(options.priors, options.counts):
-        posterior = posterior_of(data, prior, scene, options, count)
+    for prior, count, elements in itertools.product(options.priors, options.counts, options.elements):
+        posterior = posterior_of(data, prior, scene, options, count, elements)
         if grid is None:
             grid = grid_of(posterior)
             truth = heard(data, true_image(phantom, grid, data.geometry.wavelength), scene, options)
             add(pictures, "truth, in the band of the prior", truth)
             yield score("truth in the band", truth, grid, scene, phantom)
-        name = f"{Path(prior).stem} %s {count}"
+        name = f"{Path(prior).stem} %s {count}" + (f", {elements} elements" if elements != ELEMENTS else "")
         add_posterior(pictures, name, posterior, truth)
+        if elements != ELEMENTS:
+            yield score(f"DAS {count}, {elements} elements", posterior.images["das"], grid, scene, phantom)
         yield {**score(name % "mean", posterior.mean, grid, scene, phantom), **against(posterior, truth)}
         yield score(name % "sample", posterior.samples[0], grid, scene, phantom)
     methods = [(1, "das"), (1, "cf"), (1, "mv"), (min(11, options.waves), "das"), (options.waves, "das")]
@@ -124,7 +129,7 @@ def acquired(scene: Scene, options: argparse.Namespace, pictures: list[Picture])
     """Reconstruct a real acquisition from one wave; there is no truth."""
     data = open_ultrasound(options.data / scene.file)
     for number, prior in enumerate(options.priors):
-        posterior = posterior_of(data, prior, scene, options, 1)
+        posterior = posterior_of(data, prior, scene, options, 1, ELEMENTS)
         grid = grid_of(posterior)
         if not number:
             add(pictures, "DAS, 1", posterior.images["das"])
@@ -136,8 +141,8 @@ def acquired(scene: Scene, options: argparse.Namespace, pictures: list[Picture])
         yield {"scene": scene.name, "method": name % "sample", **texture(posterior.samples[0], grid)}
 
 
-def posterior_of(data: Any, prior: str, scene: Scene, options: argparse.Namespace, count: int) -> Any:
-    """Reconstruct the part of a scene from ``count`` waves, by the sampler that goes with the prior."""
+def posterior_of(data: Any, prior: str, scene: Scene, options: argparse.Namespace, count: int, elements: int) -> Any:
+    """Reconstruct the part of a scene from ``count`` waves and so many elements, by the sampler of the prior."""
     exact = prior == "gaussian"
     return recon.reconstruct(
         data,
@@ -147,8 +152,8 @@ def posterior_of(data: Any, prior: str, scene: Scene, options: argparse.Namespac
         samples=options.samples,
         slices=None if scene.phantom else 0,
         angles=count,
-        elements=min(ELEMENTS, len(data.geometry.element_positions)),
-        array="centre",
+        elements=min(elements, len(data.geometry.element_positions)),
+        array=options.array,
         depth=scene.depth,
         width=scene.width,
         attenuation=scene.attenuation,
