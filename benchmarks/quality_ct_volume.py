@@ -1,7 +1,7 @@
 """CT volumes: slices drawn one by one against slices drawn together with total variation along z.
 
     python benchmarks/quality_ct_volume.py --data FOLDER [--views 32] [--photons 1e5] [--size 128] [--slices 8]
-        [--samples 2] [--weights 3 10 30] [--precision float32]
+        [--samples 2] [--weights 3 10 30] [--source NAME] [--precision float32]
 
 Neighbouring slices that the prior was not trained on, of each source of configs/ct.toml that holds some out, simulated
 as quality_ct.py does. Prints PSNR of the mean (full range and soft-tissue window) and of one sample, coverage of the
@@ -36,7 +36,7 @@ def main() -> None:
     config = load_config(CONFIG)
     kind = modality(config.modality)
     for source in config.sources:
-        if not source.held_out:
+        if not source.held_out or arguments.source not in source.pattern:
             continue
         items = [item for item in kind.load(arguments.data, source, True) if item.plane == source.planes[0]]
         first = (len(items) - arguments.slices) // 2
@@ -88,6 +88,7 @@ def _step(truth: np.ndarray) -> float:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder that the patterns of configs/ct.toml refer to")
+    parser.add_argument("--source", default="", help="only sources whose pattern contains this")
     parser.add_argument("--views", type=int, default=32)
     parser.add_argument("--photons", type=float, default=1e5)
     parser.add_argument("--size", type=int, default=128)

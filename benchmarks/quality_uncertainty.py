@@ -72,7 +72,8 @@ def main() -> None:
 
 def _held_out(arguments: argparse.Namespace) -> list[tuple[str, np.ndarray]]:
     """Return the held-out slices by name."""
-    sources = [source for source in load_config(CONFIG).sources if arguments.source in source.pattern]
+    known = [source for source in load_config(arguments.config).sources if source.held_out]
+    sources = [source for source in known if arguments.source in source.pattern]
     items = [item for s in sources for item in MODALITIES["mri"].held_out(arguments.data, s, arguments.slices)]
     return [(item.name, evaluation_image(item, k).numpy()) for k, item in enumerate(items)]
 
@@ -86,6 +87,7 @@ def _measured(sampler: str, acceleration: float, arguments: argparse.Namespace) 
         mask=arguments.pattern,
         acceleration=acceleration,
         center_fraction=CENTER_FRACTION,
+        prior=arguments.prior,
         sampler=resolve_sampler(sampler),
         samples=arguments.samples,
         precision=arguments.precision,
@@ -122,6 +124,7 @@ def _case(
         kspace,
         mask=mask,
         coil_maps=maps,
+        prior=arguments.prior,
         sampler=resolve_sampler(sampler),
         samples=arguments.samples,
         seed=number,
@@ -166,6 +169,8 @@ def _arguments() -> argparse.Namespace:
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--data", type=Path, help="folder that the patterns of the config refer to")
     source.add_argument("--brain", type=Path, help="fully sampled measured k-space")
+    parser.add_argument("--config", type=Path, default=CONFIG, help="training configuration: which files are held out")
+    parser.add_argument("--prior", default="brain-mri")
     parser.add_argument("--samplers", nargs="+", default=["moment-matching", "dds"])
     parser.add_argument("--accelerations", nargs="+", type=float, default=[4.0, 8.0])
     parser.add_argument("--source", default="", help="only sources whose pattern contains this, such as nichart")

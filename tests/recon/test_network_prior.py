@@ -185,10 +185,11 @@ def test_weights_that_do_not_fit_half_precision_are_not_written(tmp_path):
         write_prior(tmp_path / "x.safetensors", {"w": torch.tensor([1e6])}, {})
 
 
-def test_shipped_prior_denoises():
-    path = WEIGHTS_FOLDER / "brain-mri.safetensors"
+@pytest.mark.parametrize("name", ["brain-mri", "cardiac-mri"])
+def test_shipped_mri_prior_denoises(name):
+    path = WEIGHTS_FOLDER / f"{name}.safetensors"
     assert path.stat().st_size <= 15_000_000
-    prior = load_network_prior()
+    prior = load_network_prior(path)
     y, x = torch.meshgrid(torch.linspace(-1, 1, 50), torch.linspace(-1, 1, 44), indexing="ij")
     clean = torch.polar(((y / 0.8) ** 2 + (x / 0.7) ** 2 < 1).float() * 0.7, 0.5 + x)[None]
     for sigma in (0.1, 0.5):
