@@ -42,8 +42,9 @@ _DDS: dict[str, Any] = {
 SAMPLERS: dict[str, Sampler] = {
     "dds": DDS(gamma="rule", support_level=0.05, **_DDS),
     "dds-narrow": DDS(steps=30, gamma="rule", prior_std=0.1, spacing="karras", sigma_max=3.0, sigma_min=0.01),
-    # Slices of a volume together: neighbours differ by about a tenth of water (tv_weight 10).
-    "dds-volume": DDSVolume(**_DDS),
+    # Slices of a volume together, held by a weak total variation: at 10 instead of 3 real stacks lose .2 to .9 dB and
+    # the spread of the samples falls further below their error.
+    "dds-volume": DDSVolume(**_DDS, tv_weight=3.0),
     "exact": ExactGaussian(),
     "moment-matching": MomentMatching(steps=30, sigma_max=3.0, sigma_min=0.015, mean_sigma=0.15, model_iterations=8),
     "pigdm": PiGDM(steps=50, prior_std=0.3, sigma_max=3.0, sigma_min=0.01),
