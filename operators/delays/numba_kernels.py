@@ -13,6 +13,23 @@ _FAST = {"reassoc", "contract", "arcp", "nsz"}
 
 
 @njit(inline="always", fastmath=_FAST, error_model="numpy")
+def _polynomial(coefficients, at, out):
+    """Write a polynomial of ``at`` to ``out``, two powers a pass: with all inside, nothing would be vectorised."""
+    d = coefficients.size - 1
+    for i in range(at.size):
+        out[i] = coefficients[d]
+    if d % 2:
+        d -= 1
+        for i in range(at.size):
+            out[i] = out[i] * at[i] + coefficients[d]
+    while d > 0:
+        d -= 2
+        high, low = coefficients[d + 1], coefficients[d]
+        for i in range(at.size):
+            out[i] = (out[i] * at[i] + high) * at[i] + low
+
+
+@njit(inline="always", fastmath=_FAST, error_model="numpy")
 def _receive(x, z, across0, down, off2, strength, directivity, window, numbers, spreading, distance, weight, t):
     """Distance in samples and receive weight of one row of pixels."""
     one, zero = numbers.dtype.type(1), numbers.dtype.type(0)
@@ -23,15 +40,12 @@ def _receive(x, z, across0, down, off2, strength, directivity, window, numbers, 
         distance[i] = np.sqrt(across * across + base)
         weight[i] = strength
     if directivity.size:
-        last = directivity.size - 1
         for i in range(x.size):
-            inverse = one / max(distance[i], one)
-            sine = (x[i] - across0) * inverse
+            sine = (x[i] - across0) / max(distance[i], one)
             t[i] = sine * sine
-            value = directivity[last]
-            for d in range(last - 1, -1, -1):
-                value = value * t[i] + directivity[d]
-            weight[i] *= value * (ahead * inverse)
+        _polynomial(directivity, t, weight)
+        for i in range(x.size):
+            weight[i] *= strength * ahead / max(distance[i], one)
     if spreading == 1:
         for i in range(x.size):
             weight[i] *= np.sqrt(numbers[1] / max(distance[i], one))
@@ -65,15 +79,11 @@ def _place(distance, weight, tx, tz, waves, cosine, sine, lowest, highest, start
         whole = np.floor(position)
         fraction[i] = position - whole
         start[i] = np.int32(min(max(whole, lowest), highest))
+    _polynomial(cosine, fraction, real)
+    _polynomial(sine, fraction, imag)
     for i in range(distance.size):
-        f = fraction[i]
-        c, s = cosine[cosine.size - 1], sine[sine.size - 1]
-        for d in range(cosine.size - 2, -1, -1):
-            c = c * f + cosine[d]
-        for d in range(sine.size - 2, -1, -1):
-            s = s * f + sine[d]
-        real[i] = c * weight[i]
-        imag[i] = s * weight[i]
+        real[i] *= weight[i]
+        imag[i] *= weight[i]
     if waves.size:
         for i in range(distance.size):
             real[i] *= waves[i]
