@@ -19,8 +19,11 @@ from recon.config import require_precision
 from recon.errors import ConfigError, ReconError
 from recon.priors.networks.positions import positions
 
-#: Images of one call, where memory allows: a larger batch is slower on a CPU (it leaves the cache).
+#: Images of one call, where memory allows.
 _MOST = {"cpu": 4, "cuda": 16}
+#: Pixels of one call on a CPU. More leave the cache: four images of 320 x 320 together take 1.9 times as long as one by
+#: one, of 160 x 160 1.1 times, and four of 96 x 96 .85 times (benchmarks/speed_network.py).
+_PIXELS = 40_000
 #: Share of the available memory that one call may take.
 _SHARE = 0.5
 #: Without gradients, activations are freed on the way; what lives at once is less than this share of all.
@@ -44,8 +47,8 @@ class PreparedNetwork:
         Whether ``torch.compile`` translates the network, which takes about a minute for each size of image and needs a
         C++ compiler.
     max_batch : int, optional
-        Images for each call of the network; larger batches are cut into pieces. By default 4 on a CPU and 16 on a GPU,
-        or what fits into half of the available memory.
+        Images for each call of the network; larger batches are cut into pieces. By default 16 on a GPU, on a CPU
+        up to 4 that have 40,000 pixels together, or what fits into half of the available memory.
     told_positions : bool
         Whether the network takes the coordinates of the pixels as a third argument.
 
@@ -89,14 +92,17 @@ class PreparedNetwork:
         """Return how many images go through the network at once."""
         if self.max_batch is not None or len(x) == 1:
             return self.max_batch or 1
+        pixels = x.shape[-1] * x.shape[-2]
         most = _MOST.get(x.device.type, 4)
+        if x.device.type == "cpu":
+            most = min(most, max(1, _PIXELS // pixels))
         available = available_memory(x.device)
         if available is None:
             return most
         if self._bytes_per_pixel is None:
             self._bytes_per_pixel = activation_bytes(self.network, x[:1], max(self.multiple, 16), self.told_positions)
         live = 1.0 if torch.is_grad_enabled() and x.requires_grad else _LIVE
-        needed = live * self._bytes_per_pixel * x.shape[-1] * x.shape[-2]
+        needed = live * self._bytes_per_pixel * pixels
         return max(1, min(most, int(_SHARE * available / max(needed, 1.0))))
 
     def _piece(self, x: Tensor, levels: Tensor) -> Tensor:
