@@ -48,7 +48,7 @@ def main() -> None:
     config = load_config(CONFIG)
     kind = modality(config.modality)
     items = [i for s in config.sources if s.held_out for i in kind.held_out(arguments.data, s, arguments.slices)]
-    images = [_resized(item, arguments.size) for item in items]
+    images = [resized(item, arguments.size) for item in items]
     rows = json.loads(arguments.output.read_text()) if arguments.output and arguments.output.exists() else []
     for views in arguments.views:
         for photons in arguments.photons:
@@ -83,7 +83,7 @@ def _slice(
             progress=False,
         )
         error = np.abs(posterior.mean - hounsfield)[support]
-        result[name] = _quality(posterior.mean, hounsfield) | {
+        result[name] = quality_of(posterior.mean, hounsfield) | {
             "coverage": metrics.coverage(*posterior.interval(0.9), hounsfield, support),
             "correlation": float(spearmanr(posterior.std[support], error).statistic),
             "chi2": float(np.median(posterior.diagnostics["residual"])),
@@ -109,12 +109,12 @@ def _baselines(ready: Prepared, truth: np.ndarray) -> dict[str, dict[str, float]
         images["total-variation"].append(warm)
     result = {}
     for name, found in images.items():
-        scores = [_quality((problem.scale * x + problem.offset).cpu().numpy(), truth) for x in found]
+        scores = [quality_of((problem.scale * x + problem.offset).cpu().numpy(), truth) for x in found]
         result[name] = {key: max(score[key] for score in scores) for key in scores[0]}
     return result
 
 
-def _quality(image: np.ndarray, truth: np.ndarray) -> dict[str, float]:
+def quality_of(image: np.ndarray, truth: np.ndarray) -> dict[str, float]:
     """Return PSNR in each window."""
     result = {}
     for name, (low, high) in WINDOWS.items():
@@ -123,7 +123,7 @@ def _quality(image: np.ndarray, truth: np.ndarray) -> dict[str, float]:
     return result
 
 
-def _resized(item: Any, size: int) -> tuple[np.ndarray, float]:
+def resized(item: Any, size: int) -> tuple[np.ndarray, float]:
     """Return a slice in HU, ``size`` pixels across at most, and its pixel size in mm."""
     image = torch.from_numpy(item.image.astype(np.float32))
     factor = min(1.0, size / max(image.shape))

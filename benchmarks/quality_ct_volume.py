@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from quality_ct import CONFIG, _quality, _resized
+from quality_ct import CONFIG, quality_of, resized
 
 from recon import load_prior, metrics
 from recon.pipelines.ct import prepare_image
@@ -40,7 +40,7 @@ def main() -> None:
             continue
         items = [item for item in kind.load(arguments.data, source, True) if item.plane == source.planes[0]]
         first = (len(items) - arguments.slices) // 2
-        stack = [_resized(item, arguments.size) for item in items[first : first + arguments.slices]]
+        stack = [resized(item, arguments.size) for item in items[first : first + arguments.slices]]
         truth = np.stack([image for image, _ in stack])
         prepared = [
             prepare_image(image, pixel, Scan(arguments.views, photons=arguments.photons or None, seed=number))
@@ -69,7 +69,7 @@ def _line(name: str, truth: np.ndarray, drawn: list[Samples]) -> None:
     )
     support = np.stack([metrics.foreground(image) for image in truth])
     curve = coverage_curve(samples, truth, [0.9], support, mean)
-    quality, one = _quality(mean, truth), _quality(samples[0], truth)
+    quality, one = quality_of(mean, truth), quality_of(samples[0], truth)
     error = (mean - truth)[:, support.all(axis=0)]
     print(
         f"  {name:18s} mean {quality['psnr_full']:.2f}, {quality['psnr_soft']:.2f} dB  one {one['psnr_full']:.2f} dB"

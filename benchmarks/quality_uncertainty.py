@@ -40,7 +40,7 @@ from recon.uncertainty.evaluation import Evaluation, evaluate
 CONFIG = Path(__file__).parent / "configs" / "brain-mri.toml"
 COILS, NOISE_STD, CENTER_FRACTION = 8, 0.02, 0.08
 #: With n images the conformal interval holds n / (n + 1) of them in the worst case: few images make long intervals.
-ENOUGH, FOLDS = 20, 9
+ENOUGH, FOLDS = 30, 9
 
 
 def main() -> None:
@@ -58,7 +58,7 @@ def main() -> None:
             seconds = (time.perf_counter() - started) / len(cases)
             found = evaluate(cases)
             whole = found.summary()
-            calibrated = _calibrated(cases) if len(cases) >= ENOUGH else {}
+            calibrated = _calibrated(cases) if len(cases) >= arguments.enough else {}
             rows.append(
                 {"sampler": name, "acceleration": acceleration, "pattern": arguments.pattern, "seconds": seconds}
                 | {key: whole[key] for key in ("psnr", "psnr_sample", "ssim", "crps", "spread_skill", "chi2")}
@@ -176,6 +176,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--source", default="", help="only sources whose pattern contains this, such as nichart")
     parser.add_argument("--pattern", default="random")
     parser.add_argument("--slices", type=int, default=4, help="held-out slices of each source")
+    parser.add_argument("--enough", type=int, default=ENOUGH, help="slices from which on intervals are calibrated")
     parser.add_argument("--samples", type=int, default=8)
     parser.add_argument("--precision", default="float32")
     parser.add_argument("--output", type=Path)

@@ -38,7 +38,6 @@ def _receive(x, z, across0, down, off2, strength, directivity, window, numbers, 
     for i in range(x.size):
         across = x[i] - across0
         distance[i] = np.sqrt(across * across + base)
-        weight[i] = strength
     if directivity.size:
         for i in range(x.size):
             sine = (x[i] - across0) / max(distance[i], one)
@@ -46,6 +45,9 @@ def _receive(x, z, across0, down, off2, strength, directivity, window, numbers, 
         _polynomial(directivity, t, weight)
         for i in range(x.size):
             weight[i] *= strength * ahead / max(distance[i], one)
+    else:
+        for i in range(x.size):
+            weight[i] = strength
     if spreading == 1:
         for i in range(x.size):
             weight[i] *= np.sqrt(numbers[1] / max(distance[i], one))
