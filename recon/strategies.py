@@ -47,7 +47,8 @@ SAMPLERS: dict[str, Sampler] = {
     "dds-volume": DDSVolume(**_DDS, tv_weight=3.0),
     "exact": ExactGaussian(),
     "moment-matching": MomentMatching(steps=30, sigma_max=3.0, sigma_min=0.015, mean_sigma=0.15, model_iterations=8),
-    "pigdm": PiGDM(steps=50, prior_std=0.3, sigma_max=3.0, sigma_min=0.01),
+    # As published: weighted by Bayes' rule the errors of a network's Jacobian grow without bound.
+    "pigdm": PiGDM(steps=50, weight="published", prior_std=0.3, sigma_max=3.0, sigma_min=0.01, chunk=4),
     "pula": PULA(steps=30, sigma_max=3.0, sigma_min=0.02),
     "pnp-dm": PnPDM(steps=30, sigma_max=3.0, sigma_min=0.02),
     "diffpir": DiffPIR(steps=50, sigma_max=3.0, sigma_min=0.01),

@@ -20,6 +20,7 @@ from samplers import (
     DiffPIR,
     Noise,
     PartsAsBatch,
+    PiGDM,
     PnPDM,
     Problem,
     REDDiff,
@@ -36,6 +37,7 @@ STRATEGIES: dict[str, Sampler] = {
     "dps": DPS(steps=5, **RANGE),
     "dps-chunks": DPS(steps=5, chunk=3, solver="ddim", variables="vp", **RANGE),
     "diffpir": DiffPIR(steps=5, cg_iterations=3, **RANGE),
+    "pigdm": PiGDM(steps=5, weight="published", cg_iterations=3, chunk=3, **RANGE),
     "pula": PULA(steps=4, inner=2, cg_iterations=3, **RANGE),
     "daps": DAPS(steps=3, inner=2, langevin_steps=3, **RANGE),
     "daps-exact": DAPS(steps=3, inner=2, likelihood="exact", cg_iterations=3, width="rule", prior_std=0.5, **RANGE),
@@ -120,6 +122,9 @@ def test_noise_for_each_datum_is_honoured(name: str, prior: GaussianPrior) -> No
         (DPS, {"scaling": "sirt"}),
         (DPS, {"chunk": 0}),
         (DPS, {"spacing": "linear"}),
+        (PiGDM, {"weight": "paper"}),
+        (PiGDM, {"weight": "published", "solver": "2m"}),
+        (PiGDM, {"chunk": 0}),
         (DiffPIR, {"zeta": 1.1}),
         (DiffPIR, {"strength": 0.0}),
         (DiffPIR, {"cg_iterations": 0}),
@@ -189,6 +194,24 @@ def test_dps_in_vp_variables_is_the_rule_of_the_paper(problem: Problem, prior: G
     moved = (denoised + 1.5 / 2.0 * (x - denoised)) / norm_next - 0.3 * gradient
     stepped = DPS(solver="ddim", variables="vp").step(x, 2.0, 1.5, problem, prior, _copy(2, problem))
     assert (stepped.x - norm_next * moved).abs().max() < 1e-5
+
+
+def test_pigdm_as_published_is_the_rule_of_the_paper(problem: Problem, prior: GaussianPrior) -> None:
+    """x_vp <- DDIM + alpha r^2 grad_{x_vp} log N(y; A D, r^2 A A^H + noise^2); in k-space the covariance is diagonal."""
+    sigma, sigma_next, r2 = 2.0, 1.5, 2.0**2 / (1 + 2.0**2)
+    x, noise = _start(problem, sigma)
+    norm, norm_next = math.sqrt(1 + sigma**2), math.sqrt(1 + sigma_next**2)
+    x_vp = (x / norm).requires_grad_()
+    with torch.enable_grad():
+        residual = problem.y - problem.operator(prior.denoise(norm * x_vp, sigma))
+        # The gradient of a real function of complex x with respect to both parts is twice that of |.|^2 / 2.
+        likelihood = -residual.abs().square().sum() / (2 * (r2 + problem.noise_std**2))
+        score = torch.autograd.grad(likelihood, x_vp)[0]
+    denoised = prior.denoise(x, sigma)
+    ddim = (denoised + sigma_next / sigma * (x - denoised)) / norm_next
+    strategy = PiGDM(solver="ddim", weight="published", cg_iterations=20)
+    stepped = strategy.step(x, sigma, sigma_next, problem, prior, noise)
+    assert (stepped.x - norm_next * (ddim + r2 / norm * score)).abs().max() < 1e-4
 
 
 def test_diffpir_follows_its_equations(problem: Problem, prior: GaussianPrior) -> None:
