@@ -29,7 +29,7 @@ class PiGDM(PosteriorDenoising):
 
     As published (alg. 1) the score is not part of the estimate: it is added to the next state, weighted by ``r^2``::
 
-        x_vp <- DDIM(x_vp, D) + alpha r^2 grad log p(y | x_vp),    x = x_vp sqrt(1 + sigma^2), alpha^2 = 1 / (1 + sigma^2)
+        x_vp <- DDIM(x_vp, D) + alpha r^2 grad log p(y | x_vp),    x_vp = alpha x,    alpha^2 = 1 / (1 + sigma^2)
 
     Heuristic: the covariance is not the prior's. Std ratio .95 (MRI) - 1.22 (random matrix) on the known problems of
     ``benchmarks/posterior_truth.py`` by Bayes' rule. So weighted it diverges with the shipped network: at large noise

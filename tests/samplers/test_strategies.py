@@ -197,7 +197,7 @@ def test_dps_in_vp_variables_is_the_rule_of_the_paper(problem: Problem, prior: G
 
 
 def test_pigdm_as_published_is_the_rule_of_the_paper(problem: Problem, prior: GaussianPrior) -> None:
-    """x_vp <- DDIM + alpha r^2 grad_{x_vp} log N(y; A D, r^2 A A^H + noise^2); in k-space the covariance is diagonal."""
+    """x_vp <- DDIM + alpha r^2 grad_{x_vp} log N(y; A D, r^2 A A^H + noise^2); diagonal in k-space."""
     sigma, sigma_next, r2 = 2.0, 1.5, 2.0**2 / (1 + 2.0**2)
     x, noise = _start(problem, sigma)
     norm, norm_next = math.sqrt(1 + sigma**2), math.sqrt(1 + sigma_next**2)
