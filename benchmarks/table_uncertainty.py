@@ -18,8 +18,8 @@ import numpy as np
 CALIBRATED = "NiChart T1w and FLAIR, 4 samples"
 FEW = ("open_ms patient20, 4 samples", "measured 8-coil brain, 4 samples")
 HEAD = (
-    "| sampler | slices | mean (dB), SSIM | raw covers, length | spread / error | stretched by | calibrated covers, length "
-    "| CRPS | s |\n|---|---|---|---|---|---|---|---|---|"
+    "| sampler | slices | mean (dB), SSIM | raw covers, length | spread / error | stretched by "
+    "| calibrated covers, length | CRPS | s |\n|---|---|---|---|---|---|---|---|---|"
 )
 
 
