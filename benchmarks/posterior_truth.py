@@ -51,6 +51,7 @@ STRATEGIES: dict[str, Sampler] = {
     "moment-matching-model": MomentMatching(30, "sde-2m", **RANGE),
     "moment-matching-jacobian": MomentMatching(20, "2m", jacobian_below=100.0, iterations=3, **RANGE),
     "pigdm": PiGDM(100, **RANGE),
+    "pigdm-published": PiGDM(100, weight="published", **RANGE),
     "pula": PULA(**RANGE),
     "pnp-dm": PnPDM(**RANGE),
     "daps": DAPS(steps=100, **RANGE),

@@ -43,7 +43,7 @@ COILS, NOISE_STD, CENTER_FRACTION = 8, 0.02, 0.08
 #: With n images the conformal interval holds n / (n + 1) of them in the worst case: few images make long intervals.
 ENOUGH, FOLDS = 30, 9
 #: Factors that raw intervals are stretched by, to say what a calibration on other images is worth on these.
-STRETCHES = tuple(round(0.8 * 1.05**k, 4) for k in range(50))
+STRETCHES = tuple(round(0.8 * 1.05**k, 4) for k in range(66))
 
 
 def main() -> None:
@@ -63,7 +63,13 @@ def main() -> None:
             whole = found.summary()
             calibrated = _calibrated(cases) if len(cases) >= arguments.enough else {}
             rows.append(
-                {"sampler": name, "acceleration": acceleration, "pattern": arguments.pattern, "seconds": seconds}
+                {
+                    "slices_of": arguments.label,
+                    "sampler": name,
+                    "acceleration": acceleration,
+                    "pattern": arguments.pattern,
+                    "seconds": seconds,
+                }
                 | {key: whole[key] for key in ("psnr", "psnr_sample", "ssim", "crps", "spread_skill", "chi2")}
                 | {"raw_coverage": whole["raw_coverage"], "raw_length": whole["raw_length"]}
                 | {"slices": len(cases), **calibrated, "curves": _curves(found), "stretched": _stretched(cases)}
@@ -193,6 +199,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--enough", type=int, default=ENOUGH, help="slices from which on intervals are calibrated")
     parser.add_argument("--samples", type=int, default=8)
     parser.add_argument("--precision", default="float32")
+    parser.add_argument("--label", default="", help="what the slices are: tables and figures choose rows by it")
     parser.add_argument("--output", type=Path)
     return parser.parse_args()
 

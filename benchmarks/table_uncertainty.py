@@ -53,7 +53,8 @@ def calibrated(row: dict[str, Any], rows: list[dict[str, Any]]) -> tuple[float, 
     same = [(r["slices_of"], r["sampler"], r["acceleration"]) for r in rows]
     stretch = rows[same.index((CALIBRATED, row["sampler"], row["acceleration"]))]["stretch"]
     table = row["stretched"]
-    return stretch, float(np.interp(stretch, table["factor"], table["covered"])), stretch * row["raw_length"]
+    covered = float(np.interp(stretch, table["factor"], table["covered"], right=np.nan))  # no guess beyond the table
+    return stretch, covered, stretch * row["raw_length"]
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from samplers import (
     DiffPIR,
     ExactGaussian,
     Noise,
+    PiGDM,
     PnPDM,
     Problem,
     REDDiff,
@@ -44,6 +45,8 @@ FEW = {"sigma_max": 50.0, "cg_iterations": 3}
 BASELINES = {
     "diffpir": (DiffPIR(steps=50, **FEW), (0.85, 0.97), (0.80, 0.97), 0.22),
     "diffpir-noisy": (DiffPIR(steps=50, zeta=1.0, **FEW), (0.55, 0.72), (0.55, 0.80), 0.22),
+    "pigdm": (PiGDM(steps=50, **FEW), (0.85, 0.98), (0.85, 1.00), 0.22),
+    "pigdm-published": (PiGDM(steps=50, weight="published", **FEW), (0.85, 0.98), (0.28, 0.48), 0.22),
     "pula": (PULA(steps=30, **FEW), (1.02, 1.15), (0.95, 1.10), 0.27),
     "daps-langevin": (DAPS(steps=30, langevin_steps=20, sigma_max=50.0), (0.82, 0.97), (0.98, 1.14), 0.22),
     "daps-exact": (DAPS(steps=30, likelihood="exact", **FEW), (1.28, 1.50), (0.90, 1.08), 0.32),
