@@ -32,9 +32,9 @@ class PiGDM(PosteriorDenoising):
         x_vp <- DDIM(x_vp, D) + alpha r^2 grad log p(y | x_vp),    x_vp = alpha x,    alpha^2 = 1 / (1 + sigma^2)
 
     Heuristic: the covariance is not the prior's. Std ratio on the known problems of ``benchmarks/posterior_truth.py``:
-    by Bayes' rule .95 (MRI) - 1.22 (random matrix); as published .88 - .95, and only .28 in what was measured. By Bayes'
-    rule it diverges with the shipped network: at large noise ``sigma^2`` multiplies the errors of its Jacobian, which is
-    not symmetric. As published nothing does.
+    by Bayes' rule .95 (MRI) - 1.22 (random matrix); as published .88 - .95, and only .28 in what was measured. With the
+    shipped network Bayes' rule diverges: at large noise ``sigma^2`` multiplies the errors of the Jacobian, which is not
+    symmetric. As published nothing does.
 
     Parameters
     ----------
