@@ -1,11 +1,11 @@
-"""Where a training step spends its time: drawing images, gradients, optimisers.
+"""Where a training step spends its time: waiting for images, gradients, optimisers.
 
     python benchmarks/speed_training.py --data VOLUMES [--config CONFIG] [--patch 64] [--batch 32] [--steps 10]
         [--json FILE]
 
-Steps of a run as ``recon train`` does them, into a temporary folder. For each part its share of the time, and of the
-processor time; drawing is done by one thread while the others wait, so its share on an idle machine follows from the
-processor times: drawing / (drawing + the rest / threads). That should not be above a tenth.
+Steps of a run as ``recon train`` does them, into a temporary folder. Images are drawn by a thread beside those that
+compute. What the others wait for them should not be above a tenth of the time; nor should what drawing takes of the
+processors, since on a CPU it is taken from the rest.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ CONFIG = Path(__file__).parent / "configs" / "brain-mri.toml"
 
 
 class Clock:
-    """Adds up how long functions take, in seconds and in seconds of all processors."""
+    """Adds up how long functions take, in seconds and in seconds of the thread that runs them."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
@@ -39,12 +39,12 @@ class Clock:
         """Return a function that does the same and is timed under ``name``."""
 
         def run(*arguments: Any) -> Any:
-            started, used = time.perf_counter(), time.process_time()
+            started, used = time.perf_counter(), time.thread_time()
             try:
                 return function(*arguments)
             finally:
                 self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - started
-                self.processor[name] = self.processor.get(name, 0.0) + time.process_time() - used
+                self.processor[name] = self.processor.get(name, 0.0) + time.thread_time() - used
 
         return run
 
@@ -72,23 +72,26 @@ def main() -> None:
         run = TrainingRun(replace(config, patches=patches, initial=""))
     clock = Clock()
     run.modality = replace(run.modality, draw=clock.watched("drawing", run.modality.draw))
+    run.batches.take = clock.watched("waiting for images", run.batches.take)  # type: ignore[method-assign]
     run.replicas.gradients = clock.watched("gradients", run.replicas.gradients)  # type: ignore[method-assign]
     run.state.update = clock.watched("optimisers", run.state.update)  # type: ignore[method-assign]
     step = clock.watched("step", run.advance)
     step()  # allocates
     clock.clear()
+    started = time.process_time()
     for _ in range(arguments.steps):
         step()
-    run.workers.close()
-    drawing, whole = clock.processor["drawing"], clock.processor["step"]
+    used = time.process_time() - started
+    whole, drawing = clock.seconds.pop("step"), clock.processor["drawing"]
+    run.close()
     result = {
         "patch": arguments.patch,
         "batch": arguments.batch,
         "threads": arguments.threads,
-        "seconds a step": clock.seconds["step"] / arguments.steps,
-        "share of time": {name: value / clock.seconds["step"] for name, value in clock.seconds.items()},
-        "share of processor time": {name: value / whole for name, value in clock.processor.items()},
-        "drawing on an idle machine": drawing / (drawing + (whole - drawing) / arguments.threads),
+        "seconds a step": whole / arguments.steps,
+        "share of time": {name: value / whole for name, value in clock.seconds.items() if name != "drawing"},
+        "drawing, share of processor time": drawing / used,
+        "busy cores": used / whole,
         "load_average": os.getloadavg(),
         "torch": torch.__version__,
     }

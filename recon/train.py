@@ -21,7 +21,8 @@ from typing import Any
 import torch
 
 from recon.training.config import TrainConfig, load_config, validate
-from recon.training.run import StopFlag, TrainingRun
+from recon.training.run import TrainingRun
+from recon.training.stop_flag import StopFlag
 
 __all__ = ["TrainConfig", "load_config", "main", "train"]
 
@@ -49,8 +50,7 @@ def train(config: TrainConfig) -> Path:
         _loop(run, stop)
     finally:
         stop.restore()
-        run.workers.close()
-        run.ranks.close()
+        run.close()
         torch.set_num_threads(threads)
     return run.path
 

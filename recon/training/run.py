@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import signal
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -17,8 +16,9 @@ from recon.device import resolve_device
 from recon.errors import CheckpointError, DivergenceError
 from recon.priors.network import NetworkPrior
 from recon.training import pictures
+from recon.training.ahead import Ahead, drawing_threads
 from recon.training.augment import Pool
-from recon.training.batches import draw_batch, edm_loss
+from recon.training.batches import Batch, draw_batch, edm_loss
 from recon.training.config import TrainConfig
 from recon.training.evaluate import denoising_curve
 from recon.training.initial import build_model, start_from
@@ -61,6 +61,7 @@ class TrainingRun:
         self.ranks.wait()  # before the first process writes what the others may still be reading
         self.workers = Workers(config.threads if self.device.type == "cpu" else 1)
         self.replicas = Replicas(model, self.workers)
+        self.batches = Ahead(self._draw, self._following, drawing_threads(self.device))
         self.started = self.saved = self.reported = time.monotonic()
         self.evaluated = time.monotonic()
         self.first_step = self.state.step
@@ -117,15 +118,29 @@ class TrainingRun:
         self.ranks.average(gradients)
         return torch.stack(losses).mean()
 
+    def _draw(self, step: int, piece: int) -> Batch:
+        return draw_batch(self.config, self.modality, self.pools, step, piece)
+
+    def _following(self, step: int, piece: int) -> tuple[int, int]:
+        """Return step and piece of the batch that this process needs after that one."""
+        count, first = self.config.accumulate, self.ranks.rank * self.config.accumulate
+        return (step, piece + 1) if piece + 1 < first + count else (step + 1, first)
+
     def _piece(self, piece: int) -> Tensor:
         """Draw one piece of the step, leave its gradient in the model and return its loss."""
-        batch = draw_batch(self.config, self.modality, self.pools, self.state.step, piece).to(self.device)
+        batch = self.batches.take(self.state.step, piece).to(self.device)
 
         def loss_of(model: Any, *parts: Tensor) -> Tensor:
             told = dict(zip(batch.conditions, parts[3:], strict=True))
             return edm_loss(model, parts[0], parts[1], parts[2], self.config.precision, **told)
 
         return self.replicas.gradients(loss_of, batch.clean, batch.sigma, batch.noise, *batch.conditions.values())
+
+    def close(self) -> None:
+        """End the threads and leave the other processes."""
+        self.batches.close()
+        self.workers.close()
+        self.ranks.close()
 
     def housekeeping(self) -> None:
         """Log, save and evaluate when their time has come."""
@@ -179,24 +194,3 @@ class TrainingRun:
         line = f"{time.strftime('%H:%M:%S', time.gmtime())} {message}"
         with open(self.folder / "log.txt", "a") as file:
             file.write(line + "\n")
-
-
-class StopFlag:
-    """Turns SIGTERM and SIGINT into a flag, so that a step is never cut in half."""
-
-    def __init__(self) -> None:
-        self.raised = False
-        self._previous: dict[int, Any] = {}
-        try:
-            for number in (signal.SIGTERM, signal.SIGINT):
-                self._previous[number] = signal.signal(number, self._raise)
-        except ValueError:
-            pass  # not in the main thread: the caller decides how to stop
-
-    def _raise(self, *_: Any) -> None:
-        self.raised = True
-
-    def restore(self) -> None:
-        """Put the previous handlers back."""
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import torch
 
 from recon.errors import CheckpointError, ConfigError
 from recon.train import TrainConfig, train
+from recon.training.ahead import Ahead, drawing_threads
 from recon.training.augment import Pool, step_generator
 from recon.training.batches import draw_batch
 from recon.training.modalities import modality
@@ -88,7 +90,7 @@ def test_accumulation_is_the_mean_of_its_pieces(config, tmp_path):
     for k in range(3):
         losses.append(run._piece(k))
         pieces.append([p.grad.clone() for p in run.state.model.parameters()])
-    run.workers.close()
+    run.close()
     torch.testing.assert_close(loss, torch.stack(losses).mean())
     for mine, *theirs in zip(whole, *pieces, strict=True):
         torch.testing.assert_close(mine, sum(theirs) / 3, rtol=1e-5, atol=1e-7)
@@ -125,3 +127,32 @@ def test_settings_of_parallel_runs(config, monkeypatch, tmp_path):
     monkeypatch.setenv("WORLD_SIZE", "many")
     with pytest.raises(ConfigError, match="WORLD_SIZE"):
         train(replace(config, output=str(tmp_path / "other")))
+
+
+def test_batches_are_drawn_ahead_and_are_the_same_whatever_is_asked_for():
+    second = threading.Event()
+
+    def draw(step, piece):
+        if (step, piece) == (0, 1):
+            second.set()
+        if step == 9:
+            raise ValueError("no such image")
+        return 10 * step + piece
+
+    ahead = Ahead(draw, lambda step, piece: (step, 1) if piece == 0 else (step + 1, 0), threads=1)
+    assert ahead.take(0, 0) == 0
+    assert second.wait(20)  # nobody has asked for it yet
+    assert [ahead.take(*key) for key in [(0, 1), (1, 0), (7, 1), (0, 0)]] == [1, 10, 71, 0]
+    with pytest.raises(ValueError, match="no such image"):
+        ahead.take(9, 0)
+    ahead.close()
+
+
+def test_a_gpu_gets_the_processors_that_are_idle(monkeypatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: 16)
+    assert drawing_threads(torch.device("cpu")) == 1
+    assert drawing_threads(torch.device("cuda:0")) == 8
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    assert drawing_threads(torch.device("cuda:1")) == 3
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "64")
+    assert drawing_threads(torch.device("cuda:1")) == 1
