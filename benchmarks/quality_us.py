@@ -1,7 +1,8 @@
 """Image quality of one plane wave: posterior means against beamformers, on simulated phantoms and real acquisitions.
 
     python benchmarks/quality_us.py --data ULTRASOUND [--priors gaussian ultrasound] [--counts 1] [--elements 64]
-        [--array centre] [--samples 8] [--waves 75] [--scenes wire cyst muscle disk] [--json FILE] [--pictures FOLDER]
+        [--array centre] [--decimation N] [--samples 8] [--waves 75] [--scenes wire cyst muscle disk] [--json FILE]
+        [--pictures FOLDER]
 
 The scatterers of two phantoms of the PICMUS challenge (a wire, a cyst), which no prior was trained on, are heard by a
 PICMUS-like probe through a simulation of its own (``us_simulation.py``), with a pulse that the pipeline has to find out
@@ -70,6 +71,7 @@ def main() -> None:
     parser.add_argument("--counts", nargs="+", type=int, default=[1], help="waves that the posteriors get, in turn")
     parser.add_argument("--elements", nargs="+", type=int, default=[ELEMENTS], help="that the posteriors get, in turn")
     parser.add_argument("--array", default="centre", choices=ARRAYS, help="which of the elements these are")
+    parser.add_argument("--decimation", nargs="+", type=int, default=[0], help="every n-th IQ sample; 0: as by default")
     parser.add_argument("--precision", choices=["float32", "bfloat16"], default="float32")
     parser.add_argument("--scenes", nargs="+", default=[scene.name for scene in SCENES])
     parser.add_argument("--steps", type=int, help="of the strategy, where it has steps")
@@ -104,17 +106,19 @@ def simulated(scene: Scene, options: argparse.Namespace, pictures: list[Picture]
     depth = scene.depth[1] * 1e-3
     data = channel_data(phantom, scene.name, waves=options.waves, elements=ELEMENTS, depth=depth, noise=NOISE)
     truth = grid = None
-    for prior, count, elements in itertools.product(options.priors, options.counts, options.elements):
-        posterior = posterior_of(data, prior, scene, options, count, elements)
+    settings = itertools.product(options.priors, options.counts, options.elements, options.decimation)
+    for prior, count, elements, decimation in settings:
+        posterior = posterior_of(data, prior, scene, options, count, elements, decimation)
         if grid is None:
             grid = grid_of(posterior)
             truth = heard(data, true_image(phantom, grid, data.geometry.wavelength), scene, options)
             add(pictures, "truth, in the band of the prior", truth)
             yield score("truth in the band", truth, grid, scene, phantom)
-        name = f"{Path(prior).stem} %s {count}" + (f", {elements} elements" if elements != ELEMENTS else "")
+        used = f"{count}{selection(options, elements, decimation)}"
+        name = f"{Path(prior).stem} %s {used}"
         add_posterior(pictures, name, posterior, truth)
-        if elements != ELEMENTS:
-            yield score(f"DAS {count}, {elements} elements", posterior.images["das"], grid, scene, phantom)
+        if used != str(count):
+            yield score(f"DAS {used}", posterior.images["das"], grid, scene, phantom)
         yield {**score(name % "mean", posterior.mean, grid, scene, phantom), **against(posterior, truth)}
         yield score(name % "sample", posterior.samples[0], grid, scene, phantom)
     methods = [(1, "das"), (1, "cf"), (1, "mv"), (min(11, options.waves), "das"), (options.waves, "das")]
@@ -123,6 +127,13 @@ def simulated(scene: Scene, options: argparse.Namespace, pictures: list[Picture]
         image = beamform(torch.from_numpy(used[0]), grid, method, geometry=used.geometry).numpy()
         add(pictures, f"{method.upper()}, {count}", image)
         yield score(f"{method.upper()} {count}", image, grid, scene, phantom)
+
+
+def selection(options: argparse.Namespace, elements: int, decimation: int) -> str:
+    """Name the channel data that are used, where it is not all of them."""
+    array = "" if options.array == "centre" else f", {options.array}"
+    used = f", {elements} elements{array}" if elements != ELEMENTS else ""
+    return used + (f", every {decimation}th IQ sample" if decimation else "")
 
 
 def acquired(scene: Scene, options: argparse.Namespace, pictures: list[Picture]) -> Iterator[dict[str, Any]]:
@@ -141,7 +152,9 @@ def acquired(scene: Scene, options: argparse.Namespace, pictures: list[Picture])
         yield {"scene": scene.name, "method": name % "sample", **texture(posterior.samples[0], grid)}
 
 
-def posterior_of(data: Any, prior: str, scene: Scene, options: argparse.Namespace, count: int, elements: int) -> Any:
+def posterior_of(
+    data: Any, prior: str, scene: Scene, options: argparse.Namespace, count: int, elements: int, decimation: int = 0
+) -> Any:
     """Reconstruct the part of a scene from ``count`` waves and so many elements, by the sampler of the prior."""
     exact = prior == "gaussian"
     return recon.reconstruct(
@@ -154,6 +167,7 @@ def posterior_of(data: Any, prior: str, scene: Scene, options: argparse.Namespac
         angles=count,
         elements=min(elements, len(data.geometry.element_positions)),
         array=options.array,
+        decimation=decimation or None,
         depth=scene.depth,
         width=scene.width,
         attenuation=scene.attenuation,

@@ -101,7 +101,7 @@ def prepare_frame(
     strength = us_signal.strength_of(values, used.geometry)[..., record]
     first = FIRST_ERROR if wanted.model_error is None else wanted.model_error
     geometry = _cropped(used.geometry, record)
-    pulse = us_signal.pulse_samples(geometry, center, bandwidth, filtered=not data.geometry.is_complex)
+    pulse = us_signal.pulse_samples(geometry, center, bandwidth, wanted.band(chosen.geometry))
     options: dict[str, Any] = {"pulse": pulse}
     y = torch.from_numpy(values[..., record]).to(device)
     noise = torch.from_numpy(us_signal.noise_of(electronic, strength, first)).to(device)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from operators.ultrasound_geometry import PlaneWaveGeometry
 from recon.errors import InputError
 from recon.io.ultrasound import patterns
 from recon.io.ultrasound.base import PlaneWaveData
@@ -83,12 +84,21 @@ class Acquisition:
             data = replace(data, geometry=replace(data.geometry, attenuation=self.attenuation))
         return data.shifted(self.time_shift * 1e-6) if self.time_shift else data
 
+    def band(self, geometry: PlaneWaveGeometry) -> float | None:
+        """Return the width in Hz of the band that demodulation keeps of real samples; None for complex ones.
+
+        Samples below the Nyquist rate of the pulse are aliased, not filtered: the band stays that of the pulse.
+        """
+        if geometry.is_complex:
+            return None
+        most = us_signal.decimation_of(geometry)
+        return geometry.sampling_frequency / min(self.decimation or most, most)
+
     def thin_out(self, data: PlaneWaveData) -> PlaneWaveData:
         """Return the complex samples that are used: real ones are demodulated, with the band of the pulse."""
-        if data.geometry.is_complex:
+        band = self.band(data.geometry)
+        if band is None:
             return data.select(decimation=self.decimation or 1)
         if self.decimation == 1:
             raise InputError("decimation: real samples become half as many complex ones, so expected 2 or more, came 1")
-        most = us_signal.decimation_of(data.geometry)
-        step = self.decimation or most
-        return data.to_iq(bandwidth=data.geometry.sampling_frequency / min(step, most)).select(decimation=step)
+        return data.to_iq(bandwidth=band).select(decimation=self.decimation or us_signal.decimation_of(data.geometry))

@@ -59,7 +59,7 @@ def pulse_of(data: PlaneWaveData, index: int) -> tuple[float, float]:
     return center, float(np.clip(bandwidth, *_BANDWIDTHS))
 
 
-def pulse_samples(geometry: PlaneWaveGeometry, center: float, bandwidth: float, *, filtered: bool) -> np.ndarray:
+def pulse_samples(geometry: PlaneWaveGeometry, center: float, bandwidth: float, band: float | None) -> np.ndarray:
     """Return the analytic pulse at the rate at which the operator works, t = 0 in the middle.
 
     Parameters
@@ -70,16 +70,16 @@ def pulse_samples(geometry: PlaneWaveGeometry, center: float, bandwidth: float, 
         Hz.
     bandwidth : float
         Over the centre frequency of the geometry.
-    filtered : bool
-        Whether the data went through the band-pass filter of the demodulation.
+    band : float, optional
+        Width in Hz of the band-pass filter of the demodulation that the data went through.
     """
     if not center > 0:
         raise InputError(f"the echoes have a centre frequency of {center:.4g} Hz: are these raw channel data?")
     rate = geometry.sampling_frequency * math.ceil(3.5 * geometry.center_frequency / geometry.sampling_frequency)
     pulse = gaussian_pulse(center, bandwidth * geometry.center_frequency / center, rate)
-    if not filtered:
+    if band is None:
         return pulse
-    band = min(geometry.sampling_frequency, rate)
+    band = min(band, rate)
     pulse = np.pad(pulse, 16 * math.ceil(rate / band))  # room for the ringing of the filter
     away = np.abs(np.fft.fftfreq(len(pulse), 1 / rate) - geometry.demodulation_frequency)
     away = np.minimum(away, rate - away)
