@@ -32,7 +32,7 @@ from recon.demo import STEPS, load_patient, simulate
 from recon.errors import ReconError
 from recon.metrics import psnr as recon_psnr
 from recon.priors import load_prior
-from recon.priors.inference import PreparedNetwork
+from recon.priors.inference import GRAPHS, PreparedNetwork
 from recon.priors.network import NetworkPrior
 from recon.training.config import load_config
 from recon.training.evaluate import evaluation_image, psnr, with_noise
@@ -51,7 +51,7 @@ class Variant:
 
     memory_format: torch.memory_format = torch.channels_last
     precision: str = "float32"
-    compiled: bool = False
+    compiled: bool | str = False
     batch: int = 1
     max_batch: int | None = 1
     crop: tuple[int, int] = (0, 0)
@@ -65,6 +65,9 @@ VARIANTS = {
     "bfloat16": Variant(precision="bfloat16"),
     "compiled": Variant(compiled=True),
     "compiled, bfloat16": Variant(compiled=True, precision="bfloat16"),
+    "tf32": Variant(precision="tf32"),
+    "cuda graphs": Variant(compiled=GRAPHS),
+    "cuda graphs, bfloat16": Variant(compiled=GRAPHS, precision="bfloat16"),
     f"batch of {BATCH}, one by one": Variant(batch=BATCH),
     f"batch of {BATCH}, pieces by memory": Variant(batch=BATCH, max_batch=None),
     f"batch of {BATCH}, whole": Variant(batch=BATCH, max_batch=BATCH),
@@ -89,6 +92,7 @@ def main() -> None:
         name: variant
         for name, variant in VARIANTS.items()
         if name == REFERENCE or not arguments.variants or any(word in name for word in arguments.variants)
+        if arguments.device.startswith("cuda") or not (variant.precision == "tf32" or variant.compiled == GRAPHS)
     }
     images = test_images(arguments.data, arguments.size).to(arguments.device)
     runs, rows = prepare(chosen, arguments.prior, images, arguments.device)

@@ -135,7 +135,7 @@ def reconstruct(
         ``"auto"``, ``"cpu"``, ``"cuda"``, ...
     batch_size : int, optional
         Samples that are drawn together; all by default.
-    precision : "float32" or "bfloat16"
+    precision : "float32", "tf32" or "bfloat16"
         Arithmetic of a network prior alone; bfloat16 is several times faster on GPUs and on CPUs with matrix units.
     progress : bool, optional
         Show a progress bar; by default only on a terminal.

@@ -13,8 +13,8 @@ else:
     import tomli as tomllib
 
 
-#: Arithmetic of a network, in training and in reconstruction.
-PRECISIONS = ("float32", "bfloat16")
+#: Arithmetic of a network in reconstruction, and in training.
+PRECISIONS, TRAINING_PRECISIONS = ("float32", "tf32", "bfloat16"), ("float32", "bfloat16")
 
 #: What `recon.strategies` knows by name; written out, for help must not wait for torch.
 SAMPLER_NAMES = (
@@ -23,12 +23,12 @@ SAMPLER_NAMES = (
 )
 
 
-def require_precision(precision: str) -> None:
+def require_precision(precision: str, known: tuple[str, ...] = PRECISIONS) -> None:
     """Raise ConfigError for a precision that there is not."""
     from recon.errors import ConfigError
 
-    if precision not in PRECISIONS:
-        raise ConfigError(f"precision is {precision!r}; expected {' or '.join(PRECISIONS)}")
+    if precision not in known:
+        raise ConfigError(f"precision is {precision!r}; expected {' or '.join(known)}")
 
 
 def _option(default: Any, kind: type, text: str, metavar: str | None = None) -> Any:
@@ -58,7 +58,11 @@ class RunConfig:
         None, float, "noise per sample of k-space, E|n|^2 = std^2, or of channels (default: estimated)", "STD"
     )
     batch_size: int | None = _option(None, int, "samples drawn together (default: all)", "N")
-    precision: str = _option("float32", str, f"of the network: {' or '.join(PRECISIONS)} (faster on some machines)")
+    precision: str = _option(
+        "float32",
+        str,
+        f"of the network: {' or '.join(PRECISIONS)}; faster where there is hardware for it",
+    )
     views: int | None = _option(None, int, "CT images: how many projections to simulate", "N")
     geometry: str = _option("fan", str, "CT images: fan (on an arc), fan-flat or parallel")
     arc: float | None = _option(None, float, "CT: degrees that the projections cover (default: all)", "DEG")

@@ -43,7 +43,7 @@ def load_prior(
     shape : sequence of int, optional
         Image shape, for priors that need to know it.
     device : torch.device or str
-    precision : "float32" or "bfloat16"
+    precision : "float32", "tf32" or "bfloat16"
         Arithmetic of networks that are loaded here.
     images : "complex" or "real", optional
         What the images are, where both are possible: for a published network of one channel (by default its card's)

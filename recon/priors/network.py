@@ -58,7 +58,7 @@ class NetworkPrior:
         card: Mapping[str, Any] | None = None,
         max_batch: int | None = None,
         precision: str = "float32",
-        compiled: bool = False,
+        compiled: bool | str = False,
     ) -> None:
         self.model = model
         self.prepared = self._prepare(max_batch, precision, compiled)
@@ -68,7 +68,7 @@ class NetworkPrior:
         #: Covariance of whole images, where a file of it lies beside the weights.
         self.covariance_model: CovarianceModel | None = None
 
-    def _prepare(self, max_batch: int | None, precision: str, compiled: bool) -> PreparedNetwork:
+    def _prepare(self, max_batch: int | None, precision: str, compiled: bool | str) -> PreparedNetwork:
         network = self.model.network
         return PreparedNetwork(
             self.model,
@@ -186,7 +186,7 @@ def load_network_prior(
     device: torch.device | str = "cpu",
     max_batch: int | None = None,
     precision: str = "float32",
-    compiled: bool = False,
+    compiled: bool | str = False,
 ) -> NetworkPrior:
     """Load a network prior from a safetensors file and the JSON card of the same name beside it.
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from recon.config import require_precision
+from recon.config import TRAINING_PRECISIONS, require_precision
 from recon.errors import ConfigError
 from recon.training.sources import SourceConfig
 
@@ -147,7 +147,7 @@ def validate(config: TrainConfig) -> None:
     for key in ("data", "output", "sources"):
         if not getattr(config, key):
             raise ConfigError(f"training needs {key!r}")
-    require_precision(config.precision)
+    require_precision(config.precision, TRAINING_PRECISIONS)
     for key in ("position_channels", "augmentation_labels"):
         if not isinstance(getattr(config, key), bool):
             raise ConfigError(f"{key} is {getattr(config, key)!r}; expected true or false")

@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from recon.errors import CheckpointError, ConfigError, InputError, ReconError, ShapeError
+from recon.priors.arithmetic import arithmetic, products
 from recon.priors.inference import PreparedNetwork, activation_bytes, available_memory, pad_to_multiple
 from recon.priors.network import WEIGHTS_FOLDER, NetworkPrior, load_network_prior
 from recon.priors.networks.files import write_prior
@@ -286,7 +287,9 @@ def test_memory_is_known_where_the_system_tells():
 def test_a_compiled_network_computes_the_same(prior, monkeypatch):
     calls = []
 
-    def compiled(network):
+    def compiled(network, mode):
+        assert mode is None
+
         def run(*arguments):
             calls.append(len(arguments))
             return network(*arguments)
@@ -300,8 +303,49 @@ def test_a_compiled_network_computes_the_same(prior, monkeypatch):
     assert calls == [2]
 
 
+def test_graphs_write_to_the_same_place_each_time(prior, monkeypatch):
+    calls = []
+
+    def compiled(network, mode):
+        assert mode == "reduce-overhead"  # torch's name for CUDA graphs
+        place = torch.zeros(1, 2, 16, 16)
+
+        def run(*arguments):
+            calls.append(len(arguments[0]))
+            return place.copy_(network(*arguments))
+
+        return run
+
+    monkeypatch.setattr(torch, "compile", compiled)
+    x = complex_noise(3, 16, 16)
+    again = NetworkPrior(small_model(), 0.003, 20.0, max_batch=1, compiled="cuda-graphs")
+    torch.testing.assert_close(again.denoise(x, 0.3), prior.denoise(x, 0.3))
+    assert calls == [1, 1, 1]
+    wanted = x.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(again.denoise(wanted, 0.3).abs().sum(), wanted)
+    assert gradient.abs().min() > 0 and len(calls) == 3  # as it was written, not as a graph
+    with pytest.raises(ConfigError, match="cuda-graphs"):
+        NetworkPrior(small_model(), 0.003, 20.0, compiled="graphs")
+
+
+def test_torch_is_left_as_it_was():
+    settings = (torch.backends.cudnn.conv, torch.backends.cuda.matmul)
+    before = [setting.fp32_precision for setting in settings]
+    for kind in ("ieee", "tf32"):
+        with pytest.raises(KeyError), products(kind, torch.device("cuda")):
+            assert [setting.fp32_precision for setting in settings] == [kind, kind]
+            raise KeyError
+        with products(kind, torch.device("cpu")):
+            assert [setting.fp32_precision for setting in settings] == before
+    assert [setting.fp32_precision for setting in settings] == before
+    with arithmetic("tf32", torch.device("cpu")):
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.float32
+    with arithmetic("bfloat16", torch.device("cpu")):
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.bfloat16
+
+
 def test_without_a_compiler_the_error_says_what_to_do(monkeypatch):
-    def broken(network):
+    def broken(network, mode):
         def run(*arguments):
             raise torch._dynamo.exc.BackendCompilerFailed("inductor", RuntimeError("no g++"), None)
 

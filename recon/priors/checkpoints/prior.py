@@ -63,7 +63,7 @@ class CheckpointPrior(NetworkPrior):
         low, high = (sigma * self.split / self.gain for sigma in sigma_range)
         super().__init__(model, low, high, card, max_batch, precision)  # type: ignore[arg-type]
 
-    def _prepare(self, max_batch: int | None, precision: str, compiled: bool) -> PreparedNetwork:
+    def _prepare(self, max_batch: int | None, precision: str, compiled: bool | str) -> PreparedNetwork:
         # Group normalisation of channels_last images loses three digits on CPUs (torch 2.13).
         layout = torch.contiguous_format
         return PreparedNetwork(self.model, self.multiple, layout, precision, compiled, max_batch)
