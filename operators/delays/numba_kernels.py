@@ -30,8 +30,8 @@ def _polynomial(coefficients, at, out):
 
 
 @njit(inline="always", fastmath=_FAST, error_model="numpy")
-def _receive(x, z, across0, down, off2, strength, directivity, window, numbers, spreading, distance, weight, t):
-    """Distance in samples and receive weight of one row of pixels."""
+def _receive(x, z, across0, down, off2, strength, directivity, window, numbers, spreading, distance, weight, t, u):
+    """Distance in samples and receive weight of one row of pixels; ``t`` and ``u`` are room for intermediate values."""
     one, zero = numbers.dtype.type(1), numbers.dtype.type(0)
     ahead = max(down, zero)
     base = down * down + off2
@@ -59,15 +59,13 @@ def _receive(x, z, across0, down, off2, strength, directivity, window, numbers, 
             weight[i] *= np.exp(-numbers[2] * distance[i])
     if numbers[0] > zero:
         if window.size:
-            last = window.size - 1
             inverse = numbers[0] / max(ahead, numbers.dtype.type(1e-6))
             for i in range(x.size):
                 ratio = (x[i] - across0) * inverse
-                square = min(ratio * ratio, one)
-                value = window[last]
-                for d in range(last - 1, -1, -1):
-                    value = value * square + window[d]
-                weight[i] *= value
+                t[i] = min(ratio * ratio, one)
+            _polynomial(window, t, u)
+            for i in range(x.size):
+                weight[i] *= u[i]
         edge = ahead * numbers.dtype.type(1 + 1e-5)  # as in torch_engine.EDGE
         for i in range(x.size):
             weight[i] = weight[i] if abs(x[i] - across0) * numbers[0] <= edge else zero
@@ -114,7 +112,7 @@ def scatter(
         for j in range(z.size):
             _receive(
                 x, z, elements[e, 0], z[j] - elements[e, 1], elements[e, 2] * elements[e, 2], strengths[e],
-                directivity, window, numbers, spreading, distance, weight, spare,
+                directivity, window, numbers, spreading, distance, weight, spare, real,
             )  # fmt: skip
             for k in range(k0, k1):
                 wave = waves[k, j] if waves.size else waves.reshape(-1)
@@ -185,7 +183,7 @@ def _gather(
         for e in range(elements.shape[0]):
             _receive(
                 x, z, elements[e, 0], z[j] - elements[e, 1], elements[e, 2] * elements[e, 2], strengths[e],
-                directivity, window, numbers, spreading, distance, weight, spare,
+                directivity, window, numbers, spreading, distance, weight, spare, real,
             )  # fmt: skip
             for k in range(tx.shape[0]):
                 wave = waves[k, j] if waves.size else waves.reshape(-1)
