@@ -99,25 +99,20 @@ def beamform(
     rows = rows[:, :, torch.as_tensor(order, device=rows.device)]
     sorted_geometry = geometry.select(elements=order.tolist())
     adaptive_window = "boxcar" if method in ("mv", "esbmv") else window
-    plan = make_plan(
-        sorted_geometry,
-        grid,
-        interpolation=interpolation,
-        oversampling=step,
-        length=rows.shape[-1],
-        f_number=f_number,
-        window=adaptive_window,
-    )
+    how: dict[str, Any] = {"interpolation": interpolation, "oversampling": step, "length": rows.shape[-1]}
+    plan = make_plan(sorted_geometry, grid, **how, f_number=f_number, window=adaptive_window)
     if method == "das":
         image = Engine(plan, engine).gather(rows) / len(geometry.angles)
     else:
+        # Rows above and below a pixel have other apertures: for its covariance nothing may be missing there.
+        whole = make_plan(sorted_geometry, grid, **how) if method in ("mv", "esbmv") and f_number else plan
         options = adaptive.Options(method, low_frequencies, subarray, loading, threshold, _half(grid, geometry, axial))
-        image = torch.stack([_image(plan, item, options) for item in rows])
+        image = torch.stack([_image(plan, whole, item, options) for item in rows])
     carrier = torch.as_tensor(depth_phase(geometry, grid), dtype=image.dtype, device=image.device)
     return (image * carrier.conj()[:, None]).reshape(*batch, *grid.shape)
 
 
-def _image(plan: DelayPlan, rows: Tensor, options: adaptive.Options) -> Tensor:
+def _image(plan: DelayPlan, whole: DelayPlan, rows: Tensor, options: adaptive.Options) -> Tensor:
     """Mean over waves of one frame (angle, element, sample), in blocks of image rows."""
     waves, elements = plan.rows
     nz, nx = len(plan.z), len(plan.x)
@@ -128,6 +123,8 @@ def _image(plan: DelayPlan, rows: Tensor, options: adaptive.Options) -> Tensor:
             last = min(first + block, nz)
             low, high = max(first - options.half, 0), min(last + options.half, nz)
             delayed, active = _delayed(plan, rows, wave, slice(low, high))
+            if whole is not plan:
+                delayed, _ = _delayed(whole, rows, wave, slice(low, high))
             values = adaptive.combine(delayed, active, slice(first - low, last - low), options)
             image[first:last] += values
     return image / waves

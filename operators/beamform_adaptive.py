@@ -8,6 +8,9 @@ import torch
 from torch import Tensor
 
 
+_BYTES = 1 << 24  # of the covariances held at once
+
+
 @dataclass(frozen=True)
 class Options:
     """Settings of `operators.beamform.beamform`; `half` is the number of rows on either side for R."""
@@ -54,28 +57,35 @@ def delay_multiply_and_sum(samples: Tensor) -> Tensor:
 
 
 def minimum_variance(delayed: Tensor, active: Tensor, inner: slice, options: Options) -> Tensor:
-    """Weights of least variance, for each pixel over a run of as many elements as are active in its row at most."""
+    """Weights of least variance over the active elements of each pixel, whose samples are not weakened in `delayed`.
+
+    Pixels with equally many of them go together: zeros in the place of missing elements would have no variance, and get
+    all of the weight.
+    """
     samples = delayed.permute(1, 2, 0)  # z x element
-    active = active.permute(1, 2, 0)
-    elements = samples.shape[-1]
-    counts = active.sum(-1)
-    out = []
-    for j in range(inner.start, inner.stop):
-        size = max(int(counts[j].max()), 1)
-        first = torch.argmax(active[j].int(), -1).clamp(max=elements - size)
-        index = first[:, None] + torch.arange(size, device=samples.device)
-        near = samples[max(j - options.half, 0) : j + options.half + 1]
-        taken = near.gather(2, index.expand(len(near), *index.shape))
-        centre = taken[j - max(j - options.half, 0)]
-        out.append(_weighted(taken, centre, options) * counts[j])
-    return torch.stack(out)
+    heard = active[:, inner].permute(1, 2, 0)
+    counts, first = heard.sum(-1), torch.argmax(heard.int(), -1)
+    offsets = torch.arange(-options.half, options.half + 1, device=samples.device)
+    out = samples.new_zeros(counts.shape)
+    for size in torch.unique(counts[counts > 0]).tolist():
+        rows, columns = torch.nonzero(counts == size, as_tuple=True)
+        run = torch.arange(size, device=samples.device)
+        together = max(_BYTES // (size * (size + len(offsets)) * samples.element_size()), 1)
+        for z, x in zip(rows.split(together), columns.split(together), strict=True):
+            index = first[z, x][:, None] + run
+            near = z[:, None] + inner.start + offsets
+            inside = (near >= 0) & (near < len(samples))
+            taken = samples[near.clamp(0, len(samples) - 1)[:, :, None], x[:, None, None], index[:, None, :]]
+            taken = taken * inside[:, :, None]
+            out[z, x] = size * _weighted(taken, taken[:, options.half], options)
+    return out
 
 
 def _weighted(taken: Tensor, centre: Tensor, options: Options) -> Tensor:
-    """w^H s averaged over subarrays, from samples (z, x, element) and those of the row itself (x, element)."""
+    """w^H s averaged over subarrays, from samples (pixel, z, element) and those of the row itself (pixel, element)."""
     size = centre.shape[-1]
     length = max(int(size * options.subarray), 1)
-    covariance = smoothed(torch.einsum("zxa,zxb->xab", taken, taken.conj()), length)
+    covariance = smoothed(torch.einsum("pza,pzb->pab", taken, taken.conj()), length)
     power = torch.diagonal(covariance, dim1=-2, dim2=-1).real.mean(-1)
     silent = power <= torch.finfo(power.dtype).tiny * 1e6
     scale = torch.where(silent, 1.0, power)[:, None, None]

@@ -85,20 +85,32 @@ def test_sums_along_diagonals_are_sums_of_blocks() -> None:
     torch.testing.assert_close(smoothed(s[:, :, None] * s[:, None].conj(), 4), expected)
 
 
-def test_minimum_variance_against_the_formula() -> None:
-    acquired, size = geometry(), 64
-    grid = Grid([0.3e-3], [20e-3])
+@pytest.mark.parametrize("f_number", [0.0, 1.75], ids=["all elements", "f-number"])
+@pytest.mark.parametrize("method", ["mv", "esbmv"])
+def test_minimum_variance_against_the_formula(method: str, f_number: float) -> None:
+    """Pixel by pixel, in the middle, where the end of the probe cuts the aperture, and beside the probe."""
+    acquired, half = geometry(), 2
+    grid = Grid(np.array([-9.9, -9.4, -8.0, -2.1, 0.3, 9.45]) * 1e-3, 20e-3 + 0.05e-3 * np.arange(6))
+    axial = 2 * half * grid.spacing[0] / acquired.wavelength
     data = torch.randn(acquired.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
-    one = acquired.elements[:, 0]
-    samples = [beamform(data[:, [e]], grid, geometry=acquired.select(elements=[e]), f_number=0) for e in range(size)]
-    parts = torch.stack(samples).reshape(-1).unfold(0, 32, 1)
-    R = parts.T @ parts.conj()
-    R = R + 0.01 * R.diagonal().real.mean() * torch.eye(32)
-    w = torch.linalg.solve(R, torch.ones(32, dtype=R.dtype))
-    expected = size * (w / w.sum()).conj() @ parts.mean(0)
-    image = beamform(data, grid, "mv", geometry=acquired, f_number=0, axial=0)
-    torch.testing.assert_close(image[0, 0], expected)
-    assert len(one) == size
+    image = beamform(data, grid, method, geometry=acquired, f_number=f_number, axial=axial)
+    ones = [acquired.select(elements=[e]) for e in range(64)]
+    samples = torch.stack([beamform(data[:, [e]], grid, geometry=ones[e], f_number=0) for e in range(64)], -1)
+    for i, j in np.ndindex(grid.shape):
+        distance = np.abs(acquired.elements[:, 0] - grid.x[j])
+        used = torch.from_numpy(np.flatnonzero(2 * f_number * distance <= grid.z[i]))
+        length = len(used) // 2
+        near = samples[max(i - half, 0) : i + half + 1, j][:, used].unfold(-1, length, 1)
+        R = torch.einsum("zpa,zpb->ab", near, near.conj())
+        R = R + 0.01 * R.diagonal().real.mean() * torch.eye(length)
+        w = torch.linalg.solve(R, torch.ones(length, dtype=R.dtype))
+        w = w / w.sum()
+        if method == "esbmv":
+            values, vectors = torch.linalg.eigh(R)
+            vectors = vectors[:, values >= 0.5 * values[-1]]
+            w = vectors @ (vectors.mH @ w)
+        expected = len(used) * w.conj() @ samples[i, j, used].unfold(0, length, 1).mean(0)
+        torch.testing.assert_close(image[i, j], expected, rtol=1e-6, atol=1e-9)
 
 
 def test_order_of_elements_and_batches_do_not_matter() -> None:
