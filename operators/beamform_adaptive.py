@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-
 _BYTES = 1 << 24  # of the covariances held at once
 
 
