@@ -20,6 +20,7 @@ from operators.ultrasound_geometry import Grid, PlaneWaveGeometry
 
 METHODS = ("das", "cf", "gcf", "dmas", "mv", "esbmv")
 _BYTES = 1 << 26  # of the delayed samples held at once
+_LEAST_GAP = 0.1  # between the carrier and the next multiple of half the sampling frequency, over that half
 _LEAST_RATE = 3.5  # samples a period of the carrier that two taps need
 
 
@@ -143,7 +144,7 @@ def _delayed(plan: DelayPlan, rows: Tensor, wave: int, z_rows: slice) -> tuple[T
 
 def _prepare(data: Tensor, geometry: PlaneWaveGeometry) -> tuple[Tensor, int]:
     """Analytic rows (batch, angle, element, sample), and how much finer than the data they are sampled."""
-    rows = data if data.is_complex() else analytic(data)
+    rows = data if data.is_complex() else _analytic(data, geometry)
     if geometry.demodulation_frequency:
         rows = rows * torch.as_tensor(record_phase(geometry), dtype=rows.dtype, device=rows.device).conj()
     step = math.ceil(_LEAST_RATE * geometry.center_frequency / geometry.sampling_frequency)
@@ -161,9 +162,23 @@ def _prepare(data: Tensor, geometry: PlaneWaveGeometry) -> tuple[Tensor, int]:
     return fine[..., : (count - 1) * step + 1], step
 
 
+def _analytic(data: Tensor, geometry: PlaneWaveGeometry) -> Tensor:
+    """Keep the half of the spectrum of RF data in which the carrier lies: band-pass sampling may have mirrored it."""
+    zones = 2 * geometry.center_frequency / geometry.sampling_frequency
+    if abs(zones - round(zones)) < _LEAST_GAP and zones > _LEAST_GAP:
+        raise InputError(
+            f"RF of {geometry.center_frequency / 1e6:.4g} MHz sampled at {geometry.sampling_frequency / 1e6:.4g} MHz "
+            "cannot be beamformed: the spectrum and its mirror image coincide"
+        )
+    signal = analytic(data)
+    return signal if math.floor(zones) % 2 == 0 else signal.conj()
+
+
 def _unpack(data: Any) -> tuple[Any, PlaneWaveGeometry]:
     if isinstance(getattr(data, "geometry", None), PlaneWaveGeometry):
-        values = data.data
+        values = getattr(data, "data", None)
+        if values is None:
+            raise InputError("beamform takes one frame: torch.from_numpy(data[0]) with geometry=data.geometry")
         return (torch.from_numpy(values) if isinstance(values, np.ndarray) else values), data.geometry
     raise InputError("beamform needs geometry=PlaneWaveGeometry(...), or data that hold one")
 

@@ -20,6 +20,10 @@ from operators.errors import InputError, ShapeError
 Numbers = Sequence[float] | np.ndarray | Tensor | float
 
 
+#: m/s, from gases to metals: another number is in another unit.
+_SPEEDS = (100.0, 10_000.0)
+
+
 @dataclass(frozen=True, eq=False)
 class PlaneWaveGeometry:
     """How channel data (..., angle, element, sample) were acquired.
@@ -108,6 +112,10 @@ class PlaneWaveGeometry:
         }
         for name in ("sampling_frequency", "center_frequency", "sound_speed"):
             values[name] = self._number(name, least=None)
+        speed = self._number("sound_speed", least=None)
+        if not _SPEEDS[0] <= speed <= _SPEEDS[1]:
+            low, high = _SPEEDS
+            raise InputError(f"PlaneWaveGeometry: sound_speed is {speed:g}; expected {low:g} to {high:g} m/s")
         for name in ("demodulation_frequency", "element_width", "attenuation"):
             values[name] = self._number(name, least=0.0)
         for name, value in values.items():

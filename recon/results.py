@@ -20,6 +20,13 @@ from samplers import Denoiser, Problem, Sampler, Samples
 
 #: Outside of this range the data residual says that model and data do not fit together.
 RESIDUAL_RANGE = (0.5, 2.0)
+#: Relative residual from which on equations do not count as solved.
+UNSOLVED = 1e-2
+#: What may be wrong with a model, by its operator.
+_MODELS = {
+    "CartesianMRI": "mask, coil maps, geometry",
+    "PlaneWaveUltrasound": "time zero, sound speed, pulse, attenuation",
+}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -77,6 +84,8 @@ def assemble(
     if len(references) == len(parts):
         images["reference"] = joined(references)
     notes = _notes(parts, diagnostics)
+    if record.get("sampler", {}).get("name") == "ExactGaussian":
+        notes += _unsolved(diagnostics)
     for note in notes:
         warnings.warn(note, UserWarning, stacklevel=3)
     facts = [ready.facts for ready in prepared]
@@ -124,13 +133,25 @@ def _notes(parts: list[Part], diagnostics: dict[str, Any]) -> list[str]:
     residual = float(np.median(diagnostics["residual"][diagnostics["valid"]]))
     # An allowance for the errors of a model may turn out larger than they are.
     allowed = any(part.prepared is not None and "model_error" in part.prepared.facts for part in parts)
+    kind = type(parts[0].problem.operator).__name__
     if not (RESIDUAL_RANGE[0] <= residual or allowed) or residual > RESIDUAL_RANGE[1]:
         notes.append(
             f"the data residual is {residual:.2g} times what the noise level explains (expected about 1): "
-            "the noise level or the model of the measurement (mask, coil maps, geometry) may not belong to these data, "
-            "or the sampler had too few steps to reach them"
+            f"the noise level or the model of the measurement ({_MODELS.get(kind, 'its geometry')}) may not belong to "
+            "these data, or the sampler had too few steps to reach them"
         )
     return list(dict.fromkeys(notes))
+
+
+def _unsolved(diagnostics: dict[str, Any]) -> list[str]:
+    """Say where what should be exact is not."""
+    left = float(np.max(diagnostics["cg_residual"], initial=0.0))
+    if left <= UNSOLVED:
+        return []
+    return [
+        f"the equations of the exact sampler are solved to {left:.2g} only: very bright points, low noise and many "
+        "data make them hard, and its samples are not those of the posterior"
+    ]
 
 
 def _numpy(tensor: Tensor) -> np.ndarray:

@@ -72,9 +72,9 @@ def inspect_ultrasound(data: PlaneWaveData) -> Findings:
         dead = np.flatnonzero(power < 1e-6 * np.median(power))
         if len(dead):
             names = ", ".join(map(str, dead[:12])) + (", ..." if len(dead) > 12 else "")
-            findings.warnings.append(f"frame {i}: element(s) {names} hold next to nothing; leave them out")
-        offset = float(np.abs(values.mean(dtype=np.float64)) / np.sqrt(power.mean()))
-        if not data.geometry.is_complex and offset > 0.05:
+            findings.warnings.append(f"frame {i}: element(s) {names} hold next to nothing; they are left out")
+        offset = 0.0 if data.geometry.is_complex else float(abs(values.mean(dtype=np.float64)) / np.sqrt(power.mean()))
+        if offset > 0.05:
             findings.warnings.append(f"frame {i}: the RF has an offset of {offset:.2g} times its rms")
     return findings
 

@@ -32,6 +32,10 @@ FIRST_ERROR, ERROR_RATIO = 0.05, 1.25
 LEAST_ERROR = 0.05
 #: A fit that leaves more than this share of the data unexplained is worth a warning.
 _POOR_FIT = 0.5
+#: Wavelengths between elements beyond which grating lobes are worth a note; whole probes have up to one.
+_APART = 1.2
+#: An element with less than this share of the median power is dead.
+_DEAD = 1e-6
 #: Of the stand-in for a prior: smoothing in wavelengths (z, x), and its smallest variance relative to the largest.
 _SMOOTH, _FLOOR = (1.0, 2.0), 1e-5
 
@@ -91,7 +95,7 @@ def prepare_frame(
         If a selection is not in the data, or nothing was recorded from the field of view.
     """
     wanted = acquisition or Acquisition()
-    chosen = wanted.choose(data)
+    chosen, notes = _alive(wanted.choose(data), index)
     used = wanted.thin_out(chosen)
     center, bandwidth = us_signal.pulse_of(chosen, index)
     scene, region = scene_of(used.geometry, wanted.depth, wanted.width)
@@ -135,7 +139,6 @@ def prepare_frame(
         "scale": scale * unit,
         "grid": list(region.grid.shape),
     }
-    notes = []
     if left > _POOR_FIT:
         notes.append(
             f"a first fit leaves {left:.0%} of the data unexplained: time zero, sound speed or pulse may be wrong"
@@ -158,6 +161,28 @@ def speckle_prior(ready: Prepared) -> GaussianPrior:
     std = std.to(problem.y.device)
     size = _match(problem, std)
     return GaussianPrior(torch.zeros_like(problem.weighted_data), std_map=size * std)
+
+
+def _alive(data: PlaneWaveData, index: int) -> tuple[PlaneWaveData, list[str]]:
+    """Leave out receiving elements that heard nothing, and say what the user should know of those that stay.
+
+    Silence would count as echoes that are not there.
+    """
+    notes = []
+    power = np.mean(np.abs(data[index]) ** 2, axis=(0, 2), dtype=np.float64)
+    dead = power < _DEAD * np.median(power)
+    if dead.any():
+        names = ", ".join(map(str, np.flatnonzero(dead)[:12])) + (", ..." if dead.sum() > 12 else "")
+        notes.append(f"element(s) {names} of those selected hold next to nothing and are left out")
+        data = data.select(elements=np.flatnonzero(~dead).tolist())
+    x = np.sort(data.geometry.elements[:, 0])
+    apart = float(np.median(np.diff(x))) / data.geometry.wavelength if len(x) > 1 else 0.0
+    if apart > _APART:
+        notes.append(
+            f"the elements lie {apart:.2g} wavelengths apart: grating lobes may fill what is dark; a smaller aperture "
+            "(--array centre) or more waves do better"
+        )
+    return data, notes
 
 
 def _cropped(geometry: PlaneWaveGeometry, record: slice) -> PlaneWaveGeometry:

@@ -54,8 +54,15 @@ def scene_of(
     left, right = geometry.transmit_aperture or (0.0, 0.0)
     if right - left < geometry.wavelength:
         left, right = left - geometry.wavelength, right + geometry.wavelength
+    if last <= first:
+        raise InputError(f"nothing is recorded below {first * 1e3:.3g} mm: the record ends at {last * 1e3:.3g} mm")
     bottom = last
     if depth is not None:
+        if depth[1] * 1e-3 <= first:
+            raise InputError(
+                f"depth: {depth[0]:g} to {depth[1]:g} mm is not in the record, which goes from {first * 1e3:.3g} to "
+                f"{last * 1e3:.3g} mm"
+            )
         bottom = min(last, _latest_depth(geometry, depth[1] * 1e-3))
     z = np.arange(first, bottom + 1e-9, ROWS * geometry.wavelength)
     x = np.arange(left, right + 1e-9, COLUMNS * geometry.wavelength)
@@ -63,8 +70,6 @@ def scene_of(
     if width is None:
         width = x[0] * 1e3, x[-1] * 1e3
     x = _widened(x, geometry, bottom)
-    if not len(z):
-        raise InputError(f"nothing is recorded below {first * 1e3:.3g} mm: the record ends at {last * 1e3:.3g} mm")
     rows, columns = _within(z, depth, "depth"), _within(x, width, "width")
     return Grid(x, z), Region(Grid(x[columns], z[rows]), rows, columns)
 
@@ -111,6 +116,9 @@ def _within(axis: np.ndarray, span: tuple[float, float] | None, name: str) -> sl
         return slice(0, len(axis))
     low, high = (edge * 1e-3 for edge in span)
     inside = np.flatnonzero((axis >= low - 1e-9) & (axis <= high + 1e-9))
+    if len(inside) < 2 and axis[0] <= low and high <= axis[-1]:
+        step = (axis[-1] - axis[0]) / (len(axis) - 1) * 1e3
+        raise InputError(f"{name}: {span[0]:g} to {span[1]:g} mm holds less than two pixels of {step:.3g} mm")
     if len(inside) < 2:
         raise InputError(
             f"{name}: {span[0]:g} to {span[1]:g} mm is not in the image, which goes from {axis[0] * 1e3:.3g} to "

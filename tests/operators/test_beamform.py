@@ -70,6 +70,24 @@ def test_rf_iq_and_decimated_iq_give_one_image() -> None:
     assert float((image - rf).abs().max() / rf.abs().max()) < 0.03
 
 
+@pytest.mark.parametrize("method", ["das", "mv"])
+@pytest.mark.parametrize("rate", [6.95e6, 4.3e6])  # the carrier lies in the second and in the third zone
+def test_band_pass_sampled_rf_gives_the_same_image(method: str, rate: float) -> None:
+    options = {"sampling_frequency": rate, "sample_count": int(200 * rate / 20.8e6)}
+    image = torch.zeros(GRID.shape, dtype=torch.complex64)
+    image[ROW, COLUMN] = 1
+    found = []
+    for acquired in (geometry(**options), geometry(**options, demodulation_frequency=5.2e6)):
+        operator = PlaneWaveUltrasound(acquired, GRID, bandwidth=0.2, spreading="none", transmit_mask=False)
+        data = operator(operator.from_reflectivity(image))
+        found.append(beamform(data, GRID, method, geometry=acquired))
+    assert divmod(int(found[0].abs().argmax()), len(GRID.x)) == (ROW, COLUMN)
+    assert float((found[0] - found[1]).abs().max() / found[1].abs().max()) < 0.1
+    mirrored = geometry(sampling_frequency=5.2e6)
+    with pytest.raises(InputError, match="mirror image coincide"):
+        beamform(torch.ones(mirrored.shape), GRID, geometry=mirrored)
+
+
 def test_das_is_the_adjoint_without_pulse_and_weights() -> None:
     acquired = geometry(angles=[0.0, 0.1], is_complex=True)
     data = torch.randn(2, *acquired.shape, dtype=torch.complex128, generator=torch.Generator().manual_seed(0))

@@ -208,7 +208,7 @@ def test_uff_refuses_focused_waves(tmp_path: Path) -> None:
 # zea
 
 
-def zea(path: Path, data: np.ndarray, **scan: object) -> Path:
+def zea(path: Path, data: np.ndarray, track: str = "", **scan: object) -> Path:
     """`data` is (frame, tx, ax, el, ch)."""
     along = ASIDE[None] * np.sin(ANGLES)[:, None] / C
     content: dict[str, object] = {
@@ -224,12 +224,30 @@ def zea(path: Path, data: np.ndarray, **scan: object) -> Path:
         **scan,
     }
     with h5py.File(path, "w") as file:
-        file["data/raw_data"] = data.astype(np.float32)
+        file[f"{track}data/raw_data"] = data.astype(np.float32)
         file["probe/probe_geometry"] = np.stack([ASIDE, 0 * ASIDE, 0 * ASIDE], axis=1).astype(np.float32)
         for name, value in content.items():
             if value is not None:
-                file[f"scan/{name}"] = value
+                file[f"{track}scan/{name}"] = value
     return path
+
+
+def test_zea_of_today_with_tracks_and_gain(tmp_path: Path) -> None:
+    gain = np.exp(np.linspace(0, 4, 50))
+    values = np.random.default_rng(0).standard_normal((1, 3, 50, 16, 1))
+    changes = {"center_frequency": np.full(3, FC), "sound_speed": None}
+    plain = open_ultrasound(zea(tmp_path / "plain.hdf5", values))
+    loud = values * gain[:, None, None]
+    path = zea(tmp_path / "today.hdf5", loud, "tracks/track_0/", tgc_gain_curve=gain, **changes)
+    data = open_ultrasound(path)
+    np.testing.assert_allclose(data[0], plain[0], rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(data.geometry.initial_times, plain.geometry.initial_times)
+    noise = data.noise_std(0)[0, 0]  # what came after the amplifier has been weakened with the echoes
+    assert noise[0] / noise[-1] == pytest.approx(np.exp(4), rel=1e-3)
+    with h5py.File(path, "a") as file:
+        file["tracks/track_1/scan/polar_angles"] = ANGLES
+    with pytest.raises(InputError, match="several tracks"):
+        open_ultrasound(path)
 
 
 @pytest.mark.parametrize("parts", [1, 2])
@@ -259,6 +277,9 @@ def test_zea(tmp_path: Path, parts: int, delays: bool) -> None:
         ({"initial_times": np.zeros(4)}, "4 scan/initial_times"),
         ({"polar_angles": np.zeros(2), "t0_delays": None}, "3 scan/initial_times for 2"),
         ({"sampling_frequency": None}, "sampling_frequency"),
+        ({"center_frequency": np.array([FC, FC, 2 * FC])}, "one number for all waves"),
+        ({"tgc_gain_curve": np.ones(3) * np.arange(1, 4)}, "a gain for each of 50 samples"),
+        ({"sound_speed": np.float32(1.54), "t0_delays": None}, "m/s"),
         ({"sound_speed": np.float32(np.nan)}, "NaN"),
         ({"polar_angles": np.array([-20.0, 0.0, 20.0]), "t0_delays": None}, "degrees"),
     ],

@@ -194,6 +194,23 @@ def test_samples_below_the_nyquist_rate_are_explained_by_what_the_others_say(dec
     assert left < 0.1, f"{float(left):.3f}"
 
 
+def test_elements_that_heard_nothing_are_left_out(speckle):
+    silent = speckle.copy()
+    silent[:, [3, 9]] = 0
+    ready = prepare_frame(made(silent), 0, Acquisition(angles=1))
+    assert ready.facts["elements"] == 14 and ready.problem.operator.geometry.shape[1] == 14
+    assert ready.notes == ["element(s) 3, 9 of those selected hold next to nothing and are left out"]
+    assert ready.facts["fit_residual"] < 0.06
+
+
+def test_a_sampler_that_is_not_exact_says_so():
+    """A bright point in next to no noise makes the equations of independent pixels hard."""
+    data = made(channel_data(noise=0.0, strength=1e-3))
+    options = {"prior": "gaussian", "samples": 2, "angles": 1, "depth": (6, 8), "model_error": 1e-4, "noise_std": 0.0}
+    with pytest.warns(UserWarning, match="equations of the exact sampler are solved to"):
+        recon.reconstruct(data, sampler="exact", **options)
+
+
 def test_gain_that_was_undone_is_in_the_noise(speckle):
     gain = np.linspace(1, 8, COUNT)
     loud = speckle * gain + 5.0 * np.random.default_rng(0).standard_normal(speckle.shape)
@@ -264,6 +281,7 @@ def test_a_file_becomes_samples_and_a_picture(picmus_file, tmp_path, capsys):
     assert main([*command, "--dry-run"]) == 0
     assert "1 of 3 angle(s), 16 of 16 element(s), depth 6:8 mm" in capsys.readouterr().out
     assert main([*command, "--elements", "8"]) == 0
+    assert "the elements lie 2 wavelengths apart" in capsys.readouterr().err
     found = Posterior.load(out / "picmus.h5")
     assert found.samples.shape[0] == 3 and np.iscomplexobj(found.samples)
     assert found.geometry["axes"] == "z x" and found.geometry["origin_mm"][1] == pytest.approx(6, abs=0.1)
@@ -273,9 +291,10 @@ def test_a_file_becomes_samples_and_a_picture(picmus_file, tmp_path, capsys):
     assert (out / "picmus.png").stat().st_size > 1000
     assert main(["info", str(out / "picmus.h5")]) == 0
     # The same from Python.
-    again = recon.reconstruct(
-        open_ultrasound(file), prior="gaussian", samples=3, steps=25, angles=1, elements=8, depth=(6, 8)
-    )
+    with pytest.warns(UserWarning, match="2 wavelengths apart"):
+        again = recon.reconstruct(
+            open_ultrasound(file), prior="gaussian", samples=3, steps=25, angles=1, elements=8, depth=(6, 8)
+        )
     np.testing.assert_array_equal(again.samples, found.samples)
 
 
@@ -295,6 +314,9 @@ def test_data_in_memory_become_samples(speckle):
         (["--prior", "gaussian", "--elements", "0"], "elements: expected 1 or more"),
         (["--prior", "gaussian", "--depth", "deep"], "depth: expected A:B"),
         (["--prior", "gaussian", "--depth", "90:99"], "is not in the image"),
+        (["--prior", "gaussian", "--depth=-5:-1"], "depth: -5 to -1 mm is not in the record"),
+        (["--prior", "gaussian", "--depth", "8:8.01"], "depth: 8 to 8.01 mm holds less than two pixels"),
+        (["--prior", "gaussian", "--time-shift=-40"], "nothing is recorded below"),
         (["--prior", "gaussian", "--acceleration", "4"], "acceleration: only for MRI"),
         (["--prior", "gaussian", "--views", "9"], "views: only for CT"),
         (["--prior", "gaussian", "--slices", "3"], "slices"),

@@ -107,8 +107,8 @@ class PlaneWaveData:
         except InputError as error:
             raise InputError(f"{self.path}: {error}") from None
         chosen = self._frames(frames)
-        waves = slice(None) if angles is None else np.asarray(angles)
-        receivers = slice(None) if elements is None else np.asarray(elements)
+        waves = slice(None) if angles is None else np.atleast_1d(angles)
+        receivers = slice(None) if elements is None else np.atleast_1d(elements)
 
         def load(i: int) -> np.ndarray:
             return self[chosen[i]][waves][:, receivers][:, :, ::decimation]
@@ -247,6 +247,8 @@ class PlaneWaveData:
         if frames is None:
             return list(range(self.length))
         chosen = [int(i) for i in frames]
+        if any(i != given for i, given in zip(chosen, frames, strict=True)):
+            raise InputError(f"{self.path}: frames are whole numbers from 0 to {self.length - 1}, got {list(frames)}")
         bad = [i for i in chosen if not -self.length <= i < self.length]
         if bad or not chosen:
             problem = f"there is no frame {bad[0]}" if bad else "the selection is empty"
