@@ -109,6 +109,8 @@ def prepare_frame(
     options: dict[str, Any] = {"pulse": pulse}
     y = torch.from_numpy(values[..., record]).to(device)
     noise = torch.from_numpy(us_signal.noise_of(electronic, strength, first)).to(device)
+    if not bool((noise > 0).all() and torch.isfinite(noise).all()):
+        raise InputError(f"{data.path}: frame {index}: the noise of some samples is 0 or infinite; give noise_std > 0")
     # The data are brought near 1, so that no scale can overflow.
     unit = float(y.abs().square().mean().sqrt()) or 1.0
     y, noise = y / unit, noise / unit
@@ -116,6 +118,8 @@ def prepare_frame(
     fit, missed = _wiener(whole, scene)
     image = fit[region.rows, region.columns]
     scale = float(torch.quantile(image.abs().flatten().cpu(), 0.99)) or float(image.abs().max())
+    if not math.isfinite(scale):
+        raise InputError(f"{data.path}: frame {index}: the first fit is not finite; is the attenuation in dB/(MHz cm)?")
     if not scale > 0:
         raise InputError(f"{data.path}: frame {index}: no echo comes from the field of view")
     left, window = _left(whole, fit, region)

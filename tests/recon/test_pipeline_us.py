@@ -317,6 +317,7 @@ def test_data_in_memory_become_samples(speckle):
         (["--prior", "gaussian", "--depth=-5:-1"], "depth: -5 to -1 mm is not in the record"),
         (["--prior", "gaussian", "--depth", "8:8.01"], "depth: 8 to 8.01 mm holds less than two pixels"),
         (["--prior", "gaussian", "--time-shift=-40"], "nothing is recorded below"),
+        (["--prior", "gaussian", "--noise-std", "0", "--model-error", "0"], "the noise of some samples is 0"),
         (["--prior", "gaussian", "--acceleration", "4"], "acceleration: only for MRI"),
         (["--prior", "gaussian", "--views", "9"], "views: only for CT"),
         (["--prior", "gaussian", "--slices", "3"], "slices"),

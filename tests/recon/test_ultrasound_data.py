@@ -233,6 +233,18 @@ def test_noise_of_iq_is_that_of_its_rf(bandwidth: float | None, growth: float) -
     assert few.noise_std().item() == iq.noise_std().item()
 
 
+def test_noise_of_iq_whose_pulse_fills_its_band_is_seen_between_the_echoes() -> None:
+    """Demodulated and decimated to a rate of the centre frequency, a short echo of one point has no quiet band."""
+    rf = made((30 * echoes().real + 0.01 * noise())[None])
+    thin = rf.to_iq(bandwidth=GEOMETRY.sampling_frequency / 4).select(decimation=4)
+    iq = made(thin[0][None], thin.geometry)
+    expected = 0.01 * 2 * np.sqrt(1 / 4)
+    assert iq.noise_std().item() == pytest.approx(expected, rel=0.25)
+    blanked = thin[0].copy()
+    blanked[..., :8] = 0
+    assert made(blanked[None], thin.geometry).noise_std().item() == pytest.approx(expected, rel=0.25)
+
+
 def test_gain_is_undone_or_goes_into_the_noise() -> None:
     gain = 10 ** (np.linspace(0, 40, COUNT) / 20)
     signal, white = echoes().real, 0.05 * noise()

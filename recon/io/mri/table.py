@@ -10,6 +10,7 @@ from recon.errors import InputError
 from recon.io import hdf5
 from recon.io.mri import bart, fastmri, npy
 from recon.io.mri.base import KspaceScan
+from recon.io.ultrasound import picmus_files
 
 
 class Reader(Protocol):
@@ -72,6 +73,9 @@ def _unknown(file: Path) -> str:
     if file.stat().st_size == 0:
         return f"{file}: the file is empty (0 bytes)"
     if hdf5.is_hdf5(file):
+        kind = picmus_files.kind(file)
+        if kind is not None:
+            return f"{file}: a PICMUS {kind} file without channel data; read it with recon.io.read_picmus_{kind}"
         with hdf5.open_hdf5(file) as content:
             hint = ""
             if hdf5.has(content, "dataset/xml"):

@@ -85,6 +85,7 @@ def noise_level(values: np.ndarray, geometry: PlaneWaveGeometry) -> float:
     Where samples were taken before the wave left (times below 0 and before the first echo of any point in front of the
     probe), they hold noise alone. Otherwise the quietest sixteenth of the spectrum, away from 0 Hz, is taken as its
     floor: right for receivers whose band is narrower than the sampled one, too low behind an anti-aliasing filter.
+    Complex samples may have no such band; then the quietest sixteenth of the record counts, where it has less.
     """
     quiet = _before_echoes(values, geometry)
     if quiet.size >= _LEAST_QUIET and quiet.any():
@@ -96,7 +97,16 @@ def noise_level(values: np.ndarray, geometry: PlaneWaveGeometry) -> float:
         power = power[max(2, len(power) // 50) :]  # without an offset and slow drifts
     width = max(4, len(power) // _QUIET_BAND)
     smooth = np.convolve(power, np.ones(width) / width, "valid") if len(power) > width else power
-    return float(np.sqrt(smooth.min()))
+    level = float(np.sqrt(smooth.min()))
+    return min(level, _quietest_stretch(values)) if geometry.is_complex else level
+
+
+def _quietest_stretch(values: np.ndarray) -> float:
+    """Return the rms of the quietest sixteenth of the record, over all waves and elements, blanked samples apart."""
+    power = np.mean(np.abs(values) ** 2, axis=(0, 1), dtype=np.float64)
+    power = power[power > 0]
+    width = max(4, len(power) // _QUIET_BAND)
+    return float(np.sqrt(np.convolve(power, np.ones(width) / width, "valid").min())) if len(power) > width else np.inf
 
 
 def time_zero(
