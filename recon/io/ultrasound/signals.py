@@ -103,7 +103,7 @@ def noise_level(values: np.ndarray, geometry: PlaneWaveGeometry) -> float:
 
 def _quietest_stretch(values: np.ndarray) -> float:
     """Return the rms of the quietest sixteenth of the record, over all waves and elements, blanked samples apart."""
-    power = np.mean(np.abs(values) ** 2, axis=(0, 1), dtype=np.float64)
+    power = np.asarray(np.mean(np.abs(values) ** 2, axis=(0, 1), dtype=np.float64))
     power = power[power > 0]
     width = max(4, len(power) // _QUIET_BAND)
     return float(np.sqrt(np.convolve(power, np.ones(width) / width, "valid").min())) if len(power) > width else np.inf
