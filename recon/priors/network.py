@@ -201,7 +201,7 @@ def load_network_prior(
     path = Path(path)
     card = read_card(path.with_suffix(".json"))
     try:
-        model = EDMDenoiser(UNet(**card["network"]), card["sigma_data"])
+        model = EDMDenoiser(UNet(**card["network"]), card["sigma_data"], card.get("parametrization", "edm"))
     except (TypeError, ValueError) as error:
         raise CheckpointError(f"{path}: its card describes no network of this version: {error}") from error
     model.load_state_dict(read_tensors(path, card["sha256"], model.state_dict()))

@@ -53,6 +53,26 @@ def test_untrained_network_is_the_wiener_filter_of_the_engine_convention():
     torch.testing.assert_close(prior.denoise(x, sigma), x * variance / (variance + sigma**2), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("kind", ["edm", "vp", "ve"])
+def test_what_the_network_predicts(kind):
+    """D(x + sigma n) is x, whatever x is, if F is told to say what its parametrization asks of it."""
+    clean, noise = torch.randn(2, 3, 2, 8, 8, generator=torch.Generator().manual_seed(2))
+    sigma = torch.tensor([0.01, 0.5, 20.0])
+    s = sigma[:, None, None, None]
+    model = EDMDenoiser(UNet(**SMALL), 0.3, kind)
+    truth = {"vp": noise, "ve": -noise, "edm": (s * clean / 0.3 - 0.3 * noise) / (s**2 + 0.09).sqrt()}[kind]
+    seen = {"vp": (s**2 + 1).rsqrt(), "ve": torch.ones(1), "edm": (s**2 + 0.09).rsqrt()}[kind]
+
+    def answer(x, levels):
+        torch.testing.assert_close(x, seen * (clean + s * noise))
+        torch.testing.assert_close(levels, sigma.log() / 4)
+        return truth
+
+    model.network = torch.nn.Identity()
+    model.network.forward = answer
+    torch.testing.assert_close(model(clean + s * noise, sigma), clean, rtol=1e-4, atol=1e-4)
+
+
 def test_real_and_imaginary_parts_are_the_two_channels(prior):
     x = complex_noise(1, 16, 16)
     direct = prior.model(torch.stack([x.real, x.imag], 1), torch.tensor([0.2 / math.sqrt(2)]))

@@ -18,6 +18,9 @@ from torch.nn import functional
 
 from recon.priors.networks.positions import positions
 
+#: What the network of an :class:`EDMDenoiser` may predict.
+PARAMETRIZATIONS = ("edm", "vp", "ve")
+
 
 class NoiseEmbedding(nn.Module):
     """Embed c_noise = log(sigma) / 4 by Fourier features and a small MLP.
@@ -152,18 +155,24 @@ class UNet(nn.Module):
 
 
 class EDMDenoiser(nn.Module):
-    """EDM preconditioning around a network F: ``D(x, sigma) = c_skip x + c_out F(c_in x, log(sigma) / 4)``.
+    """Preconditioning around a network F: ``D(x, sigma) = c_skip x + c_out F(c_in x, log(sigma) / 4)``.
 
     ``x`` is ``(batch, channel, y, x)`` float32 and ``sigma`` ``(batch,)`` is the noise standard deviation *per real
     channel*. ``sigma_data`` is the standard deviation of the data per real channel.
+
+    ``parametrization`` is what F predicts (Karras et al. 2022, table 1): a mixture of image and noise that has variance
+    1 at all sigma ("edm"); the noise, from images of variance 1 ("vp"); the noise, from images as they are ("ve").
     """
 
     network: UNet
 
-    def __init__(self, network: UNet, sigma_data: float) -> None:
+    def __init__(self, network: UNet, sigma_data: float, parametrization: str = "edm") -> None:
         super().__init__()
+        if parametrization not in PARAMETRIZATIONS:
+            raise ValueError(f"parametrization is {parametrization!r}; expected {' or '.join(PARAMETRIZATIONS)}")
         self.network = network
         self.sigma_data = float(sigma_data)
+        self.parametrization = parametrization
 
     def forward(self, x: Tensor, sigma: Tensor, position: Tensor | None = None) -> Tensor:
         """Denoise ``x``; a network that is told positions takes ``x`` for a whole image if none are given."""
@@ -172,8 +181,12 @@ class EDMDenoiser(nn.Module):
         return c_skip * x + c_out * self.network(c_in * x, c_noise, *conditions).to(x.dtype)
 
     def coefficients(self, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Return c_skip, c_out, c_in, each ``(batch, 1, 1, 1)``, and c_noise ``(batch,)`` (EDM, table 1)."""
+        """Return c_skip, c_out, c_in, each ``(batch, 1, 1, 1)``, and c_noise ``(batch,)``."""
         s = sigma.reshape(-1, 1, 1, 1)
+        if self.parametrization == "ve":
+            return torch.ones_like(s), s, torch.ones_like(s), sigma.log() / 4
+        if self.parametrization == "vp":
+            return torch.ones_like(s), -s, (s.square() + 1).rsqrt(), sigma.log() / 4
         total = s.square() + self.sigma_data**2
         c_skip = self.sigma_data**2 / total
         c_out = s * self.sigma_data / total.sqrt()
