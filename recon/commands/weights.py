@@ -72,4 +72,8 @@ def _locate(file: Path) -> tuple[Path, dict[str, Any] | None]:
     from recon.priors import hub_store
 
     entry = hub_store.entries().get(str(file))
-    return (file, None) if entry is None or file.exists() else (hub_store.require_file(entry), entry)
+    if entry is None or file.exists():
+        return file, None
+    path = hub_store.require_file(entry)
+    hub_store.verified(path, entry)  # a file in the cache is what its name says, or an error
+    return path, entry

@@ -84,7 +84,7 @@ def load_published(name: str, **options: Any) -> CheckpointPrior:
         If the file is not sound, or another network.
     """
     entry = find_entry(name)
-    return _verified(require_file(entry), entry, **options)
+    return verified(require_file(entry), entry, **options)
 
 
 def download(name: str, force: bool = False) -> Path:
@@ -114,7 +114,7 @@ def download(name: str, force: bool = False) -> Path:
         with atomic_path(path) as temporary:
             _fetch(url, temporary)
             try:
-                _verified(temporary, entry)
+                verified(temporary, entry)
             except CheckpointError as error:
                 reason = str(error).replace(str(temporary), url)
                 raise CheckpointError(
@@ -135,7 +135,8 @@ def _fetch(url: str, path: Path) -> None:
             target.write(piece)
 
 
-def _verified(path: Path, entry: dict[str, Any], **options: Any) -> CheckpointPrior:
+def verified(path: Path, entry: dict[str, Any], **options: Any) -> CheckpointPrior:
+    """Load a file as what the hub says it is; CheckpointError if it is something else."""
     # Imported late: listing names must not build networks.
     from recon.priors.checkpoints import load_checkpoint
 

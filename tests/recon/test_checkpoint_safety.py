@@ -1,5 +1,6 @@
 """Damaged, hostile and foreign files: one clear line, nothing run, no partial model."""
 
+import hashlib
 import io
 import json
 import os
@@ -257,6 +258,9 @@ def test_other_archives_and_unknown_layouts(make_checkpoint, tmp_path):
         ("{", "cannot read the card"),
         ("[1]", "JSON object"),
         ('{"scale": "x", "colour": 1}', "no card has 'colour'"),
+        ('{"gian": 0.7}', "no card has 'gian'"),
+        ('{"sha265": "00", "name": "x"}', "no card has 'sha265'"),
+        ('{"parametrization": {"sigmamin": 3}}', "no parametrization has 'sigmamin'"),
         ('{"gain": "two"}', "'gain'"),
         ('{"gain": -1}', "gain"),
         ('{"network": {"head_channels": 3, "wings": 2}}', "wings"),
@@ -271,6 +275,79 @@ def test_cards_that_make_no_sense(make_checkpoint, card, pattern):
     path.with_suffix(".json").write_text(card)
     with pytest.raises(CheckpointError, match=pattern):
         load_prior(path)
+
+
+@pytest.mark.parametrize("kind", ["adm", "score-sde", "edm", "ncsnv2"])
+def test_a_card_may_hold_a_name_alone(make_checkpoint, kind):
+    path = make_checkpoint(kind)
+    path.with_suffix(".json").write_text('{"name": "x", "data": "knees"}')
+    assert load_prior(path).card["data"] == "knees"
+
+
+@pytest.mark.parametrize(
+    ("kind", "change"),
+    [
+        ("edm", lambda content: content.update(net=content["ema"], ema=[torch.ones(1)])),
+        ("score-sde", lambda content: content.update(ema="later")),
+        ("score-sde", lambda content: content["ema"].update(shadow_params=5)),
+        ("ncsnv2", lambda content: content.__setitem__(4, "junk")),
+    ],
+)
+def test_averaged_weights_that_are_not_understood_are_not_passed_over(make_checkpoint, kind, change):
+    refused(make_checkpoint(kind, change), "averaged weights")
+
+
+def test_averaged_weights_in_other_places(make_checkpoint):
+    def nested(content):
+        content["ema"] = {"model": content["ema"], "num_updates": 7}
+
+    def named(content):
+        content["ema"] = {**{name: 2 * value for name, value in content["model"].items()}, "decay": 0.999}
+
+    def turned(content):
+        content["ema"]["shadow_params"] = tuple(content["ema"]["shadow_params"])
+
+    assert load_prior(make_checkpoint("edm", nested)).card["weights"] == "EMA"
+    assert load_prior(make_checkpoint("score-sde", named)).card["weights"] == "EMA"
+    assert load_prior(make_checkpoint("score-sde", turned)).card["weights"].startswith("EMA")
+
+
+def test_diffusers_schedulers_that_are_not_those_of_ddpm(make_checkpoint):
+    folder = make_checkpoint("diffusers")
+    (folder / "scheduler").mkdir(exist_ok=True)
+    for change, pattern in (
+        ({"_class_name": "FlowMatchEulerDiscreteScheduler"}, "FlowMatchEuler"),
+        ({"_class_name": "EDMEulerScheduler"}, "EDMEuler"),
+        ({"_class_name": "DDIMScheduler", "trained_betas": [0.1]}, "trained_betas"),
+        ({"rescale_betas_zero_snr": True}, "rescale_betas_zero_snr"),
+    ):
+        (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(change))
+        refused(folder, pattern)
+
+
+def test_options_of_guided_diffusion_are_used_or_refused(make_checkpoint):
+    path = make_checkpoint("adm")
+    for flags, pattern in (
+        ({"num_heads": 4, "num_head_channels": -1}, "num_heads = 4"),
+        ({"diffusion_steps": 4000, "rescale_timesteps": True}, "rescale_timesteps"),
+    ):
+        path.with_suffix(".json").write_text(json.dumps({"image_size": 32, **flags}))
+        with pytest.raises(CheckpointError, match=pattern):
+            load_prior(path)
+    path.with_suffix(".json").write_text(json.dumps({"predict_xstart": True, "diffusion_steps": 4000}))
+    found = load_prior(path).card["parametrization"]
+    assert found["prediction"] == "sample" and found["beta_end"] == pytest.approx(0.005)
+
+
+def test_a_converted_file_may_lie_beside_the_card_of_its_source(make_checkpoint):
+    source = make_checkpoint("edm")
+    digest = hashlib.sha256(source.read_bytes()).hexdigest()
+    source.with_suffix(".json").write_text(json.dumps({"sha256": digest.upper()}))
+    load_prior(source)
+    target = convert_checkpoint(source, source.with_suffix(".safetensors"))
+    load_prior(target)
+    source.with_suffix(".json").write_text(json.dumps({"sha256": "0" * 64}))
+    refused(target, "its card says")
 
 
 def test_diffusers_folders_that_do_not_work(make_checkpoint):

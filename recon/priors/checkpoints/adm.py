@@ -31,7 +31,7 @@ def matches(content: Content) -> bool:
 
 def read(content: Content) -> Checkpoint:
     """Read one."""
-    tensors, weights = choose(content.path, *states(content.data, PREFIXES))
+    tensors, weights = choose(content.path, *states(content.data, PREFIXES), content.data)
     if "label_emb.weight" in tensors:
         raise CheckpointError(f"{content.path}: conditioned on classes ('label_emb.weight'); only others are supported")
     try:
@@ -55,8 +55,19 @@ def read(content: Content) -> Checkpoint:
 
 
 def settings(original: Mapping[str, Any]) -> dict[str, Any]:
-    """Translate the flat configuration of guided-diffusion scripts."""
+    """Translate the flat configuration of guided-diffusion scripts.
+
+    Raises
+    ------
+    CheckpointError
+        For heads that differ in width from level to level, and steps that the network is told in another unit.
+    """
     network: dict[str, Any] = {}
+    if original.get("num_head_channels", 64) == -1 and "num_heads" in original:
+        raise CheckpointError(
+            f"num_heads = {original['num_heads']} with num_head_channels = -1: heads whose width differs from level to "
+            "level are not supported; if all attention has one width, give a card with network.head_channels"
+        )
     if original.get("num_head_channels", -1) > 0:
         network["head_channels"] = original["num_head_channels"]
     if "use_new_attention_order" in original:
@@ -64,8 +75,15 @@ def settings(original: Mapping[str, Any]) -> dict[str, Any]:
     steps: dict[str, Any] = {}
     if "diffusion_steps" in original:
         steps["steps"] = original["diffusion_steps"]
+        if original.get("rescale_timesteps") and steps["steps"] != 1000:
+            raise CheckpointError("rescale_timesteps with other than 1000 diffusion_steps is not supported")
+    if original.get("predict_xstart"):
+        steps["prediction"] = "sample"
     if "noise_schedule" in original:
         steps["schedule"] = original["noise_schedule"]
+    if steps.get("schedule", "linear") == "linear" and steps.get("steps", 1000) != 1000:
+        # As its authors have it: the noise that is reached does not depend on the number of steps.
+        steps |= {"beta_start": 1e-4 * 1000 / steps["steps"], "beta_end": 0.02 * 1000 / steps["steps"]}
     return {"network": network, "parametrization": steps}
 
 

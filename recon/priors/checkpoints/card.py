@@ -11,11 +11,19 @@ from typing import Any
 from recon.errors import CheckpointError
 from recon.priors.checkpoints.layout import Checkpoint, Layout
 
-#: Keys of a card. These tell a card of ours from a configuration of others ...
+#: Keys of a card. With one of these it is a card of ours, whatever else is in there ...
 MARKS = {"scale", "images", "gain", "sha256", "licence", "network", "parametrization"}
 #: ... and these may stand beside them.
 NOTES = {"name", "version", "data", "citation", "url", "page", "link", "limits", "notes", "error_std", "path"}
 NOTES |= {"channels", "layout", "file", "parameters", "sigma_range"}
+#: Without them one of these tells the configuration of guided-diffusion, InverseBench and EDM, csgm or score_sde.
+CONFIGURATION = {"image_size", "num_channels", "num_res_blocks", "num_heads", "num_head_channels"}
+CONFIGURATION |= {"diffusion_steps", "noise_schedule", "learn_sigma", "use_new_attention_order", "predict_xstart"}
+CONFIGURATION |= {"rescale_timesteps", "class_cond", "model_type", "model_channels", "img_resolution", "img_channels"}
+CONFIGURATION |= {"sigma_data", "sigma_min", "sigma_max", "ngf", "num_classes", "sigma_begin", "model", "training"}
+#: Keys of the parametrization of a card.
+PARAMETRIZATION = {"kind", "sigma_min", "sigma_max", "sigma_data", "schedule", "beta_start", "beta_end", "steps"}
+PARAMETRIZATION |= {"prediction"}
 
 
 def read_sidecar(path: Path) -> dict[str, Any]:
@@ -41,7 +49,8 @@ def read_sidecar(path: Path) -> dict[str, Any]:
 
 def is_card(given: Mapping[str, Any]) -> bool:
     """Tell a card of ours from a configuration file of the authors."""
-    return bool(MARKS & given.keys())
+    of_authors = bool(CONFIGURATION & given.keys()) or isinstance(given.get("data"), Mapping)
+    return bool(MARKS & given.keys()) or not of_authors
 
 
 def check_keys(file: Path | str, given: Mapping[str, Any]) -> None:
@@ -53,6 +62,10 @@ def check_keys(file: Path | str, given: Mapping[str, Any]) -> None:
     for key, kind in kinds.items():
         if key in given and is_card(given) and not isinstance(given[key], kind):
             raise CheckpointError(f"{file}: {key!r} of a card must not be {given[key]!r:.80}")
+    strange = sorted(given.get("parametrization", {}).keys() - PARAMETRIZATION) if is_card(given) else []
+    if strange:
+        expected = ", ".join(sorted(PARAMETRIZATION))
+        raise CheckpointError(f"{file}: no parametrization has {strange[0]!r}; expected {expected}")
 
 
 def complete(checkpoint: Checkpoint, given: Mapping[str, Any], layout: Layout | None) -> Checkpoint:

@@ -28,6 +28,11 @@ FIXED = {
 }
 
 
+#: Schedulers whose networks were trained on the steps of DDPM begin with these names.
+_SCHEDULERS: tuple[str, ...] = ("DDPM", "DDIM", "PNDM", "DPMSolver", "UniPC", "EulerDiscrete", "EulerAncestral")
+_SCHEDULERS += ("LMSDiscrete", "Heun", "DEIS", "KDPM2")
+
+
 def read_folder(path: Path) -> Content:
     """Read the folder of a pipeline or of its network.
 
@@ -118,6 +123,12 @@ def _network(config: dict[str, Any]) -> dict[str, Any]:
 def _steps(content: Content) -> dict[str, Any]:
     """Return the noise schedule; DDPM's where the folder says nothing."""
     given = content.scheduler
+    kind = given.get("_class_name", "DDPMScheduler")
+    if not isinstance(kind, str) or not kind.startswith(_SCHEDULERS):
+        raise CheckpointError(f"{content.path}: the scheduler {kind!r} is not known; expected one of DDPM steps")
+    for key in ("trained_betas", "rescale_betas_zero_snr"):
+        if given.get(key) not in (None, False):
+            raise CheckpointError(f"{content.path}: {key} of the scheduler is not supported")
     schedules = {"linear": "linear", "scaled_linear": "scaled_linear", "squaredcos_cap_v2": "cosine"}
     schedule = given.get("beta_schedule", "linear")
     if schedule not in schedules:

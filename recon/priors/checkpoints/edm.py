@@ -30,7 +30,7 @@ def matches(content: Content) -> bool:
 
 def read(content: Content) -> Checkpoint:
     """Read one."""
-    tensors, weights = choose(content.path, *states(content.data, PREFIXES))
+    tensors, weights = choose(content.path, *states(content.data, PREFIXES), content.data)
     # Augmentation labels are zero when images are drawn, and zero times this matrix is nothing.
     tensors = {name: value for name, value in tensors.items() if name != "map_augment.weight"}
     if any(name.startswith("map_label.") for name in tensors):

@@ -32,10 +32,12 @@ def read(content: Content) -> Checkpoint:
     if isinstance(data, list):
         raw: dict[str, Any] | None = strip(data[0])
         ema = strip(data[4]) if len(data) > 4 and is_state(data[4]) else None
+        if ema is None and len(data) > 4 and data[4] is not None:
+            raise CheckpointError(f"{content.path}: its averaged weights, entry 4, are no named tensors")
     else:
         ema, raw = states(data)
     sigmas = (raw or {}).get("sigmas", (ema or {}).get("sigmas"))
-    tensors, weights = choose(content.path, ema, raw)
+    tensors, weights = choose(content.path, ema, raw, data)
     tensors = {name: value for name, value in tensors.items() if name != "sigmas"}
     stem = tensors.get("begin_conv.weight")
     if stem is None or stem.ndim != 4:

@@ -67,11 +67,16 @@ def settings(original: Mapping[str, Any]) -> dict[str, Any]:
 def _averaged(content: Content, raw: dict[str, Tensor]) -> tuple[dict[str, Tensor], str]:
     """Return the weights with those of the EMA list in their places."""
     ema = content.data.get("ema") if isinstance(content.data, Mapping) else None
-    shadow = ema.get("shadow_params") if isinstance(ema, Mapping) else None
-    if shadow is None:
+    if ema is None:
         return raw, "as stored (the file has no EMA)"
+    named, _ = states({"ema": ema})
+    if named is not None:
+        return {**raw, **{name: value for name, value in named.items() if name != "sigmas"}}, "EMA"
+    shadow = ema.get("shadow_params") if isinstance(ema, Mapping) else None
+    if not isinstance(shadow, list | tuple):
+        raise CheckpointError(f"{content.path}: its averaged weights, 'ema', are stored in a way that is not known")
     names = [name for name in raw if name != FREQUENCIES]
-    if not isinstance(shadow, list) or len(shadow) != len(names):
+    if len(shadow) != len(names):
         raise CheckpointError(
             f"{content.path}: the EMA list has {len(shadow)} tensors, expected {len(names)}, one for each parameter "
             f"but {FREQUENCIES!r}"

@@ -48,19 +48,37 @@ def states(data: Any, extra: Sequence[str] = ()) -> tuple[dict[str, Tensor] | No
         return None, None
     pairs = []
     for keys in (EMA_KEYS, RAW_KEYS):
-        found = [data[key] for key in keys if is_state(data.get(key))]
+        found = [state for key in keys if (state := _inner(data.get(key))) is not None]
         pairs.append(strip(found[0], extra) if found else None)
     return pairs[0], pairs[1]
 
 
-def choose(path: Path, ema: dict[str, Tensor] | None, raw: dict[str, Tensor] | None) -> tuple[dict[str, Tensor], str]:
+def _inner(value: Any) -> Mapping[str, Tensor] | None:
+    """Return the state that an entry is (beside numbers such as a count of updates), or that lies in it."""
+    if not isinstance(value, Mapping):
+        return None
+    rest = {name: item for name, item in value.items() if not isinstance(item, int | float | None)}
+    if is_state(rest):
+        return rest
+    inside = [rest[key] for key in (*RAW_KEYS, "params") if is_state(rest.get(key))]
+    return inside[0] if inside else None
+
+
+def choose(
+    path: Path, ema: dict[str, Tensor] | None, raw: dict[str, Tensor] | None, data: Any = None
+) -> tuple[dict[str, Tensor], str]:
     """Return the averaged weights where there are any, and a word on which these are.
 
     Raises
     ------
     CheckpointError
-        If the averaged weights do not belong to the others in the file.
+        If the averaged weights do not belong to the others in the file, or ``data``, the content of the file, has some
+        that are stored in a way that is not known: the others would be worse, and nobody would know.
     """
+    if ema is None and isinstance(data, Mapping) and not is_state(data):
+        for key in EMA_KEYS:
+            if data.get(key) is not None:
+                raise CheckpointError(f"{path}: its averaged weights, {key!r}, are stored in a way that is not known")
     if ema is None:
         return raw or {}, "as stored (the file has no separate EMA)"
     if raw is not None:
