@@ -14,23 +14,26 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from recon.training.config import TrainConfig, load_config, validate
+from recon.training.initial import check_network
 from recon.training.run import TrainingRun
 from recon.training.stop_flag import StopFlag
 
 __all__ = ["TrainConfig", "load_config", "main", "train"]
 
 
-def train(config: TrainConfig) -> Path:
+def train(config: TrainConfig, say: Callable[[str], None] | None = None) -> Path:
     """Train until ``config.steps``, continuing a checkpoint in ``config.output``; return the checkpoint's path.
 
-    On SIGTERM or SIGINT the current step is finished, a checkpoint written and the function returns.
+    On SIGTERM or SIGINT the current step is finished, a checkpoint written and the function returns. ``say`` gets the
+    lines of ``log.txt`` as they are written.
 
     Raises
     ------
@@ -41,10 +44,16 @@ def train(config: TrainConfig) -> Path:
     DivergenceError
         If the loss is not finite.
     """
+    return _train(config, say)[0]
+
+
+def _train(config: TrainConfig, say: Callable[[str], None] | None) -> tuple[Path, bool]:
+    """Train; return the path of the checkpoint and whether a signal ended it before its time."""
     validate(config)
+    check_network(config)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # the workers are the parallelism
-    run = TrainingRun(config)
+    run = TrainingRun(config, say)
     stop = StopFlag()
     try:
         _loop(run, stop)
@@ -52,7 +61,7 @@ def train(config: TrainConfig) -> Path:
         stop.restore()
         run.close()
         torch.set_num_threads(threads)
-    return run.path
+    return run.path, run.state.step < config.steps
 
 
 def _loop(run: TrainingRun, stop: StopFlag) -> None:
@@ -61,19 +70,27 @@ def _loop(run: TrainingRun, stop: StopFlag) -> None:
     while not run.ranks.any(stop.raised) and run.state.step < config.steps:
         run.advance()
         run.housekeeping()
+    run.flush()
     run.checkpoint()
+    if run.state.step < config.steps:
+        run.log(f"stopped at step {run.state.step} of {config.steps}; the same command continues")
     run.evaluate()
     run.draw()
     run.ranks.wait()  # torchrun stops the first process, which writes, when another one ends badly
 
 
-def main(config_path: str | Path, **overrides: Any) -> Path:
-    """Train from a TOML file; keyword arguments replace its keys. What ``recon train`` calls."""
-    return train(load_config(config_path, overrides))
+def main(config_path: str | Path, **overrides: Any) -> int:
+    """Train from a TOML file; keyword arguments replace its keys. What ``recon train`` calls.
+
+    Progress goes to stderr, the path of the checkpoint to stdout; returns the exit status, 130 if a signal ended it.
+    """
+    path, stopped = _train(load_config(config_path, overrides), lambda line: print(line, file=sys.stderr, flush=True))
+    print(path)
+    return 130 if stopped else 0
 
 
-def run_command(argv: Sequence[str] | None = None) -> None:
-    """Train from the command line."""
+def run_command(argv: Sequence[str] | None = None) -> int:
+    """Train from the command line; return the exit status."""
     parser = argparse.ArgumentParser(description="Train a denoising prior; continue where an earlier run stopped.")
     parser.add_argument("config", type=Path, help="TOML file; keys are the fields of TrainConfig")
     parser.add_argument("--data", help="folder with the volumes")
@@ -81,8 +98,8 @@ def run_command(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, help="optimiser steps in all")
     arguments = vars(parser.parse_args(argv))
     path = arguments.pop("config")
-    print(main(path, **{key: value for key, value in arguments.items() if value is not None}))
+    return main(path, **{key: value for key, value in arguments.items() if value is not None})
 
 
 if __name__ == "__main__":
-    run_command()
+    sys.exit(run_command())

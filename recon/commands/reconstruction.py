@@ -73,8 +73,7 @@ def train(config: Path, **overrides: Any) -> int:
     """Train a prior, or continue a training that was stopped; options replace keys of the file."""
     from recon.train import main
 
-    print(main(config, **overrides))
-    return 0
+    return main(config, **overrides)
 
 
 def _plan(files: Sequence[Path], output: Path, drawable: bool, nifti: bool, settings: RunConfig) -> "dict[Path, Job]":

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from recon.config import TRAINING_PRECISIONS, require_precision
 from recon.errors import ConfigError
+from recon.training import rules
 from recon.training.sources import SourceConfig
 
 if sys.version_info >= (3, 11):
@@ -40,6 +40,9 @@ class TrainConfig:
         Arguments of ``UNet``.
     sigma_data : float
         Standard deviation of the data per real channel.
+    parametrization : str
+        What the network predicts: "edm" (a mixture of image and noise), "vp" or "ve" (noise; from images of variance
+        1, or as they are), see :class:`recon.priors.networks.unet.EDMDenoiser`.
     sigma_log_mean, sigma_log_std, sigma_min, sigma_max : float
         Distribution of the training noise per real channel: log sigma normal, clipped.
     steps, warmup, decay : int
@@ -86,6 +89,7 @@ class TrainConfig:
     sources: Sequence[SourceConfig] = ()
     network: Mapping[str, Any] = field(default_factory=dict)
     sigma_data: float = 0.25
+    parametrization: str = "edm"
     sigma_log_mean: float = -1.8
     sigma_log_std: float = 1.5
     sigma_min: float = 0.002
@@ -147,11 +151,17 @@ def validate(config: TrainConfig) -> None:
     for key in ("data", "output", "sources"):
         if not getattr(config, key):
             raise ConfigError(f"training needs {key!r}")
-    require_precision(config.precision, TRAINING_PRECISIONS)
-    for key in ("position_channels", "augmentation_labels"):
-        if not isinstance(getattr(config, key), bool):
-            raise ConfigError(f"{key} is {getattr(config, key)!r}; expected true or false")
-    if not isinstance(config.accumulate, int) or config.accumulate < 1:
-        raise ConfigError(f"accumulate is {config.accumulate!r}; expected a whole number, at least 1")
-    if not 0 < config.sigma_min < config.sigma_max or config.sigma_data <= 0:
-        raise ConfigError("expected 0 < sigma_min < sigma_max and sigma_data > 0")
+    rules.check(config, rules.SETTINGS)
+    if not config.sigma_min < config.sigma_max:
+        raise ConfigError(
+            f"sigma_min is {config.sigma_min}, sigma_max {config.sigma_max}; expected sigma_min < sigma_max"
+        )
+    for source in config.sources:
+        rules.check(source, rules.SOURCE, "sources: ")
+        low, high = source.spacing if len(source.spacing) == 2 else (0, 0)
+        if not 0 < low <= high:
+            raise ConfigError(f"sources: spacing is {list(source.spacing)}; expected two rising numbers in mm")
+        if Path(source.pattern).is_absolute():
+            raise ConfigError(
+                f"sources: pattern is {source.pattern!r}; expected one relative to the folder of the data"
+            )

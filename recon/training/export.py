@@ -10,9 +10,11 @@ import argparse
 import json
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from recon.errors import CheckpointError, InputError
 from recon.priors.networks.files import ARCHITECTURE, write_prior
 from recon.training.config import TrainConfig, load_config
 from recon.training.initial import network_settings
@@ -31,9 +33,15 @@ def export_prior(
     Raises
     ------
     CheckpointError
-        If the checkpoint cannot be used or its weights do not fit float16.
+        If the checkpoint cannot be used, was trained with another network than ``config`` has, or its weights do not
+        fit float16.
+    InputError
+        If ``destination`` has another ending.
     """
+    if destination.suffix != ".safetensors":
+        raise InputError(f"{destination}: the name of exported weights ends in .safetensors")
     state = load_checkpoint(checkpoint)
+    _check_same(config, checkpoint, state)
     kind = modality(config.modality)
     ratio = math.sqrt(kind.channels)
     spread = 3 * config.sigma_log_std  # noise levels further out were hardly ever seen
@@ -43,6 +51,7 @@ def export_prior(
         "architecture": ARCHITECTURE,
         "network": network_settings(config),
         "sigma_data": config.sigma_data,
+        **({} if config.parametrization == "edm" else {"parametrization": config.parametrization}),
         "sigma_min": round(ratio * max(config.sigma_min, math.exp(config.sigma_log_mean - spread)), 4),
         "sigma_max": round(ratio * min(config.sigma_max, math.exp(config.sigma_log_mean + spread)), 4),
         "noise": "complex noise with E|n|^2 = 1" if kind.channels == 2 else "real noise with E n^2 = 1",
@@ -59,6 +68,17 @@ def export_prior(
     # The frequencies of the noise embedding follow from the architecture.
     tensors = {name: value for name, value in state["average"].items() if not name.endswith("embedding.frequencies")}
     return write_prior(destination, tensors, card)
+
+
+def _check_same(config: TrainConfig, checkpoint: Path, state: Mapping[str, Any]) -> None:
+    """Raise CheckpointError if what the card will say is not what was trained."""
+    trained = json.loads(state.get("config") or "{}")
+    wanted = json.loads(json.dumps(asdict(config)))
+    for name in ("modality", "network", "sigma_data", "parametrization", "position_channels", "augmentation_labels"):
+        if name in trained and trained[name] != wanted[name]:
+            raise CheckpointError(
+                f"{checkpoint} was trained with {name} = {trained[name]!r}, the configuration says {wanted[name]!r}"
+            )
 
 
 def with_evaluation(card: Mapping[str, Any], evaluation: Mapping[str, Any] | None) -> dict[str, Any]:

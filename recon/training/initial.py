@@ -10,6 +10,7 @@ import torch
 from recon.errors import CheckpointError
 from recon.priors.network import load_network_prior
 from recon.priors.networks.unet import EDMDenoiser, UNet
+from recon.training import rules
 from recon.training.augment import LABELS
 from recon.training.config import TrainConfig
 from recon.training.modalities import modality
@@ -19,7 +20,7 @@ def build_model(config: TrainConfig) -> EDMDenoiser:
     """Return the network with initial weights that depend on ``config.seed`` only."""
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):  # leaves the global generators alone
         torch.manual_seed(config.seed)
-        model = EDMDenoiser(UNet(**network_settings(config)), config.sigma_data)
+        model = EDMDenoiser(UNet(**network_settings(config)), config.sigma_data, config.parametrization)
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return model
 
@@ -33,6 +34,11 @@ def network_settings(config: TrainConfig) -> dict[str, Any]:
     if config.augmentation_labels:
         settings["augmentation_labels"] = len(LABELS)
     return {**settings, **config.network}
+
+
+def check_network(config: TrainConfig) -> None:
+    """Raise ConfigError if there is no such network, or it cannot take the patches."""
+    rules.check_patches(config.patches, rules.network_multiple(network_settings(config)))
 
 
 def start_from(model: EDMDenoiser, weights: Path) -> None:

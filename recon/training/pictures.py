@@ -13,17 +13,32 @@ from recon.storage import atomic_path
 
 
 def append(path: Path, row: dict[str, Any]) -> None:
-    """Add a line of JSON to a file."""
+    """Add a line of JSON to a file; a line that was cut short before it stays by itself."""
+    begun = path.exists() and not path.read_bytes().endswith(b"\n")
     with open(path, "a") as file:
-        file.write(json.dumps(row) + "\n")
+        file.write("\n" * (begun and path.stat().st_size > 0) + json.dumps(row) + "\n")
 
 
 def rows_of(path: Path) -> list[dict[str, Any]]:
     """Return the lines of JSON of a file; none where there is no file, and not one that was cut short."""
     if not path.exists():
         return []
-    lines = [line for line in path.read_text().splitlines() if line.endswith("}")]
-    return [json.loads(line) for line in lines]
+    found = []
+    for line in path.read_text().splitlines():
+        try:
+            found.append(json.loads(line))
+        except ValueError:
+            continue
+    return [row for row in found if isinstance(row, dict)]
+
+
+def keep_until(path: Path, step: int) -> None:
+    """Drop the rows of later steps."""
+    rows = rows_of(path)
+    kept = [row for row in rows if row["step"] <= step]
+    if len(kept) < len(rows):
+        with atomic_path(path) as temporary:
+            temporary.write_text("".join(json.dumps(row) + "\n" for row in kept))
 
 
 def has_matplotlib() -> bool:
@@ -47,8 +62,9 @@ def draw_curves(losses: Path, held_out: Path, target: Path) -> None:
     left.set(xlabel="step", ylabel="loss", title="training (mean of 50 steps)")
     curves = rows_of(held_out)
     for sigma in curves[-1]["psnr"] if curves else ():
-        values = [row["psnr"][sigma] for row in curves]
-        right.plot([row["step"] for row in curves], values, marker=".", label=f"sigma {sigma}")
+        seen = [row for row in curves if sigma in row["psnr"]]
+        values = [row["psnr"][sigma] for row in seen]
+        right.plot([row["step"] for row in seen], values, marker=".", label=f"sigma {sigma}")
     right.set(xlabel="step", ylabel="PSNR in dB", title="denoising of held-out slices")
     if curves:
         right.legend(fontsize="small")

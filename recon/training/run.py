@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -39,8 +40,8 @@ def learning_rate_at(config: TrainConfig, step: int) -> float:
 class TrainingRun:
     """One training run: data, model, log; ``advance`` does a step."""
 
-    def __init__(self, config: TrainConfig) -> None:
-        self.config = config
+    def __init__(self, config: TrainConfig, say: Callable[[str], None] | None = None) -> None:
+        self.config, self.say = config, say
         self.folder = Path(config.output)
         self.folder.mkdir(parents=True, exist_ok=True)
         self.device = resolve_device(device_of_this_process(config.device))
@@ -75,12 +76,15 @@ class TrainingRun:
                 "choose another output folder or the configuration it was started with"
             )
         self.state.load_state_dict(state)
+        for name in ("loss.jsonl", "held_out.jsonl"):  # what came after the checkpoint comes again
+            if self.ranks.first:
+                pictures.keep_until(self.folder / name, self.state.step)
 
     def _identity(self) -> str:
         keys = ("sources", "network", "seed", "patches", "sigma_data", "sigma_log_mean", "sigma_log_std")
         settings = asdict(self.config)
         # What is newer than the first checkpoints counts where it is used.
-        newer = {"position_channels": False, "augmentation_labels": False, "accumulate": 1}
+        newer = {"position_channels": False, "augmentation_labels": False, "accumulate": 1, "parametrization": "edm"}
         used = [name for name, default in newer.items() if settings[name] != default]
         found = {key: settings[key] for key in (*keys, *used)}
         for source in found["sources"]:
@@ -145,7 +149,7 @@ class TrainingRun:
     def housekeeping(self) -> None:
         """Log, save and evaluate when their time has come."""
         now, step = time.monotonic(), self.state.step
-        if step % 50 == 0:
+        if step % 50 == 0 and self.losses:
             rate = (now - self.started) / (step - self.first_step)
             remaining = (self.config.steps - step) * (now - self.reported) / max(1, len(self.losses))
             mean = torch.stack(self.losses).mean().item()
@@ -160,6 +164,13 @@ class TrainingRun:
             self.evaluate()
             self.draw()
             self.evaluated = time.monotonic()
+
+    def flush(self) -> None:
+        """Log the loss of the last steps, which are no 50."""
+        if self.losses and self.ranks.first:
+            mean = torch.stack(self.losses).mean().item()
+            pictures.append(self.folder / "loss.jsonl", {"step": self.state.step, "loss": round(mean, 6)})
+        self.losses = []
 
     def checkpoint(self) -> None:
         """Write the checkpoint atomically."""
@@ -194,3 +205,5 @@ class TrainingRun:
         line = f"{time.strftime('%H:%M:%S', time.gmtime())} {message}"
         with open(self.folder / "log.txt", "a") as file:
             file.write(line + "\n")
+        if self.say is not None:
+            self.say(line)

@@ -152,7 +152,7 @@ def test_bad_options(
     [
         (("--prior", "nothing"), "there is none called 'nothing'"),
         (("--prior", "absent.pt"), "there is no file absent.pt"),
-        (("--precision", "int8"), "precision is 'int8'; expected float32 or bfloat16"),
+        (("--precision", "int8"), "precision is 'int8'; expected float32 or tf32 or bfloat16"),
         (("--noise-std", "-1"), "noise_std: must be 0 or more"),
     ],
 )

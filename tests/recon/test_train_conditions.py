@@ -169,3 +169,36 @@ def test_a_network_with_conditions_starts_as_the_one_without(config, tmp_path):
     for without in (plain, replace(plain, augmentation_labels=True)):  # nobody would tell it where a patch lies
         with pytest.raises(CheckpointError, match="another network"):
             start_from(build_model(without), tmp_path / "told.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"network": {"wings": 2}}, "no network with these settings"),
+        ({"patches": [[17, 4, 1.0]]}, "a size that 2 divides"),
+        ({"patches": []}, "patches is"),
+        ({"threads": 0}, "threads is 0; expected a whole number, at least 1"),
+        ({"seed": -1}, "seed is -1"),
+        ({"steps": -1}, "steps is -1"),
+        ({"previews": -1}, "previews is -1"),
+        ({"accumulate": True}, "accumulate is True"),
+        ({"ema_decay": 2.0}, "ema_decay is 2.0; expected a number >= 0 and < 1"),
+        ({"learning_rate": -1.0}, "learning_rate is -1.0"),
+        ({"clip": 0}, "clip is 0"),
+        ({"sigma_max": float("inf")}, "sigma_max is inf"),
+        ({"sigma_min": 30.0}, "expected sigma_min < sigma_max"),
+        ({"parametrization": "flow"}, "expected edm or vp or ve"),
+        ({"source": {"spacing": [2.0, 1.0]}}, "two rising numbers"),
+        ({"source": {"weight": 0}}, "sources: weight is 0"),
+        ({"source": {"phase_jumps": 5}}, "sources: phase_jumps is 5; expected a number >= 0 and <= 1"),
+        ({"source": {"pattern": "/s*.npy"}}, "relative"),
+    ],
+)
+def test_settings_that_make_no_sense_are_named_before_anything_is_written(tmp_path, change, message):
+    change = dict(change)
+    source = SourceConfig(**{"pattern": "s*.npy", **change.pop("source", {})})
+    network = {"channels": [8, 8], "encoder_blocks": [1, 1], "decoder_blocks": [1], "embedding": 8}
+    settings = {"data": str(tmp_path), "output": str(tmp_path / "run"), "sources": (source,), "network": network}
+    with pytest.raises(ConfigError, match=message):
+        train(TrainConfig(**{**settings, "patches": [[16, 4, 1.0]], **change}))
+    assert not (tmp_path / "run").exists()

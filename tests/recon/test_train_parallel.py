@@ -1,5 +1,6 @@
 """Gradient accumulation and several processes: the same step, divided in other ways."""
 
+import json
 import os
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from recon.errors import CheckpointError, ConfigError
+from recon.errors import CheckpointError, ConfigError, InputError
 from recon.train import TrainConfig, train
 from recon.training.ahead import Ahead, drawing_threads
 from recon.training.augment import Pool, step_generator
@@ -156,3 +157,72 @@ def test_a_gpu_gets_the_processors_that_are_idle(monkeypatch):
     assert drawing_threads(torch.device("cuda:1")) == 3
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "64")
     assert drawing_threads(torch.device("cuda:1")) == 1
+
+
+@pytest.mark.parametrize("kind", ["vp", "ve"])
+def test_networks_that_predict_noise_are_trained_exported_and_used(config, tmp_path, kind):
+    from recon.priors.network import load_network_prior
+    from recon.training.export import export_prior
+    from recon.training.run import TrainingRun
+
+    config = replace(config, parametrization=kind)
+    path = train(config)
+    card = export_prior(config, path, tmp_path / "mine.safetensors")
+    assert card["parametrization"] == kind
+    run = TrainingRun(config)
+    x = torch.randn(1, 2, 16, 16, generator=torch.Generator().manual_seed(0))
+    sigma = torch.tensor([0.5])
+    expected = run.state.average(x, sigma)
+    run.close()
+    found = load_network_prior(tmp_path / "mine.safetensors").model(x, sigma)
+    torch.testing.assert_close(found, expected, rtol=1e-2, atol=1e-3)
+    with pytest.raises(CheckpointError, match="parametrization"):
+        export_prior(replace(config, parametrization="edm"), path, tmp_path / "other.safetensors")
+    with pytest.raises(CheckpointError, match="another network"):
+        train(replace(config, parametrization="edm"))
+    with pytest.raises(InputError, match="ends in"):
+        export_prior(config, path, tmp_path / "mine.pt")
+
+
+def test_progress_is_said_and_a_stopped_run_says_so(config, tmp_path, capsys, monkeypatch):
+    from recon.cli import main
+    from recon.training.stop_flag import StopFlag
+
+    command = [
+        "train",
+        "--config",
+        str(tmp_path / "run.toml"),
+        "--data",
+        config.data,
+        "--output",
+        str(tmp_path / "said"),
+    ]
+    with monkeypatch.context() as patched:
+        patched.setattr(StopFlag, "raised", property(lambda self: True, lambda self, value: None), raising=False)
+        assert main(command) == 130
+    said = capsys.readouterr()
+    assert "stopped at step 0 of 3; the same command continues" in said.err
+    assert main(command) == 0
+    said = capsys.readouterr()
+    assert "start at step 0 of 3" in said.err and said.out.strip().endswith("checkpoint.pt")
+    rows = (tmp_path / "said" / "loss.jsonl").read_text().splitlines()
+    assert [json.loads(row)["step"] for row in rows] == [3]
+
+
+def test_curves_survive_a_line_that_was_cut_and_do_not_run_backwards(tmp_path):
+    from recon.training import pictures
+
+    path = tmp_path / "loss.jsonl"
+    pictures.append(path, {"step": 50, "loss": 1.0})
+    with open(path, "a") as file:
+        file.write('{"step": 100, "lo')
+    pictures.append(path, {"step": 150, "loss": 0.5})
+    assert [row["step"] for row in pictures.rows_of(path)] == [50, 150]
+    pictures.keep_until(path, 100)
+    assert [row["step"] for row in pictures.rows_of(path)] == [50]
+    held = tmp_path / "held_out.jsonl"
+    pictures.append(held, {"step": 50, "psnr": {"0.1": 20.0}})
+    pictures.append(held, {"step": 60, "psnr": {"0.1": 21.0, "1.0": 9.0}})
+    if pictures.has_matplotlib():
+        pictures.draw_curves(path, held, tmp_path / "curves.png")
+        assert (tmp_path / "curves.png").stat().st_size > 1000
