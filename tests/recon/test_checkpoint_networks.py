@@ -193,6 +193,21 @@ def test_steps_scale_and_convention_of_noise_are_exact(images, gain):
     assert prior.sigma_max == pytest.approx(157.4 * math.sqrt(parts) / gain, rel=1e-2)
 
 
+def test_offset_and_gain_bring_images_to_what_the_network_was_trained_on(make_checkpoint):
+    """With them the prior of a network for -1 ... 1 is, of images of 0 ... 1, the same function."""
+    path = make_checkpoint("diffusers")
+    plain = load_checkpoint(path, images="real")
+    shape = (2, 16, 16) if plain.channels == 1 else (2, plain.channels, 16, 16)
+    x = torch.rand(shape, generator=torch.Generator().manual_seed(4))
+    moved = load_checkpoint(path, images="real", card={"gain": 2.0, "offset": -1.0})
+    expected = (plain.denoise(2 * x - 1, 0.6) + 1) / 2
+    torch.testing.assert_close(moved.denoise(x, 0.3), expected, rtol=1e-5, atol=1e-5)
+    assert moved.sigma_max == pytest.approx(plain.sigma_max / 2)
+    for card in ({"offset": "low"}, {"offset": -1.0, "images": "complex"}):
+        with pytest.raises(CheckpointError, match="offset"):
+            load_checkpoint(path, card=card)
+
+
 def test_predictions_of_image_and_velocity():
     class Fixed(torch.nn.Module):
         def __init__(self, function):

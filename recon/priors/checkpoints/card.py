@@ -12,7 +12,7 @@ from recon.errors import CheckpointError
 from recon.priors.checkpoints.layout import Checkpoint, Layout
 
 #: Keys of a card. With one of these it is a card of ours, whatever else is in there ...
-MARKS = {"scale", "images", "gain", "sha256", "licence", "network", "parametrization"}
+MARKS = {"scale", "images", "gain", "offset", "sha256", "licence", "network", "parametrization"}
 #: ... and these may stand beside them.
 NOTES = {"name", "version", "data", "citation", "url", "page", "link", "limits", "notes", "error_std", "path"}
 NOTES |= {"channels", "layout", "file", "parameters", "sigma_range"}
@@ -58,7 +58,14 @@ def check_keys(file: Path | str, given: Mapping[str, Any]) -> None:
     unknown = [key for key in given if key not in MARKS | NOTES]
     if is_card(given) and unknown:
         raise CheckpointError(f"{file}: no card has {unknown[0]!r}; expected {', '.join(sorted(MARKS | NOTES))}")
-    kinds = {"network": dict, "parametrization": dict, "gain": int | float, "images": str, "sha256": str | None}
+    kinds = {
+        "network": dict,
+        "parametrization": dict,
+        "gain": int | float,
+        "offset": int | float,
+        "images": str,
+        "sha256": str | None,
+    }
     for key, kind in kinds.items():
         if key in given and is_card(given) and not isinstance(given[key], kind):
             raise CheckpointError(f"{file}: {key!r} of a card must not be {given[key]!r:.80}")

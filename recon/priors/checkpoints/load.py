@@ -89,6 +89,7 @@ def load_checkpoint(
         description,
         max_batch,
         precision,
+        offset=known.get("offset", 0.0),
     )
     prior.to(device)
     return prior
@@ -120,7 +121,9 @@ def checkpoint_lines(path: str | Path, card: Mapping[str, Any] | None = None) ->
         f"  images      {prior.images}",
         f"  sigma       {prior.sigma_min:.4g} to {prior.sigma_max:.4g}"
         + (" (of complex noise)" if prior.images == "complex" else ""),
-        f"  scale       {card.get('scale', '?')}" + (f"; gain {prior.gain:g}" if prior.gain != 1 else ""),
+        f"  scale       {card.get('scale', '?')}"
+        + (f"; gain {prior.gain:g}" if prior.gain != 1 else "")
+        + (f"; offset {prior.offset:g}" if prior.offset else ""),
     ]
     lines += [f"  {key:<11} {card[key]}" for key in ("name", "data", "licence", "citation") if card.get(key)]
     return [*lines, f"  sha256      {card['sha256']}"]

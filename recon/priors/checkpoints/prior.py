@@ -32,6 +32,9 @@ class CheckpointPrior(NetworkPrior):
         need a one-channel network; for more channels they are ``(batch, channel, y, x)``.
     gain : float
         Network units per unit of the engine's images.
+    offset : float
+        What the network sees of real images that are 0: it is given ``gain * x + offset``. For a network that
+        was trained on -1 ... 1 and images of 0 ... 1: gain 2, offset -1.
     card : mapping
     max_batch, precision
         As in :class:`recon.priors.inference.PreparedNetwork`.
@@ -50,6 +53,7 @@ class CheckpointPrior(NetworkPrior):
         max_batch: int | None = None,
         precision: str = "float32",
         multiple: int | None = None,
+        offset: float = 0.0,
     ) -> None:
         if images not in ("complex", "real"):
             raise ConfigError(f"images is {images!r}; expected 'complex' or 'real'")
@@ -57,6 +61,9 @@ class CheckpointPrior(NetworkPrior):
             raise CheckpointError(f"a network of {channels} channels holds no complex images; give images='real'")
         if not 0 < gain < math.inf:
             raise CheckpointError(f"gain is {gain}; expected a positive number (network units per engine unit)")
+        if not math.isfinite(offset) or (images == "complex" and offset):
+            raise CheckpointError(f"offset is {offset}; expected a number, and 0 for complex images")
+        self.offset = float(offset)
         self._channels, self.images, self.gain = channels, images, float(gain)
         self.multiple = int(model.network.multiple) if multiple is None else multiple  # type: ignore[union-attr,arg-type]
         self.split = math.sqrt(2) if images == "complex" else 1.0
@@ -107,9 +114,9 @@ class CheckpointPrior(NetworkPrior):
             other = "; load it with images='real' for real images" if self.channels == 1 and rank == 3 else ""
             raise ShapeError(f"the prior denoises {self.images} images {axes}, got {x.dtype} {tuple(x.shape)}{other}")
         levels = self._levels(sigma, x)
-        channels = self._to_channels(x) * self.gain
+        channels = self._to_channels(x) * self.gain + self.offset
         levels = (levels * (self.gain / self.split)).repeat_interleave(len(channels) // len(x))
-        return self._from_channels(self.prepared(channels, levels) / self.gain, x)
+        return self._from_channels((self.prepared(channels, levels) - self.offset) / self.gain, x)
 
     def _to_channels(self, x: Tensor) -> Tensor:
         """Return ``(batch, channels, y, x)`` float32; the parts of complex images for one channel lie in the batch."""
