@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from recon.commands.descriptions import card_lines
+from recon.errors import InputError
 
 
 def models(action: str | None = None, **arguments: Any) -> int:
@@ -33,9 +34,14 @@ def _list() -> int:
 
 def _info(file: Path) -> int:
     from recon.priors.checkpoints import checkpoint_lines
-    from recon.priors.hub import is_own
+    from recon.priors.hub import WEIGHTS_FOLDER, is_own
     from recon.priors.network import load_network_prior
 
+    if not file.name:
+        raise InputError(f"models: expected a file or the name of a network, came {str(file)!r}")
+    shipped = WEIGHTS_FOLDER / f"{file.name}.safetensors"
+    if file.name == str(file) and not file.exists() and shipped.is_file():
+        file = shipped
     if is_own(file):
         prior = load_network_prior(file)
         print("\n".join(card_lines({"name": file.stem, **prior.card})))

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from recon import plugins
+from recon.device import resolve_device
 from recon.errors import CheckpointError, InputError
 from recon.priors import hub_store
 from recon.priors.analytic import GaussianPrior
@@ -61,6 +62,7 @@ def load_prior(
         if missing:
             raise InputError(f"prior: a {type(source).__name__} is no denoiser, it lacks {', '.join(missing)}")
         return source
+    device = resolve_device(device) if isinstance(device, str) else device
     if source == GAUSSIAN:
         if shape is None:
             raise InputError("prior 'gaussian' needs the image shape: load_prior('gaussian', shape=(y, x))")
@@ -70,6 +72,8 @@ def load_prior(
     from recon.priors.network import load_network_prior
 
     path, name = Path(source), str(source)
+    if not path.name:
+        raise _unknown(name)
     shipped = WEIGHTS_FOLDER / f"{name}.safetensors"
     if path.name == name and shipped.is_file():
         return load_network_prior(shipped, device=device, precision=precision)

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 
 from recon import load_prior
 from recon.cli import main
-from recon.errors import CheckpointError, InputError
+from recon.errors import CheckpointError, ConfigError, InputError
 from recon.priors.checkpoints import convert_checkpoint, load_checkpoint, load_torchscript
 
 NAME = "model.enc.16x16_block0.conv0.weight"
@@ -337,6 +337,22 @@ def test_options_of_guided_diffusion_are_used_or_refused(make_checkpoint):
     path.with_suffix(".json").write_text(json.dumps({"predict_xstart": True, "diffusion_steps": 4000}))
     found = load_prior(path).card["parametrization"]
     assert found["prediction"] == "sample" and found["beta_end"] == pytest.approx(0.005)
+
+
+def test_wrong_endings_names_and_devices_are_one_clear_line(make_checkpoint, tmp_path, capsys):
+    source = make_checkpoint("adm")
+    wrong = source.rename(source.with_suffix(".safetensors"))
+    refused(wrong, "rename it to .pt")
+    for name in ("", "."):
+        with pytest.raises(InputError, match="there is none called"):
+            load_prior(name)
+        assert main(["models", "info", name]) == 2
+        assert "expected a file or the name" in capsys.readouterr().err
+    for device in ("banana", "cuda:99"):
+        with pytest.raises(ConfigError, match="device"):
+            load_prior("brain-mri", device=device)
+    assert main(["models", "info", "brain-mri"]) == 0
+    assert "brain-mri" in capsys.readouterr().out
 
 
 def test_a_converted_file_may_lie_beside_the_card_of_its_source(make_checkpoint):

@@ -157,6 +157,8 @@ def _check_pickle(path: Path, content: bytes) -> None:
 def _load_archive(path: Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except SafetensorError as error:  # torch goes by the ending
+        raise CheckpointError(f"{path}: is no safetensors file, but one of PyTorch; rename it to .pt") from error
     except DAMAGE as error:
         reason = str(error).partition("\n")[0]
         raise CheckpointError(f"{path}: cannot be read as weights ({reason}); fetch the file again") from error
