@@ -10,7 +10,7 @@ from typing import Any
 
 from recon.errors import ConfigError
 from recon.training import rules
-from recon.training.sources import SourceConfig
+from recon.training.sources import SourceConfig, check_source
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -130,7 +130,10 @@ def load_config(path: str | Path, overrides: Mapping[str, Any] | None = None) ->
     except (OSError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"cannot read the training configuration {path}: {error}") from error
     table.update(overrides or {})
-    table["sources"] = tuple(build_section(SourceConfig, entry, "sources") for entry in table.get("sources", ()))
+    sources = table.get("sources", [])
+    if not (isinstance(sources, list) and all(isinstance(entry, dict) for entry in sources)):
+        raise ConfigError(f"{path}: sources is {sources!r}; expected tables [[sources]]")
+    table["sources"] = tuple(build_section(SourceConfig, entry, "sources") for entry in sources)
     return build_section(TrainConfig, table, str(path))
 
 
@@ -158,10 +161,4 @@ def validate(config: TrainConfig) -> None:
         )
     for source in config.sources:
         rules.check(source, rules.SOURCE, "sources: ")
-        low, high = source.spacing if len(source.spacing) == 2 else (0, 0)
-        if not 0 < low <= high:
-            raise ConfigError(f"sources: spacing is {list(source.spacing)}; expected two rising numbers in mm")
-        if Path(source.pattern).is_absolute():
-            raise ConfigError(
-                f"sources: pattern is {source.pattern!r}; expected one relative to the folder of the data"
-            )
+        check_source(source)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -28,6 +30,8 @@ def number(low: float, high: float = math.inf, open_low: bool = False, open_high
             return False
         return (v > low if open_low else v >= low) and (v < high if open_high else v <= high)
 
+    if low == -math.inf:
+        return fits, "a finite number"
     sign = ">" if open_low else ">="
     if not math.isfinite(high):
         return fits, f"a number {sign} {low:g}"
@@ -39,10 +43,27 @@ def either(values: Sequence[Any]) -> Rule:
     return lambda v: v in values, " or ".join(str(v) for v in values)
 
 
+def _texts(value: Any) -> bool:
+    return isinstance(value, list | tuple) and all(isinstance(v, str) for v in value)
+
+
+def _two(value: Any) -> bool:
+    return isinstance(value, list | tuple) and len(value) == 2 and all(number(-math.inf)[0](v) for v in value)
+
+
+def _rising(value: Any) -> bool:
+    return _two(value) and 0 < value[0] <= value[1]
+
+
 POSITIVE, SHARE = number(0, open_low=True), number(0, 1, open_high=False)
 SWITCH: Rule = (lambda v: isinstance(v, bool), "true or false")
+TABLE: Rule = (lambda v: isinstance(v, Mapping), "a table")
+TEXT: Rule = (lambda v: isinstance(v, str), "a text")
+TEXTS: Rule = (_texts, "a list of texts")
 #: Of ``TrainConfig``.
 SETTINGS: dict[str, Rule] = {
+    **dict.fromkeys(("data", "output", "initial", "modality", "device"), TEXT),
+    **dict.fromkeys(("network", "card"), TABLE),
     "sigma_data": POSITIVE,
     "sigma_log_mean": number(-math.inf),
     "sigma_log_std": number(0),
@@ -54,7 +75,7 @@ SETTINGS: dict[str, Rule] = {
     "decay": whole(0),
     "position_channels": SWITCH,
     "augmentation_labels": SWITCH,
-    "learning_rate": number(0),
+    "learning_rate": POSITIVE,
     "muon_factor": POSITIVE,
     "weight_decay": number(0),
     "clip": POSITIVE,
@@ -63,12 +84,20 @@ SETTINGS: dict[str, Rule] = {
     "precision": either(TRAINING_PRECISIONS),
     "threads": whole(1),
     "accumulate": whole(1),
-    "checkpoint_minutes": number(0),
-    "evaluation_minutes": number(0),
+    "checkpoint_minutes": POSITIVE,
+    "evaluation_minutes": POSITIVE,
     "previews": whole(0),
 }
 #: Of ``SourceConfig``.
 SOURCE: dict[str, Rule] = {
+    "pattern": (
+        lambda v: isinstance(v, str) and not Path(v).is_absolute(),
+        "a pattern relative to the folder of the data",
+    ),
+    "planes": TEXTS,
+    "held_out": TEXTS,
+    "spacing": (_rising, "two rising numbers in mm"),
+    "hounsfield": (_two, "two numbers"),
     "weight": POSITIVE,
     "native": SHARE,
     "phase_jumps": SHARE,
@@ -102,6 +131,10 @@ def check_patches(patches: Any, multiple: int) -> None:
 
 def network_multiple(settings: Mapping[str, Any]) -> int:
     """Return what image sizes must be multiples of; ConfigError if there is no network with these arguments."""
+    known = sorted(inspect.signature(UNet).parameters)
+    for key in settings:
+        if key not in known:
+            raise ConfigError(f"[network]: unknown key {key!r}; expected some of {', '.join(known)}")
     try:
         with torch.device("meta"):  # without memory, and without random numbers
             return int(UNet(**settings).multiple)

@@ -11,9 +11,10 @@ from recon.priors.network import load_network_prior
 from recon.train import TrainConfig, load_config, main, run_command, train
 from recon.training.augment import Pool, draw_images, fourier_resample, step_generator
 from recon.training.batches import edm_loss
+from recon.training.config import validate
 from recon.training.evaluate import error_curve, error_spectrum, evaluation_noise
 from recon.training.export import export_prior
-from recon.training.initial import build_model, start_from
+from recon.training.initial import build_model, check_network, start_from
 from recon.training.modalities import MODALITIES
 from recon.training.muon import Muon, orthogonalise
 from recon.training.run import learning_rate_at
@@ -81,7 +82,7 @@ def test_starting_from_exported_weights(config, tmp_path):
     checkpoint = train(config)
     prior = tmp_path / "first.safetensors"
     export_prior(config, checkpoint, prior)
-    second = replace(config, output=str(tmp_path / "second"), initial=str(prior), learning_rate=0.0, steps=1)
+    second = replace(config, output=str(tmp_path / "second"), initial=str(prior), learning_rate=1e-12, steps=1)
     continued = weights(train(second))
     expected = load_network_prior(prior).model.state_dict()
     for name, tensor in expected.items():
@@ -187,6 +188,9 @@ def test_configuration_from_toml(config, tmp_path):
     path.write_text('[[sources]]\npattern = "a"\nplane = "axial"\n')
     with pytest.raises(ConfigError, match="unknown key 'plane'"):
         load_config(path)
+    path.write_text("sources = 3\n")
+    with pytest.raises(ConfigError, match=r"sources is 3; expected tables \[\[sources\]\]"):
+        load_config(path)
     path.write_text("steps = \n")
     with pytest.raises(ConfigError, match="cannot read"):
         load_config(path)
@@ -207,10 +211,13 @@ def test_command(config, volumes, tmp_path, capsys):
     assert load_checkpoint(Path(capsys.readouterr().out.strip()))["step"] == 2
 
 
-def test_shipped_configuration_is_valid():
-    path = Path(__file__).parents[2] / "benchmarks" / "configs" / "brain-mri.toml"
-    loaded = load_config(path)
-    assert len(loaded.sources) == 3 and all(s.held_out for s in loaded.sources)
+@pytest.mark.parametrize("name", ["brain-mri", "cardiac-mri", "ct", "ultrasound"])
+def test_shipped_configurations_are_valid(name):
+    path = Path(__file__).parents[2] / "benchmarks" / "configs" / f"{name}.toml"
+    loaded = load_config(path, {"data": "data", "output": "run"})
+    validate(loaded)
+    check_network(loaded)
+    assert any(s.held_out for s in loaded.sources)
     assert set(loaded.card) >= {"licence", "data", "limits"}
 
 
