@@ -16,6 +16,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ import torch
 
 from recon.training.config import TrainConfig, load_config, validate
 from recon.training.initial import check_network
+from recon.training.lock import folder_of_one_run
+from recon.training.ranks import is_first_process
 from recon.training.run import TrainingRun
 from recon.training.stop_flag import StopFlag
 
@@ -38,11 +41,13 @@ def train(config: TrainConfig, say: Callable[[str], None] | None = None) -> Path
     Raises
     ------
     ConfigError, InputError
-        If a setting or the data cannot be used.
+        If a setting or the data cannot be used, or another training holds the folder of the output.
     CheckpointError
         If the checkpoint is damaged or belongs to another network, seed or data distribution.
     DivergenceError
         If the loss is not finite.
+    ReconError
+        If a checkpoint cannot be written; the one before is kept.
     """
     return _train(config, say)[0]
 
@@ -52,7 +57,15 @@ def _train(config: TrainConfig, say: Callable[[str], None] | None) -> tuple[Path
     validate(config)
     check_network(config)
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # the workers are the parallelism
+    with folder_of_one_run(Path(config.output)) if is_first_process() else nullcontext():
+        torch.set_num_threads(1)  # the workers are the parallelism
+        try:
+            return _run(config, say)
+        finally:
+            torch.set_num_threads(threads)
+
+
+def _run(config: TrainConfig, say: Callable[[str], None] | None) -> tuple[Path, bool]:
     run = TrainingRun(config, say)
     stop = StopFlag()
     try:
@@ -60,7 +73,6 @@ def _train(config: TrainConfig, say: Callable[[str], None] | None) -> tuple[Path
     finally:
         stop.restore()
         run.close()
-        torch.set_num_threads(threads)
     return run.path, run.state.step < config.steps
 
 
@@ -70,7 +82,7 @@ def _loop(run: TrainingRun, stop: StopFlag) -> None:
     while not run.ranks.any(stop.raised) and run.state.step < config.steps:
         run.advance()
         run.housekeeping()
-    run.flush()
+    run.report()
     run.checkpoint()
     if run.state.step < config.steps:
         run.log(f"stopped at step {run.state.step} of {config.steps}; the same command continues")

@@ -73,6 +73,11 @@ class Ranks:
             distributed.destroy_process_group()
 
 
+def is_first_process() -> bool:
+    """Tell whether this process writes the files, before it has met the others."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def device_of_this_process(name: str) -> str:
     """Return ``name``, or the GPU of this process where ``torchrun`` gave it a number and ``name`` is "cuda"."""
     local = os.environ.get("LOCAL_RANK")

@@ -22,6 +22,7 @@ from recon.training.augment import Pool
 from recon.training.batches import Batch, draw_batch, edm_loss
 from recon.training.config import TrainConfig
 from recon.training.evaluate import denoising_curve
+from recon.training.identity import changes, differences, identity_of
 from recon.training.initial import build_model, start_from
 from recon.training.modalities import modality
 from recon.training.previews import draw_prior
@@ -70,28 +71,17 @@ class TrainingRun:
 
     def _resume(self) -> None:
         state = load_checkpoint(self.path)
-        if state.get("identity") != self._identity():
+        if wrong := differences(state, self.config):
             raise CheckpointError(
-                f"{self.path} was written with another network, data or noise distribution or seed; "
-                "choose another output folder or the configuration it was started with"
+                f"{self.path} was written with another network, data or noise distribution or seed ({', '.join(wrong)}"
+                " differs); choose another output folder or the configuration it was started with"
             )
         self.state.load_state_dict(state)
+        if changed := changes(state, self.config):
+            self.log(f"changed on resume: {', '.join(changed)}")
         for name in ("loss.jsonl", "held_out.jsonl"):  # what came after the checkpoint comes again
             if self.ranks.first:
                 pictures.keep_until(self.folder / name, self.state.step)
-
-    def _identity(self) -> str:
-        keys = ("sources", "network", "seed", "patches", "sigma_data", "sigma_log_mean", "sigma_log_std")
-        settings = asdict(self.config)
-        # What is newer than the first checkpoints counts where it is used.
-        newer = {"position_channels": False, "augmentation_labels": False, "accumulate": 1, "parametrization": "edm"}
-        used = [name for name, default in newer.items() if settings[name] != default]
-        found = {key: settings[key] for key in (*keys, *used)}
-        for source in found["sources"]:
-            for name, default in {"every": 1, "phase_jumps": 0.0}.items():
-                if source[name] == default:
-                    del source[name]
-        return json.dumps(found, sort_keys=True)
 
     def advance(self) -> None:
         """Do one optimiser step; DivergenceError if the loss or the gradient is not finite."""
@@ -148,15 +138,9 @@ class TrainingRun:
 
     def housekeeping(self) -> None:
         """Log, save and evaluate when their time has come."""
-        now, step = time.monotonic(), self.state.step
-        if step % 50 == 0 and self.losses:
-            rate = (now - self.started) / (step - self.first_step)
-            remaining = (self.config.steps - step) * (now - self.reported) / max(1, len(self.losses))
-            mean = torch.stack(self.losses).mean().item()
-            self.log(f"step {step} loss {mean:.4f} {rate:.3f} s/step, {remaining / 60:.0f} min to go")
-            if self.ranks.first:
-                pictures.append(self.folder / "loss.jsonl", {"step": step, "loss": round(mean, 6)})
-            self.losses, self.reported = [], now
+        if self.state.step % 50 == 0:
+            self.report()
+        now = time.monotonic()
         if now - self.saved > 60 * self.config.checkpoint_minutes:
             self.checkpoint()
             self.saved = now
@@ -165,19 +149,26 @@ class TrainingRun:
             self.draw()
             self.evaluated = time.monotonic()
 
-    def flush(self) -> None:
-        """Log the loss of the last steps, which are no 50."""
-        if self.losses and self.ranks.first:
-            mean = torch.stack(self.losses).mean().item()
-            pictures.append(self.folder / "loss.jsonl", {"step": self.state.step, "loss": round(mean, 6)})
-        self.losses = []
+    def report(self) -> None:
+        """Log the mean loss of the steps since the last report, if there were any, and the time that is left."""
+        if not self.losses:
+            return
+        now, step = time.monotonic(), self.state.step
+        rate = (now - self.started) / (step - self.first_step)
+        remaining = (self.config.steps - step) * (now - self.reported) / len(self.losses)
+        mean = torch.stack(self.losses).mean().item()
+        self.log(f"step {step} loss {mean:.4f} {rate:.3f} s/step, {remaining / 60:.0f} min to go")
+        if self.ranks.first:
+            pictures.append(self.folder / "loss.jsonl", {"step": step, "loss": round(mean, 6)})
+        self.losses, self.reported = [], now
 
     def checkpoint(self) -> None:
         """Write the checkpoint atomically."""
         if not self.ranks.first:
             return
         settings = json.dumps(asdict(self.config))
-        save_checkpoint(self.path, self.state.state_dict() | {"identity": self._identity(), "config": settings})
+        identity = json.dumps(identity_of(self.config), sort_keys=True)
+        save_checkpoint(self.path, self.state.state_dict() | {"identity": identity, "config": settings})
 
     def evaluate(self) -> None:
         """Append the denoising quality of the averaged weights on held-out slices to ``held_out.jsonl``."""

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import copy
-import os
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from recon.errors import CheckpointError
+from recon.errors import CheckpointError, ReconError
 from recon.priors.networks.unet import EDMDenoiser
+from recon.storage import atomic_path
 from recon.training.muon import Muon
 from recon.training.workers import Workers
 
@@ -27,7 +27,7 @@ class TrainingState:
         groups = [{"params": kernels[0::2]}, {"params": kernels[1::2]}]
         self.muon = Muon(groups, lr=0.0, weight_decay=weight_decay)
         self.adam = torch.optim.AdamW(others, lr=0.0, betas=(0.9, 0.99), weight_decay=weight_decay, fused=True)
-        self.ema_decay = ema_decay
+        self.ema_decay, self.weight_decay = ema_decay, weight_decay
         self.step = 0
 
     def set_learning_rates(self, muon: float, adam: float) -> None:
@@ -65,6 +65,8 @@ class TrainingState:
         self.average.load_state_dict(state["average"])
         self.muon.load_state_dict(state["muon"])
         self.adam.load_state_dict(state["adam"])
+        for group in (*self.muon.param_groups, *self.adam.param_groups):
+            group["weight_decay"] = self.weight_decay  # a setting, which may have changed since
         self.step = int(state["step"])
 
 
@@ -79,14 +81,24 @@ def split_parameters(model: EDMDenoiser) -> tuple[list[nn.Parameter], list[nn.Pa
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Write ``state`` so that ``path`` always holds a complete file: temporary file, fsync, rename."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    with open(temporary, "wb") as file:
-        torch.save(state, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    """Write ``state`` so that ``path`` always holds a complete file.
+
+    Raises
+    ------
+    ReconError
+        If it cannot be written: the disk is full, or the folder is gone. What was there is kept.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for half in path.parent.glob(f".*-{path.name}"):  # of a process that was killed while it wrote
+            half.unlink(missing_ok=True)
+        with atomic_path(path) as temporary, open(temporary, "wb") as file:
+            torch.save(state, file)
+    except (OSError, RuntimeError) as error:  # torch tells of a full disk by a RuntimeError
+        reason = str(error.__context__ if isinstance(error.__context__, OSError) else error).splitlines()[0]
+        raise ReconError(
+            f"cannot write the checkpoint {path}: {reason}; is the disk full? An earlier one is kept as it was"
+        ) from error
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:

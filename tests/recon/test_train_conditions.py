@@ -144,13 +144,36 @@ def test_resume_is_exact_and_other_conditions_are_another_run(config, tmp_path):
         train(replace(config, position_channels="yes"))
 
 
-def test_old_checkpoints_have_the_same_identity(config):
+def test_old_checkpoints_are_continued(config):
     plain = replace(config, position_channels=False, augmentation_labels=False, steps=1)
-    identity = json.loads(load_checkpoint(train(plain))["identity"])
-    assert sorted(identity) == sorted(
-        ("sources", "network", "seed", "patches", "sigma_data", "sigma_log_mean", "sigma_log_std")
-    )
+    path = train(plain)
+    state = load_checkpoint(path)
+    identity = json.loads(state["identity"])
+    old = ("sources", "network", "seed", "patches", "sigma_data", "sigma_log_mean", "sigma_log_std")
+    assert sorted(identity) == sorted((*old, "modality", "sigma_min", "sigma_max"))
     assert "every" not in identity["sources"][0]
+    torch.save({**state, "identity": json.dumps({key: identity[key] for key in old})}, path)
+    assert load_checkpoint(train(replace(plain, steps=2)))["step"] == 2
+
+
+def test_what_has_changed_on_resume_is_refused_or_said(config):
+    path = train(replace(config, steps=1))
+    for change in ({"sigma_max": 9.0}, {"sigma_min": 0.01}, {"modality": "ct"}):
+        with pytest.raises(CheckpointError, match=f"another network.*{next(iter(change))} differs"):
+            train(replace(config, **change))
+    train(replace(config, steps=2, weight_decay=0.25, clip=2.0, precision="bfloat16", ema_decay=0.9))
+    (line,) = [line for line in (path.parent / "log.txt").read_text().splitlines() if "changed on resume" in line]
+    for text in (
+        "steps 1 -> 2",
+        "weight_decay 0.01 -> 0.25",
+        "clip 1.0 -> 2.0",
+        "ema_decay 0.999 -> 0.9",
+        "float32 -> bfloat16",
+    ):
+        assert text in line
+    assert "sources" not in line and "data" not in line
+    state = load_checkpoint(path)
+    assert {group["weight_decay"] for name in ("muon", "adam") for group in state[name]["param_groups"]} == {0.25}
 
 
 def test_a_network_with_conditions_starts_as_the_one_without(config, tmp_path):

@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 import torch
 
-from recon.errors import CheckpointError, ConfigError, InputError
+from recon.errors import CheckpointError, ConfigError, InputError, ReconError
 from recon.train import TrainConfig, train
 from recon.training.ahead import Ahead, drawing_threads
 from recon.training.augment import Pool, step_generator
 from recon.training.batches import draw_batch
 from recon.training.modalities import modality
 from recon.training.ranks import device_of_this_process
-from recon.training.state import load_checkpoint
+from recon.training.state import load_checkpoint, save_checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = """
@@ -226,3 +226,50 @@ def test_curves_survive_a_line_that_was_cut_and_do_not_run_backwards(tmp_path):
     if pictures.has_matplotlib():
         pictures.draw_curves(path, held, tmp_path / "curves.png")
         assert (tmp_path / "curves.png").stat().st_size > 1000
+
+
+def test_rows_beyond_the_checkpoint_are_dropped_when_a_run_goes_on(config):
+    folder = train(config).parent
+    for name in ("loss.jsonl", "held_out.jsonl"):
+        with open(folder / name, "a") as file:
+            file.write('{"step": 999, "loss": 1.0, "psnr": {}}\n{"loss"')
+    train(replace(config, steps=5))
+    for name in ("loss.jsonl", "held_out.jsonl"):
+        rows = [json.loads(line) for line in (folder / name).read_text().splitlines()]
+        assert [row["step"] for row in rows] == [3, 5]
+
+
+def test_two_runs_do_not_share_a_folder(config, tmp_path):
+    script = "import sys; from pathlib import Path; from recon.training.lock import folder_of_one_run\n"
+    script += "with folder_of_one_run(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
+    other = subprocess.Popen(
+        [sys.executable, "-c", script, config.output],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    try:
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(ConfigError, match=rf"in use by another training \(process {other.pid}\)"):
+            train(config)
+    finally:
+        other.kill()
+        other.communicate()
+    assert load_checkpoint(train(config))["step"] == 3  # the lock ended with its process
+
+
+def test_a_full_disk_leaves_the_checkpoint_before(config, tmp_path):
+    resource = pytest.importorskip("resource")
+    path = tmp_path / "checkpoint.pt"
+    save_checkpoint(path, {"step": 1})
+    (tmp_path / ".abc-checkpoint.pt").write_bytes(b"half")  # of a process that was killed
+    content, limits = path.read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+    try:
+        with pytest.raises(ReconError, match=r"cannot write the checkpoint .*checkpoint.pt: .*; is the disk full"):
+            save_checkpoint(path, {"step": 2, "weights": torch.zeros(1_000_000)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert path.read_bytes() == content
+    assert not list(tmp_path.glob("*checkpoint.pt?*")) and not list(tmp_path.glob(".*checkpoint.pt"))
