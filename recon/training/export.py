@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from recon.errors import CheckpointError, InputError
+from recon.priors.network import load_network_prior
 from recon.priors.networks.files import ARCHITECTURE, write_prior
 from recon.training.config import TrainConfig, load_config
-from recon.training.initial import network_settings
+from recon.training.identity import table_of
+from recon.training.initial import build_model, network_settings
 from recon.training.modalities import modality
 from recon.training.state import load_checkpoint
 
@@ -33,8 +35,8 @@ def export_prior(
     Raises
     ------
     CheckpointError
-        If the checkpoint cannot be used, was trained with another network than ``config`` has, or its weights do not
-        fit float16.
+        If the checkpoint cannot be used, was trained with another network than ``config`` has, its weights do not fit
+        float16, or the exported prior cannot be loaded.
     InputError
         If ``destination`` has another ending.
     """
@@ -67,18 +69,29 @@ def export_prior(
     card = with_evaluation(card, evaluation)
     # The frequencies of the noise embedding follow from the architecture.
     tensors = {name: value for name, value in state["average"].items() if not name.endswith("embedding.frequencies")}
-    return write_prior(destination, tensors, card)
+    complete = write_prior(destination, tensors, card)
+    load_network_prior(destination)  # what cannot be used is told now
+    return complete
 
 
 def _check_same(config: TrainConfig, checkpoint: Path, state: Mapping[str, Any]) -> None:
     """Raise CheckpointError if what the card will say is not what was trained."""
-    trained = json.loads(state.get("config") or "{}")
+    trained = {
+        **table_of(state, "identity"),
+        **table_of(state, "config"),
+    }  # the first checkpoints hold no configuration
     wanted = json.loads(json.dumps(asdict(config)))
     for name in ("modality", "network", "sigma_data", "parametrization", "position_channels", "augmentation_labels"):
         if name in trained and trained[name] != wanted[name]:
             raise CheckpointError(
                 f"{checkpoint} was trained with {name} = {trained[name]!r}, the configuration says {wanted[name]!r}"
             )
+    try:
+        build_model(config).load_state_dict(state["average"])
+    except RuntimeError as error:
+        raise CheckpointError(
+            f"{checkpoint}: the weights do not fit the network of the configuration: {error}"
+        ) from error
 
 
 def with_evaluation(card: Mapping[str, Any], evaluation: Mapping[str, Any] | None) -> dict[str, Any]:

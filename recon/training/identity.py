@@ -32,14 +32,14 @@ def identity_of(config: TrainConfig) -> dict[str, Any]:
 
 def differences(checkpoint: Mapping[str, Any], config: TrainConfig) -> list[str]:
     """Return the names of the settings that make ``config`` another run than the one that wrote ``checkpoint``."""
-    stored, own = _table(checkpoint, "identity"), identity_of(config)
+    stored, own = table_of(checkpoint, "identity"), identity_of(config)
     names = {*stored, *own} - {name for name in _ADDED if name not in stored}
     return sorted(name for name in names if stored.get(name, ...) != own.get(name, ...))
 
 
 def changes(checkpoint: Mapping[str, Any], config: TrainConfig) -> list[str]:
     """Return what else has changed since ``checkpoint``, as ``name old -> new``; it counts from now on."""
-    stored, own = _table(checkpoint, "config"), _plain(config)
+    stored, own = table_of(checkpoint, "config"), _plain(config)
     kept = (*_PLACES, *_ALWAYS, *_ADDED, *_NEWER)
     names = [name for name in own if name in stored and name not in kept]
     return [f"{name} {stored[name]} -> {own[name]}" for name in names if stored[name] != own[name]]
@@ -51,7 +51,7 @@ def _plain(config: TrainConfig) -> dict[str, Any]:
     return plain
 
 
-def _table(checkpoint: Mapping[str, Any], name: str) -> dict[str, Any]:
+def table_of(checkpoint: Mapping[str, Any], name: str) -> dict[str, Any]:
     """Return a table that the checkpoint holds as JSON; an empty one where it has none."""
     try:
         found = json.loads(checkpoint.get(name) or "{}")

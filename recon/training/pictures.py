@@ -19,17 +19,17 @@ def append(path: Path, row: dict[str, Any]) -> None:
         file.write("\n" * (begun and path.stat().st_size > 0) + json.dumps(row) + "\n")
 
 
-def rows_of(path: Path) -> list[dict[str, Any]]:
-    """Return the lines of JSON of a file; none where there is no file, and not one that was cut short."""
+def rows_of(path: Path, *keys: str) -> list[dict[str, Any]]:
+    """Return the lines of JSON of a file that have a step and ``keys``; lines that were cut short are left out."""
     if not path.exists():
         return []
     found = []
-    for line in path.read_text().splitlines():
+    for line in path.read_text(errors="replace").splitlines():
         try:
             found.append(json.loads(line))
         except ValueError:
             continue
-    return [row for row in found if isinstance(row, dict)]
+    return [row for row in found if isinstance(row, dict) and {"step", *keys} <= row.keys()]
 
 
 def keep_until(path: Path, step: int) -> None:
@@ -57,11 +57,11 @@ def draw_curves(losses: Path, held_out: Path, target: Path) -> None:
 
     figure = Figure(figsize=(9, 3.4), layout="constrained")
     left, right = figure.subplots(1, 2)
-    found = rows_of(losses)
+    found = rows_of(losses, "loss")
     left.plot([row["step"] for row in found], [row["loss"] for row in found], color="tab:blue", linewidth=1)
     left.set(xlabel="step", ylabel="loss", title="training (mean of 50 steps)")
-    curves = rows_of(held_out)
-    for sigma in curves[-1]["psnr"] if curves else ():
+    curves = rows_of(held_out, "psnr")
+    for sigma in dict.fromkeys(sigma for row in curves for sigma in row["psnr"]):
         seen = [row for row in curves if sigma in row["psnr"]]
         values = [row["psnr"][sigma] for row in seen]
         right.plot([row["step"] for row in seen], values, marker=".", label=f"sigma {sigma}")

@@ -223,9 +223,31 @@ def test_curves_survive_a_line_that_was_cut_and_do_not_run_backwards(tmp_path):
     held = tmp_path / "held_out.jsonl"
     pictures.append(held, {"step": 50, "psnr": {"0.1": 20.0}})
     pictures.append(held, {"step": 60, "psnr": {"0.1": 21.0, "1.0": 9.0}})
+    pictures.append(held, {"step": 70, "psnr": {"1.0": 9.0}})
+    held.write_bytes(held.read_bytes() + b'{"psnr": {}}\n\xff\xfe\n')
+    assert [row["step"] for row in pictures.rows_of(held, "psnr")] == [50, 60, 70]
     if pictures.has_matplotlib():
         pictures.draw_curves(path, held, tmp_path / "curves.png")
         assert (tmp_path / "curves.png").stat().st_size > 1000
+
+
+def test_export_compares_with_what_was_trained(config, tmp_path):
+    from recon.training.export import export_prior
+
+    path, target = train(config), tmp_path / "mine.safetensors"
+    changes = {"network": {**config.network, "embedding": 16}, "sigma_data": 0.5, "modality": "ultrasound"}
+    for name, value in changes.items():
+        with pytest.raises(CheckpointError, match=f"was trained with {name} = "):
+            export_prior(replace(config, **{name: value}), path, target)
+    state = load_checkpoint(path)
+    torch.save({**state, "config": None}, path)  # as the first checkpoints
+    with pytest.raises(CheckpointError, match=r"was trained with sigma_data = 0\.25, the configuration says 0.5"):
+        export_prior(replace(config, sigma_data=0.5), path, target)
+    del state["average"]["network.head.bias"]
+    torch.save(state, path)
+    with pytest.raises(CheckpointError, match=r"(?s)do not fit .*network\.head\.bias"):
+        export_prior(config, path, target)
+    assert not target.exists()
 
 
 def test_rows_beyond_the_checkpoint_are_dropped_when_a_run_goes_on(config):
