@@ -259,8 +259,9 @@ def test_other_archives_and_unknown_layouts(make_checkpoint, tmp_path):
         ("[1]", "JSON object"),
         ('{"scale": "x", "colour": 1}', "no card has 'colour'"),
         ('{"gian": 0.7}', "no card has 'gian'"),
-        ('{"sha265": "00", "name": "x"}', "no card has 'sha265'"),
-        ('{"parametrization": {"sigmamin": 3}}', "no parametrization has 'sigmamin'"),
+        ('{"sha265": "00", "name": "x", "colour": 1}', "no card has 'sha265', 'colour'"),
+        ('{"parametrization": {"sigmamin": 3, "sigmamax": 4}}', "no parametrization has 'sigmamax', 'sigmamin'"),
+        ('{"num_head_channels": 32, "name": "x"}', "nor a configuration of edm: it has 'num_head_channels', 'name'"),
         ('{"gain": "two"}', "'gain'"),
         ('{"gain": -1}', "gain"),
         ('{"network": {"head_channels": 3, "wings": 2}}', "wings"),
@@ -277,7 +278,7 @@ def test_cards_that_make_no_sense(make_checkpoint, card, pattern):
         load_prior(path)
 
 
-@pytest.mark.parametrize("kind", ["adm", "score-sde", "edm", "ncsnv2"])
+@pytest.mark.parametrize("kind", ["adm", "score-sde", "edm", "ncsnv2", "diffusers"])
 def test_a_card_may_hold_a_name_alone(make_checkpoint, kind):
     path = make_checkpoint(kind)
     path.with_suffix(".json").write_text('{"name": "x", "data": "knees"}')
@@ -310,6 +311,23 @@ def test_averaged_weights_in_other_places(make_checkpoint):
     assert load_prior(make_checkpoint("edm", nested)).card["weights"] == "EMA"
     assert load_prior(make_checkpoint("score-sde", named)).card["weights"] == "EMA"
     assert load_prior(make_checkpoint("score-sde", turned)).card["weights"].startswith("EMA")
+
+
+def test_a_card_beside_a_folder_counts(make_checkpoint, tmp_path, monkeypatch):
+    folder = make_checkpoint("diffusers")
+    card = tmp_path / "diffusers.json"
+    card.write_text('{"gain": 0.5}')
+    assert load_prior(folder).gain == 0.5
+    monkeypatch.chdir(folder)
+    assert load_checkpoint(".").gain == 0.5
+    for wrong, pattern in (
+        ({"sha256": "0" * 64}, "its card says 0000"),
+        ({"gain": "two"}, "'gain'"),
+        ({"num_heads": 4}, "nor a configuration of diffusers"),
+    ):
+        card.write_text(json.dumps(wrong))
+        with pytest.raises(CheckpointError, match=pattern):
+            load_prior(folder)
 
 
 def test_diffusers_schedulers_that_are_not_those_of_ddpm(make_checkpoint):

@@ -16,26 +16,34 @@ MARKS = {"scale", "images", "gain", "offset", "sha256", "licence", "network", "p
 #: ... and these may stand beside them.
 NOTES = {"name", "version", "data", "citation", "url", "page", "link", "limits", "notes", "error_std", "path"}
 NOTES |= {"channels", "layout", "file", "parameters", "sigma_range"}
-#: Without them one of these tells the configuration of guided-diffusion, InverseBench and EDM, csgm or score_sde.
-CONFIGURATION = {"image_size", "num_channels", "num_res_blocks", "num_heads", "num_head_channels"}
-CONFIGURATION |= {"diffusion_steps", "noise_schedule", "learn_sigma", "use_new_attention_order", "predict_xstart"}
-CONFIGURATION |= {"rescale_timesteps", "class_cond", "model_type", "model_channels", "img_resolution", "img_channels"}
-CONFIGURATION |= {"sigma_data", "sigma_min", "sigma_max", "ngf", "num_classes", "sigma_begin", "model", "training"}
+#: Without them one of these tells the configuration of the authors: guided-diffusion, InverseBench and EDM, csgm,
+#: score_sde. A diffusers folder has its own.
+CONFIGURATIONS: dict[str, set[str]] = {
+    "adm": {"image_size", "num_channels", "num_res_blocks", "num_heads", "num_head_channels", "diffusion_steps"}
+    | {"noise_schedule", "learn_sigma", "use_new_attention_order", "predict_xstart", "rescale_timesteps", "class_cond"},
+    "edm": {"model_type", "model_channels", "img_resolution", "img_channels", "sigma_data", "sigma_min", "sigma_max"}
+    | {"model"},
+    "ncsnv2": {"ngf", "num_classes", "sigma_begin", "model", "training", "rescaled"},
+    "score-sde": {"model", "training", "skip_rescale", "scale_by_sigma", "fir", "fir_kernel", "resblock_type"}
+    | {"embedding_type", "progressive", "progressive_input", "progressive_combine", "attention_type", "conditional"},
+    "diffusers": set(),
+}
 #: Keys of the parametrization of a card.
 PARAMETRIZATION = {"kind", "sigma_min", "sigma_max", "sigma_data", "schedule", "beta_start", "beta_end", "steps"}
 PARAMETRIZATION |= {"prediction"}
 
 
 def read_sidecar(path: Path) -> dict[str, Any]:
-    """Return the JSON object beside ``path`` (same name, ``.json``), or an empty dict if there is none.
+    """Return the JSON object beside ``path`` (same name, ``.json``; of a folder: beside it), or an empty dict if there is none.
 
     Raises
     ------
     CheckpointError
         If it is no JSON object, or a card with a key that no card has.
     """
-    file = path.with_suffix(".json")
-    if path.is_dir() or not file.is_file():
+    path = path.resolve() if path.is_dir() else path
+    file = path.with_name(path.name + ".json") if path.is_dir() else path.with_suffix(".json")
+    if not file.is_file():
         return {}
     try:
         given = json.loads(file.read_text(encoding="utf-8"))
@@ -49,15 +57,20 @@ def read_sidecar(path: Path) -> dict[str, Any]:
 
 def is_card(given: Mapping[str, Any]) -> bool:
     """Tell a card of ours from a configuration file of the authors."""
-    of_authors = bool(CONFIGURATION & given.keys()) or isinstance(given.get("data"), Mapping)
-    return bool(MARKS & given.keys()) or not of_authors
+    return bool(MARKS & given.keys()) or not any(is_configuration(given, layout) for layout in CONFIGURATIONS)
+
+
+def is_configuration(given: Mapping[str, Any], layout: str) -> bool:
+    """Tell whether this may be the configuration of the authors of a layout."""
+    data = layout in ("ncsnv2", "score-sde") and isinstance(given.get("data"), Mapping)
+    return data or bool(CONFIGURATIONS[layout] & given.keys())
 
 
 def check_keys(file: Path | str, given: Mapping[str, Any]) -> None:
-    """Raise CheckpointError if a card has an unknown key, or a value of the wrong kind."""
+    """Raise CheckpointError if a card has unknown keys, or a value of the wrong kind."""
     unknown = [key for key in given if key not in MARKS | NOTES]
     if is_card(given) and unknown:
-        raise CheckpointError(f"{file}: no card has {unknown[0]!r}; expected {', '.join(sorted(MARKS | NOTES))}")
+        raise CheckpointError(f"{file}: no card has {_list(unknown)}; expected {', '.join(sorted(MARKS | NOTES))}")
     kinds = {
         "network": dict,
         "parametrization": dict,
@@ -72,20 +85,38 @@ def check_keys(file: Path | str, given: Mapping[str, Any]) -> None:
     strange = sorted(given.get("parametrization", {}).keys() - PARAMETRIZATION) if is_card(given) else []
     if strange:
         expected = ", ".join(sorted(PARAMETRIZATION))
-        raise CheckpointError(f"{file}: no parametrization has {strange[0]!r}; expected {expected}")
+        raise CheckpointError(f"{file}: no parametrization has {_list(strange)}; expected {expected}")
 
 
-def complete(checkpoint: Checkpoint, given: Mapping[str, Any], layout: Layout | None) -> Checkpoint:
-    """Return the checkpoint with what the card or the authors' configuration says; the card wins."""
-    card = dict(given) if is_card(given) else {}
-    if not card and given and layout is not None:
-        try:
-            card = layout.settings(given)
-        except (TypeError, ValueError, AttributeError) as error:
-            if isinstance(error, CheckpointError):
-                raise
-            raise CheckpointError(f"the configuration beside the weights is not readable: {error}") from error
+def complete(checkpoint: Checkpoint, given: Mapping[str, Any], layout: Layout) -> Checkpoint:
+    """Return the checkpoint with what the card or the authors' configuration says; the card wins.
+
+    Raises
+    ------
+    CheckpointError
+        If it is a configuration, but of another layout, or one that cannot be used.
+    """
+    card = dict(given) if is_card(given) else _translated(checkpoint, given, layout)
     network = {**checkpoint.network, **card.pop("network", {})}
     parametrization = {**checkpoint.parametrization, **card.pop("parametrization", {})}
     card = {**checkpoint.card, **card}
     return dataclasses.replace(checkpoint, network=network, parametrization=parametrization, card=card)
+
+
+def _translated(checkpoint: Checkpoint, given: Mapping[str, Any], layout: Layout) -> dict[str, Any]:
+    """Return what the authors' configuration says, as a card."""
+    if not is_configuration(given, checkpoint.layout):
+        raise CheckpointError(
+            f"the file beside the weights is neither a card nor a configuration of {checkpoint.layout}: "
+            f"it has {_list(list(given))}"
+        )
+    try:
+        return layout.settings(given)
+    except (TypeError, ValueError, AttributeError) as error:
+        if isinstance(error, CheckpointError):
+            raise
+        raise CheckpointError(f"the configuration beside the weights is not readable: {error}") from error
+
+
+def _list(names: list[str]) -> str:
+    return ", ".join(repr(name) for name in names)

@@ -142,13 +142,15 @@ def _read(path: Path, card: Mapping[str, Any] | None) -> tuple[Checkpoint, nn.Mo
         )
     content = diffusers.read_folder(path) if path.is_dir() else read_file(path)
     if is_converted(content):
-        checkpoint, layout = read_converted(content), None
+        checkpoint = read_converted(content)
         check_keys(path, checkpoint.card)
+        if checkpoint.layout not in LAYOUTS:
+            raise CheckpointError(
+                f"{path}: the layout {checkpoint.layout!r} is not known; expected {', '.join(LAYOUTS)}"
+            )
     else:
-        name = _recognise(content)
-        layout = LAYOUTS[name]
-        checkpoint = layout.read(content)
-    checkpoint = complete(checkpoint, given, layout)
+        checkpoint = LAYOUTS[_recognise(content)].read(content)
+    checkpoint = complete(checkpoint, given, LAYOUTS[checkpoint.layout])
     try:
         network = build(checkpoint.architecture, checkpoint.network)
     except CheckpointError as error:
