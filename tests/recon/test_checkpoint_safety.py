@@ -290,6 +290,9 @@ def test_a_card_may_hold_a_name_alone(make_checkpoint, kind):
     [
         ("edm", lambda content: content.update(net=content["ema"], ema=[torch.ones(1)])),
         ("score-sde", lambda content: content.update(ema="later")),
+        ("score-sde", lambda content: content.update(model_ema=content.pop("ema")["decay"])),
+        ("score-sde", lambda content: content.update(ema={"model": {"module.all_modules.1.bias": torch.ones(8)}})),
+        ("edm", lambda content: content.update(shadow_params=list(content.pop("ema").values()))),
         ("score-sde", lambda content: content["ema"].update(shadow_params=5)),
         ("ncsnv2", lambda content: content.__setitem__(4, "junk")),
     ],
@@ -305,12 +308,24 @@ def test_averaged_weights_in_other_places(make_checkpoint):
     def named(content):
         content["ema"] = {**{name: 2 * value for name, value in content["model"].items()}, "decay": 0.999}
 
+    def counted(content):
+        weights = {"module." + name: value for name, value in content["ema"].items()}
+        content["ema"] = {**weights, "n_averaged": torch.tensor(7)}
+
+    def elsewhere(content):
+        content["model_ema"] = content.pop("ema")
+
+    def bare(content):
+        content["shadow_params"] = content.pop("ema")["shadow_params"]
+
     def turned(content):
         content["ema"]["shadow_params"] = tuple(content["ema"]["shadow_params"])
 
     assert load_prior(make_checkpoint("edm", nested)).card["weights"] == "EMA"
     assert load_prior(make_checkpoint("score-sde", named)).card["weights"] == "EMA"
-    assert load_prior(make_checkpoint("score-sde", turned)).card["weights"].startswith("EMA")
+    assert load_prior(make_checkpoint("edm", counted)).card["weights"] == "EMA"
+    for change in (turned, elsewhere, bare):
+        assert load_prior(make_checkpoint("score-sde", change)).card["weights"].startswith("EMA")
 
 
 def test_a_card_beside_a_folder_counts(make_checkpoint, tmp_path, monkeypatch):

@@ -34,7 +34,7 @@ PARAMETRIZATION |= {"prediction"}
 
 
 def read_sidecar(path: Path) -> dict[str, Any]:
-    """Return the JSON object beside ``path`` (same name, ``.json``; of a folder: beside it), or an empty dict if there is none.
+    """Return the JSON object beside a file or folder (same name, ``.json``), or an empty dict if there is none.
 
     Raises
     ------

@@ -16,7 +16,7 @@ from torch import Tensor
 from recon.errors import CheckpointError
 from recon.priors.checkpoints.archive import Content
 from recon.priors.checkpoints.layout import Checkpoint
-from recon.priors.checkpoints.tensors import states
+from recon.priors.checkpoints.tensors import averages, states
 
 TITLE = "score_sde NCSN++ (score-MRI, DiffusionMBIR)"
 FREQUENCIES = "all_modules.0.W"
@@ -66,15 +66,15 @@ def settings(original: Mapping[str, Any]) -> dict[str, Any]:
 
 def _averaged(content: Content, raw: dict[str, Tensor]) -> tuple[dict[str, Tensor], str]:
     """Return the weights with those of the EMA list in their places."""
-    ema = content.data.get("ema") if isinstance(content.data, Mapping) else None
+    key, ema = averages(content.data)
     if ema is None:
         return raw, "as stored (the file has no EMA)"
-    named, _ = states({"ema": ema})
+    named, _ = states({key: ema})
     if named is not None:
-        return {**raw, **{name: value for name, value in named.items() if name != "sigmas"}}, "EMA"
-    shadow = ema.get("shadow_params") if isinstance(ema, Mapping) else None
+        return _named(content, raw, named), "EMA"
+    shadow = ema.get("shadow_params") if isinstance(ema, Mapping) else ema
     if not isinstance(shadow, list | tuple):
-        raise CheckpointError(f"{content.path}: its averaged weights, 'ema', are stored in a way that is not known")
+        raise CheckpointError(f"{content.path}: its averaged weights, {key!r}, are stored in a way that is not known")
     names = [name for name in raw if name != FREQUENCIES]
     if len(shadow) != len(names):
         raise CheckpointError(
@@ -88,6 +88,14 @@ def _averaged(content: Content, raw: dict[str, Tensor]) -> tuple[dict[str, Tenso
                 f"{content.path}: EMA tensor of {name!r} has shape {shape}, expected {tuple(raw[name].shape)}"
             )
     return {**raw, **dict(zip(names, shadow, strict=True))}, "EMA (a list in parameter order)"
+
+
+def _named(content: Content, raw: dict[str, Tensor], named: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return averaged weights that have names; the frequencies may be missing, nothing else."""
+    missing = [name for name in raw if name not in named and name != FREQUENCIES]
+    if missing:
+        raise CheckpointError(f"{content.path}: its averaged weights lack {missing[0]!r} (of {len(missing)} missing)")
+    return {**raw, **{name: value for name, value in named.items() if name != "sigmas"}}
 
 
 def _network(content: Content, raw: dict[str, Tensor]) -> dict[str, Any]:

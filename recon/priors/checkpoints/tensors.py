@@ -13,8 +13,10 @@ from recon.errors import CheckpointError
 
 PREFIXES = ("module.", "_orig_mod.")
 #: Under these keys training code stores weights; averaged ones first.
-EMA_KEYS = ("ema", "model_ema", "ema_model", "ema_state_dict", "ema_state")
+EMA_KEYS = ("ema", "model_ema", "ema_model", "ema_state_dict", "ema_state", "shadow_params")
 RAW_KEYS = ("net", "model", "state_dict", "model_state_dict", "score_model", "network")
+#: Single numbers that averaging code keeps beside the weights.
+COUNTERS = {"num_updates", "n_averaged", "decay", "initted", "step"}
 
 
 def is_state(value: Any) -> bool:
@@ -57,11 +59,24 @@ def _inner(value: Any) -> Mapping[str, Tensor] | None:
     """Return the state that an entry is (beside numbers such as a count of updates), or that lies in it."""
     if not isinstance(value, Mapping):
         return None
-    rest = {name: item for name, item in value.items() if not isinstance(item, int | float | None)}
+    rest = {name: item for name, item in value.items() if not _is_counter(name, item)}
     if is_state(rest):
         return rest
     inside = [rest[key] for key in (*RAW_KEYS, "params") if is_state(rest.get(key))]
     return inside[0] if inside else None
+
+
+def _is_counter(name: Any, item: Any) -> bool:
+    return isinstance(item, int | float | None) or (isinstance(item, Tensor) and item.numel() == 1 and name in COUNTERS)
+
+
+def averages(data: Any) -> tuple[str, Any]:
+    """Return the entry of averaged weights in the content of a file and its key, understood or not; or ("", None)."""
+    if isinstance(data, Mapping) and not is_state(data):
+        for key in EMA_KEYS:
+            if data.get(key) is not None:
+                return key, data[key]
+    return "", None
 
 
 def choose(
@@ -75,10 +90,9 @@ def choose(
         If the averaged weights do not belong to the others in the file, or ``data``, the content of the file, has some
         that are stored in a way that is not known: the others would be worse, and nobody would know.
     """
-    if ema is None and isinstance(data, Mapping) and not is_state(data):
-        for key in EMA_KEYS:
-            if data.get(key) is not None:
-                raise CheckpointError(f"{path}: its averaged weights, {key!r}, are stored in a way that is not known")
+    key, _ = averages(data)
+    if ema is None and key:
+        raise CheckpointError(f"{path}: its averaged weights, {key!r}, are stored in a way that is not known")
     if ema is None:
         return raw or {}, "as stored (the file has no separate EMA)"
     if raw is not None:
