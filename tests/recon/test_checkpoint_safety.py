@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from recon import load_prior
 from recon.cli import main
 from recon.errors import CheckpointError, ConfigError, InputError
-from recon.priors.checkpoints import convert_checkpoint, load_checkpoint, load_torchscript
+from recon.priors.checkpoints import adm, checkpoint_lines, convert_checkpoint, load_checkpoint, load_torchscript
 
 NAME = "model.enc.16x16_block0.conv0.weight"
 
@@ -361,15 +361,40 @@ def test_diffusers_schedulers_that_are_not_those_of_ddpm(make_checkpoint):
 def test_options_of_guided_diffusion_are_used_or_refused(make_checkpoint):
     path = make_checkpoint("adm")
     for flags, pattern in (
-        ({"num_heads": 4, "num_head_channels": -1}, "num_heads = 4"),
+        ({"num_heads": 3, "num_head_channels": -1}, "num_heads is 3, which does not divide 64"),
+        ({"num_heads": 4, "num_heads_upsample": 2}, "num_heads = 4"),
         ({"diffusion_steps": 4000, "rescale_timesteps": True}, "rescale_timesteps"),
     ):
         path.with_suffix(".json").write_text(json.dumps({"image_size": 32, **flags}))
         with pytest.raises(CheckpointError, match=pattern):
             load_prior(path)
-    path.with_suffix(".json").write_text(json.dumps({"predict_xstart": True, "diffusion_steps": 4000}))
-    found = load_prior(path).card["parametrization"]
-    assert found["prediction"] == "sample" and found["beta_end"] == pytest.approx(0.005)
+    path.with_suffix(".json").write_text(json.dumps({"num_heads": 4}))  # the width is -1 where it is not given
+    prior = load_prior(path)
+    assert prior.card["network"]["head_channels"] == 16 and prior.model.network.middle_block[1].heads == 4
+    several = {"model_channels": 32, "channel_mult": [1, 2], "attention_levels": [0]}
+    with pytest.raises(CheckpointError, match="attention is 32, 64 channels wide"):
+        adm.settings({"num_heads": 4, "num_head_channels": -1}, several)
+
+
+def test_steps_of_guided_diffusion_are_those_of_its_flags(make_checkpoint):
+    path = make_checkpoint("adm")
+    usual = load_prior(path)
+    for given in (
+        {"predict_xstart": True, "diffusion_steps": 4000},
+        {"parametrization": {"prediction": "sample", "steps": 4000}},
+    ):
+        path.with_suffix(".json").write_text(json.dumps(given))
+        prior = load_prior(path)
+        assert prior.model.prediction == "sample" and len(prior.model.log_sigmas) == 4000
+        assert prior.sigma_max == pytest.approx(usual.sigma_max, rel=0.1)
+
+
+def test_the_width_of_heads_that_nobody_tells_is_said(make_checkpoint):
+    path = make_checkpoint("adm")
+    assert not any(line.startswith("  heads") for line in checkpoint_lines(path))
+    path.with_suffix(".json").unlink()
+    assert any("64 channels wide: assumed" in line for line in checkpoint_lines(path))
+    assert not any(line.startswith("  heads") for line in checkpoint_lines(make_checkpoint("edm")))  # without attention
 
 
 def test_wrong_endings_names_and_devices_are_one_clear_line(make_checkpoint, tmp_path, capsys):

@@ -54,7 +54,7 @@ def read(content: Content) -> Checkpoint:
     )
 
 
-def settings(original: Mapping[str, Any]) -> dict[str, Any]:
+def settings(original: Mapping[str, Any], network: Mapping[str, Any]) -> dict[str, Any]:
     """Translate the flat configuration of guided-diffusion scripts.
 
     Raises
@@ -62,16 +62,14 @@ def settings(original: Mapping[str, Any]) -> dict[str, Any]:
     CheckpointError
         For heads that differ in width from level to level, and steps that the network is told in another unit.
     """
-    network: dict[str, Any] = {}
-    if original.get("num_head_channels", 64) == -1 and "num_heads" in original:
-        raise CheckpointError(
-            f"num_heads = {original['num_heads']} with num_head_channels = -1: heads whose width differs from level to "
-            "level are not supported; if all attention has one width, give a card with network.head_channels"
-        )
-    if original.get("num_head_channels", -1) > 0:
-        network["head_channels"] = original["num_head_channels"]
+    found: dict[str, Any] = {}
+    width = original.get("num_head_channels", -1)
+    if width > 0:
+        found["head_channels"] = width
+    elif "num_heads" in original:
+        found["head_channels"] = _head_width(original, network)
     if "use_new_attention_order" in original:
-        network["grouped_heads"] = not original["use_new_attention_order"]
+        found["grouped_heads"] = not original["use_new_attention_order"]
     steps: dict[str, Any] = {}
     if "diffusion_steps" in original:
         steps["steps"] = original["diffusion_steps"]
@@ -81,10 +79,23 @@ def settings(original: Mapping[str, Any]) -> dict[str, Any]:
         steps["prediction"] = "sample"
     if "noise_schedule" in original:
         steps["schedule"] = original["noise_schedule"]
-    if steps.get("schedule", "linear") == "linear" and steps.get("steps", 1000) != 1000:
-        # As its authors have it: the noise that is reached does not depend on the number of steps.
-        steps |= {"beta_start": 1e-4 * 1000 / steps["steps"], "beta_end": 0.02 * 1000 / steps["steps"]}
-    return {"network": network, "parametrization": steps}
+    return {"network": found, "parametrization": steps}
+
+
+def _head_width(original: Mapping[str, Any], network: Mapping[str, Any]) -> int:
+    """Return the width of heads of which the configuration tells the number, the same at every level."""
+    heads, upward = original["num_heads"], original.get("num_heads_upsample", -1)
+    factors = network["channel_mult"]
+    widths = {network["model_channels"] * factors[level] for level in (*network["attention_levels"], len(factors) - 1)}
+    if len(widths) > 1 or upward not in (-1, heads):
+        raise CheckpointError(
+            f"num_heads = {heads} without num_head_channels: heads whose width differs from level to level are not "
+            f"supported (attention is {', '.join(map(str, sorted(widths)))} channels wide)"
+        )
+    (width,) = widths
+    if not isinstance(heads, int) or heads < 1 or width % heads:
+        raise CheckpointError(f"num_heads is {heads!r}, which does not divide {width} channels")
+    return int(width // heads)
 
 
 def _network(tensors: dict[str, Tensor]) -> dict[str, Any]:

@@ -111,7 +111,7 @@ def _translated(checkpoint: Checkpoint, given: Mapping[str, Any], layout: Layout
             f"it has {_list(list(given))}"
         )
     try:
-        return layout.settings(given)
+        return layout.settings(given, checkpoint.network)
     except (TypeError, ValueError, AttributeError) as error:
         if isinstance(error, CheckpointError):
             raise

@@ -88,7 +88,7 @@ def read(content: Content) -> Checkpoint:
     )
 
 
-def settings(original: Mapping[str, Any]) -> dict[str, Any]:
+def settings(original: Mapping[str, Any], network: Mapping[str, Any]) -> dict[str, Any]:
     """Nothing to translate: the folder has its own configuration."""
     return {}
 

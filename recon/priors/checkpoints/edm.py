@@ -55,7 +55,7 @@ def read(content: Content) -> Checkpoint:
     )
 
 
-def settings(original: Mapping[str, Any]) -> dict[str, Any]:
+def settings(original: Mapping[str, Any], network: Mapping[str, Any]) -> dict[str, Any]:
     """Translate the authors' configuration; names and shapes already say what it holds, but for sigma_data."""
     model = dict(original.get("model", original))
     names = ("sigma_data", "sigma_min", "sigma_max")

@@ -53,8 +53,11 @@ class Layout(Protocol):
     def read(self, content: Content) -> Checkpoint:
         """Read the configuration off names and shapes, and take the averaged weights."""
 
-    def settings(self, original: Mapping[str, Any]) -> dict[str, Any]:
-        """Translate the authors' configuration file into ``network`` and ``parametrization``."""
+    def settings(self, original: Mapping[str, Any], network: Mapping[str, Any]) -> dict[str, Any]:
+        """Translate the authors' configuration file into ``network`` and ``parametrization``.
+
+        ``network`` is what names and shapes say already.
+        """
 
 
 def count(names: Mapping[str, Any], pattern: str) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from recon.priors.checkpoints.layout import Checkpoint, Layout
 from recon.priors.checkpoints.parametrization import parametrize, sigma_range
 from recon.priors.checkpoints.prior import CheckpointPrior
 from recon.priors.checkpoints.tensors import account, fill
-from recon.priors.networks.table import build
+from recon.priors.networks.table import ARCHITECTURES, build
 
 LAYOUTS: dict[str, Layout] = {
     "score-sde": score_sde,
@@ -118,6 +119,7 @@ def checkpoint_lines(path: str | Path, card: Mapping[str, Any] | None = None) ->
         f"  network     {card['architecture']}, {prior.n_parameters:,} parameters, {prior.channels} channel(s)",
         f"  weights     {card['weights']}; every tensor accounted for, all finite",
         f"  output      {kinds[card['parametrization']['kind']]}",
+        *_assumed(prior),
         f"  images      {prior.images}",
         f"  sigma       {prior.sigma_min:.4g} to {prior.sigma_max:.4g}"
         + (" (of complex noise)" if prior.images == "complex" else ""),
@@ -127,6 +129,16 @@ def checkpoint_lines(path: str | Path, card: Mapping[str, Any] | None = None) ->
     ]
     lines += [f"  {key:<11} {card[key]}" for key in ("name", "data", "licence", "citation") if card.get(key)]
     return [*lines, f"  sha256      {card['sha256']}"]
+
+
+def _assumed(prior: CheckpointPrior) -> list[str]:
+    """Say how wide the heads of attention are, where nobody but we says so."""
+    architecture = ARCHITECTURES[prior.card["architecture"]]
+    width = inspect.signature(architecture).parameters.get("head_channels")
+    attends = any(name.endswith("qkv.weight") for name in prior.model.state_dict())
+    if width is None or "head_channels" in prior.card["network"] or not attends:
+        return []
+    return [f"  heads       {width.default} channels wide: assumed, as no card says network.head_channels"]
 
 
 def _read(path: Path, card: Mapping[str, Any] | None) -> tuple[Checkpoint, nn.Module]:

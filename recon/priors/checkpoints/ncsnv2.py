@@ -60,7 +60,7 @@ def read(content: Content) -> Checkpoint:
     )
 
 
-def settings(original: Mapping[str, Any]) -> dict[str, Any]:
+def settings(original: Mapping[str, Any], network: Mapping[str, Any]) -> dict[str, Any]:
     """Translate the authors' configuration."""
     data = dict(original.get("data", original))
     return {"network": {"rescaled": data["rescaled"]} if "rescaled" in data else {}}

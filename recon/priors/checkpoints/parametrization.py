@@ -114,10 +114,14 @@ def vp_alphas(description: Mapping[str, Any]) -> np.ndarray:
     """Return the remaining signal power of each step: the product of 1 - beta up to it.
 
     ``schedule`` is "linear" (Ho et al. 2020), "scaled_linear" (linear in sqrt(beta)) or "cosine" (Nichol and Dhariwal
-    2021).
+    2021). Where no betas are given, linear ones are scaled as in guided-diffusion: the noise that is reached does not
+    depend on the number of steps.
     """
     schedule, steps = description.get("schedule", "linear"), int(description.get("steps", 1000))
-    first, last = float(description.get("beta_start", 1e-4)), float(description.get("beta_end", 0.02))
+    scale = 1000 / steps if schedule == "linear" and steps > 0 else 1.0
+    first, last = (
+        float(description.get(name, scale * beta)) for name, beta in (("beta_start", 1e-4), ("beta_end", 0.02))
+    )
     if not (2 <= steps <= 1_000_000 and 0 < first < last < 1):
         raise CheckpointError(f"the noise schedule makes no sense: {steps} steps, beta from {first:g} to {last:g}")
     if schedule == "linear":

@@ -49,7 +49,7 @@ def read(content: Content) -> Checkpoint:
     )
 
 
-def settings(original: Mapping[str, Any]) -> dict[str, Any]:
+def settings(original: Mapping[str, Any], network: Mapping[str, Any]) -> dict[str, Any]:
     """Translate the authors' configuration (``model``, ``data``)."""
     model, data = dict(original.get("model", original)), dict(original.get("data", {}))
     known = {"progressive": "none", "progressive_input": "residual", "resblock_type": "biggan", "fir": True}
@@ -58,10 +58,10 @@ def settings(original: Mapping[str, Any]) -> dict[str, Any]:
         if model.get(name, value) != value:
             raise CheckpointError(f"NCSN++ with {name} = {model[name]!r} is not supported; expected {value!r}")
     names = {"fir_kernel": "taps", "skip_rescale": "rescale", "scale_by_sigma": "scale_by_sigma"}
-    network = {mine: model[theirs] for theirs, mine in names.items() if theirs in model}
+    found = {mine: model[theirs] for theirs, mine in names.items() if theirs in model}
     if "centered" in data:
-        network["centered"] = data["centered"]
-    return {"network": network}
+        found["centered"] = data["centered"]
+    return {"network": found}
 
 
 def _averaged(content: Content, raw: dict[str, Tensor]) -> tuple[dict[str, Tensor], str]:
