@@ -20,7 +20,6 @@ from operators.ultrasound_geometry import Grid, PlaneWaveGeometry
 
 METHODS = ("das", "cf", "gcf", "dmas", "mv", "esbmv")
 _BYTES = 1 << 26  # of the delayed samples held at once
-_LEAST_GAP = 0.1  # between the carrier and the next multiple of half the sampling frequency, over that half
 _LEAST_RATE = 3.5  # samples a period of the carrier that two taps need
 
 
@@ -164,14 +163,8 @@ def _prepare(data: Tensor, geometry: PlaneWaveGeometry) -> tuple[Tensor, int]:
 
 def _analytic(data: Tensor, geometry: PlaneWaveGeometry) -> Tensor:
     """Keep the half of the spectrum of RF data in which the carrier lies: band-pass sampling may have mirrored it."""
-    zones = 2 * geometry.center_frequency / geometry.sampling_frequency
-    if abs(zones - round(zones)) < _LEAST_GAP and zones > _LEAST_GAP:
-        raise InputError(
-            f"RF of {geometry.center_frequency / 1e6:.4g} MHz sampled at {geometry.sampling_frequency / 1e6:.4g} MHz "
-            "cannot be beamformed: the spectrum and its mirror image coincide"
-        )
     signal = analytic(data)
-    return signal if math.floor(zones) % 2 == 0 else signal.conj()
+    return signal.conj() if geometry.spectral_zone() % 2 else signal
 
 
 def _unpack(data: Any) -> tuple[Any, PlaneWaveGeometry]:

@@ -20,6 +20,9 @@ from operators.errors import InputError, ShapeError
 Numbers = Sequence[float] | np.ndarray | Tensor | float
 
 
+#: Between a carrier and the next multiple of half the sampling frequency, over that half: nearer ones meet their mirror
+#: image.
+_LEAST_GAP = 0.1
 #: m/s, from gases to metals: another number is in another unit.
 _SPEEDS = (100.0, 10_000.0)
 
@@ -145,6 +148,28 @@ class PlaneWaveGeometry:
         """Element positions as (x, y, z) in m, shape (element, 3)."""
         points = np.asarray(self.element_positions)
         return points if points.shape[1] == 3 else np.insert(points, 1, 0.0, axis=1)
+
+    def spectral_zone(self, frequency: float | None = None) -> int:
+        """Return which multiple of half the sampling frequency lies below a carrier: in odd zones spectra are mirrored.
+
+        Parameters
+        ----------
+        frequency : float, optional
+            Hz; the centre frequency by default.
+
+        Raises
+        ------
+        InputError
+            If it is so near to a multiple that real samples do not tell the spectrum from its mirror image.
+        """
+        carrier = self.center_frequency if frequency is None else frequency
+        zones = 2 * carrier / self.sampling_frequency
+        if abs(zones - round(zones)) < _LEAST_GAP:
+            raise InputError(
+                f"RF sampled at {self.sampling_frequency / 1e6:.4g} MHz cannot be demodulated at {carrier / 1e6:.4g} "
+                "MHz: the spectrum and its mirror image coincide"
+            )
+        return math.floor(zones)
 
     def select(
         self, angles: Sequence[int] | None = None, elements: Sequence[int] | None = None, decimation: int = 1

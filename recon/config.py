@@ -23,12 +23,12 @@ SAMPLER_NAMES = (
 )
 
 
-def require_precision(precision: str, known: tuple[str, ...] = PRECISIONS) -> None:
+def require_precision(precision: str) -> None:
     """Raise ConfigError for a precision that there is not."""
     from recon.errors import ConfigError
 
-    if precision not in known:
-        raise ConfigError(f"precision is {precision!r}; expected {' or '.join(known)}")
+    if precision not in PRECISIONS:
+        raise ConfigError(f"precision is {precision!r}; expected {' or '.join(PRECISIONS)}")
 
 
 def _option(default: Any, kind: type, text: str, metavar: str | None = None) -> Any:

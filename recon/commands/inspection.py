@@ -7,6 +7,7 @@ import numpy as np
 from recon.io.ct.base import CTImages, CTProjections
 from recon.io.mri.base import KspaceScan
 from recon.io.ultrasound.base import PlaneWaveData
+from recon.io.ultrasound.signals import silent_elements
 
 # ESPIRiT needs a fully sampled centre of about its kernel and some; below this it tends to fail.
 _LEAST_CALIBRATION = 12
@@ -66,17 +67,21 @@ def inspect_ultrasound(data: PlaneWaveData) -> Findings:
     """Read every frame of channel data and describe its signal and noise; damaged ones are an InputError."""
     findings = Findings()
     for i, values in enumerate(data):
-        power = np.mean(np.abs(values) ** 2, axis=(0, 2), dtype=np.float64)
         noise = float(data.noise_std(i).max())
         findings.facts.append(f"frame {i}: largest value {np.abs(values).max():.4g}, noise about {noise:.3g}")
-        dead = np.flatnonzero(power < 1e-6 * np.median(power))
+        dead = silent_elements(values)
         if len(dead):
             names = ", ".join(map(str, dead[:12])) + (", ..." if len(dead) > 12 else "")
             findings.warnings.append(f"frame {i}: element(s) {names} hold next to nothing; they are left out")
-        offset = 0.0 if data.geometry.is_complex else float(abs(values.mean(dtype=np.float64)) / np.sqrt(power.mean()))
+        offset = 0.0 if data.geometry.is_complex else _offset(values)
         if offset > 0.05:
             findings.warnings.append(f"frame {i}: the RF has an offset of {offset:.2g} times its rms")
     return findings
+
+
+def _offset(values: np.ndarray) -> float:
+    """Return the mean of real values over their rms."""
+    return float(abs(values.mean(dtype=np.float64)) / np.sqrt(np.mean(values.astype(np.float64) ** 2)))
 
 
 def _sampled(scan: KspaceScan, kspace: np.ndarray) -> np.ndarray:

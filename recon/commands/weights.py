@@ -33,7 +33,8 @@ def _list() -> int:
 
 
 def _info(file: Path) -> int:
-    from recon.priors.checkpoints import checkpoint_lines
+    from recon.priors import hub_store
+    from recon.priors.checkpoints import load_checkpoint, prior_lines
     from recon.priors.hub import WEIGHTS_FOLDER, is_own
     from recon.priors.network import load_network_prior
 
@@ -45,17 +46,25 @@ def _info(file: Path) -> int:
     if is_own(file):
         prior = load_network_prior(file)
         print("\n".join(card_lines({"name": file.stem, **prior.card})))
+        return 0
+    entry = _published(file)
+    if entry is None:
+        print("\n".join(prior_lines(file, load_checkpoint(file))))
     else:
-        path, card = _locate(file)
-        print("\n".join(checkpoint_lines(path, card)))
+        path = hub_store.require_file(entry)
+        print("\n".join(prior_lines(path, hub_store.verified(path, entry))))
     return 0
 
 
 def _convert(source: Path, target: Path, force: bool = False) -> int:
+    from recon.priors import hub_store
     from recon.priors.checkpoints import convert_checkpoint
 
-    path, card = _locate(source)
-    convert_checkpoint(path, target, force, card)
+    entry = _published(source)
+    if entry is not None:
+        source = hub_store.require_file(entry)
+        hub_store.verified(source, entry)  # a file in the cache is what its name says, or an error
+    convert_checkpoint(source, target, force, entry)
     print(f"{target}: {target.stat().st_size / 1e6:.1f} MB")
     return 0
 
@@ -73,13 +82,8 @@ def _download(name: str, force: bool = False) -> int:
     return 0
 
 
-def _locate(file: Path) -> tuple[Path, dict[str, Any] | None]:
-    """Return path and card: of the cached file if this is the name of a published network, else as given."""
+def _published(file: Path) -> dict[str, Any] | None:
+    """Return the entry of the hub if this is the name of a published network, and no file."""
     from recon.priors import hub_store
 
-    entry = hub_store.entries().get(str(file))
-    if entry is None or file.exists():
-        return file, None
-    path = hub_store.require_file(entry)
-    hub_store.verified(path, entry)  # a file in the cache is what its name says, or an error
-    return path, entry
+    return None if file.exists() else hub_store.entries().get(str(file))

@@ -17,6 +17,7 @@ from operators.ultrasound import PlaneWaveUltrasound
 from operators.ultrasound_geometry import Grid, PlaneWaveGeometry
 from recon.errors import InputError
 from recon.io.ultrasound.base import PlaneWaveData
+from recon.io.ultrasound.signals import silent_elements
 from recon.pipelines import ultrasound_signal as us_signal
 from recon.pipelines.ultrasound_acquisition import Acquisition
 from recon.pipelines.ultrasound_grid import Region, record_window, scene_of
@@ -34,8 +35,6 @@ LEAST_ERROR = 0.05
 _POOR_FIT = 0.5
 #: Wavelengths between elements beyond which grating lobes are worth a note; whole probes have up to one.
 _APART = 1.2
-#: An element with less than this share of the median power is dead.
-_DEAD = 1e-6
 #: Of the stand-in for a prior: smoothing in wavelengths (z, x), and its smallest variance relative to the largest.
 _SMOOTH, _FLOOR = (1.0, 2.0), 1e-5
 
@@ -173,12 +172,11 @@ def _alive(data: PlaneWaveData, index: int) -> tuple[PlaneWaveData, list[str]]:
     Silence would count as echoes that are not there.
     """
     notes = []
-    power = np.mean(np.abs(data[index]) ** 2, axis=(0, 2), dtype=np.float64)
-    dead = power < _DEAD * np.median(power)
-    if dead.any():
-        names = ", ".join(map(str, np.flatnonzero(dead)[:12])) + (", ..." if dead.sum() > 12 else "")
+    dead = silent_elements(data[index])
+    if len(dead):
+        names = ", ".join(map(str, dead[:12])) + (", ..." if len(dead) > 12 else "")
         notes.append(f"element(s) {names} of those selected hold next to nothing and are left out")
-        data = data.select(elements=np.flatnonzero(~dead).tolist())
+        data = data.select(elements=np.delete(np.arange(data.shape[1]), dead).tolist())
     x = np.sort(data.geometry.elements[:, 0])
     apart = float(np.median(np.diff(x))) / data.geometry.wavelength if len(x) > 1 else 0.0
     if apart > _APART:

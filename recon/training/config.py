@@ -160,5 +160,4 @@ def validate(config: TrainConfig) -> None:
             f"sigma_min is {config.sigma_min}, sigma_max {config.sigma_max}; expected sigma_min < sigma_max"
         )
     for source in config.sources:
-        rules.check(source, rules.SOURCE, "sources: ")
         check_source(source)

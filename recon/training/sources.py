@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from recon.errors import ConfigError
+from recon.training import rules
 
 # Canonical (right, anterior, superior) axis that each plane cuts across.
 PLANES = {"sagittal": 0, "coronal": 1, "axial": 2}
@@ -79,9 +80,8 @@ class Slice:
 
 
 def check_source(source: SourceConfig) -> None:
-    """Raise ConfigError where a plane is unknown or ``every`` is no number of slices."""
+    """Raise ConfigError where a setting makes no sense."""
+    rules.check(source, rules.SOURCE, "sources: ")
     unknown = set(source.planes) - set(PLANES)
     if unknown or not source.planes:
         raise ConfigError(f"unknown plane {sorted(unknown)[:1]}; expected some of {sorted(PLANES)}")
-    if not isinstance(source.every, int) or source.every < 1:
-        raise ConfigError(f"sources: every is {source.every!r}; expected a whole number, at least 1")

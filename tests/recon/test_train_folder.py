@@ -7,42 +7,19 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
 from recon.errors import CheckpointError, ConfigError, ReconError
-from recon.train import load_config, train
+from recon.train import train
 from recon.training.state import load_checkpoint, save_checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
-CONFIG = """
-steps = 3
-warmup = 1
-decay = 0
-threads = 1
-precision = "float32"
-previews = 0
-patches = [[16, 4, 1.0]]
-[network]
-channels = [8, 8]
-encoder_blocks = [1, 1]
-decoder_blocks = [1]
-embedding = 8
-[[sources]]
-pattern = "s*.npy"
-spacing = [1.0, 1.5]
-held_out = ["s1"]
-"""
 
 
 @pytest.fixture
-def config(tmp_path):
-    y, x = np.mgrid[-1:1:40j, -1:1:36j]
-    for k in range(2):
-        np.save(tmp_path / f"s{k}.npy", np.stack([100.0 * (y**2 + x**2 < r) for r in (0.5, 0.6, 0.7)]))
-    (tmp_path / "run.toml").write_text(CONFIG)
-    return load_config(tmp_path / "run.toml", {"data": str(tmp_path), "output": str(tmp_path / "run")})
+def config(small_training):
+    return small_training()
 
 
 def test_progress_is_said_and_a_stopped_run_says_so(config, tmp_path, capsys, monkeypatch):

@@ -21,26 +21,6 @@ from recon.training.ranks import device_of_this_process
 from recon.training.state import load_checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
-CONFIG = """
-steps = 3
-warmup = 1
-decay = 0
-threads = 1
-precision = "float32"
-previews = 0
-seed = 5
-patches = [[16, 4, 0.5], [24, 2, 0.5]]
-[network]
-channels = [8, 8]
-encoder_blocks = [1, 1]
-decoder_blocks = [1]
-embedding = 8
-[[sources]]
-pattern = "s*.npy"
-spacing = [1.0, 1.5]
-held_out = ["s1"]
-"""
-
 #: What ``python -m recon.train`` does; then, that no thread of the process group is left to abort the exit.
 PROCESS = """
 from pathlib import Path
@@ -53,14 +33,8 @@ assert not [name for name in threads if "gloo" in name], threads
 
 
 @pytest.fixture
-def config(tmp_path):
-    from recon.train import load_config
-
-    y, x = np.mgrid[-1:1:40j, -1:1:36j]
-    for k in range(2):
-        np.save(tmp_path / f"s{k}.npy", np.stack([100.0 * (y**2 + x**2 < r) for r in (0.5, 0.6, 0.7)]))
-    (tmp_path / "run.toml").write_text(CONFIG)
-    return load_config(tmp_path / "run.toml", {"data": str(tmp_path), "output": str(tmp_path / "run")})
+def config(small_training):
+    return small_training("[[16, 4, 0.5], [24, 2, 0.5]]")
 
 
 def pools_of(config: TrainConfig) -> list[Pool]:

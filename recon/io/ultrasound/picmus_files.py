@@ -73,6 +73,12 @@ def kind(path: Path) -> str | None:
         return next((name for name, mark in _MARKS.items() if hdf5.has(file, f"{GROUP}/{mark}")), None)
 
 
+def hint(path: Path) -> str | None:
+    """Return what to do with such a file, which holds no channel data; None for any other."""
+    found = kind(path)
+    return f"a PICMUS {found} file without channel data; read it with recon.io.read_picmus_{found}" if found else None
+
+
 def read_picmus_scan(path: str | Path) -> Grid:
     """Read the pixel grid of a scan file."""
     with hdf5.open_hdf5(_existing(path)) as file:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 # Fewer samples than this before the first echo say little about the noise.
 _LEAST_QUIET = 256
 _QUIET_BAND = 16
+#: An element with less than this share of the median power is dead.
+_SILENT = 1e-6
 
 
 def iq_geometry(geometry: PlaneWaveGeometry, frequency: float, bandwidth: float | None) -> PlaneWaveGeometry:
@@ -30,12 +32,7 @@ def iq_geometry(geometry: PlaneWaveGeometry, frequency: float, bandwidth: float 
     fs = geometry.sampling_frequency
     if not (np.isfinite(frequency) and frequency > 0):
         raise InputError(f"the demodulation frequency must be > 0 Hz, got {frequency}")
-    gap = abs(2 * frequency / fs - round(2 * frequency / fs))
-    if gap < 0.1:
-        raise InputError(
-            f"RF sampled at {fs / 1e6:.4g} MHz cannot be demodulated at {frequency / 1e6:.4g} MHz: the spectrum and "
-            "its mirror image coincide"
-        )
+    geometry.spectral_zone(frequency)
     if bandwidth is not None and not 0 < bandwidth <= fs:
         raise InputError(f"the bandwidth must lie between 0 and {fs:.4g} Hz, got {bandwidth}")
     return replace(geometry, demodulation_frequency=float(frequency), is_complex=True)
@@ -66,8 +63,7 @@ def demodulate(
     size = fft.next_fast_len(2 * n)
     spectrum = fft.fft(values.astype(np.float64), size)
     bins = fft.fftfreq(size)
-    zone = int(np.floor(2 * frequency / fs))
-    upper = bins > 0 if zone % 2 == 0 else bins < 0
+    upper = bins < 0 if geometry.spectral_zone(frequency) % 2 else bins > 0
     weights = 2.0 * upper
     weights[[i for i in (0, size // 2) if i == 0 or size % 2 == 0]] = 1.0
     if bandwidth is not None:
@@ -99,6 +95,12 @@ def noise_level(values: np.ndarray, geometry: PlaneWaveGeometry) -> float:
     smooth = np.convolve(power, np.ones(width) / width, "valid") if len(power) > width else power
     level = float(np.sqrt(smooth.min()))
     return min(level, _quietest_stretch(values)) if geometry.is_complex else level
+
+
+def silent_elements(values: np.ndarray) -> np.ndarray:
+    """Return the numbers of the elements that hold next to nothing, of `(angle, element, sample)`."""
+    power = np.mean(np.abs(values) ** 2, axis=(0, 2), dtype=np.float64)
+    return np.flatnonzero(power < _SILENT * np.median(power))
 
 
 def _quietest_stretch(values: np.ndarray) -> float:

@@ -70,9 +70,8 @@ def _unknown(file: Path) -> str:
     if file.stat().st_size == 0:
         return f"{file}: the file is empty (0 bytes)"
     if hdf5.is_hdf5(file):
-        kind = picmus_files.kind(file)
-        if kind is not None:
-            return f"{file}: a PICMUS {kind} file without channel data; read it with recon.io.read_picmus_{kind}"
+        if known := picmus_files.hint(file):
+            return f"{file}: {known}"
         with hdf5.open_hdf5(file) as content:
             return (
                 f"{file}: an HDF5 file, but not PICMUS ('US/US_DATASET0000'), UFF ('channel_data'), zea "

@@ -57,10 +57,8 @@ def read(path: Path) -> PlaneWaveData:
             raise ShapeError(f"{path}: {geometry_name}: expected ({elements}, 3), found the shape {positions.shape}")
         angles = us_hdf5.array(file, scan + "polar_angles").reshape(-1)
         _check_plane(file, scan)
-        center, speed = (
-            _of_all_waves(file, scan + "center_frequency"),
-            us_hdf5.number(file, scan + "sound_speed", 1540.0),
-        )
+        center = _of_all_waves(file, scan + "center_frequency")
+        speed = us_hdf5.number(file, scan + "sound_speed", 1540.0)
         modulation = us_hdf5.number(file, scan + "demodulation_frequency", center) if parts == 2 else 0.0
         gain = np.ones(1)
         if hdf5.has(file, scan + "tgc_gain_curve"):

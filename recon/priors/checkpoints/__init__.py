@@ -1,7 +1,7 @@
 """Pretrained networks of others: read safely, every tensor accounted for, and offered as denoisers."""
 
 from recon.priors.checkpoints.convert import convert_checkpoint
-from recon.priors.checkpoints.load import checkpoint_lines, load_checkpoint, read_checkpoint
+from recon.priors.checkpoints.load import checkpoint_lines, load_checkpoint, prior_lines, read_checkpoint
 from recon.priors.checkpoints.prior import CheckpointPrior
 from recon.priors.checkpoints.torchscript import load_torchscript
 
@@ -11,5 +11,6 @@ __all__ = [
     "convert_checkpoint",
     "load_checkpoint",
     "load_torchscript",
+    "prior_lines",
     "read_checkpoint",
 ]

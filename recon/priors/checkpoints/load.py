@@ -109,7 +109,11 @@ def read_checkpoint(path: str | Path, card: Mapping[str, Any] | None = None) -> 
 
 def checkpoint_lines(path: str | Path, card: Mapping[str, Any] | None = None) -> list[str]:
     """Describe a checkpoint in lines of text, after verifying all of it."""
-    prior = load_checkpoint(path, card=card)
+    return prior_lines(path, load_checkpoint(path, card=card))
+
+
+def prior_lines(path: str | Path, prior: CheckpointPrior) -> list[str]:
+    """Describe a checkpoint that is loaded already."""
     card = prior.card
     title = LAYOUTS[card["layout"]].TITLE if card["layout"] in LAYOUTS else "?"
     kinds = {"ve": "score, told sigma", "scaled": "score times sigma", "edm": "EDM denoiser", "vp": "DDPM steps"}
