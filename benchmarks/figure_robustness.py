@@ -9,6 +9,7 @@ all four from 0 (black) to the maximum of the reference (white).
 from __future__ import annotations
 
 import argparse
+import textwrap
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -37,23 +38,23 @@ def main() -> None:
             print(f"{name}: {row.get('refused') or row['crashed']}")
             continue
         quality = "" if row.get("psnr_head") is None else f", {row['psnr_head']:.1f} dB in the head"
-        drawn.append((f"{name}{quality}", scan, posterior))
+        drawn.append((textwrap.fill(name, 30), f"mean{quality}", scan, posterior))
     if drawn:
         draw(drawn, arguments.zoom).savefig(arguments.figure, dpi=90, pil_kwargs={"optimize": True})
 
 
-def draw(drawn: list[tuple[str, Scan, Posterior]], zoom: float = 5.0) -> plt.Figure:
-    """Return a figure with a row for each title, scan and posterior."""
-    heights = [scan.reference.shape[0] / scan.reference.shape[1] for _, scan, _ in drawn]
-    size = (8.0, sum(2.0 * height + 0.35 for height in heights))
+def draw(drawn: list[tuple[str, str, Scan, Posterior]], zoom: float = 5.0) -> plt.Figure:
+    """Return a figure with a row for each scan and posterior, with titles of the reference and the mean."""
+    heights = [min(scan.reference.shape[0] / scan.reference.shape[1], 1.3) for *_, scan, _ in drawn]
+    size = (8.0, sum(2.0 * height + 0.45 for height in heights))
     figure, axes = plt.subplots(
         len(drawn), 4, figsize=size, layout="constrained", squeeze=False, gridspec_kw={"height_ratios": heights}
     )
-    for row, (title, scan, posterior) in zip(axes, drawn, strict=True):
+    for row, (title, quality, scan, posterior) in zip(axes, drawn, strict=True):
         reference, mean = np.abs(scan.reference), np.abs(posterior.mean)
         shown = {
             title: reference,
-            "mean": mean,
+            quality: mean,
             f"|error| x {zoom:g}": zoom * np.abs(mean - reference),
             f"std x {zoom:g}": zoom * posterior.magnitude.std,
         }

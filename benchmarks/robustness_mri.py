@@ -49,7 +49,7 @@ COLUMNS = {
     "kept": ("kept", "4.2f"),
     "coverage": ("cover", "5.2f"),
     "spread_error": ("spread", "6.2f"),
-    "residual": ("chi2", "6.3g"),
+    "residual": ("chi2", "8.3g"),
     "noise": ("noise", "5.2f"),
     "scale": ("scale", "5.2f"),
     "seconds_prepare": ("prep", "5.1f"),
