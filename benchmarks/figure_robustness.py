@@ -14,6 +14,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
+from PIL import Image
 from robustness_mri import chosen, measure
 from robustness_scans import Scan
 
@@ -40,7 +41,7 @@ def main() -> None:
         quality = "" if row.get("psnr_head") is None else f", {row['psnr_head']:.1f} dB in the head"
         drawn.append((textwrap.fill(name, 30), f"mean{quality}", scan, posterior))
     if drawn:
-        draw(drawn, arguments.zoom).savefig(arguments.figure, dpi=90, pil_kwargs={"optimize": True})
+        save(draw(drawn, arguments.zoom), arguments.figure)
 
 
 def draw(drawn: list[tuple[str, str, Scan, Posterior]], zoom: float = 5.0) -> plt.Figure:
@@ -63,6 +64,14 @@ def draw(drawn: list[tuple[str, str, Scan, Posterior]], zoom: float = 5.0) -> pl
             axis.set_title(name, fontsize=8, loc="left")
             axis.axis("off")
     return figure
+
+
+def save(figure: plt.Figure, path: Path, levels: int = 48) -> None:
+    """Write a figure in shades of grey, which takes a quarter of the room of colours."""
+    figure.set_dpi(80)
+    figure.canvas.draw()
+    gray = Image.fromarray(np.asarray(figure.canvas.buffer_rgba())).convert("L")
+    gray.quantize(levels).save(path, optimize=True)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from recon.posterior import Posterior
+
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 
 
@@ -66,6 +68,20 @@ def test_a_refused_scan_is_a_row(benchmarks, tmp_path):
     assert "1 of 2 rows without an image" in table._summary([row, {"coverage": 0.9}])
     assert "coverage .85 to .95 in 1 of 1" in table._summary([row, {"coverage": 0.9}])
     assert "refused: InputError" in table._line("a scan", row)
+
+
+def test_withheld_error_of_a_noisy_truth(benchmarks):
+    scans, table = benchmarks
+    truth, samples = np.full((40, 40), 10.0 + 0j), np.full((2, 40, 40), 10.5 + 0j)
+    kspace = scans.with_noise(scans.to_kspace(truth[None]), 1.0)
+    noisy = scans.Scan(kspace, scans.to_images(kspace)[0], noise=1.0, noisy_truth=True)
+    mask = np.arange(40)[None].repeat(40, 0) != 20  # the middle column, which holds all of the signal, was not sampled
+    found = {"measured": [{"noise_std": 1.0, "scale": 10.0}], "notes": []}
+    for images, wanted in (({"mask": mask}, 0.05), ({"mask": mask | True}, None)):
+        posterior = Posterior(samples, provenance=found, images=images, diagnostics={"residual": np.ones(2)})
+        row = table.scores(posterior, noisy)
+        assert row.get("withheld") == (wanted if wanted is None else pytest.approx(wanted, rel=0.2))
+        assert "coverage" not in row and ("psnr" in row) == (wanted is not None)
 
 
 def test_decibels(benchmarks):
