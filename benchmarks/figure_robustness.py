@@ -70,8 +70,9 @@ def save(figure: plt.Figure, path: Path, levels: int = 48) -> None:
     """Write a figure in shades of grey, which takes a quarter of the room of colours."""
     figure.set_dpi(80)
     figure.canvas.draw()
-    gray = Image.fromarray(np.asarray(figure.canvas.buffer_rgba())).convert("L")
-    gray.quantize(levels).save(path, optimize=True)
+    gray = np.asarray(Image.fromarray(np.asarray(figure.canvas.buffer_rgba())).convert("L"))
+    rounded = np.round(np.round(gray / 255 * (levels - 1)) * 255 / (levels - 1)).astype(np.uint8)
+    Image.fromarray(rounded).save(path, optimize=True)
 
 
 if __name__ == "__main__":
