@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from operators.autocalibration import Region, calibration_matrix
 from operators.errors import InputError, ShapeError
 
 # Complex values of the pixels' coil matrices held at once: what fits the cache (CPU), or bounds the memory (GPU).
@@ -27,6 +28,7 @@ def espirit_maps(
     crop: float = ...,
     n_maps: int = ...,
     *,
+    region: Region | None = ...,
     return_eigenvalues: Literal[False] = ...,
 ) -> Tensor: ...
 
@@ -40,6 +42,7 @@ def espirit_maps(
     crop: float = ...,
     n_maps: int = ...,
     *,
+    region: Region | None = ...,
     return_eigenvalues: Literal[True],
 ) -> tuple[Tensor, Tensor]: ...
 
@@ -52,6 +55,7 @@ def espirit_maps(
     crop: float = 0.95,
     n_maps: int = 1,
     *,
+    region: Region | None = None,
     return_eigenvalues: bool = False,
 ) -> Tensor | tuple[Tensor, Tensor]:
     """Estimate coil maps from the calibration region, by the eigenvectors of the ESPIRiT operator.
@@ -74,6 +78,8 @@ def espirit_maps(
         Pixels with a smaller eigenvalue lie outside the support: their maps are 0.
     n_maps : int
         Number of maps; more than one for data folded in the field of view.
+    region : (slice, slice), optional
+        Rows and columns of the calibration region, in place of `calib_size`; see `calibration_region`.
     return_eigenvalues : bool
         Also return the eigenvalues, (..., y, x) or (..., map, y, x).
 
@@ -105,8 +111,8 @@ def espirit_maps(
     if not (0 < threshold < 1 and 0 <= crop < 1):
         raise InputError(f"espirit_maps needs 0 < threshold < 1 and 0 <= crop < 1, got {threshold} and {crop}")
     kernel = _pair(kernel_size)
-    region = _calibration(data, _pair(calib_size), kernel)
-    items = region.reshape(-1, *region.shape[-3:])
+    calibration = _calibration(data, region or _centre(data, _pair(calib_size)), kernel)
+    items = calibration.reshape(-1, *calibration.shape[-3:])
     ny, nx = data.shape[-2:]
     results = [_one(item, kernel, threshold, crop, n_maps, (ny, nx), return_eigenvalues, data.dtype) for item in items]
     maps, values = (torch.stack(parts) for parts in zip(*results, strict=True))
@@ -143,15 +149,21 @@ def _pair(size: int | tuple[int, int]) -> tuple[int, int]:
     return pair[0], pair[1]
 
 
-def _calibration(data: Tensor, size: tuple[int, int], kernel: tuple[int, int]) -> Tensor:
-    """Cut out and check the calibration region."""
+def _centre(data: Tensor, size: tuple[int, int]) -> Region:
+    """Rows and columns of the centre of this size."""
     full = tuple(data.shape[-2:])
     if any(c > n for c, n in zip(size, full, strict=True)):
         raise InputError(f"espirit_maps: the calibration region {size} is larger than kspace {full}; lower calib_size")
+    y, x = (n // 2 - c // 2 for n, c in zip(full, size, strict=True))
+    return slice(y, y + size[0]), slice(x, x + size[1])
+
+
+def _calibration(data: Tensor, where: Region, kernel: tuple[int, int]) -> Tensor:
+    """Cut out and check the calibration region."""
+    region = data[..., where[0], where[1]]
+    size = tuple(region.shape[-2:])
     if any(c < k for c, k in zip(size, kernel, strict=True)):
         raise InputError(f"espirit_maps: the calibration region {size} is smaller than the kernel {kernel}")
-    (y, x), (ky, kx) = (n // 2 - c // 2 for n, c in zip(full, size, strict=True)), size
-    region = data[..., y : y + ky, x : x + kx]
     if not bool(torch.isfinite(torch.view_as_real(region.resolve_conj())).all()):
         raise InputError("espirit_maps: kspace has values that are not finite in the calibration region")
     sampled = (region != 0).any(dim=-3)
@@ -203,8 +215,7 @@ def _one(
 
 def _row_projection(region: Tensor, kernel: tuple[int, int], threshold: float) -> Tensor:
     """Projection on the row space of the calibration matrix, from the Gram matrix of its smaller side."""
-    patches = region.unfold(1, kernel[0], 1).unfold(2, kernel[1], 1)
-    matrix = patches.permute(1, 2, 0, 3, 4).reshape(-1, region.shape[0] * math.prod(kernel))
+    matrix = calibration_matrix(region, kernel)
     wide = matrix.shape[0] < matrix.shape[1]
     squares, vectors = torch.linalg.eigh(matrix @ matrix.mH if wide else matrix.mH @ matrix)
     kept = squares > threshold**2 * squares[-1]

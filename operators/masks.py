@@ -11,6 +11,7 @@ from operators.errors import InputError, ShapeError
 from operators.patterns import poisson_points, radial_points, spiral_points, uniform_points, weighted_points
 
 Generator = np.random.Generator
+_CALIBRATION_LINES = 12
 _GAUSSIAN_STD = 15 / 128  # of the number of columns, as in the published Score-MRI experiments
 
 
@@ -40,7 +41,9 @@ def make_mask(
         R >= 1.
     center_fraction : float, optional
         Length of the fully sampled centre as a fraction of the columns, or of each axis for point patterns. The
-        default for columns is 0.08 up to R = 6 and 0.04 above; for points, where a centre is cheap, it is 0.08.
+        default for columns is 0.08 up to R = 6 and 0.04 above, for points, where a centre is cheap, 0.08; but at
+        least 12 lines, since coil maps need them, if these are no more than half (points: a quarter) of the samples.
+        The two fastMRI patterns keep that package's shares.
     seed : int or sequence of int
         Seed of a generator of this call alone; the global one is never used.
 
@@ -60,20 +63,22 @@ def make_mask(
     if not (math.isfinite(acceleration) and acceleration >= 1):
         raise InputError(f"make_mask needs a finite acceleration >= 1, got {acceleration}")
     columns = pattern not in _POINTS
-    if center_fraction is None:
-        center_fraction = 0.08 if acceleration <= 6 or not columns else 0.04
-    if not 0 <= center_fraction <= 1:
+    share = (0.08 if acceleration <= 6 or not columns else 0.04) if center_fraction is None else center_fraction
+    if not 0 <= share <= 1:
         raise InputError(f"make_mask needs a center_fraction from 0 to 1, got {center_fraction}")
     lengths = (1, nx) if columns else (ny, nx)
-    center = tuple(1 if columns and axis == 0 else round(n * center_fraction) for axis, n in enumerate(lengths))
     target = round(math.prod(lengths) / acceleration)
+    least = _least_center(target, columns) if center_fraction is None and pattern not in _FASTMRI else 0
+    center = tuple(
+        1 if columns and axis == 0 else min(max(round(n * share), least), n) for axis, n in enumerate(lengths)
+    )
     if target == 0:
         raise InputError(f"make_mask: acceleration {acceleration:g} leaves no sample of {pattern} on {(ny, nx)}")
     if math.prod(center) > target:
         raise InputError(
             f"make_mask: {pattern} at acceleration {acceleration:g} on {(ny, nx)} samples {target} "
             f"{'columns' if columns else 'points'}, but its centre alone takes {math.prod(center)}; "
-            f"lower center_fraction ({center_fraction:g}) or the acceleration"
+            f"lower center_fraction ({share:g}) or the acceleration"
         )
     if pattern in _FASTMRI:
         return _FASTMRI[pattern](nx, acceleration, center[1], np.random.RandomState(seed))[None]
@@ -90,6 +95,12 @@ def center_block(shape: tuple[int, int], lengths: tuple[int, int]) -> np.ndarray
     window = tuple(slice(n // 2 - m // 2, n // 2 - m // 2 + m) for n, m in zip(shape, lengths, strict=True))
     mask[window] = True
     return mask
+
+
+def _least_center(target: int, columns: bool) -> int:
+    """Lines of the centre that coil maps ask for, where they leave enough samples outside of it."""
+    affordable = target // 2 if columns else math.isqrt(target // 4)
+    return min(_CALIBRATION_LINES, affordable)
 
 
 def _lengths(shape: tuple[int, int]) -> tuple[int, int]:

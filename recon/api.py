@@ -48,6 +48,7 @@ def reconstruct(
     center_fraction: float | None = None,
     coil_maps: np.ndarray | Tensor | None = None,
     noise_std: float | None = None,
+    noise_covariance: np.ndarray | Tensor | None = None,
     steps: int | None = None,
     slices: str | int | Sequence[int] | None = None,
     coils: int | None = None,
@@ -101,11 +102,14 @@ def reconstruct(
         the data were sampled (broadcastable to ``(y, x)``); by default wherever k-space is not zero.
     center_fraction : float, optional
         Fully sampled share of the centre, for retrospective undersampling.
-    coil_maps : array, shape ``(coil, y, x)``, optional
-        Known coil maps; by default ESPIRiT from the measured centre.
+    coil_maps : array, shape ``(coil, y, x)`` or ``(map, coil, y, x)``, optional
+        Known coil maps; by default ESPIRiT from the measured centre, two maps where the object does not fit the field
+        of view.
     noise_std : float, optional
         Noise level of the k-space samples, ``E|e|^2 = noise_std^2``; by default estimated from outer k-space.
         Ultrasound: electronic noise of the samples in the file; by default estimated from them.
+    noise_covariance : array, shape ``(coil, coil)``, optional
+        MRI: ``E[e e^H]`` of the coils, from a noise scan.
     steps : int, optional
         Number of steps of the sampler.
     slices : str, int or sequence of int, optional
@@ -128,9 +132,11 @@ def reconstruct(
         how many of the demodulated samples; see :class:`recon.pipelines.ultrasound.Acquisition`.
     depth, width : "A:B" or (float, float), optional
         Ultrasound: part of the field of view in mm.
-    attenuation, model_error, time_shift : float
-        Ultrasound: of the tissue in dB/(MHz cm); share of the strength of the data that the model may miss; and
-        microseconds that the samples lie later than the file says.
+    model_error : float, optional
+        Share of the local strength of the signal that the model may miss (MRI, CT, ultrasound); 0 for none. By default
+        found from what a first fit leaves (CT: none).
+    attenuation, time_shift : float
+        Ultrasound: of the tissue in dB/(MHz cm), and microseconds that the samples lie later than the file says.
     device : str
         ``"auto"``, ``"cpu"``, ``"cuda"``, ...
     batch_size : int, optional
@@ -164,7 +170,7 @@ def reconstruct(
         return assemble(
             run.problem(source, progress), run.describe(computing, None, [0], []), {}, single=True, started=started
         )
-    scan = Scan(views, geometry, arc, photons, views_every, seed, electronic_noise)
+    scan = Scan(views, geometry, arc, photons, views_every, seed, electronic_noise, model_error or 0.0)
     waves = Acquisition(
         angles, elements, array, decimation, span_of(depth, "depth"), span_of(width, "width"), attenuation, model_error,
         time_shift, noise_std, seed,
@@ -175,6 +181,8 @@ def reconstruct(
         "center_fraction": center_fraction,
         "coil_maps": coil_maps,
         "noise_std": noise_std,
+        "noise_covariance": noise_covariance,
+        "model_error": model_error,
         "coils": coils,
         "calib_size": calib_size,
     }
@@ -205,15 +213,18 @@ def _open(
     """Return the slices of a source, after refusing the options that have no meaning for it."""
     ct = (
         {**dataclasses.asdict(scan), "pixel_size": pixel_size, "reader": reader},
-        dataclasses.asdict(Scan(seed=scan.seed)),
+        dataclasses.asdict(Scan(seed=scan.seed, model_error=scan.model_error)),
     )
-    us = dataclasses.asdict(waves), dataclasses.asdict(Acquisition(seed=scan.seed, noise_std=waves.noise_std))
+    shared = Acquisition(seed=scan.seed, noise_std=waves.noise_std, model_error=waves.model_error)
+    us = dataclasses.asdict(waves), dataclasses.asdict(shared)
+    # What several kinds of sources know is refused by none of them.
+    own = {**mri, "model_error": None}
     if is_ct_source(source):
-        refuse_options(mri, {}, "MRI; this source is CT")
+        refuse_options(own, {}, "MRI; this source is CT")
         refuse_options(*us, "ultrasound; this source is CT")
         return CTSource(source, scan, pixel_size, reader)
     if is_us_source(source):
-        refuse_options({**mri, "noise_std": None}, {}, "MRI; this source is ultrasound")
+        refuse_options({**own, "noise_std": None}, {}, "MRI; this source is ultrasound")
         refuse_options(*ct, "CT; this source is ultrasound")
         return USSource(source, waves)
     refuse_options(*ct, "CT; this source is not")

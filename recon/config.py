@@ -83,7 +83,7 @@ class RunConfig:
     width: str | None = _option(None, str, "ultrasound: the same along the probe, as --width=-10:10", "A:B")
     attenuation: float = _option(0.0, float, "ultrasound: of the tissue in dB/(MHz cm)", "DB")
     model_error: float | None = _option(
-        None, float, "ultrasound: share of the echoes that the model may miss (default: from a first fit)", "SHARE"
+        None, float, "share of the signal that the model may miss (default: from a first fit; CT: none)", "SHARE"
     )
     time_shift: float = _option(0.0, float, "ultrasound: samples lie this much later than the file says", "US")
     coils: int | None = _option(None, int, "compress to so many virtual coils (default: keep all)", "N")

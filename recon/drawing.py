@@ -12,13 +12,15 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from recon.pipelines.base import Prepared, Refinable
 from recon.pipelines.ultrasound import Prepared as Frame
 from recon.pipelines.ultrasound import speckle_prior
 from recon.pipelines.volume import BySlice, join
 from recon.priors.hub import GAUSSIAN, load_prior
 from recon.results import Part, describe_prior, describe_sampler
 from recon.sources import CTSource, KspaceSource, USSource
-from samplers import DDSVolume, Denoiser, Problem, Sampler, Samples, sample
+from recon.strategies import FIRST_IMAGE
+from samplers import DDSVolume, Denoiser, PartsAsBatch, Problem, Sampler, Samples, sample
 
 Source: TypeAlias = CTSource | KspaceSource | USSource
 
@@ -77,9 +79,17 @@ class Drawing:
 
     def _slice(self, pieces: Source, index: int, bar: tqdm) -> Part:
         ready, reference = pieces.prepare(index, self.device)
+        if isinstance(ready, Refinable):
+            ready = self._refined(ready, index)
         if isinstance(ready, Frame) and isinstance(self.prior, str) and self.prior == GAUSSIAN:
             self.loaded[tuple(ready.grid.shape)] = speckle_prior(ready)
         return Part(self._draw(ready.problem, index, bar), ready.problem, ready, reference)
+
+    def _refined(self, ready: Refinable, index: int) -> Prepared:
+        """Prepare a slice once more, with one draw of a few steps as its first image."""
+        problem = ready.problem
+        first = sample(FIRST_IMAGE, problem, self._prior_of(problem), 1, _slice_seed(self.seed, index))
+        return ready.refined(first.samples[0])
 
     def _volume(self, pieces: Source, chosen: Sequence[int], bar: tqdm) -> Part:
         """Draw the samples of slices that the sampler couples, as one volume."""
@@ -91,18 +101,25 @@ class Drawing:
 
     def _draw(self, problem: Problem, index: int, bar: tqdm) -> Samples:
         """Draw the samples of one slice; slices have independent random streams."""
-        space = problem.operator.domain
-        flat = space.ndim == 2 or not isinstance(self.sampler, DDSVolume)
-        known = self._denoiser(tuple(space.shape) if flat else tuple(space.shape[1:]), not space.dtype.is_complex)
         return sample(
             self.sampler,
             problem,
-            known if flat else BySlice(known),
+            self._prior_of(problem),
             self.samples,
             _slice_seed(self.seed, index),
             batch_size=self.batch_size,
             progress=lambda told: bar.update() and None,
         )
+
+    def _prior_of(self, problem: Problem) -> Denoiser:
+        """Return the prior for the images of a problem; a volume and the images of several maps go through by plane."""
+        space = problem.operator.domain
+        real = not space.dtype.is_complex
+        if space.ndim > 2 and isinstance(self.sampler, DDSVolume):
+            return BySlice(self._denoiser(tuple(space.shape[1:]), real))
+        if space.axes.startswith("map "):
+            return PartsAsBatch(self._denoiser(tuple(space.shape[1:]), real), split_complex=False)
+        return self._denoiser(tuple(space.shape), real)
 
     def _denoiser(self, shape: tuple[int, ...], real: bool) -> Denoiser:
         """Return the prior for images of this shape, complex or real; loaded once."""

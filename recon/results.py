@@ -41,9 +41,7 @@ class Part:
     def physical(self, images: Tensor | None = None) -> np.ndarray:
         """Return the samples, or other images in the scale of the prior, in physical units."""
         images = (self.drawn.samples if images is None else images) * self.problem.scale + self.problem.offset
-        if self.prepared is not None and self.prepared.intensity is not None:
-            images = images * self.prepared.intensity
-        return images.cpu().numpy()
+        return (images if self.prepared is None else self.prepared.combine(images)).cpu().numpy()
 
 
 def assemble(
@@ -79,7 +77,7 @@ def assemble(
     for name in prepared[0].companions if prepared else ():
         images[name] = joined([_numpy(ready.companions[name]) for ready in prepared])
     if all(part.drawn.expectation is not None for part in parts):
-        images["expectation"] = joined([part.physical(_expectation(part.drawn, valid)) for part in parts])
+        images["expectation"] = joined([_expectation(part, valid) for part in parts])
     references = [part.reference for part in parts if part.reference is not None]
     if len(references) == len(parts):
         images["reference"] = joined(references)
@@ -100,10 +98,13 @@ def assemble(
     )
 
 
-def _expectation(drawn: Samples, valid: np.ndarray) -> Tensor:
+def _expectation(part: Part, valid: np.ndarray) -> np.ndarray:
     """Return the mean of the conditional expectations of the samples that count in every slice."""
+    drawn = part.drawn
     paths = drawn.expectation if drawn.expectation is not None else drawn.samples
-    return paths[torch.from_numpy(valid).to(paths.device)].mean(dim=0)
+    paths = paths[torch.from_numpy(valid).to(paths.device)]
+    # Images of several coil maps are combined one by one: their phases differ from sample to sample.
+    return part.physical(paths).mean(axis=0)
 
 
 def describe_prior(prior: str | Path | Denoiser, loaded: Denoiser) -> dict[str, Any]:

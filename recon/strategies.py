@@ -60,6 +60,9 @@ SAMPLERS: dict[str, Sampler] = {
     "red-diff": REDDiff(steps=200, sigma_max=3.0, sigma_min=0.02, learning_rate=0.03),
 }
 
+#: A first image, for the preparation of a slice: what coil maps and errors of the model are found with.
+FIRST_IMAGE: Sampler = DDS(gamma="rule", support_level=0.05, **{**_DDS, "steps": 10})
+
 #: What is different for CT, whose systems are worse conditioned than those of MRI and not of norm 1.
 CT_SETTINGS: dict[str, dict[str, Any]] = {
     # Twice the steps: with fewer, samples stop short of fitting the data. Small noise matters more than in MRI.

@@ -19,6 +19,7 @@ from operators.fbp import fbp
 from recon.errors import InputError
 from recon.io.ct.base import ScanGeometry
 from recon.pipelines.ct_scan import Scan
+from recon.pipelines.model_error import of_share
 from samplers import Problem
 
 #: Noise-free data are taken to be right to this share of the largest line integral.
@@ -49,12 +50,15 @@ class Prepared:
     water: float
     facts: dict[str, Any]
     notes: list[str] = field(default_factory=list)
-    intensity: None = None
 
     @property
     def companions(self) -> dict[str, Tensor]:
         """Images that go with the result."""
         return {"fbp": self.fbp}
+
+    def combine(self, images: Tensor) -> Tensor:
+        """Return the images as they are."""
+        return images
 
 
 def prepare_image(
@@ -88,7 +92,8 @@ def prepare_image(
         noise_std = torch.full_like(sinogram, NOISE_FREE * float(sinogram.max()))
     else:
         _, sinogram, noise_std = simulate_counts(sinogram, scan.photons, scan.electronic_noise, seed=scan.seed)
-    return _prepared(sinogram, noise_std, operator, beam, {"photons": scan.photons, "simulated": True}, [])
+    facts = {"photons": scan.photons, "simulated": True}
+    return _prepared(sinogram, _with_model_error(noise_std, sinogram, scan, facts), operator, beam, facts, [])
 
 
 def prepare_projections(
@@ -137,7 +142,19 @@ def prepare_projections(
     beam = replace(geometry, angles=angles[used]).beam()
     shape, size = grid_of(geometry, image_shape, pixel_size)
     operator = _operator(beam, shape, size, device)
-    return _prepared(data, noise_std, operator, beam, {"simulated": False}, notes, water or MU_WATER, hounsfield)
+    facts: dict[str, Any] = {"simulated": False}
+    noise_std = _with_model_error(noise_std, data, scan, facts)
+    return _prepared(data, noise_std, operator, beam, facts, notes, water or MU_WATER, hounsfield)
+
+
+def _with_model_error(noise_std: Tensor, sinogram: Tensor, scan: Scan, facts: dict[str, Any]) -> Tensor:
+    """Return the noise with the error of the model that the user allows for, in each view, and record it."""
+    if scan.model_error == 0:
+        return noise_std
+    views = torch.arange(len(sinogram), device=sinogram.device)[:, None].expand_as(sinogram)
+    error = of_share(sinogram[None], 0.0, views, scan.model_error)
+    facts["model_error"] = scan.model_error
+    return (noise_std.square() + error.noise_std.square()).sqrt()
 
 
 def typical_attenuation(image: Tensor) -> float:

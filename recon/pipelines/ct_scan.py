@@ -37,6 +37,8 @@ class Scan:
         Of the noise.
     electronic_noise : float
         Standard deviation of the noise of the detector, in photons, that is added to that of the photons.
+    model_error : float
+        What the model may miss of the line integrals, as a share of their rms in each view; it counts as noise.
     """
 
     views: int | None = None
@@ -46,6 +48,7 @@ class Scan:
     views_every: int = 1
     seed: int = 0
     electronic_noise: float = 0.0
+    model_error: float = 0.0
 
     def __post_init__(self) -> None:
         if self.views is not None and self.views < 1:

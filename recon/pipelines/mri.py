@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from operators import CartesianMRI, compress_coils, fftc, ifftc, make_mask
+from operators import compress_coils, fftc, ifftc, make_mask
+from operators.autocalibration import calibration_region
 from recon.errors import InputError, ShapeError
-from recon.pipelines.calibration import FULL_CALIBRATION, estimate_maps, estimate_scale, intensity_of, whiten
-from samplers import Problem
+from recon.pipelines.mri_maps import FULL_CALIBRATION
+from recon.pipelines.mri_noise import estimate_noise, given_noise
+from recon.pipelines.mri_slice import Measured, Prepared
+
+__all__ = ["Prepared", "Sampling", "crop_oversampling", "infer_mask", "prepare"]
 
 
 @dataclass(frozen=True)
@@ -26,7 +30,7 @@ class Sampling:
     acceleration : float
         Grid points for each sampled one.
     center_fraction : float, optional
-        Share of the columns (or of each axis) that is fully sampled; .08, or .04 above 6-fold.
+        Share of the columns (or of each axis) that is fully sampled; see :func:`operators.make_mask`.
     seed : int
     """
 
@@ -36,41 +40,6 @@ class Sampling:
     seed: int = 0
 
 
-@dataclass(frozen=True, eq=False)
-class Prepared:
-    """A slice, ready to be sampled.
-
-    Attributes
-    ----------
-    problem : Problem
-        In the scale of the prior; ``problem.scale`` leads back to the units of the k-space.
-    coil_maps : Tensor, shape ``(coil, y, x)``
-    mask : Tensor, bool, broadcastable to ``(y, x)``
-    intensity : Tensor, shape ``(y, x)``
-        Turns the combination of prewhitened coils into the root-sum-of-squares of the coils as they came; 0 outside
-        of the support of the coil maps, where nothing is measured.
-    zero_filled : Tensor, shape ``(y, x)``
-        Adjoint reconstruction, in the units of the k-space.
-    facts : dict
-        What was found: acceleration, noise level, calibration size, scale.
-    notes : list of str
-        What the user should know: weak calibration, unusual noise.
-    """
-
-    problem: Problem
-    coil_maps: Tensor
-    mask: Tensor
-    intensity: Tensor
-    zero_filled: Tensor
-    facts: dict[str, float | int | list[int]]
-    notes: list[str] = field(default_factory=list)
-
-    @property
-    def companions(self) -> dict[str, Tensor]:
-        """Images that go with the result: the zero-filled one and the mask."""
-        return {"zero_filled": self.zero_filled, "mask": self.mask.expand(self.zero_filled.shape)}
-
-
 def prepare(
     kspace: np.ndarray | Tensor,
     mask: np.ndarray | Tensor | None = None,
@@ -78,14 +47,17 @@ def prepare(
     sampling: Sampling | None = None,
     coil_maps: np.ndarray | Tensor | None = None,
     noise_std: float | None = None,
+    noise_covariance: np.ndarray | Tensor | None = None,
+    model_error: float | None = None,
     coils: int | None = None,
     calib_size: int | None = None,
     device: torch.device | str = "cpu",
 ) -> Prepared:
     """Turn the k-space of one slice into a Problem.
 
-    Prewhiten by the noise found in the outermost sampled k-space, estimate coil maps by ESPIRiT from the measured
-    centre, take scale and noise level from the measurement.
+    Noise is found in the air, in outer k-space or in the calibration region, coil maps by ESPIRiT from the measured
+    centre; coils are whitened by the noise and by the errors of the maps. :meth:`Prepared.refined` takes the same
+    further with a first image.
 
     Parameters
     ----------
@@ -95,16 +67,20 @@ def prepare(
         True where sampled; by default wherever any coil is not zero.
     sampling : Sampling, optional
         Undersample further, retrospectively.
-    coil_maps : array, shape ``(coil, y, x)``, optional
+    coil_maps : array, shape ``(coil, y, x)`` or ``(map, coil, y, x)``, optional
         Known coil maps; estimated by default. Given maps are taken to belong to the data as they are, so the data are
         not prewhitened.
     noise_std : float, optional
         Noise level of each k-space sample (``E|e|^2 = noise_std^2``), in the units of ``kspace``, the same and
         independent in all coils; estimated by default.
+    noise_covariance : array, shape ``(coil, coil)``, optional
+        ``E[e e^H]`` of the coils, as :func:`operators.noise_covariance` gives it from a noise scan.
+    model_error : float, optional
+        Error of the model as a share of the local signal; estimated by default, 0 for none.
     coils : int, optional
         Compress to this many virtual coils.
     calib_size : int, optional
-        Side of the calibration region; by default the fully sampled centre, at most 24.
+        Longest side of the calibration region; by default the fully sampled centre, at most 24.
     device : torch.device or str
 
     Raises
@@ -117,38 +93,19 @@ def prepare(
     kspace = kspace * mask
     if not bool(kspace.any()):
         raise InputError("kspace is zero wherever the mask samples: the mask does not belong to these data")
-    notes: list[str] = []
+    if noise_std is not None and noise_covariance is not None:
+        raise InputError("noise_std and noise_covariance say the same thing: give one of them")
     if coils is not None and coils < kspace.shape[0]:
-        if coil_maps is not None:
-            raise InputError("coils= compresses the data and needs new maps: leave coil_maps out, or coils")
+        if coil_maps is not None or noise_covariance is not None:
+            raise InputError("coils= compresses the data: leave coil_maps and noise_covariance out, or coils")
         kspace = compress_coils(kspace, coils)
-    colouring: Tensor | None = None
-    if noise_std is not None:
-        if not (math.isfinite(noise_std) and noise_std >= 0):
-            raise InputError(f"noise_std must be finite and >= 0, came {noise_std}")
-        noise = noise_std / unit
+    region = calibration_region(mask.expand(kspace.shape[-2:]), calib_size or FULL_CALIBRATION)
+    if noise_std is None and noise_covariance is None:
+        noise = estimate_noise(kspace, mask, region)
     else:
-        kspace, noise, colouring = whiten(kspace, mask, known_maps=coil_maps is not None)
-    maps, calibration = estimate_maps(kspace, mask, coil_maps, calib_size or FULL_CALIBRATION, notes)
-    operator = CartesianMRI(mask, maps)
-    scale = estimate_scale(operator, kspace, mask, noise)
-    intensity = intensity_of(maps, colouring)
-    facts: dict[str, float | int | list[int]] = {
-        "acceleration": math.prod(kspace.shape[-2:]) / int(mask.expand(kspace.shape[-2:]).sum()),
-        "coils": int(kspace.shape[0]),
-        "noise_std": noise * unit,
-        "scale": scale * unit,
-        "calibration": calibration,
-    }
-    return Prepared(
-        problem=Problem(kspace / scale, operator, noise / scale, scale=scale * unit),
-        coil_maps=maps,
-        mask=mask,
-        intensity=intensity,
-        zero_filled=operator.H(kspace) * intensity * unit,
-        facts=facts,
-        notes=notes,
-    )
+        noise = given_noise(noise_std, noise_covariance, kspace.shape[0], unit)
+    given = None if coil_maps is None else _maps(coil_maps, kspace)
+    return Prepared.first(Measured(kspace, mask, region, noise, unit, given, model_error))
 
 
 def crop_oversampling(kspace: Tensor, axis: int, factor: float) -> Tensor:
@@ -225,3 +182,18 @@ def _sampled(kspace: Tensor, mask: np.ndarray | Tensor | None, sampling: Samplin
     if not bool(known.any()):
         raise InputError("mask samples nothing: expected at least the centre of k-space")
     return known
+
+
+def _maps(given: np.ndarray | Tensor, kspace: Tensor) -> Tensor:
+    """Check coil maps that were given."""
+    maps = torch.as_tensor(given).to(device=kspace.device, dtype=kspace.dtype)
+    if maps.ndim not in (3, 4) or maps.shape[-3:] != kspace.shape:
+        raise ShapeError(
+            f"coil_maps: expected {tuple(kspace.shape)} (coil, y, x) like kspace, or (map, coil, y, x), got "
+            f"{tuple(maps.shape)}"
+        )
+    if not bool(torch.isfinite(torch.view_as_real(maps)).all()):
+        raise InputError("coil_maps hold NaN or Inf")
+    if not bool(maps.any()):
+        raise InputError("coil_maps are zero everywhere: no image can be seen through them")
+    return maps

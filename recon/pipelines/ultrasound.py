@@ -58,12 +58,15 @@ class Prepared:
     grid: Grid
     facts: dict[str, Any]
     notes: list[str] = field(default_factory=list)
-    intensity: None = None
 
     @property
     def companions(self) -> dict[str, Tensor]:
         """Images that go with the result."""
         return {"das": self.das}
+
+    def combine(self, images: Tensor) -> Tensor:
+        """Return the images as they are."""
+        return images
 
 
 def prepare_frame(

@@ -29,7 +29,6 @@ class Volume:
 
     problem: Problem
     slices: Sequence[Prepared]
-    intensity: None = None
 
     @property
     def companions(self) -> dict[str, Tensor]:
@@ -45,6 +44,10 @@ class Volume:
     def notes(self) -> list[str]:
         """What the user should know of any slice."""
         return list(dict.fromkeys(note for one in self.slices for note in one.notes))
+
+    def combine(self, images: Tensor) -> Tensor:
+        """Return the images as they are."""
+        return images
 
 
 def join(slices: Sequence[Prepared]) -> Volume:
@@ -66,7 +69,7 @@ def join(slices: Sequence[Prepared]) -> Volume:
             first.scale,
             first.offset,
         )
-        if not same or one.intensity is not None or first.operator.domain.dtype.is_complex:
+        if not same or first.operator.domain.dtype.is_complex:
             raise InputError(
                 "slices can be drawn together (dds-volume) where all have one operator and scale, as those of a CT scan"
             )

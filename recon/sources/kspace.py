@@ -113,7 +113,8 @@ class KspaceSource:
     seed : int
         Of its pattern.
     **settings
-        Of :func:`recon.pipelines.mri.prepare`: ``coil_maps``, ``noise_std``, ``coils``, ``calib_size``.
+        Of :func:`recon.pipelines.mri.prepare`: ``coil_maps``, ``noise_std``, ``noise_covariance``,
+        ``model_error``, ``coils``, ``calib_size``.
 
     Raises
     ------
@@ -142,6 +143,7 @@ class KspaceSource:
             "acceleration": acceleration,
             "mask": mask if mask is None or isinstance(mask, str) else "array",
             "center_fraction": center_fraction,
+            "noise_covariance": "given" if settings.get("noise_covariance") is not None else None,
             "coil_maps": "given" if settings.get("coil_maps") is not None else "ESPIRiT",
         }
 
