@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,6 +12,7 @@ from operators.errors import InputError
 from samplers.base import Denoiser
 from samplers.covariance import CovarianceModel, condition
 from samplers.data import clean_variance, likelihood_score
+from samplers.error_spectrum import MeasuredError, measured_error
 from samplers.jacobian import JacobianKind, Product, differences, vjp
 from samplers.problem import Problem
 from samplers.stepping import Estimate, PosteriorDenoising
@@ -67,7 +68,7 @@ class MomentMatching(PosteriorDenoising):
 
     covariance: CovarianceModel | float | Literal["prior"] | None = None
     prior_std: float | None = None
-    jacobian_below: float = 0.0
+    jacobian_below: float | None = None
     iterations: int = 1
     jacobian: JacobianKind = "finite-difference"
     difference_step: float = 0.1
@@ -76,7 +77,7 @@ class MomentMatching(PosteriorDenoising):
     def __post_init__(self) -> None:
         super().__post_init__()
         positive = self.prior_std is None or self.prior_std > 0
-        if self.iterations < 1 or self.model_iterations < 1 or not positive or not self.jacobian_below >= 0:
+        if self.iterations < 1 or self.model_iterations < 1 or not positive or not (self.jacobian_below or 0) >= 0:
             raise InputError(
                 "MomentMatching: expected iterations, model_iterations >= 1, prior_std > 0, jacobian_below >= 0, came "
                 f"{self.iterations}, {self.model_iterations}, {self.prior_std}, {self.jacobian_below}"
@@ -88,14 +89,14 @@ class MomentMatching(PosteriorDenoising):
 
     def estimate(self, x: Tensor, sigma: float, problem: Problem, denoiser: Denoiser, memory: Any) -> Estimate:
         """Denoise and condition."""
-        model, so_far = memory if memory is not None else (self._model(denoiser, x), 0)
-        local = model or self._measured(sigma, denoiser, x)
+        known, so_far = memory if memory is not None else (self._knowledge(problem, denoiser, x), 0)
+        local = known.model or self._local(known, sigma, denoiser, x)
         product: Product | None = None
-        if sigma < self.jacobian_below and self.jacobian == "vjp":
+        if sigma < known.jacobian_below and self.jacobian == "vjp":
             denoised, product = vjp(denoiser, x, sigma)
         else:
             denoised = denoiser.denoise(x, sigma)
-            if sigma < self.jacobian_below:
+            if sigma < known.jacobian_below:
                 product = differences(denoiser, x, sigma, denoised, self.difference_step)
         solve = _DataSpace(problem, local, sigma, self.model_iterations)
         moved, cg_residual = solve.model_answer(likelihood_score(problem, denoised))
@@ -104,7 +105,7 @@ class MomentMatching(PosteriorDenoising):
             residual = (problem.y - problem.operator(denoised)) / problem.noise_std
             moved, bad = solve.truncated(residual, moved, product, self.iterations)
         facts = {"cg_residual": cg_residual, "negative_curvature": so_far + bad}
-        return Estimate(denoised + moved, facts, (model, so_far + bad))
+        return Estimate(denoised + moved, facts, (known, so_far + bad))
 
     def _model(self, denoiser: Denoiser, like: Tensor) -> CovarianceModel | None:
         """Return the covariance model in the precision and size of the state; None for one of each noise level."""
@@ -121,8 +122,18 @@ class MomentMatching(PosteriorDenoising):
             model = CovarianceModel.isotropic(float(model))
         return model.to(like).resized(tuple(like.shape[1:]))
 
-    def _measured(self, sigma: float, denoiser: Denoiser, like: Tensor) -> CovarianceModel:
+    def _knowledge(self, problem: Problem, denoiser: Denoiser, like: Tensor) -> _Knowledge:
+        """Return what is known of the prior before the first step; measured where it tells nothing of itself."""
+        model, measured = self._model(denoiser, like), None
+        if model is None and self.prior_std is None and not _knows_its_error(denoiser):
+            measured = measured_error(denoiser, problem.operator.domain, like)
+        found = measured.jacobian_below if measured is not None else 0.0
+        return _Knowledge(model, measured, found if self.jacobian_below is None else self.jacobian_below)
+
+    def _local(self, known: _Knowledge, sigma: float, denoiser: Denoiser, like: Tensor) -> CovarianceModel:
         """Return C such that the variance given the noisy image, ``(C^-1 + sigma^-2)^-1``, is the denoiser's error."""
+        if known.measured is not None:
+            return known.measured.model(sigma)
         table = getattr(denoiser, "error_spectrum", None) if self.prior_std is None else None
         found = table(sigma, tuple(like.shape[1:])) if callable(table) else None
         if found is None:
@@ -132,6 +143,14 @@ class MomentMatching(PosteriorDenoising):
         variance = found.to(like.device, like.real.dtype).clamp(max=(0.99 * sigma) ** 2)
         prior = variance / (1 - variance / sigma**2)
         return CovarianceModel(prior.mean().sqrt(), prior / prior.mean())
+
+
+class _Knowledge(NamedTuple):
+    """A model for all noise levels or the error at each, and the level below which the Jacobian is used."""
+
+    model: CovarianceModel | None
+    measured: MeasuredError | None
+    jacobian_below: float
 
 
 def _knows_its_error(denoiser: Denoiser) -> bool:
