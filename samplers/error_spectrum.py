@@ -31,6 +31,8 @@ LARGE = 65536
 #: Largest share of ``u^H J v`` that may be antisymmetric for a Jacobian that is trusted, and how far ``sigma^2 tr J``
 #: may be from the error. An exact denoiser shows rounding, .001; the shipped networks .15 - .5.
 ASYMMETRY, TRACE = 0.05, 3.0
+#: Length of the differences in that test, of the noise level: short, for what is curved.
+DIFFERENCE_STEP = 0.02
 #: No error of a denoiser reaches sigma; the limit keeps the covariance finite.
 LIMIT = 0.98
 _SEED = 20240521
@@ -166,7 +168,7 @@ def _jacobian_sums(
     denoiser: Denoiser, x: Tensor, sigma: float, denoised: Tensor, error: Tensor, noise: Noise, space: Space
 ) -> Tensor:
     """Return sums over the images: antisymmetric and whole ``u^H J v`` squared, ``sigma^2 tr J``, squared error."""
-    product = differences(denoiser, x, sigma, denoised)
+    product = differences(denoiser, x, sigma, denoised, DIFFERENCE_STEP)
     u, v = noise.normal(space), noise.normal(space)
     ju, jv = product(u), product(v)
 

@@ -12,10 +12,14 @@ from operators.errors import InputError
 from samplers.base import Denoiser
 from samplers.covariance import CovarianceModel, condition
 from samplers.data import clean_variance, likelihood_score
-from samplers.error_spectrum import MeasuredError, measured_error
+from samplers.error_spectrum import DIFFERENCE_STEP, MeasuredError, measured_error
 from samplers.jacobian import JacobianKind, Product, differences, vjp
 from samplers.problem import Problem
 from samplers.stepping import Estimate, PosteriorDenoising
+
+#: Largest number of conjugate-gradient steps with a Jacobian that passed its test, and the relative residual that ends
+#: them for a sample.
+ITERATIONS, TOLERANCE = 8, 0.02
 
 
 @dataclass(frozen=True)
@@ -69,15 +73,16 @@ class MomentMatching(PosteriorDenoising):
     covariance: CovarianceModel | float | Literal["prior"] | None = None
     prior_std: float | None = None
     jacobian_below: float | None = None
-    iterations: int = 1
+    iterations: int | None = None
     jacobian: JacobianKind = "finite-difference"
-    difference_step: float = 0.1
+    difference_step: float | None = None
     model_iterations: int = 30
 
     def __post_init__(self) -> None:
         super().__post_init__()
         positive = self.prior_std is None or self.prior_std > 0
-        if self.iterations < 1 or self.model_iterations < 1 or not positive or not (self.jacobian_below or 0) >= 0:
+        counts = self.model_iterations if self.iterations is None else min(self.iterations, self.model_iterations)
+        if counts < 1 or not positive or not (self.jacobian_below or 0) >= 0:
             raise InputError(
                 "MomentMatching: expected iterations, model_iterations >= 1, prior_std > 0, jacobian_below >= 0, came "
                 f"{self.iterations}, {self.model_iterations}, {self.prior_std}, {self.jacobian_below}"
@@ -97,13 +102,13 @@ class MomentMatching(PosteriorDenoising):
         else:
             denoised = denoiser.denoise(x, sigma)
             if sigma < known.jacobian_below:
-                product = differences(denoiser, x, sigma, denoised, self.difference_step)
+                product = differences(denoiser, x, sigma, denoised, known.difference_step)
         solve = _DataSpace(problem, local, sigma, self.model_iterations)
         moved, cg_residual = solve.model_answer(likelihood_score(problem, denoised))
         bad = torch.zeros_like(cg_residual)
         if product is not None:
             residual = (problem.y - problem.operator(denoised)) / problem.noise_std
-            moved, bad = solve.truncated(residual, moved, product, self.iterations)
+            moved, bad = solve.truncated(residual, moved, product, known.iterations, known.tolerance)
         facts = {"cg_residual": cg_residual, "negative_curvature": so_far + bad}
         return Estimate(denoised + moved, facts, (known, so_far + bad))
 
@@ -127,8 +132,12 @@ class MomentMatching(PosteriorDenoising):
         model, measured = self._model(denoiser, like), None
         if model is None and self.prior_std is None and not _knows_its_error(denoiser):
             measured = measured_error(denoiser, problem.operator.domain, like)
-        found = measured.jacobian_below if measured is not None else 0.0
-        return _Knowledge(model, measured, found if self.jacobian_below is None else self.jacobian_below)
+        if self.jacobian_below is not None:
+            return _Knowledge(model, measured, self.jacobian_below, self.iterations or 1, 0.0, self.difference_step or 0.1)
+        below = measured.jacobian_below if measured is not None else 0.0
+        return _Knowledge(
+            model, measured, below, self.iterations or ITERATIONS, TOLERANCE, self.difference_step or DIFFERENCE_STEP
+        )
 
     def _local(self, known: _Knowledge, sigma: float, denoiser: Denoiser, like: Tensor) -> CovarianceModel:
         """Return C such that the variance given the noisy image, ``(C^-1 + sigma^-2)^-1``, is the denoiser's error."""
@@ -151,6 +160,9 @@ class _Knowledge(NamedTuple):
     model: CovarianceModel | None
     measured: MeasuredError | None
     jacobian_below: float
+    iterations: int
+    tolerance: float
+    difference_step: float
 
 
 def _knows_its_error(denoiser: Denoiser) -> bool:
@@ -178,7 +190,7 @@ class _DataSpace:
         """Apply the inverse of the system with the model covariance."""
         return w - self._push(self.model_answer(self._pull(w))[0])
 
-    def truncated(self, residual: Tensor, start: Tensor, product: Product, iterations: int) -> tuple[Tensor, Tensor]:
+    def truncated(self, residual: Tensor, start: Tensor, product: Product, iterations: int, tolerance: float) -> tuple[Tensor, Tensor]:
         """Solve with ``V = sigma^2 J`` from the model's answer; return the move and the count of bad directions.
 
         A sample stops at a direction p with ``p^H K p <= |p|^2 / 2``: with a covariance it would be at least ``|p|^2``.
@@ -203,8 +215,11 @@ class _DataSpace:
         r = residual - torch.where(keep, image, 0)
         z = self._precondition(r)
         p, rz = z, inner(r, z)
-        active, bad = rz > 0, torch.zeros_like(rz)
+        enough = tolerance**2 * inner(residual, residual)
+        active, bad = (rz > 0) & (inner(r, r) > enough), torch.zeros_like(rz)
         for k in range(iterations):
+            if tolerance and not bool(active.any()):
+                break
             step = spread(p)
             q = p + self._push(step)
             curvature = inner(p, q)
@@ -218,7 +233,7 @@ class _DataSpace:
                 z = self._precondition(r)
                 rz_next = inner(r, z)
                 p = z + torch.where(active, rz_next / torch.where(active, rz, 1), 0) * p
-                active, rz = active & (rz_next > 0), rz_next
+                active, rz = active & (rz_next > 0) & (inner(r, r) > enough), rz_next
         # Where neither the start nor a single direction could be used, the model's answer stands.
         used = keep | (bad < 1)
         return torch.where(per_image(used), moved, start), bad.reshape(-1) + (~keep).reshape(-1).to(bad.dtype)
