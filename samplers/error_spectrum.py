@@ -1,4 +1,4 @@
-"""What a denoiser that knows nothing of its error does not tell: measured once, on images of its own making.
+"""The error of a denoiser by noise level and frequency, measured on images of its own making.
 
 A few images are drawn with the denoiser's own reverse process and noised to a ladder of levels; what it makes of them
 shows the spectrum of its error, and up to which noise level its Jacobian is that of a conditional mean.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import weakref
 from dataclasses import dataclass
 
 import torch
@@ -20,6 +19,7 @@ from samplers.base import Denoiser
 from samplers.covariance import CovarianceModel
 from samplers.jacobian import differences
 from samplers.noise import Noise
+from samplers.problem import Problem
 from samplers.stepping import Past, advance
 
 #: Calls that draw the images, and noise levels at which they are denoised again.
@@ -33,8 +33,8 @@ LARGE = 65536
 ASYMMETRY, TRACE = 0.05, 3.0
 #: Length of the differences in that test, of the noise level: short, for what is curved.
 DIFFERENCE_STEP = 0.02
-#: No error of a denoiser reaches sigma; the limit keeps the covariance finite.
-LIMIT = 0.98
+#: No error of a denoiser reaches sigma; the limits keep the covariance finite and positive.
+LIMIT, FLOOR = 0.98, 1e-12
 _SEED = 20240521
 
 
@@ -57,76 +57,52 @@ class MeasuredError:
     log_prior: Tensor
     jacobian_below: float
 
+    @property
+    def finite(self) -> bool:
+        """Whether there is a number for every level and frequency."""
+        return bool(torch.isfinite(self.log_prior).all())
+
     def model(self, sigma: float) -> CovarianceModel:
         """Return the covariance model at one noise level, interpolated in the logarithms."""
         at = [math.log(s) for s in self.sigmas]
         k = max(1, sum(s < sigma for s in self.sigmas[:-1]))
         share = min(max((math.log(sigma) - at[k - 1]) / (at[k] - at[k - 1]), 0.0), 1.0)
-        prior = torch.lerp(self.log_prior[k - 1], self.log_prior[k], share).exp()
-        return CovarianceModel(prior.mean().sqrt(), prior / prior.mean())
+        return spectral_model(torch.lerp(self.log_prior[k - 1], self.log_prior[k], share))
 
 
-_KEPT: dict[int, tuple[weakref.ref[Denoiser], dict[tuple, MeasuredError | None]]] = {}
-
-
-def measured_error(denoiser: Denoiser, space: Space, like: Tensor) -> MeasuredError | None:
-    """Measure the error of a denoiser on images of ``space``; once for each denoiser, size, precision and device.
-
-    Costs ``STEPS + LEVELS`` calls with at most ``MOST`` images, and two more for each level of a trusted Jacobian. The
-    random numbers are always the same, so that samples depend on their own seed and number alone. The result is kept
-    as long as the denoiser lives: a network that is trained on has to be wrapped anew.
-
-    Returns
-    -------
-    MeasuredError or None
-        None where the denoiser's own images are not finite.
-    """
-    kept = _kept(denoiser)
-    key = (tuple(space.shape), like.dtype, str(like.device))
-    if key not in kept:
-        kept[key] = _measure(denoiser, space, like)
-    return kept[key]
-
-
-def _kept(denoiser: Denoiser) -> dict[tuple, MeasuredError | None]:
-    """Return what is known of a denoiser; by identity, since it need not be hashable."""
-    number = id(denoiser)
-    if number in _KEPT and _KEPT[number][0]() is denoiser:
-        return _KEPT[number][1]
-    try:
-        reference = weakref.ref(denoiser, lambda _: _KEPT.pop(number, None) and None)
-    except TypeError:  # cannot be referred to weakly: measured anew for each batch
-        return {}
-    _KEPT[number] = (reference, {})
-    return _KEPT[number][1]
+def spectral_model(log_prior: Tensor) -> CovarianceModel:
+    """Return the stationary covariance model of a spectrum, given as its logarithm."""
+    prior = log_prior.exp()
+    return CovarianceModel(prior.mean().sqrt(), prior / prior.mean())
 
 
 @torch.no_grad()
-def _measure(denoiser: Denoiser, space: Space, like: Tensor) -> MeasuredError | None:
+def error_of_own_images(denoiser: Denoiser, space: Space, like: Tensor) -> MeasuredError:
+    """Measure the error of a denoiser on images of ``space`` that it draws itself, and test its Jacobian on them.
+
+    Costs ``STEPS + LEVELS`` calls with at most ``MOST`` images, and two more for each level of a trusted Jacobian.
+    The table may hold what is not finite where the denoiser's own images do.
+    """
     pixels = math.prod(space.shape)
     count = min(max(PIXELS // max(pixels, 1), FEWEST), MOST)
     groups = [range(k, k + 1) for k in range(count)] if pixels > LARGE else [range(count)]
     noises = [Noise(_SEED, numbers, like) for numbers in groups]
     images = [_draw(denoiser, space, noise) for noise in noises]
-    if not all(bool(torch.isfinite(drawn).all()) for drawn in images):
-        return None
     sigmas = schedule.geometric(denoiser.sigma_max, denoiser.sigma_min, LEVELS)[-2::-1]
     rows, jacobian_below, trusted = [], 0.0, True
     for sigma in sigmas:
-        power, tests = 0.0, torch.zeros(4)
+        power, tests = torch.zeros(()), torch.zeros(4)
         for drawn, noise in zip(images, noises, strict=True):
             x = drawn + sigma * noise.normal(space)
             denoised = denoiser.denoise(x, sigma)
-            power = power + _log_power(denoised - drawn) * (len(drawn) / count)
+            power = power.to(x.device) + _log_power(denoised - drawn) * (len(drawn) / count)
             if trusted:
                 tests = tests + _jacobian_sums(denoiser, x, sigma, denoised, denoised - drawn, noise, space)
         trusted = trusted and _is_covariance(tests)
         jacobian_below = sigma if trusted else jacobian_below
-        rows.append(_log_prior(_smooth(power), sigma, count))
-    table = torch.stack(rows)
-    if not bool(torch.isfinite(table).all()):
-        return None
-    return MeasuredError(tuple(sigmas), table, math.inf if trusted else jacobian_below)
+        # The logarithm of an exponential variable of mean 1 is -.5772 on average.
+        rows.append(log_prior((smooth(power) + 0.5772).exp() / sigma**2, sigma))
+    return MeasuredError(tuple(sigmas), torch.stack(rows), math.inf if trusted else jacobian_below)
 
 
 def _draw(denoiser: Denoiser, space: Space, noise: Noise) -> Tensor:
@@ -148,19 +124,17 @@ def _log_power(error: Tensor) -> Tensor:
     return power.clamp(min=tiny).log().mean(dim=0)
 
 
-def _smooth(log_power: Tensor) -> Tensor:
+def smooth(spectrum: Tensor) -> Tensor:
     """Average over neighbouring frequencies, the more of them the finer they are."""
-    for axis, size in enumerate(log_power.shape):
+    for axis, size in enumerate(spectrum.shape):
         for _ in range(max(1, size // 32) if size > 4 else 0):
-            log_power = (log_power.roll(1, axis) + 2 * log_power + log_power.roll(-1, axis)) / 4
-    return log_power
+            spectrum = (spectrum.roll(1, axis) + 2 * spectrum + spectrum.roll(-1, axis)) / 4
+    return spectrum
 
 
-def _log_prior(log_power: Tensor, sigma: float, count: int) -> Tensor:
-    """Return log P, centred, from the mean log power of an error ``P sigma^2 / (P + sigma^2)``."""
-    # The logarithm of an exponential variable of mean 1 is -.5772 on average.
-    ratio = (log_power + 0.5772).exp() / sigma**2
-    ratio = ratio.clamp(1e-12, LIMIT**2)
+def log_prior(ratio: Tensor, sigma: float) -> Tensor:
+    """Return log P, centred, for errors of variance ``ratio sigma^2 = P sigma^2 / (P + sigma^2)``."""
+    ratio = ratio.clamp(FLOOR, LIMIT**2)
     return torch.fft.fftshift((ratio / (1 - ratio) * sigma**2).log())
 
 

@@ -12,8 +12,9 @@ from operators.errors import InputError
 from samplers.base import Denoiser
 from samplers.covariance import CovarianceModel, condition
 from samplers.data import clean_variance, likelihood_score
-from samplers.error_spectrum import DIFFERENCE_STEP, MeasuredError, measured_error
+from samplers.error_spectrum import DIFFERENCE_STEP, MeasuredError
 from samplers.jacobian import JacobianKind, Product, differences, vjp
+from samplers.pilot import measured_error
 from samplers.problem import Problem
 from samplers.stepping import Estimate, PosteriorDenoising
 
@@ -131,7 +132,7 @@ class MomentMatching(PosteriorDenoising):
         """Return what is known of the prior before the first step; measured where it tells nothing of itself."""
         model, measured = self._model(denoiser, like), None
         if model is None and self.prior_std is None and not _knows_its_error(denoiser):
-            measured = measured_error(denoiser, problem.operator.domain, like)
+            measured = measured_error(denoiser, problem, like)
         if self.jacobian_below is not None:
             return _Knowledge(model, measured, self.jacobian_below, self.iterations or 1, 0.0, self.difference_step or 0.1)
         below = measured.jacobian_below if measured is not None else 0.0
