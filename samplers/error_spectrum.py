@@ -19,7 +19,6 @@ from samplers.base import Denoiser
 from samplers.covariance import CovarianceModel
 from samplers.jacobian import differences
 from samplers.noise import Noise
-from samplers.problem import Problem
 from samplers.stepping import Past, advance
 
 #: Calls that draw the images, and noise levels at which they are denoised again.

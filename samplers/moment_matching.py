@@ -37,8 +37,11 @@ class MomentMatching(PosteriorDenoising):
     and useless at large noise, where ``sigma^2`` multiplies its errors; hence the two ranges, and a solve that stops at
     the first direction whose curvature no covariance can have (the fact ``negative_curvature`` counts them).
 
+    Of a denoiser that tells nothing of its error, both are found out before the first step (:mod:`samplers.pilot`).
+
     Targets the posterior: std ratio 1.00 - 1.02 on the six known problems of ``benchmarks/posterior_truth.py``, with a
-    denoiser that errs by 0, 3 or 10 %, in 64 calls of it.
+    denoiser that errs by 0, 3 or 10 %, in 64 calls of it. By default, with exact denoisers that do not know their
+    error: .98 - 1.06 on 43 problems, error of the mean below .12 posterior std, in 100 - 240 calls and 60 to measure.
 
     Parameters
     ----------
@@ -51,15 +54,19 @@ class MomentMatching(PosteriorDenoising):
     prior_std : float, optional
         Standard deviation of independent pixels. None: at each noise level the model that explains the error that the
         denoiser was measured to make there, by frequency (``denoiser.error_spectrum``) or at least in total
-        (``denoiser.error_std``); for a denoiser that does not know its error, the prior's ``covariance_model``.
-    jacobian_below : float
-        Noise level below which the Jacobian is used; 0 for never.
-    iterations : int
-        Conjugate-gradient steps with the Jacobian, each one network call; one more call starts them.
+        (``denoiser.error_std``); for a denoiser that does not know its error, the prior's ``covariance_model``, or else
+        the error that is measured on images of its own or on a pilot run.
+    jacobian_below : float, optional
+        Noise level below which the Jacobian is used; 0 for never. None: where a denoiser that tells nothing of itself
+        has a symmetric one of the right trace, as an exact denoiser has; never for others.
+    iterations : int, optional
+        Conjugate-gradient steps with the Jacobian, each one network call; one more call starts them. None: 1 below a
+        ``jacobian_below`` that was asked for, otherwise up to 8, until the residual is 2 %.
     jacobian : "finite-difference" or "vjp"
         How J is applied: one more forward call each, or back-propagation.
-    difference_step : float
-        Length of the difference, of the noise level.
+    difference_step : float, optional
+        Length of the difference, of the noise level. None: .1, which a network needs, or .02 for a Jacobian that was
+        found symmetric.
     model_iterations : int
         Largest number of conjugate-gradient steps with the model.
 
@@ -134,11 +141,11 @@ class MomentMatching(PosteriorDenoising):
         if model is None and self.prior_std is None and not _knows_its_error(denoiser):
             measured = measured_error(denoiser, problem, like)
         if self.jacobian_below is not None:
-            return _Knowledge(model, measured, self.jacobian_below, self.iterations or 1, 0.0, self.difference_step or 0.1)
+            step = self.difference_step or 0.1
+            return _Knowledge(model, measured, self.jacobian_below, self.iterations or 1, 0.0, step)
         below = measured.jacobian_below if measured is not None else 0.0
-        return _Knowledge(
-            model, measured, below, self.iterations or ITERATIONS, TOLERANCE, self.difference_step or DIFFERENCE_STEP
-        )
+        step = self.difference_step or DIFFERENCE_STEP
+        return _Knowledge(model, measured, below, self.iterations or ITERATIONS, TOLERANCE, step)
 
     def _local(self, known: _Knowledge, sigma: float, denoiser: Denoiser, like: Tensor) -> CovarianceModel:
         """Return C such that the variance given the noisy image, ``(C^-1 + sigma^-2)^-1``, is the denoiser's error."""
@@ -156,7 +163,7 @@ class MomentMatching(PosteriorDenoising):
 
 
 class _Knowledge(NamedTuple):
-    """A model for all noise levels or the error at each, and the level below which the Jacobian is used."""
+    """A model for all noise levels or the error at each; below which level the Jacobian is used, and how."""
 
     model: CovarianceModel | None
     measured: MeasuredError | None
@@ -191,7 +198,9 @@ class _DataSpace:
         """Apply the inverse of the system with the model covariance."""
         return w - self._push(self.model_answer(self._pull(w))[0])
 
-    def truncated(self, residual: Tensor, start: Tensor, product: Product, iterations: int, tolerance: float) -> tuple[Tensor, Tensor]:
+    def truncated(
+        self, residual: Tensor, start: Tensor, product: Product, iterations: int, tolerance: float
+    ) -> tuple[Tensor, Tensor]:
         """Solve with ``V = sigma^2 J`` from the model's answer; return the move and the count of bad directions.
 
         A sample stops at a direction p with ``p^H K p <= |p|^2 / 2``: with a covariance it would be at least ``|p|^2``.
