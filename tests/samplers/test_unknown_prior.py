@@ -121,7 +121,6 @@ def _problem(prior: TheirMixture, matrix: Tensor, noise_std: Tensor) -> tuple[Pr
 @pytest.mark.parametrize(
     ("name", "noise", "operator"),
     [
-        ("power law", 0.02, "inpainting"),
         ("power law", 0.02, "random"),
         ("smooth", 0.1, "inpainting"),
         ("mixture", 0.005, "random"),
