@@ -41,7 +41,7 @@ class MomentMatching(PosteriorDenoising):
 
     Targets the posterior: std ratio 1.00 - 1.02 on the six known problems of ``benchmarks/posterior_truth.py``, with a
     denoiser that errs by 0, 3 or 10 %, in 64 calls of it. By default, with exact denoisers that do not know their
-    error: .98 - 1.06 on 43 problems, error of the mean below .12 posterior std, in 100 - 240 calls and 60 to measure.
+    error: .98 - 1.06 on 43 problems, error of the mean below .12 posterior std, in 90 - 250 calls and 60 to measure.
 
     Parameters
     ----------
