@@ -8,6 +8,7 @@ hands on the result in the same way: as ``Problem.noise_std`` and ``facts["model
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -17,8 +18,9 @@ from recon.errors import InputError
 
 #: A fit that leaves up to this much more power than the noise has is as good as one can tell.
 _TOLERANCE = 1.1
-#: A fit that leaves less than this share of the power of the noise says that the noise level is too high.
-_TOO_LITTLE = 0.7
+#: A fit that leaves less than this share of the power of the noise says that the noise level is too high; asked of
+#: groups that hold at least this share of the data.
+_TOO_LITTLE, _LEAST_SIZE = 0.7, 0.02
 
 
 class ModelError(NamedTuple):
@@ -60,9 +62,11 @@ def from_residual(left: Tensor, data: Tensor, noise: float, groups: Tensor, take
     signal = _by_group(data, measured, labels) / count
     size = count / count.sum()
     kept = 1 - min(max(taken_up, 0.0), 0.5)
-    total = float((residual * size).sum())
-    if taken_up <= 0.5 and total / kept < _TOO_LITTLE * noise**2:
-        noise = (total / kept) ** 0.5
+    # Errors only add to the noise, so the quietest group bounds it from above.
+    large = residual[size > _LEAST_SIZE]
+    bound = float(large.min()) / kept if len(large) else math.inf
+    if taken_up <= 0.5 and bound < _TOO_LITTLE * noise**2:
+        noise = math.sqrt(bound)
     excess = (residual - _TOLERANCE * noise**2).clamp_min(0) / kept
     power = (signal - noise**2).clamp_min(0)
     share = float((excess * size).sum() / (power * size).sum().clamp_min(1e-30)) ** 0.5
