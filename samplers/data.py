@@ -14,7 +14,6 @@ from samplers.base import Denoiser
 from samplers.noise import Noise
 from samplers.problem import Problem
 
-
 #: Whiteness from which on data count as an image in white noise.
 WHITE = 0.9
 

@@ -79,11 +79,11 @@ class DDS(Sampler):
         - r follows the measured error by frequency (``denoiser.error_spectrum``) where the noise of the data is above
           r: at large noise the data know the low frequencies alone, which independent pixels would not believe them.
         - Air is where the denoised image *and* a first step towards the data are small.
-        - The mean is taken around twice the noise of the data (four times, where the network is shown them) where that
+        - The mean is taken around twice the noise of the data (ten times, where the network is shown them) where that
           is above ``mean_sigma``, and the noise levels begin at ten times it where that is above ``sigma_max``: x holds
           nothing of the image at first, and D tends to zero with it.
     mean_steps : int
-        With fewer steps than this the mean is that of the samples, whatever ``mean_sigma``: few levels are near it.
+        With fewer steps than this, too few of them are near ``mean_sigma``, and the mean is that of the samples.
 
     References
     ----------
@@ -142,13 +142,12 @@ class DDS(Sampler):
         return getattr(schedule, self.spacing)(sigma_max, sigma_min, self.steps)
 
     def mean_level(self, problem: Problem) -> float | None:
-        """Return ``mean_sigma``, or what replaces it for noisy data; None for few steps."""
-        if self.mean_sigma is None or self.steps < self.mean_steps:
-            return None
-        if not self.adapt_to_noise or not math.isfinite(problem.information.variance):
-            return self.mean_sigma
-        times = 4 if problem.information.whiteness > WHITE else 2
-        return max(self.mean_sigma, times * math.sqrt(problem.information.variance))
+        """Return ``mean_sigma``, or what the noise of the data puts above it; None where few steps are near it."""
+        level = self.mean_sigma
+        if level is not None and self.adapt_to_noise and math.isfinite(problem.information.variance):
+            times = 10 if problem.information.whiteness > WHITE else 2
+            level = max(level, times * math.sqrt(problem.information.variance))
+        return None if level == self.mean_sigma and self.steps < self.mean_steps else level
 
     def step(
         self,
@@ -175,9 +174,7 @@ class DDS(Sampler):
             x = fitted
         return Step(x, fitted, {"cg_residual": cg_residual}, memory)
 
-    def _adapted(
-        self, x: Tensor, sigma: float, problem: Problem, denoiser: Denoiser
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def _adapted(self, x: Tensor, sigma: float, problem: Problem, denoiser: Denoiser) -> tuple[Tensor, Tensor, Tensor]:
         """Return the fitted image, the noise direction and the residual of the fit, with ``adapt_to_noise``.
 
         The likelihood of x and data is ``|x0 - x|^2 / sigma^2 + |y - A x0|_W^2``. The network is shown the image and
@@ -194,9 +191,7 @@ class DDS(Sampler):
             rough = denoised + proximal_move(problem, pull, variance)
             weights = support_weights(denoised, self.support_level)
             weights = weights.maximum(support_weights(rough, self.support_level))
-        fitted, residual = proximal(
-            problem, denoised, variance, self.cg_iterations, weights, pull=pull, without=shared
-        )
+        fitted, residual = proximal(problem, denoised, variance, self.cg_iterations, weights, pull=pull, without=shared)
         # Shown the data, the network tells what x is given both; otherwise DDS takes the noise from x alone.
         return fitted, (x - (denoised if shared is None else fitted)) / sigma, residual
 
