@@ -157,6 +157,7 @@ class _Black(DDS):
         return Step(0 * super().step(*args, **kwargs).x)  # type: ignore[arg-type]
 
 
+@pytest.mark.filterwarnings("ignore:the data residual")
 def test_a_note_says_when_what_was_measured_is_missing(full: np.ndarray) -> None:
     prepared = prepare(full, sampling=Sampling("random", 2.0, 0.2))
     black = _Black(**{field.name: getattr(QUICK, field.name) for field in dataclasses.fields(DDS)})
