@@ -22,6 +22,11 @@ from samplers import Denoiser, Problem, Sampler, Samples
 RESIDUAL_RANGE = (0.5, 2.0)
 #: Relative residual from which on equations do not count as solved.
 UNSOLVED = 1e-2
+#: Share of the strongest data that a mean must hold, and how many times its noise a datum must be to count as strong.
+HELD, STRONG = 0.9, 5.0
+#: Share of the pixels with signal that the 90 % interval of the default sampler held in so many steps (x4, noise .02 of
+#: white, centre of the 8-coil brain); from 20 steps on it is .89 and more.
+FEW_STEPS = {5: 0.74, 8: 0.83, 10: 0.85, 12: 0.86, 15: 0.87}
 #: What may be wrong with a model, by its operator.
 _MODELS = {
     "CartesianMRI": "mask, coil maps, geometry",
@@ -84,6 +89,7 @@ def assemble(
     notes = _notes(parts, diagnostics)
     if record.get("sampler", {}).get("name") == "ExactGaussian":
         notes += _unsolved(diagnostics)
+    notes += _few_steps(record.get("sampler", {}))
     for note in notes:
         warnings.warn(note, UserWarning, stacklevel=3)
     facts = [ready.facts for ready in prepared]
@@ -141,7 +147,38 @@ def _notes(parts: list[Part], diagnostics: dict[str, Any]) -> list[str]:
             f"the noise level or the model of the measurement ({_MODELS.get(kind, 'its geometry')}) may not belong to "
             "these data, or the sampler had too few steps to reach them"
         )
+    held = min(_held(part) for part in parts)
+    if held < HELD:
+        notes.append(
+            f"the mean holds only {held:.2f} of the signal of the strongest data (expected about 1): something that "
+            "was measured is missing from the images. Is noise_std too high, or the prior one of other images? If "
+            "neither, take more steps or another sampler ('moment-matching', 'pula')"
+        )
     return list(dict.fromkeys(notes))
+
+
+def _held(part: Part) -> float:
+    """Return ``Re<A x, y> / (|y|^2 - noise^2)`` of the mean x, over the data far above their noise; 1 without any."""
+    problem = part.problem
+    if not bool(part.drawn.valid.any()):
+        return 1.0
+    noise = torch.as_tensor(problem.noise_std, device=problem.y.device).expand(problem.y.shape)
+    strong = problem.y.abs() > STRONG * noise
+    data, predicted = problem.y[strong], problem.operator(part.drawn.mean.to(problem.y.device))[strong]
+    energy = float((data.abs().square() - noise[strong].square()).sum())
+    return float((predicted.conj() * data).real.sum()) / energy if energy > 0 else 1.0
+
+
+def _few_steps(sampler: dict[str, Any]) -> list[str]:
+    """Say how much an interval is known to hold where the default sampler had few steps."""
+    steps = sampler.get("steps")
+    if not sampler.get("adapt_to_noise") or steps is None or steps >= sampler.get("mean_steps", 1):
+        return []
+    known = max((n for n in FEW_STEPS if n <= steps), default=min(FEW_STEPS))
+    return [
+        f"{steps} steps: the samples spread less than their mean errs. With {known} steps the 90 % interval held "
+        f"{FEW_STEPS[known]:.0%} of the pixels with signal on a measured brain (x4); 30 steps hold about 90 %"
+    ]
 
 
 def _unsolved(diagnostics: dict[str, Any]) -> list[str]:

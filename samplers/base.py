@@ -77,6 +77,10 @@ class Sampler(ABC):
     def sigmas(self, problem: Problem, denoiser: Denoiser) -> list[float]:
         """Return the noise levels, from large to small; the last one is 0."""
 
+    def mean_level(self, problem: Problem) -> float | None:
+        """Return the noise level around which the mean of this problem is taken; ``mean_sigma`` unless overridden."""
+        return self.mean_sigma
+
     @abstractmethod
     def step(
         self,
@@ -207,7 +211,7 @@ def _run(
     limit = _GROWTH**2 * _mean_square(x).clamp(min=denoiser.sigma_max**2)
     bad_step = torch.full((len(noise),), total, device=x.device)
     facts: dict[str, Tensor] = {}
-    memory, kept = None, PathMean(sampler.mean_sigma)
+    memory, kept = None, PathMean(sampler.mean_level(problem))
     for i in range(total):
         # A strategy without memory need not have the argument.
         carried = () if memory is None else (memory,)

@@ -14,6 +14,9 @@ from samplers.base import Denoiser
 from samplers.noise import Noise
 from samplers.problem import Problem
 
+#: Whiteness from which on data count as an image in white noise.
+WHITE = 0.9
+
 
 def clean_variance(sigma: float, prior_std: float | None, denoiser: Denoiser) -> float:
     """Return r^2, the variance of a clean pixel given the noisy image, for a method without a covariance.
@@ -78,8 +81,77 @@ def speckle_spread(denoised: Tensor, sigma: float, width: int, floor: float = 0.
     return sigma * (variance / (variance + sigma**2)).sqrt().clamp(min=floor)
 
 
+def error_variance(problem: Problem, sigma: float, prior_std: float | None, denoiser: Denoiser) -> Tensor:
+    """Return the variance of a denoised image around the clean one, for data of this noise: a number or a spectrum.
+
+    Between ``r^2`` of :func:`clean_variance` (data of little noise) and ``P`` of ``denoiser.error_spectrum`` (data of
+    much noise), as ``P^a r^(2 - 2a)`` with ``a = s^2 / (s^2 + r^2)``, s^2 the variance of the noise in what was
+    measured. A spectrum is right on average over pixels; where the data are good, the few pixels with large errors
+    matter, and a flat spectrum leaves them to the data.
+
+    Returns
+    -------
+    Tensor, shape ``()`` or that of the spectrum
+        Not centred (zero frequency first), for the last axes of an image.
+    """
+    flat = clean_variance(sigma, prior_std, denoiser)
+    like, shape = problem.weighted_data.real, tuple(problem.operator.domain.shape)
+    table = getattr(denoiser, "error_spectrum", None) if prior_std is None else None
+    found = table(sigma, shape[-2:]) if callable(table) else None
+    noise = problem.information.variance
+    if found is None or not math.isfinite(noise):
+        return torch.tensor(flat, dtype=like.dtype, device=like.device)
+    spectrum = torch.fft.ifftshift(found.to(like.device, like.dtype)).clamp(max=(0.99 * sigma) ** 2)
+    share = noise / (noise + flat)
+    return spectrum**share * flat ** (1 - share)
+
+
+def join(problem: Problem, x: Tensor, sigma: float, sigma_min: float) -> tuple[Tensor, float, Tensor | None]:
+    """Join state and data into one image in white noise, where the data are such an image.
+
+    With ``H = A^H W A`` close to ``h`` times the identity the two are images of noise ``sigma`` and ``1 / sqrt(h)``,
+    whose weighted mean ``level^2 (x / sigma^2 + A^H W y)`` has the noise ``level = (sigma^-2 + h)^-1/2``. What the
+    data do not see of an image has the noise of x alone, and is scaled to that level.
+
+    Parameters
+    ----------
+    problem : Problem
+    x : Tensor, shape ``(batch, *domain)``
+    sigma : float
+    sigma_min : float
+        Least level that the denoiser knows; no more of the data is taken than that allows.
+
+    Returns
+    -------
+    shown : Tensor, shape ``(batch, *domain)``
+    level : float
+    shared : Tensor, shape ``domain``, or None
+        The part of h that is in ``shown``, 0 where the data see nothing; None where the data are no such image.
+    """
+    known = problem.information
+    share = min(1.0, (sigma_min**-2 - sigma**-2) / known.precision) if known.whiteness > WHITE else 0.0
+    if share <= 0:
+        return x, sigma, None
+    level = (sigma**-2 + share * known.precision) ** -0.5
+    shown = level**2 * (x / sigma**2 + share * problem.weighted_data)
+    shown = torch.where(known.seen, shown, x * (level / sigma))
+    return shown, level, share * known.precision * known.seen
+
+
+def proximal_move(problem: Problem, pull: Tensor, variance: Tensor) -> Tensor:
+    """Return about how :func:`proximal` would move an image without weights: one step, of no product with A."""
+    return _filter(pull, variance / (1 + variance / problem.information.variance))
+
+
 def proximal(
-    problem: Problem, anchor: Tensor, variance: float, iterations: int, weights: Tensor | None = None
+    problem: Problem,
+    anchor: Tensor,
+    variance: float | Tensor,
+    iterations: int,
+    weights: Tensor | None = None,
+    *,
+    pull: Tensor | None = None,
+    without: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Find the mean of ``N(anchor, variance I)`` times the likelihood by conjugate gradients.
 
@@ -90,11 +162,16 @@ def proximal(
     ----------
     problem : Problem
     anchor : Tensor, shape ``(batch, *domain)``
-    variance : float
-        Variance of the image around the anchor (r^2 in the papers).
+    variance : float or Tensor
+        Variance of the image around the anchor (r^2 in the papers); a tensor: of each Fourier coefficient, not
+        centred, over as many of the last axes.
     iterations : int
         Conjugate-gradient iterations; fixed, so that a GPU is never waited for.
     weights : Tensor, shape ``(batch, *domain)``, optional
+    pull : Tensor, shape ``(batch, *domain)``, optional
+        ``A^H W (y - A anchor)``, where it is known already or another gradient takes its place.
+    without : Tensor, shape ``domain``, optional
+        What the anchor already knows of ``A^H W A``, as a number for each pixel; it is taken from it.
 
     Returns
     -------
@@ -102,16 +179,45 @@ def proximal(
     residual : Tensor, shape ``(batch,)``
         Relative residual of the linear system.
     """
-    # Solved for z in x = anchor + scale z, where the prior is white: the system stays Hermitian with weights.
-    scale = math.sqrt(variance) * (1.0 if weights is None else weights)
+    # Solved for z in x = anchor + L z, where the prior is white: the system stays Hermitian with weights.
+    root = torch.as_tensor(variance, dtype=anchor.real.dtype, device=anchor.device).sqrt()
+    local: Tensor | float = 1.0 if weights is None else weights
+
+    def spread(z: Tensor) -> Tensor:
+        return local * _from_fourier(root * z, root.ndim, anchor.is_complex())
+
+    def gather(x: Tensor) -> Tensor:
+        return root * _to_fourier(local * x, root.ndim)
+
+    def system(z: Tensor) -> Tensor:
+        x = spread(z)
+        image = problem.weighted_normal(x)
+        return z + gather(image if without is None else image - without * x)
+
+    if pull is None:
+        pull = problem.weighted_data - problem.weighted_normal(anchor)
     z, residual = conjugate_gradient(
-        lambda v: v + scale * problem.weighted_normal(scale * v),
-        scale * (problem.weighted_data - problem.weighted_normal(anchor)),
+        system,
+        gather(pull),
         iterations=iterations,
         item_ndim=problem.operator.domain.ndim,
         return_residual=True,
     )
-    return anchor + scale * z, residual
+    return anchor + spread(z), residual
+
+
+def _filter(x: Tensor, gain: Tensor) -> Tensor:
+    """Multiply each Fourier coefficient over the last axes by its gain; without axes, everything by one."""
+    return _from_fourier(gain * _to_fourier(x, gain.ndim), gain.ndim, x.is_complex())
+
+
+def _to_fourier(x: Tensor, ndim: int) -> Tensor:
+    return torch.fft.fftn(x, dim=tuple(range(-ndim, 0)), norm="ortho") if ndim else x
+
+
+def _from_fourier(z: Tensor, ndim: int, keep_complex: bool) -> Tensor:
+    x = torch.fft.ifftn(z, dim=tuple(range(-ndim, 0)), norm="ortho") if ndim else z
+    return x if keep_complex or not ndim else x.real
 
 
 def projection(problem: Problem, anchor: Tensor, iterations: int) -> tuple[Tensor, Tensor]:

@@ -11,7 +11,17 @@ from torch import Tensor
 from operators.errors import InputError
 from samplers import schedule
 from samplers.base import Denoiser, Sampler, Step
-from samplers.data import clean_variance, projection, proximal, speckle_spread, support_weights
+from samplers.data import (
+    WHITE,
+    clean_variance,
+    error_variance,
+    join,
+    projection,
+    proximal,
+    proximal_move,
+    speckle_spread,
+    support_weights,
+)
 from samplers.noise import Noise
 from samplers.problem import Problem
 
@@ -60,6 +70,20 @@ class DDS(Sampler):
     mean_sigma : float, optional
         Take the posterior mean from the fitted estimates around this noise level, not from the samples: less noise of
         the data in it, and none of the sampling below that level.
+    adapt_to_noise : bool
+        With the rule: let the noise of the data decide more, as low SNR needs and high SNR does not notice.
+
+        - Where the data are an image in white noise (a fully sampled scan, denoising; ``Information.whiteness`` above
+          .9) the network is shown x and the data together, at the noise level that the two have together. That is
+          exact, where fitting D to the data as if its errors were independent of them is not.
+        - r follows the measured error by frequency (``denoiser.error_spectrum``) where the noise of the data is above
+          r: at large noise the data know the low frequencies alone, which independent pixels would not believe them.
+        - Air is where the denoised image *and* a first step towards the data are small.
+        - The mean is taken around the noise of the data (ten times that, where the network is shown them) where that
+          is above ``mean_sigma``, and the noise levels begin at ten times it where that is above ``sigma_max``: x holds
+          nothing of the image at first, and D tends to zero with it.
+    mean_steps : int
+        With fewer steps than this, too few of them are near ``mean_sigma``, and the mean is that of the samples.
 
     References
     ----------
@@ -81,8 +105,12 @@ class DDS(Sampler):
     support_level: float | None = None
     speckle_width: int | None = None
     mean_sigma: float | None = None
+    adapt_to_noise: bool = False
+    mean_steps: int = 1
 
     def __post_init__(self) -> None:
+        if self.adapt_to_noise and (self.gamma != "rule" or self.speckle_width is not None):
+            raise InputError("DDS: adapt_to_noise needs gamma='rule' and no speckle_width")
         if self.steps < 1 or self.cg_iterations < 1:
             raise InputError(
                 f"DDS: expected steps >= 1 and cg_iterations >= 1, came {self.steps}, {self.cg_iterations}"
@@ -106,9 +134,20 @@ class DDS(Sampler):
         """Return the noise levels of the chosen spacing, inside the range of the prior."""
         sigma_max = self.sigma_max or denoiser.sigma_max
         sigma_min = self.sigma_min or denoiser.sigma_min
+        if self.adapt_to_noise:
+            noise = 10 * math.sqrt(problem.information.variance)
+            sigma_max = max(sigma_max, min(noise, denoiser.sigma_max)) if math.isfinite(noise) else sigma_max
         if self.spacing == "vp":
             return schedule.clip(schedule.vp_linear(self.steps), sigma_max, sigma_min)
         return getattr(schedule, self.spacing)(sigma_max, sigma_min, self.steps)
+
+    def mean_level(self, problem: Problem) -> float | None:
+        """Return ``mean_sigma``, or what the noise of the data puts above it; None where few steps are near it."""
+        level = self.mean_sigma
+        if level is not None and self.adapt_to_noise and math.isfinite(problem.information.variance):
+            times = 10 if problem.information.whiteness > WHITE else 1
+            level = max(level, times * math.sqrt(problem.information.variance))
+        return None if level == self.mean_sigma and self.steps < self.mean_steps else level
 
     def step(
         self,
@@ -121,9 +160,12 @@ class DDS(Sampler):
         memory: Any = None,
     ) -> Step:
         """Denoise, fit the data, re-noise (alg. 1, lines 3 - 6)."""
-        denoised = denoiser.denoise(x, sigma)
-        eps = (x - denoised) / sigma
-        fitted, cg_residual, memory = self._fit(problem, denoised, sigma, denoiser, memory)
+        if self.adapt_to_noise:
+            fitted, eps, cg_residual = self._adapted(x, sigma, problem, denoiser)
+        else:
+            denoised = denoiser.denoise(x, sigma)
+            eps = (x - denoised) / sigma
+            fitted, cg_residual, memory = self._fit(problem, denoised, sigma, denoiser, memory)
         if sigma_next > 0:
             fresh = self._fresh_std(sigma, sigma_next)
             kept = math.sqrt(sigma_next**2 - fresh**2)
@@ -131,6 +173,27 @@ class DDS(Sampler):
         else:
             x = fitted
         return Step(x, fitted, {"cg_residual": cg_residual}, memory)
+
+    def _adapted(self, x: Tensor, sigma: float, problem: Problem, denoiser: Denoiser) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the fitted image, the noise direction and the residual of the fit, with ``adapt_to_noise``.
+
+        The likelihood of x and data is ``|x0 - x|^2 / sigma^2 + |y - A x0|_W^2``. The network is shown the image and
+        level of a part of it that is white (:func:`samplers.data.join`), the fit takes what remains.
+        """
+        shown, level, shared = join(problem, x, sigma, denoiser.sigma_min)
+        denoised = denoiser.denoise(shown, level)
+        pull = problem.weighted_data - problem.weighted_normal(denoised)
+        if shared is not None:
+            pull = (pull + (x - denoised) / sigma**2 - (shown - denoised) / level**2) * (shared > 0)
+        variance = error_variance(problem, level, self.prior_std, denoiser)
+        weights = None
+        if self.support_level is not None:
+            rough = denoised + proximal_move(problem, pull, variance)
+            weights = support_weights(denoised, self.support_level)
+            weights = weights.maximum(support_weights(rough, self.support_level))
+        fitted, residual = proximal(problem, denoised, variance, self.cg_iterations, weights, pull=pull, without=shared)
+        # Shown the data, the network tells what x is given both; otherwise DDS takes the noise from x alone.
+        return fitted, (x - (denoised if shared is None else fitted)) / sigma, residual
 
     def _fit(
         self, problem: Problem, denoised: Tensor, sigma: float, denoiser: Denoiser, memory: Any

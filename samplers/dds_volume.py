@@ -62,6 +62,8 @@ class DDSVolume(DDS):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.adapt_to_noise:
+            raise InputError("DDSVolume: adapt_to_noise is for images; leave it out")
         if self.gamma == "noise-free":
             raise InputError("DDSVolume: expected gamma to be a number or 'rule', came 'noise-free'")
         if not (self.tv_weight >= 0 and math.isfinite(self.tv_weight)) or not self.edge > 0:

@@ -67,6 +67,12 @@ class PartsAsBatch:
         error = measured(sigma / self._ratio) if callable(measured) else None
         return None if error is None else self._ratio * error
 
+    def error_spectrum(self, sigma: float, shape: tuple[int, ...]) -> Tensor | None:
+        """Return the variance of that error by frequency of one image, the last axes of ``shape``; None if unknown."""
+        table = getattr(self.denoiser, "error_spectrum", None)
+        found = table(sigma / self._ratio, tuple(shape[-self.image_ndim :])) if callable(table) else None
+        return None if found is None else self._ratio**2 * found
+
     def denoise(self, x: Tensor, sigma: float | Tensor) -> Tensor:
         """Return ``E[x0 | x]`` of every coil image and part, shape ``(batch, [coil,] *image)`` like ``x``."""
         if self.split_complex and not x.is_complex():

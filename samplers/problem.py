@@ -11,6 +11,7 @@ from torch import Tensor
 
 from operators.base import LinearOperator
 from operators.errors import InputError, ShapeError
+from samplers.information import Information, measure
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,6 +85,11 @@ class Problem:
         probe = torch.randn(space.shape, dtype=space.dtype, generator=torch.Generator().manual_seed(0))
         probe = probe.to(device=self.y.device, dtype=self.weighted_data.dtype)[None]
         return float((probe.conj() * self.weighted_normal(probe)).real.sum() / probe.abs().square().sum())
+
+    @cached_property
+    def information(self) -> Information:
+        """What the data say about a pixel, and whether they say the same about each; measured once."""
+        return measure(self.weighted_normal, self.operator.domain, self.weighted_data)
 
     @cached_property
     def unweighted(self) -> Problem:

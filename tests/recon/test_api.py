@@ -14,8 +14,9 @@ from recon.demo import loop_sensitivities, simulate
 from recon.errors import DivergenceError, InputError, ShapeError
 from recon.metrics import psnr
 from recon.pipelines.mri import Sampling, crop_oversampling, infer_mask, prepare
+from recon.results import Part, _held
 from recon.sources import choose_slices
-from samplers import DDS, ExactGaussian, Problem
+from samplers import DDS, ExactGaussian, Problem, Step, sample
 
 SHAPE = (96, 80)
 NOISE_STD = 0.05
@@ -141,10 +142,31 @@ def test_a_problem_is_sampled_as_it_is(full: np.ndarray) -> None:
 
 
 def test_the_exact_sampler_and_steps(full: np.ndarray) -> None:
-    posterior = _quick(full, acceleration=2, sampler="dds", steps=4)
+    with pytest.warns(UserWarning, match="4 steps: the samples spread less"):
+        posterior = _quick(full, acceleration=2, sampler="dds", steps=4)
     assert posterior.provenance["sampler"]["steps"] == 4
+    assert any("4 steps" in note for note in posterior.provenance["notes"])
     with pytest.raises(InputError, match="no steps"):
         _quick(full, sampler=ExactGaussian(), steps=4)
+
+
+class _Black(DDS):
+    """Whose images are empty."""
+
+    def step(self, *args: object, **kwargs: object) -> Step:
+        return Step(0 * super().step(*args, **kwargs).x)  # type: ignore[arg-type]
+
+
+@pytest.mark.filterwarnings("ignore:the data residual")
+def test_a_note_says_when_what_was_measured_is_missing(full: np.ndarray) -> None:
+    prepared = prepare(full, sampling=Sampling("random", 2.0, 0.2))
+    black = _Black(**{field.name: getattr(QUICK, field.name) for field in dataclasses.fields(DDS)})
+    with pytest.warns(UserWarning, match=r"holds only 0\.00 of the signal of the strongest data"):
+        posterior = _quick(prepared.problem, sampler=black)
+    assert any("strongest data" in note for note in posterior.provenance["notes"])
+    # Noise alone has no strong data: an empty image says nothing wrong.
+    problem = dataclasses.replace(prepared.problem, noise_std=1e3)
+    assert _held(Part(sample(black, problem, recon.load_prior("gaussian", shape=SHAPE), 2), problem)) == 1.0
 
 
 def test_oversampled_readout_is_cropped_exactly() -> None:
