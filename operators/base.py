@@ -56,6 +56,17 @@ class LinearOperator(ABC):
         self.domain.check(x, f"{self._name}.normal(x)")
         return _apply(x, self, "normal")
 
+    def weighted_normal(self, x: Tensor, weight: Tensor) -> Tensor:
+        """Apply A^H W A, W the weight of each datum (>= 0), broadcastable to the codomain."""
+        return self.H(self(x) * weight)
+
+    def fourier_gains(self, weight: float | Tensor) -> tuple[Tensor, tuple[int, ...]] | None:
+        """Return the diagonal of F A^H W A F^H, of shape ``domain``, and the axes of the orthonormal FFT F.
+
+        Zero frequency first. What a preconditioner of A^H W A needs; None where there is no quick way to it.
+        """
+        return None
+
     @property
     def H(self) -> LinearOperator:
         """The adjoint as an operator; ``A.H.H is A``."""

@@ -110,7 +110,7 @@ class CartesianMRI(LinearOperator):
 
     def _normal(self, x: Tensor) -> Tensor:
         if self.coil_maps is None:
-            return self._filter(x)
+            return self._filter(x, self._normal_axes, self._normal_weight)
         flat = x.reshape(-1, *self.domain.shape)
         if self._may_use_lines and x.dtype == self.coil_maps.dtype:
             axis = self._normal_axes[0]
@@ -118,8 +118,41 @@ class CartesianMRI(LinearOperator):
                 return gram.apply_lines(self._matrices(), flat, axis).reshape(x.shape)
         out = self._zeros(x, len(flat))
         for i, coils in self._chunks(out):
-            self._combine(out, i, self._filter(self._expand(flat[i], coils)), coils)
+            images = self._filter(self._expand(flat[i], coils), self._normal_axes, self._normal_weight)
+            self._combine(out, i, images, coils)
         return out.reshape(x.shape)
+
+    def weighted_normal(self, x: Tensor, weight: Tensor) -> Tensor:
+        """Apply A^H W A; a weight that is the same for all coils is one filter for all of them."""
+        rank = len(self.axes)
+        if x.requires_grad or (self.coil_maps is not None and weight.ndim > rank and weight.shape[-rank - 1] > 1):
+            return super().weighted_normal(x, weight)
+        self.domain.check(x, f"{self._name}.weighted_normal(x)")
+        image = self.codomain.shape[-rank:]
+        plane = (weight.reshape(weight.shape[weight.ndim - rank :]) if weight.ndim > rank else weight) * self.mask
+        weights, axes = torch.fft.ifftshift(plane.expand(image), dim=self.axes), self.axes
+        if self.coil_maps is None:
+            return self._filter(x, axes, weights)
+        flat = x.reshape(-1, *self.domain.shape)
+        out = self._zeros(x, len(flat))
+        for i, coils in self._chunks(out):
+            self._combine(out, i, self._filter(self._expand(flat[i], coils), axes, weights), coils)
+        return out.reshape(x.shape)
+
+    def fourier_gains(self, weight: float | Tensor) -> tuple[Tensor, tuple[int, ...]]:
+        """Return the diagonal of F A^H W A F^H, and the axes: power spectra of the maps, correlated with the mask."""
+        real = self._normal_weight.dtype
+        image, device = self.codomain.shape[-len(self.axes) :], self.mask.device
+        weights = torch.as_tensor(weight, dtype=real, device=device) * self.mask
+        if self.coil_maps is None:
+            return torch.fft.ifftshift(weights.expand(image), dim=self.axes), self.axes
+        weights = weights if weights.ndim > len(image) else weights[None]
+        weights = torch.fft.ifftshift(weights.expand(*weights.shape[:1], *image), dim=self.axes)
+        power = torch.fft.fftn(self.coil_maps, dim=self.axes, norm="forward").abs().square()
+        power = power.sum(dim=-len(image) - 1, keepdim=True) if len(weights) == 1 else power
+        product = torch.fft.fftn(weights, dim=self.axes) * torch.fft.fftn(power, dim=self.axes).conj()
+        gains = torch.fft.ifftn(product.sum(dim=-len(image) - 1), dim=self.axes).real
+        return gains.clamp_min(0), self.axes
 
     def _matrices(self) -> Tensor:
         """Normal matrices of the lines, built when they are first needed."""
@@ -140,12 +173,12 @@ class CartesianMRI(LinearOperator):
             return ifftc(kspace * self._weight, self.axes)
         return torch.fft.ifftn(kspace * self._weight, dim=self.axes, norm="ortho").mul_(self._signs)
 
-    def _filter(self, image: Tensor) -> Tensor:
-        """F^H P F of coil images."""
-        if not self._normal_axes:
-            return image * self._normal_weight
-        kspace = torch.fft.fftn(image, dim=self._normal_axes).mul_(self._normal_weight)
-        return torch.fft.ifftn(kspace, dim=self._normal_axes)
+    @staticmethod
+    def _filter(image: Tensor, axes: tuple[int, ...], weight: Tensor) -> Tensor:
+        """F^H P F of coil images, P a mask or weights along the axes on which it varies."""
+        if not axes:
+            return image * weight
+        return torch.fft.ifftn(torch.fft.fftn(image, dim=axes).mul_(weight), dim=axes)
 
     def _expand(self, image: Tensor, coils: slice) -> Tensor:
         """Coil images of a few items: sum_m S_mc x_m."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -152,6 +153,7 @@ def proximal(
     *,
     pull: Tensor | None = None,
     without: Tensor | None = None,
+    draw: Noise | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Find the mean of ``N(anchor, variance I)`` times the likelihood by conjugate gradients.
 
@@ -172,6 +174,8 @@ def proximal(
         ``A^H W (y - A anchor)``, where it is known already or another gradient takes its place.
     without : Tensor, shape ``domain``, optional
         What the anchor already knows of ``A^H W A``, as a number for each pixel; it is taken from it.
+    draw : Noise, optional
+        Draw from that product of Gaussians, by noise on the right-hand side, instead of its mean.
 
     Returns
     -------
@@ -196,14 +200,52 @@ def proximal(
 
     if pull is None:
         pull = problem.weighted_data - problem.weighted_normal(anchor)
+    rhs = gather(pull)
+    if draw is not None:
+        rhs = (
+            rhs
+            + _to_fourier(draw.normal(problem.operator.domain), root.ndim)
+            + gather(_noise_of(problem, draw, without))
+        )
     z, residual = conjugate_gradient(
         system,
-        gather(pull),
+        rhs,
         iterations=iterations,
         item_ndim=problem.operator.domain.ndim,
+        preconditioner=_preconditioner(problem, root, local, without),
         return_residual=True,
     )
     return anchor + spread(z), residual
+
+
+def _noise_of(problem: Problem, draw: Noise, without: Tensor | None) -> Tensor:
+    """Draw noise with the covariance of what the fit sees of ``A^H W A``: for ``without`` its share of all of it."""
+    noise = problem.operator.H(draw.normal(problem.operator.codomain) / problem.noise_std)
+    if without is None:
+        return noise
+    return noise * (1 - without / problem.information.precision).clamp_min(0).sqrt()
+
+
+def _preconditioner(
+    problem: Problem, root: Tensor, local: Tensor | float, without: Tensor | None
+) -> Callable[[Tensor], Tensor] | None:
+    """Return the inverse of the system of :func:`proximal` with ``A^H W A`` as a filter; None where it has none."""
+    if problem.fourier_gains is None:
+        return None
+    gains, axes = problem.fourier_gains
+    known = 0.0 if without is None else without.mean()
+    size = local**2 if isinstance(local, float) else local.square().mean(dim=axes, keepdim=True)
+    inverse = 1 / (1 + size * root.square() * (gains - known).clamp_min(0))
+
+    def apply(z: Tensor) -> Tensor:
+        return inverse * z if root.ndim else _filtered(z, inverse, axes)
+
+    return apply
+
+
+def _filtered(x: Tensor, gain: Tensor, axes: tuple[int, ...]) -> Tensor:
+    filtered = torch.fft.ifftn(gain * torch.fft.fftn(x, dim=axes), dim=axes)
+    return filtered if x.is_complex() else filtered.real
 
 
 def _filter(x: Tensor, gain: Tensor) -> Tensor:

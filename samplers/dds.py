@@ -79,6 +79,8 @@ class DDS(Sampler):
         - r follows the measured error by frequency (``denoiser.error_spectrum``) where the noise of the data is above
           r: at large noise the data know the low frequencies alone, which independent pixels would not believe them.
         - Air is where the denoised image *and* a first step towards the data are small.
+        - The last step draws the image from what the denoised one and the data leave open: with data of less noise than
+          the smallest noise level that is the spread of the posterior.
         - The mean is taken around the noise of the data (ten times that, where the network is shown them) where that
           is above ``mean_sigma``, and the noise levels begin at ten times it where that is above ``sigma_max``: x holds
           nothing of the image at first, and D tends to zero with it.
@@ -161,7 +163,8 @@ class DDS(Sampler):
     ) -> Step:
         """Denoise, fit the data, re-noise (alg. 1, lines 3 - 6)."""
         if self.adapt_to_noise:
-            fitted, eps, cg_residual = self._adapted(x, sigma, problem, denoiser)
+            draw = noise if sigma_next == 0 else None
+            fitted, eps, cg_residual = self._adapted(x, sigma, problem, denoiser, draw)
         else:
             denoised = denoiser.denoise(x, sigma)
             eps = (x - denoised) / sigma
@@ -174,7 +177,9 @@ class DDS(Sampler):
             x = fitted
         return Step(x, fitted, {"cg_residual": cg_residual}, memory)
 
-    def _adapted(self, x: Tensor, sigma: float, problem: Problem, denoiser: Denoiser) -> tuple[Tensor, Tensor, Tensor]:
+    def _adapted(
+        self, x: Tensor, sigma: float, problem: Problem, denoiser: Denoiser, draw: Noise | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Return the fitted image, the noise direction and the residual of the fit, with ``adapt_to_noise``.
 
         The likelihood of x and data is ``|x0 - x|^2 / sigma^2 + |y - A x0|_W^2``. The network is shown the image and
@@ -191,7 +196,9 @@ class DDS(Sampler):
             rough = denoised + proximal_move(problem, pull, variance)
             weights = support_weights(denoised, self.support_level)
             weights = weights.maximum(support_weights(rough, self.support_level))
-        fitted, residual = proximal(problem, denoised, variance, self.cg_iterations, weights, pull=pull, without=shared)
+        fitted, residual = proximal(
+            problem, denoised, variance, self.cg_iterations, weights, pull=pull, without=shared, draw=draw
+        )
         # Shown the data, the network tells what x is given both; otherwise DDS takes the noise from x alone.
         return fitted, (x - (denoised if shared is None else fitted)) / sigma, residual
 

@@ -75,8 +75,17 @@ class Problem:
     def weighted_normal(self, x: Tensor) -> Tensor:
         """Return ``A^H W A x``, shape ``(batch, *domain)``."""
         if isinstance(self.noise_std, Tensor):
-            return self.operator.H(self.operator(x) / self.noise_std**2)
+            return self.operator.weighted_normal(x, self._weight)
         return self.operator.normal(x) / self.noise_std**2
+
+    @cached_property
+    def _weight(self) -> Tensor:
+        return 1 / torch.as_tensor(self.noise_std) ** 2
+
+    @cached_property
+    def fourier_gains(self) -> tuple[Tensor, tuple[int, ...]] | None:
+        """Diagonal and axes of ``F A^H W A F^H``, see :meth:`operators.LinearOperator.fourier_gains`; computed once."""
+        return self.operator.fourier_gains(1 / self.noise_std**2)
 
     @cached_property
     def mean_precision(self) -> float:
