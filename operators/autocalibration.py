@@ -38,7 +38,7 @@ def calibration_region(sampled: Tensor | np.ndarray, limit: int = 24) -> Region 
     y, x = (n // 2 for n in mask.shape)
     if not mask[y, x]:
         return None
-    best, area = (slice(y, y + 1), slice(x, x + 1)), 0
+    best, merit = (slice(y, y + 1), slice(x, x + 1)), (0, 0)
     for top in range(y, max(y - limit, -1), -1):
         if not mask[top, x]:
             break
@@ -46,9 +46,10 @@ def calibration_region(sampled: Tensor | np.ndarray, limit: int = 24) -> Region 
             if not mask[bottom - 1, x]:
                 break
             columns = _run(mask[top:bottom].all(axis=0), x, limit)
-            found = (bottom - top) * (columns.stop - columns.start)
-            if found > area:
-                best, area = (slice(top, bottom), columns), found
+            # Of blocks of one size the one that is nearest to the centre.
+            found = (bottom - top) * (columns.stop - columns.start), -abs(top + bottom - 2 * y)
+            if found > merit:
+                best, merit = (slice(top, bottom), columns), found
     return best
 
 

@@ -32,8 +32,8 @@ _SECOND, _SECOND_SHARE, _SECOND_THRESHOLD = 0.95, 0.02, 0.005
 _SECOND_GRID = 48  # pixels of the coarse grid on which that is found out
 #: Eigenvalues between these become weights between 0 and 1: of the first map (only in the air), and of the second.
 _SOFT, _SOFT_SECOND = (0.6, 0.9), (0.8, 0.95)
-#: The object: where the blurred image of the centre has at least this share of its maximum. Where that is not so many
-#: times the noise, nothing counts as air.
+#: The object: where the blurred image of the centre has at least this share of its maximum, or so many times the noise,
+#: whichever is less: the ringing of a bright object in its air is signal, too.
 _OBJECT, _OBJECT_NOISE = 0.05, 4.0
 _FIT_ITERATIONS = 20
 
@@ -158,9 +158,7 @@ def blurred(kspace: Tensor, region: Region) -> Tensor:
 
 def object_of(image: Tensor, noise_std: float) -> Tensor:
     """Return 1 where a blurred image of this noise shows something, 0 in the air, with soft edges, ``(y, x)``."""
-    level = _OBJECT * float(image.max())
-    if level < _OBJECT_NOISE * noise_std:
-        return torch.ones_like(image)
+    level = min(_OBJECT * float(image.max()), _OBJECT_NOISE * noise_std)
     return _soft(image, level / 2, level)
 
 
