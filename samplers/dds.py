@@ -24,6 +24,7 @@ from samplers.data import (
 )
 from samplers.noise import Noise
 from samplers.problem import Problem
+from samplers.stepping import Past, advance
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,8 @@ class DDS(Sampler):
 
         - Where the data are an image in white noise (a fully sampled scan, denoising; ``Information.whiteness`` above
           .9) the network is shown x and the data together, at the noise level that the two have together. That is
-          exact, where fitting D to the data as if its errors were independent of them is not.
+          exact, where fitting D to the data as if its errors were independent of them is not, and so are then the
+          steps of second order ("sde-2m" of :mod:`samplers.stepping`), in the place of ``eta`` and ``noise``.
         - r follows the measured error by frequency (``denoiser.error_spectrum``) where the noise of the data is above
           r: at large noise the data know the low frequencies alone, which independent pixels would not believe them.
         - Air is where the denoised image *and* a first step towards the data are small.
@@ -161,7 +163,12 @@ class DDS(Sampler):
     ) -> Step:
         """Denoise, fit the data, re-noise (alg. 1, lines 3 - 6)."""
         if self.adapt_to_noise:
-            fitted, eps, cg_residual = self._adapted(x, sigma, problem, denoiser)
+            fitted, eps, cg_residual, exact = self._adapted(x, sigma, problem, denoiser)
+            if exact:
+                moved = advance(
+                    "sde-2m", x, sigma, sigma_next, fitted, memory, lambda: noise.normal(problem.operator.domain)
+                )
+                return Step(moved, fitted, {"cg_residual": cg_residual}, Past(sigma, fitted))
         else:
             denoised = denoiser.denoise(x, sigma)
             eps = (x - denoised) / sigma
@@ -174,8 +181,10 @@ class DDS(Sampler):
             x = fitted
         return Step(x, fitted, {"cg_residual": cg_residual}, memory)
 
-    def _adapted(self, x: Tensor, sigma: float, problem: Problem, denoiser: Denoiser) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the fitted image, the noise direction and the residual of the fit, with ``adapt_to_noise``.
+    def _adapted(
+        self, x: Tensor, sigma: float, problem: Problem, denoiser: Denoiser
+    ) -> tuple[Tensor, Tensor, Tensor, bool]:
+        """Return the fitted image, the noise direction, the residual of the fit, and whether the network saw the data.
 
         The likelihood of x and data is ``|x0 - x|^2 / sigma^2 + |y - A x0|_W^2``. The network is shown the image and
         level of a part of it that is white (:func:`samplers.data.join`), the fit takes what remains.
@@ -192,8 +201,7 @@ class DDS(Sampler):
             weights = support_weights(denoised, self.support_level)
             weights = weights.maximum(support_weights(rough, self.support_level))
         fitted, residual = proximal(problem, denoised, variance, self.cg_iterations, weights, pull=pull, without=shared)
-        # Shown the data, the network tells what x is given both; otherwise DDS takes the noise from x alone.
-        return fitted, (x - (denoised if shared is None else fitted)) / sigma, residual
+        return fitted, (x - denoised) / sigma, residual, shared is not None
 
     def _fit(
         self, problem: Problem, denoised: Tensor, sigma: float, denoiser: Denoiser, memory: Any
