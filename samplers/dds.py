@@ -81,9 +81,9 @@ class DDS(Sampler):
         - r follows the measured error by frequency (``denoiser.error_spectrum``) where the noise of the data is above
           r: at large noise the data know the low frequencies alone, which independent pixels would not believe them.
         - Air is where the denoised image *and* a first step towards the data are small.
-        - The mean is taken around the noise of the data (ten times that, where the network is shown them) where that
-          is above ``mean_sigma``, and the noise levels begin at ten times it where that is above ``sigma_max``: x holds
-          nothing of the image at first, and D tends to zero with it.
+        - The mean is taken around the noise of the data (twice that up to .25, ten times where the network is shown
+          them) where that is above ``mean_sigma``, and the noise levels begin at ten times it where that is above
+          ``sigma_max``: x holds nothing of the image at first, and D tends to zero with it.
     mean_steps : int
         With fewer steps than this, too few of them are near ``mean_sigma``, and the mean is that of the samples.
 
@@ -147,8 +147,9 @@ class DDS(Sampler):
         """Return ``mean_sigma``, or what the noise of the data puts above it; None where few steps are near it."""
         level = self.mean_sigma
         if level is not None and self.adapt_to_noise and math.isfinite(problem.information.variance):
-            times = 10 if problem.information.whiteness > WHITE else 1
-            level = max(level, times * math.sqrt(problem.information.variance))
+            noise = math.sqrt(problem.information.variance)
+            white = problem.information.whiteness > WHITE
+            level = max(level, 10 * noise if white else max(noise, min(2 * noise, 0.25)))
         return None if level == self.mean_sigma and self.steps < self.mean_steps else level
 
     def step(
