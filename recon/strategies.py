@@ -66,8 +66,9 @@ FIRST_IMAGE: Sampler = DDS(gamma="rule", support_level=0.05, **{**_DDS, "steps":
 #: What is different for CT, whose systems are worse conditioned than those of MRI and not of norm 1.
 CT_SETTINGS: dict[str, dict[str, Any]] = {
     # Twice the steps: with fewer, samples stop short of fitting the data. Small noise matters more than in MRI.
-    # Noise in rays that say much about low frequencies and little about high ones: the rule of MRI was not tried on it.
-    "dds": {"steps": 60, "cg_iterations": 20, "mean_sigma": 0.05, "adapt_to_noise": False},
+    # Rays say much about low frequencies and little about high ones: what MRI does at low SNR and with few steps was
+    # not tried on them.
+    "dds": {"steps": 60, "cg_iterations": 20, "mean_sigma": 0.05, "adapt_to_noise": False, "mean_steps": 1},
     "dds-narrow": {"cg_iterations": 30},
     "dds-volume": {"steps": 60, "cg_iterations": 20, "mean_sigma": 0.05},
     "moment-matching": {"model_iterations": 20},
@@ -93,6 +94,7 @@ US_SETTINGS: dict[str, dict[str, Any]] = {
         "steps": 60,
         "support_level": None,
         "adapt_to_noise": False,
+        "mean_steps": 1,
         "speckle_width": 5,
         "sigma_max": None,
         "sigma_min": 0.005,

@@ -24,6 +24,7 @@ from samplers.data import (
 )
 from samplers.noise import Noise
 from samplers.problem import Problem
+from samplers.stepping import Past, advance
 
 
 @dataclass(frozen=True)
@@ -75,15 +76,16 @@ class DDS(Sampler):
 
         - Where the data are an image in white noise (a fully sampled scan, denoising; ``Information.whiteness`` above
           .9) the network is shown x and the data together, at the noise level that the two have together. That is
-          exact, where fitting D to the data as if its errors were independent of them is not.
+          exact, where fitting D to the data as if its errors were independent of them is not, and so are then the
+          steps of second order ("sde-2m" of :mod:`samplers.stepping`), in the place of ``eta`` and ``noise``.
         - r follows the measured error by frequency (``denoiser.error_spectrum``) where the noise of the data is above
           r: at large noise the data know the low frequencies alone, which independent pixels would not believe them.
         - Air is where the denoised image *and* a first step towards the data are small.
         - The last step draws the image from what the denoised one and the data leave open: with data of less noise than
           the smallest noise level that is the spread of the posterior.
-        - The mean is taken around the noise of the data (ten times that, where the network is shown them) where that
-          is above ``mean_sigma``, and the noise levels begin at ten times it where that is above ``sigma_max``: x holds
-          nothing of the image at first, and D tends to zero with it.
+        - The mean is taken around the noise of the data (twice that up to .25, ten times where the network is shown
+          them) where that is above ``mean_sigma``, and the noise levels begin at ten times it where that is above
+          ``sigma_max``: x holds nothing of the image at first, and D tends to zero with it.
     mean_steps : int
         With fewer steps than this, too few of them are near ``mean_sigma``, and the mean is that of the samples.
 
@@ -147,8 +149,9 @@ class DDS(Sampler):
         """Return ``mean_sigma``, or what the noise of the data puts above it; None where few steps are near it."""
         level = self.mean_sigma
         if level is not None and self.adapt_to_noise and math.isfinite(problem.information.variance):
-            times = 10 if problem.information.whiteness > WHITE else 1
-            level = max(level, times * math.sqrt(problem.information.variance))
+            noise = math.sqrt(problem.information.variance)
+            white = problem.information.whiteness > WHITE
+            level = max(level, 10 * noise if white else max(noise, min(2 * noise, 0.25)))
         return None if level == self.mean_sigma and self.steps < self.mean_steps else level
 
     def step(
@@ -164,7 +167,12 @@ class DDS(Sampler):
         """Denoise, fit the data, re-noise (alg. 1, lines 3 - 6)."""
         if self.adapt_to_noise:
             draw = noise if sigma_next == 0 else None
-            fitted, eps, cg_residual = self._adapted(x, sigma, problem, denoiser, draw)
+            fitted, eps, cg_residual, exact = self._adapted(x, sigma, problem, denoiser, draw)
+            if exact:
+                moved = advance(
+                    "sde-2m", x, sigma, sigma_next, fitted, memory, lambda: noise.normal(problem.operator.domain)
+                )
+                return Step(moved, fitted, {"cg_residual": cg_residual}, Past(sigma, fitted))
         else:
             denoised = denoiser.denoise(x, sigma)
             eps = (x - denoised) / sigma
@@ -179,8 +187,8 @@ class DDS(Sampler):
 
     def _adapted(
         self, x: Tensor, sigma: float, problem: Problem, denoiser: Denoiser, draw: Noise | None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the fitted image, the noise direction and the residual of the fit, with ``adapt_to_noise``.
+    ) -> tuple[Tensor, Tensor, Tensor, bool]:
+        """Return the fitted image, the noise direction, the residual of the fit, and whether the network saw the data.
 
         The likelihood of x and data is ``|x0 - x|^2 / sigma^2 + |y - A x0|_W^2``. The network is shown the image and
         level of a part of it that is white (:func:`samplers.data.join`), the fit takes what remains.
@@ -199,8 +207,7 @@ class DDS(Sampler):
         fitted, residual = proximal(
             problem, denoised, variance, self.cg_iterations, weights, pull=pull, without=shared, draw=draw
         )
-        # Shown the data, the network tells what x is given both; otherwise DDS takes the noise from x alone.
-        return fitted, (x - (denoised if shared is None else fitted)) / sigma, residual
+        return fitted, (x - denoised) / sigma, residual, shared is not None
 
     def _fit(
         self, problem: Problem, denoised: Tensor, sigma: float, denoiser: Denoiser, memory: Any

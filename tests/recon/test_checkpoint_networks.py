@@ -274,7 +274,7 @@ def test_one_channel_networks_take_complex_or_real_images(make_checkpoint):
         load_checkpoint(path, images="quaternion")
 
 
-@pytest.mark.filterwarnings("ignore:the data residual")  # the weights are random
+@pytest.mark.filterwarnings("ignore:the data residual", "ignore:3 steps")  # the weights are random
 def test_it_samples(make_checkpoint):
     """The engine draws from a published layout like from its own prior."""
     import numpy as np
