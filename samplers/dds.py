@@ -27,6 +27,12 @@ from samplers.problem import Problem
 from samplers.stepping import Past, advance
 
 
+#: Data of so much noise need no more than the given iterations; at most so many times as many are taken.
+_EASY_NOISE, _MOST_TIMES = 0.02, 4.0
+#: The mean is taken no higher than at so many times the noise of the data.
+_MEAN_NOISE = 7.0
+
+
 @dataclass(frozen=True)
 class DDS(Sampler):
     """Decomposed diffusion sampling: a strong point estimate with samples that spread too little.
@@ -151,8 +157,15 @@ class DDS(Sampler):
         if level is not None and self.adapt_to_noise and math.isfinite(problem.information.variance):
             noise = math.sqrt(problem.information.variance)
             white = problem.information.whiteness > WHITE
-            level = max(level, 10 * noise if white else max(noise, min(2 * noise, 0.25)))
+            least = min(level, _MEAN_NOISE * noise)
+            level = max(least, 10 * noise if white else max(noise, min(2 * noise, 0.25)))
         return None if level == self.mean_sigma and self.steps < self.mean_steps else level
+
+    def iterations(self, problem: Problem) -> int:
+        """Return the iterations of the fit: more where little noise makes its equations stiff."""
+        noise = math.sqrt(problem.information.variance) if self.adapt_to_noise else math.inf
+        stiff = math.sqrt(_EASY_NOISE / noise) if noise > 0 else math.inf
+        return round(self.cg_iterations * min(max(1.0, stiff), _MOST_TIMES))
 
     def step(
         self,
@@ -205,7 +218,7 @@ class DDS(Sampler):
             weights = support_weights(denoised, self.support_level)
             weights = weights.maximum(support_weights(rough, self.support_level))
         fitted, residual = proximal(
-            problem, denoised, variance, self.cg_iterations, weights, pull=pull, without=shared, draw=draw
+            problem, denoised, variance, self.iterations(problem), weights, pull=pull, without=shared, draw=draw
         )
         return fitted, (x - denoised) / sigma, residual, shared is not None
 

@@ -67,7 +67,9 @@ def from_residual(left: Tensor, data: Tensor, noise: float, groups: Tensor, take
     bound = float(large.min()) / kept if len(large) else math.inf
     if taken_up <= 0.5 and bound < _TOO_LITTLE * noise**2:
         noise = math.sqrt(bound)
-    excess = (residual - _TOLERANCE * noise**2).clamp_min(0) / kept
+    # Errors follow the signal, so channels that see alike err alike: of them the fit takes up its share twice, in what
+    # it hides and in how far what it takes up moves the image.
+    excess = (residual - _TOLERANCE * noise**2).clamp_min(0) / kept**2
     power = (signal - noise**2).clamp_min(0)
     share = float((excess * size).sum() / (power * size).sum().clamp_min(1e-30)) ** 0.5
     return ModelError(_spread(noise**2 + excess, groups), noise, share)

@@ -215,8 +215,15 @@ def _model_error(measured: Measured, data: Tensor, noise: float, left: Tensor | 
         return of_share(data, noise, measured.rings, measured.model_error) if measured.model_error > 0 else None
     if left is None:
         return None
-    unknowns = measured.sampled.numel() / (left.shape[0] * int(measured.sampled.sum()))
+    unknowns = measured.sampled.numel() / (_independent(data) * int(measured.sampled.sum()))
     return from_residual(left, data, noise, measured.rings, unknowns)
+
+
+def _independent(coils: Tensor) -> float:
+    """Return how many coils would see as much if they saw different things: the participation ratio of their signal."""
+    flat = coils.flatten(1)
+    values = torch.linalg.eigvalsh((flat @ flat.mH).to(torch.complex128)).clamp_min(0)
+    return float(values.sum() ** 2 / values.square().sum().clamp_min(1e-300))
 
 
 def _doubts(error: ModelError) -> list[str]:

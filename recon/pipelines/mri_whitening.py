@@ -10,7 +10,7 @@ from torch import Tensor
 
 from recon.pipelines.mri_noise import CoilNoise
 
-#: A direction of coil space counts as off from this ratio of what is left to the noise on.
+#: What a fit leaves counts as more than noise from this ratio of their powers on.
 _TOLERANCE = 1.1
 
 
@@ -70,27 +70,24 @@ class Whitening:
 def with_model_error(noise: CoilNoise, left: Tensor, ratio: float) -> Whitening | None:
     """Return the whitening of the noise and of the errors of the model together; None where there are none.
 
-    Whitening by the noise alone trusts the directions of coil space where the noise is low; that is where errors of the
-    model are above it.
+    Whitening by the noise alone trusts the directions of coil space where the noise is low, up to far below the errors
+    of the model. Those are taken to be as large in all directions: a fit takes up some of them and shows the others,
+    and what it shows depends on how the coils were whitened.
 
     Parameters
     ----------
     noise : CoilNoise
     left : Tensor, shape ``(coil, sample)``
-        What a fit leaves unexplained.
+        What a fit leaves unexplained of the coils as they came.
     ratio : float
         How strong the errors are in the data, relative to ``left``: they follow the signal.
     """
-    if noise.level == 0 or left.shape[1] < 2 * left.shape[0]:
+    if noise.level == 0:
         return None
-    factor = torch.linalg.cholesky(noise.covariance.to(torch.complex128))
-    relative = torch.linalg.solve_triangular(factor, left.to(torch.complex128), upper=False)
-    values, vectors = torch.linalg.eigh(relative @ relative.mH / left.shape[1])
-    excess = ratio * (values - _TOLERANCE).clamp_min(0)
-    if float(excess.max()) == 0:
+    excess = ratio * (float(left.abs().square().mean()) - _TOLERANCE * noise.level**2)
+    if excess <= 0:
         return None
-    mixed = factor @ vectors
-    return Whitening.of(((mixed * (1 + excess)) @ mixed.mH).to(noise.covariance.dtype))
+    return Whitening.of(noise.covariance + excess * torch.eye(len(noise.covariance)).to(noise.covariance))
 
 
 def _mix(matrix: Tensor, coils: Tensor) -> Tensor:
