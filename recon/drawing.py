@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from recon.errors import DivergenceError
 from recon.pipelines.base import Prepared, Refinable
 from recon.pipelines.ultrasound import Prepared as Frame
 from recon.pipelines.ultrasound import speckle_prior
@@ -85,10 +86,13 @@ class Drawing:
             self.loaded[tuple(ready.grid.shape)] = speckle_prior(ready)
         return Part(self._draw(ready.problem, index, bar), ready.problem, ready, reference)
 
-    def _refined(self, ready: Refinable, index: int) -> Prepared:
-        """Prepare a slice once more, with one draw of a few steps as its first image."""
+    def _refined(self, ready: Any, index: int) -> Prepared:
+        """Prepare a slice once more, with one draw of a few steps as its first image; as it is where that is lost."""
         problem = ready.problem
-        first = sample(FIRST_IMAGE, problem, self._prior_of(problem), 1, _slice_seed(self.seed, index))
+        try:
+            first = sample(FIRST_IMAGE, problem, self._prior_of(problem), 1, _slice_seed(self.seed, index))
+        except DivergenceError:  # what is lost here is lost again, and told, in the run itself
+            return ready
         return ready.refined(first.samples[0])
 
     def _volume(self, pieces: Source, chosen: Sequence[int], bar: tqdm) -> Part:

@@ -26,11 +26,10 @@ from samplers.noise import Noise
 from samplers.problem import Problem
 from samplers.stepping import Past, advance
 
-
 #: Data of so much noise need no more than the given iterations; at most so many times as many are taken.
 _EASY_NOISE, _MOST_TIMES = 0.02, 4.0
 #: The mean is taken no higher than at so many times the noise of the data.
-_MEAN_NOISE = 7.0
+_MEAN_NOISE = 8.0
 
 
 @dataclass(frozen=True)
@@ -164,7 +163,7 @@ class DDS(Sampler):
     def iterations(self, problem: Problem) -> int:
         """Return the iterations of the fit: more where little noise makes its equations stiff."""
         noise = math.sqrt(problem.information.variance) if self.adapt_to_noise else math.inf
-        stiff = math.sqrt(_EASY_NOISE / noise) if noise > 0 else math.inf
+        stiff = _EASY_NOISE / noise if noise > 0 else math.inf
         return round(self.cg_iterations * min(max(1.0, stiff), _MOST_TIMES))
 
     def step(

@@ -41,7 +41,9 @@ class ModelError(NamedTuple):
     share: float
 
 
-def from_residual(left: Tensor, data: Tensor, noise: float, groups: Tensor, taken_up: float) -> ModelError:
+def from_residual(
+    left: Tensor, data: Tensor, noise: float, groups: Tensor, taken_up: float, growth: float = 1.0
+) -> ModelError:
     """Find the error of the model from what a fit leaves of the data.
 
     Parameters
@@ -53,7 +55,10 @@ def from_residual(left: Tensor, data: Tensor, noise: float, groups: Tensor, take
     groups : Tensor of int
         Number of the group of each datum; negative where nothing was measured.
     taken_up : float
-        Share of the noise, and of the errors, that the fit may have taken up: unknowns over data.
+        Share of the noise that the fit may have taken up: unknowns over data.
+    growth : float
+        By how much errors of the model grow in the image, compared with noise of their level: noise is another one in
+        each datum and averages out, errors of the model are alike in data that are alike, and add up.
     """
     channels, measured = left.shape[0], groups >= 0
     labels = groups[measured]
@@ -67,12 +72,10 @@ def from_residual(left: Tensor, data: Tensor, noise: float, groups: Tensor, take
     bound = float(large.min()) / kept if len(large) else math.inf
     if taken_up <= 0.5 and bound < _TOO_LITTLE * noise**2:
         noise = math.sqrt(bound)
-    # Errors follow the signal, so channels that see alike err alike: of them the fit takes up its share twice, in what
-    # it hides and in how far what it takes up moves the image.
-    excess = (residual - _TOLERANCE * noise**2).clamp_min(0) / kept**2
+    excess = (residual - _TOLERANCE * noise**2).clamp_min(0) * growth**2
     power = (signal - noise**2).clamp_min(0)
     share = float((excess * size).sum() / (power * size).sum().clamp_min(1e-30)) ** 0.5
-    return ModelError(_spread(noise**2 + excess, groups), noise, share)
+    return ModelError(_spread(noise**2 + excess, groups), noise, share / growth)
 
 
 def of_share(data: Tensor, noise: float, groups: Tensor, share: float) -> ModelError:

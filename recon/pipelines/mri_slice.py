@@ -26,6 +26,9 @@ _SENSE_ITERATIONS = 10
 _FREEDOM, _FIT_ITERATIONS = 0.05, 10
 #: Rings of k-space in which the error of the model counts as one, from the centre to the corners.
 _RINGS = 24
+#: With each alias errors of the model grow by twice their level, but no more than by this in all. Measured on a scan
+#: of 16 coils at 2 and 4-fold acceleration.
+_MOST_GROWTH = 3.0
 #: From an error of the model of so many times the noise, and so much of the signal, on it is worth a note.
 _NOTABLE, _NOTABLE_SHARE = 4.0, 0.05
 
@@ -215,8 +218,10 @@ def _model_error(measured: Measured, data: Tensor, noise: float, left: Tensor | 
         return of_share(data, noise, measured.rings, measured.model_error) if measured.model_error > 0 else None
     if left is None:
         return None
-    unknowns = measured.sampled.numel() / (_independent(data) * int(measured.sampled.sum()))
-    return from_residual(left, data, noise, measured.rings, unknowns)
+    acceleration = measured.sampled.numel() / int(measured.sampled.sum())
+    # Errors of the maps are alike in all lines, so those of the aliases add up in a pixel.
+    growth = min(1 + 2 * (acceleration - 1), _MOST_GROWTH)
+    return from_residual(left, data, noise, measured.rings, acceleration / _independent(data), growth)
 
 
 def _independent(coils: Tensor) -> float:
