@@ -61,7 +61,7 @@ SAMPLERS: dict[str, Sampler] = {
 }
 
 #: A first image, for the preparation of a slice: what coil maps and errors of the model are found with.
-FIRST_IMAGE: Sampler = DDS(gamma="rule", support_level=0.05, **{**_DDS, "steps": 10})
+FIRST_IMAGE: Sampler = dataclasses.replace(SAMPLERS["dds"], steps=10)  # type: ignore[type-var]
 
 #: What is different for CT, whose systems are worse conditioned than those of MRI and not of norm 1.
 CT_SETTINGS: dict[str, dict[str, Any]] = {

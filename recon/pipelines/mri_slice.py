@@ -29,6 +29,8 @@ _RINGS = 24
 #: With each alias errors of the model grow by twice their level, but no more than by this in all. Measured on a scan
 #: of 16 coils at 2 and 4-fold acceleration.
 _MOST_GROWTH = 3.0
+#: A first image of less than this share of the expected scale is none.
+_LOST = 0.3
 #: From an error of the model of so many times the noise, and so much of the signal, on it is worth a note.
 _NOTABLE, _NOTABLE_SHARE = 4.0, 0.05
 
@@ -256,11 +258,11 @@ def _scale(measured: Measured, operator: CartesianMRI, data: Tensor, noise: floa
     """Return the scale that the data tell, and the more of that of a first image the more of it was measured.
 
     Up to 4-fold undersampling it is that of the image; at 8 it counts no more: what the data leave open is too dark in
-    it, and the scale of the centre was as good.
+    it, and the scale of the centre was as good. An image that lost the object says nothing.
     """
     first = _first_scale(measured, operator, data, noise)
     found = 0.0 if image is None else _quantile(image)
-    if found <= 0:
+    if found < _LOST * first:
         return first
     if measured.region is None:
         return found
