@@ -45,7 +45,7 @@ def calibration_region(sampled: Tensor | np.ndarray, limit: int = 24) -> Region 
         for bottom in range(y + 1, min(top + limit, len(mask)) + 1):
             if not mask[bottom - 1, x]:
                 break
-            columns = _run(mask[top:bottom].all(axis=0), x, limit)
+            columns = _run(np.all(mask[top:bottom], axis=0), x, limit)
             # Of blocks of one size the one that is nearest to the centre.
             found = (bottom - top) * (columns.stop - columns.start), -abs(top + bottom - 2 * y)
             if found > merit:

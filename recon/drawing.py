@@ -13,7 +13,7 @@ import torch
 from tqdm import tqdm
 
 from recon.errors import DivergenceError
-from recon.pipelines.base import Prepared, Refinable
+from recon.pipelines.base import Prepared, Refinable, RefinablePrepared
 from recon.pipelines.ultrasound import Prepared as Frame
 from recon.pipelines.ultrasound import speckle_prior
 from recon.pipelines.volume import BySlice, join
@@ -79,14 +79,13 @@ class Drawing:
         }
 
     def _slice(self, pieces: Source, index: int, bar: tqdm) -> Part:
-        ready, reference = pieces.prepare(index, self.device)
-        if isinstance(ready, Refinable):
-            ready = self._refined(ready, index)
+        found, reference = pieces.prepare(index, self.device)
+        ready: Prepared = self._refined(found, index) if isinstance(found, Refinable) else found
         if isinstance(ready, Frame) and isinstance(self.prior, str) and self.prior == GAUSSIAN:
             self.loaded[tuple(ready.grid.shape)] = speckle_prior(ready)
         return Part(self._draw(ready.problem, index, bar), ready.problem, ready, reference)
 
-    def _refined(self, ready: Any, index: int) -> Prepared:
+    def _refined(self, ready: RefinablePrepared, index: int) -> Prepared:
         """Prepare a slice once more, with one draw of a few steps as its first image; as it is where that is lost."""
         problem = ready.problem
         try:

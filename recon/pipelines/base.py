@@ -50,3 +50,7 @@ class Refinable(Protocol):
 
     def refined(self, image: Tensor) -> Prepared:
         """Return the slice, prepared with a first image in the scale of its problem."""
+
+
+class RefinablePrepared(Prepared, Refinable, Protocol):
+    """A prepared slice that can be refined."""
