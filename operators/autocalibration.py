@@ -32,7 +32,7 @@ def calibration_region(sampled: Tensor | np.ndarray, limit: int = 24) -> Region 
     (slice, slice) or None
         Rows and columns; None where the centre itself is not sampled.
     """
-    mask = np.asarray(torch.as_tensor(sampled).bool().cpu())
+    mask = np.asarray(sampled.cpu() if isinstance(sampled, Tensor) else sampled).astype(bool)
     if mask.ndim != 2:
         raise ShapeError(f"calibration_region expected a mask (y, x), got shape {tuple(mask.shape)}")
     y, x = (n // 2 for n in mask.shape)

@@ -42,7 +42,8 @@ def make_mask(
     center_fraction : float, optional
         Length of the fully sampled centre as a fraction of the columns, or of each axis for point patterns. The
         default for columns is 0.08 up to R = 6 and 0.04 above, for points, where a centre is cheap, 0.08; but at
-        least 12 lines, since coil maps need them, if these are no more than half (points: a quarter) of the samples.
+        least 12 lines, since coil maps need them, if these are no more than two thirds (points: a quarter) of the
+        samples.
         The two fastMRI patterns keep that package's shares.
     seed : int or sequence of int
         Seed of a generator of this call alone; the global one is never used.
@@ -99,7 +100,7 @@ def center_block(shape: tuple[int, int], lengths: tuple[int, int]) -> np.ndarray
 
 def _least_center(target: int, columns: bool) -> int:
     """Lines of the centre that coil maps ask for, where they leave enough samples outside of it."""
-    affordable = target // 2 if columns else math.isqrt(target // 4)
+    affordable = 2 * target // 3 if columns else math.isqrt(target // 4)
     return min(_CALIBRATION_LINES, affordable)
 
 

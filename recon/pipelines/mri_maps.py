@@ -28,7 +28,7 @@ _LIKE_NOISE = 2.0
 #: A second map is needed where its eigenvalue, at a threshold that ignores small errors of the model, is above
 #: ``_SECOND`` in more than ``_SECOND_SHARE`` of the object. Heads that fit the field of view have 0 to .7 %, those that
 #: do not 30 to 75 % (8 and 16 coils, noise of 0 to 10 %, calibration of 8 to 24 lines).
-_SECOND, _SECOND_SHARE, _SECOND_THRESHOLD = 0.95, 0.05, 0.01
+_SECOND, _SECOND_SHARE, _SECOND_THRESHOLD = 0.95, 0.02, 0.01
 _SECOND_GRID = 48  # pixels of the coarse grid on which that is found out
 #: Eigenvalues between these become weights between 0 and 1: of the first map (only in the air), and of the second.
 _SOFT, _SOFT_SECOND = (0.6, 0.9), (0.8, 0.95)
