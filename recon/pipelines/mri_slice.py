@@ -223,14 +223,7 @@ def _model_error(measured: Measured, data: Tensor, noise: float, left: Tensor | 
     acceleration = measured.sampled.numel() / int(measured.sampled.sum())
     # Errors of the maps are alike in all lines, so those of the aliases add up in a pixel.
     growth = min(1 + 2 * (acceleration - 1), _MOST_GROWTH)
-    return from_residual(left, data, noise, measured.rings, acceleration / _independent(data), growth)
-
-
-def _independent(coils: Tensor) -> float:
-    """Return how many coils would see as much if they saw different things: the participation ratio of their signal."""
-    flat = coils.flatten(1)
-    values = torch.linalg.eigvalsh((flat @ flat.mH).to(torch.complex128)).clamp_min(0)
-    return float(values.sum() ** 2 / values.square().sum().clamp_min(1e-300))
+    return from_residual(left, data, noise, measured.rings, acceleration / len(left), growth)
 
 
 def _doubts(error: ModelError) -> list[str]:
