@@ -154,6 +154,7 @@ def proximal(
     pull: Tensor | None = None,
     without: Tensor | None = None,
     draw: Noise | None = None,
+    preconditioned: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Find the mean of ``N(anchor, variance I)`` times the likelihood by conjugate gradients.
 
@@ -176,6 +177,9 @@ def proximal(
         What the anchor already knows of ``A^H W A``, as a number for each pixel; it is taken from it.
     draw : Noise, optional
         Draw from that product of Gaussians, by noise on the right-hand side, instead of its mean.
+    preconditioned : bool
+        Come nearer to the solution in as many iterations, where the operator has Fourier gains. Where the variance is a
+        rough guess few plain iterations regularise, and are better.
 
     Returns
     -------
@@ -212,7 +216,7 @@ def proximal(
         rhs,
         iterations=iterations,
         item_ndim=problem.operator.domain.ndim,
-        preconditioner=_preconditioner(problem, root, local, without),
+        preconditioner=_preconditioner(problem, root, local, without) if preconditioned else None,
         return_residual=True,
     )
     return anchor + spread(z), residual

@@ -217,7 +217,15 @@ class DDS(Sampler):
             weights = support_weights(denoised, self.support_level)
             weights = weights.maximum(support_weights(rough, self.support_level))
         fitted, residual = proximal(
-            problem, denoised, variance, self.iterations(problem), weights, pull=pull, without=shared, draw=draw
+            problem,
+            denoised,
+            variance,
+            self.iterations(problem),
+            weights,
+            pull=pull,
+            without=shared,
+            draw=draw,
+            preconditioned=True,
         )
         return fitted, (x - denoised) / sigma, residual, shared is not None
 

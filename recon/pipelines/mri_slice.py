@@ -243,7 +243,7 @@ def _left(ready: Prepared, white: Tensor, maps: Tensor, image: Tensor) -> Tensor
     scale = _quantile(image) or 1.0
     operator = CartesianMRI(measured.mask, maps)
     problem = Problem(white / scale, operator, ready.whitening.level(measured.noise) / scale)
-    fitted = proximal(problem, (image / scale)[None], _FREEDOM**2, _FIT_ITERATIONS)[0][0]
+    fitted = proximal(problem, (image / scale)[None], _FREEDOM**2, _FIT_ITERATIONS, preconditioned=True)[0][0]
     return (problem.y - operator(fitted)) * scale
 
 

@@ -6,7 +6,7 @@ import itertools
 import pytest
 import torch
 
-from operators import Diagonal, Matrix, Space
+from operators import CartesianMRI, Diagonal, Matrix, Space
 from operators.errors import InputError, ShapeError
 from recon.priors import ExactPosterior, GaussianPrior
 from samplers import DDS, CovarianceModel, MomentMatching, Noise, PiGDM, Problem, sample
@@ -244,3 +244,36 @@ def test_expectations_estimate_the_mean_with_less_noise(
 
     assert torch.equal(drawn.mean, drawn.expectation.mean(dim=0))
     assert error(drawn.mean) < error(plain.mean)
+
+
+@pytest.mark.parametrize("weights", [None, 0.5])
+def test_a_preconditioned_fit_is_the_same_and_nearer_in_as_many_iterations(weights: float | None) -> None:
+    generator = torch.Generator().manual_seed(0)
+    line, angles = torch.linspace(-1, 1, 16, dtype=torch.float64), torch.arange(3)[:, None, None] * 2.1
+    maps = torch.exp(-((line[:, None] - angles.sin()) ** 2 + (line - angles.cos()) ** 2) / 2 + 1j * angles)
+    operator = CartesianMRI(torch.rand(16, 16, generator=generator) > 0.4, maps / maps.abs().square().sum(0).sqrt())
+    noise_std = 0.01 * (1 + 20 * torch.rand(1, 16, 16, dtype=torch.float64, generator=generator))
+    y = operator(torch.randn(16, 16, dtype=torch.complex128, generator=generator))
+    problem, anchor = Problem(y, operator, noise_std), torch.zeros(1, 16, 16, dtype=torch.complex128)
+    local = None if weights is None else torch.full((1, 16, 16), weights, dtype=torch.float64)
+    exact, _ = proximal(problem, anchor, 0.3, 2000, local)
+    few = {flag: proximal(problem, anchor, 0.3, 8, local, preconditioned=flag)[0] for flag in (False, True)}
+    errors = {flag: float((found - exact).abs().square().mean().sqrt()) for flag, found in few.items()}
+    assert errors[True] < errors[False]
+    many, _ = proximal(problem, anchor, 0.3, 500, local, preconditioned=True)
+    torch.testing.assert_close(many, exact, rtol=1e-5, atol=1e-6)
+
+
+def test_draws_of_a_fit_have_its_covariance() -> None:
+    generator = torch.Generator().manual_seed(0)
+    maps = torch.randn(2, 4, 4, dtype=torch.complex128, generator=generator)
+    operator = CartesianMRI(torch.rand(4, 4, generator=generator) > 0.3, maps)
+    problem = Problem(operator(torch.ones(4, 4, dtype=torch.complex128)), operator, 0.4)
+    count = 6000
+    anchor = torch.zeros(count, 4, 4, dtype=torch.complex128)
+    drawn, _ = proximal(problem, anchor, 0.2, 40, draw=Noise(0, range(count), problem.y))
+    dense = _matrix(problem.weighted_normal, 4)
+    expected = torch.linalg.inv(torch.eye(16) / 0.2 + dense)
+    flat = (drawn - drawn.mean(0)).reshape(count, -1)
+    found = flat.T @ flat.conj() / (count - 1)
+    torch.testing.assert_close(found, expected, rtol=0.0, atol=0.06 * float(expected.abs().max()))
