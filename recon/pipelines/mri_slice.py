@@ -14,14 +14,11 @@ from operators.solve import conjugate_gradient
 from recon.pipelines.model_error import ModelError, from_residual, of_share
 from recon.pipelines.mri_maps import FULL_CALIBRATION, GOOD_CALIBRATION, CoilMaps, complete, maps_from
 from recon.pipelines.mri_noise import CoilNoise
+from recon.pipelines.mri_scale import quantile, scale_of
 from recon.pipelines.mri_whitening import Whitening, with_model_error
 from samplers import Problem
 from samplers.data import proximal
 
-#: The .99 quantile of a brain blurred to the resolution of the calibration region, over that of the sharp brain.
-_BLUR = 0.75
-#: Without a centre a few iterations of SENSE give the scale.
-_SENSE_ITERATIONS = 10
 #: A first image is fitted to the data with pixels free to move by so much of the brightest ones.
 _FREEDOM, _FIT_ITERATIONS = 0.05, 10
 #: Rings of k-space in which the error of the model counts as one, from the centre to the corners.
@@ -29,8 +26,6 @@ _RINGS = 24
 #: With each alias errors of the model grow by twice their level, but no more than by this in all. Measured on a scan
 #: of 16 coils at 2 and 4-fold acceleration.
 _MOST_GROWTH = 3.0
-#: A first image of less than this share of the expected scale is none.
-_LOST = 0.3
 #: From an error of the model of so many times the noise, and so much of the signal, on it is worth a note.
 _NOTABLE, _NOTABLE_SHARE = 4.0, 0.05
 
@@ -193,7 +188,7 @@ def _assembled(
     error = _model_error(measured, data, noise, None if left is None else whitening(left))
     level: float | Tensor = noise if error is None else error.noise_std[None]
     gram = _gram(whitening.coloured_maps(maps))
-    scale = _scale(measured, operator, data, noise, image)
+    scale = scale_of(operator, data, measured.region, noise, image)
     facts: dict[str, Any] = {
         "acceleration": measured.sampled.numel() / int(measured.sampled.sum()),
         "coils": int(data.shape[0]),
@@ -240,53 +235,11 @@ def _doubts(error: ModelError) -> list[str]:
 def _left(ready: Prepared, white: Tensor, maps: Tensor, image: Tensor) -> Tensor:
     """Return what an image that is fitted to the whitened data leaves of them."""
     measured = ready.measured
-    scale = _quantile(image) or 1.0
+    scale = quantile(image) or 1.0
     operator = CartesianMRI(measured.mask, maps)
     problem = Problem(white / scale, operator, ready.whitening.level(measured.noise) / scale)
     fitted = proximal(problem, (image / scale)[None], _FREEDOM**2, _FIT_ITERATIONS, preconditioned=True)[0][0]
     return (problem.y - operator(fitted)) * scale
-
-
-def _scale(measured: Measured, operator: CartesianMRI, data: Tensor, noise: float, image: Tensor | None) -> float:
-    """Return the scale that the data tell, and the more of that of a first image the more of it was measured.
-
-    Up to 4-fold undersampling it is that of the image; at 8 it counts no more: what the data leave open is too dark in
-    it, and the scale of the centre was as good. An image that lost the object says nothing.
-    """
-    first = _first_scale(measured, operator, data, noise)
-    found = 0.0 if image is None else _quantile(image)
-    if found < _LOST * first:
-        return first
-    if measured.region is None:
-        return found
-    share = min(max(2 - measured.sampled.numel() / int(measured.sampled.sum()) / 4, 0.0), 1.0)
-    return found**share * first ** (1 - share)
-
-
-def _first_scale(measured: Measured, operator: CartesianMRI, data: Tensor, noise: float) -> float:
-    """Return the .99 quantile of the magnitude (what the priors call 1) as the measured centre shows it.
-
-    The centre gives a blurred image whose quantile hardly depends on the sampling pattern, unlike that of a zero-filled
-    image; the priors are trained with scales off by a quarter either way. Without a centre, a few iterations of SENSE.
-    """
-    region = measured.region
-    if region is not None and (min(side.stop - side.start for side in region) > 1):
-        inner = torch.zeros(data.shape[-2:], device=data.device)
-        inner[region[0], region[1]] = 1.0
-        image, blur = operator.H(data * inner), _BLUR
-    else:
-        start = operator.H(data)[None]
-        image = conjugate_gradient(
-            operator.normal, start, iterations=_SENSE_ITERATIONS, item_ndim=operator.domain.ndim
-        )[0]
-        blur = 1.0
-    scale = _quantile(image) / blur
-    return scale if scale > 0 else max(float(image.abs().max()), noise, 1e-30)
-
-
-def _quantile(image: Tensor) -> float:
-    magnitude = image.abs() if image.ndim == 2 else image.abs().square().sum(0).sqrt()
-    return float(torch.quantile(magnitude.flatten(), 0.99))
 
 
 def _signal_ratio(measured: Measured, found: CoilMaps) -> float:
