@@ -17,13 +17,12 @@ from samplers.data import (
     error_variance,
     join,
     projection,
-    proximal,
-    proximal_move,
     speckle_spread,
     support_weights,
 )
 from samplers.noise import Noise
 from samplers.problem import Problem
+from samplers.proximal import proximal, proximal_move
 from samplers.stepping import Past, advance
 
 #: Data of so much noise need no more than the given iterations; at most so many times as many are taken.

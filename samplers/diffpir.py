@@ -10,9 +10,9 @@ from torch import Tensor
 
 from samplers.annealed import AnnealedSampler
 from samplers.base import Denoiser, Step
-from samplers.data import proximal
 from samplers.noise import Noise
 from samplers.problem import Problem
+from samplers.proximal import proximal
 
 
 @dataclass(frozen=True)

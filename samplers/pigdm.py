@@ -11,10 +11,11 @@ from torch import Tensor
 
 from operators.errors import InputError
 from samplers.base import Denoiser, Step
-from samplers.data import clean_variance, proximal
+from samplers.data import clean_variance
 from samplers.jacobian import vjp
 from samplers.noise import Noise
 from samplers.problem import Problem
+from samplers.proximal import proximal
 from samplers.stepping import SOLVERS, Estimate, PosteriorDenoising, advance
 
 

@@ -17,7 +17,7 @@ from recon.pipelines.mri_noise import CoilNoise
 from recon.pipelines.mri_scale import quantile, scale_of
 from recon.pipelines.mri_whitening import Whitening, with_model_error
 from samplers import Problem
-from samplers.data import proximal
+from samplers.proximal import proximal
 
 #: A first image is fitted to the data with pixels free to move by so much of the brightest ones.
 _FREEDOM, _FIT_ITERATIONS = 0.05, 10
