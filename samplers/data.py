@@ -185,7 +185,8 @@ def gaussian_step(
 
     A draw ``u`` of ``N(anchor, variance I)`` is moved onto data with noise added to them: ``u`` plus the solution of
     ``(I + variance A^H W A) c = variance A^H W (y + noise_std n - A u)``. Exact where conjugate gradients have
-    converged; directions that A does not see are exact without any. Parameters and results as in :func:`samplers.proximal.proximal`.
+    converged; directions that A does not see are exact without any. Parameters and results as in
+    :func:`samplers.proximal.proximal`.
     """
     operator = problem.operator
     anchor = anchor + math.sqrt(variance) * noise.normal(operator.domain)
