@@ -20,7 +20,7 @@ from quality_uncertainty import CONFIG, acquire
 
 import recon
 from recon import metrics
-from recon.strategies import resolve_sampler
+from recon.engine.samplers import resolve_sampler
 from recon.training.config import load_config
 from recon.training.evaluate import evaluation_image
 from recon.training.modalities import MODALITIES

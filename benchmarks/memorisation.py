@@ -24,12 +24,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from recon.images.sources import Slice, SourceConfig
 from recon.priors import load_prior
 from recon.training.config import load_config
 from recon.training.memorisation import compare, cut_patches, nearest, whole
 from recon.training.modalities import modality
 from recon.training.previews import draw_prior
-from recon.training.sources import Slice, SourceConfig
 
 CONFIG = Path(__file__).parent / "configs" / "brain-mri.toml"
 FRAME = 48

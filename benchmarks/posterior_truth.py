@@ -5,7 +5,7 @@
 
 24 x 24 complex images; Fourier columns at acceleration 4, 30 % of the pixels, or a random matrix with a quarter of the
 rows; a Gaussian and a mixture prior; noise .02. ``--errors`` gives the denoiser the errors of a network
-(recon.truth.Flawed).
+(recon.uncertainty.known_posteriors.Flawed).
 The floor is what as many exact draws reach. Columns: rms error of the mean in posterior std (zerr), std over true std
 (median and 5 - 95 % over the pixels), coverage of the central 90 % interval, std ratio along measured and unmeasured
 directions (row, null), sliced Wasserstein distance over that of the floor, network calls, back-propagations, seconds.
@@ -23,7 +23,16 @@ from typing import Any
 import torch
 
 from operators.errors import DivergenceError
-from recon.truth import OPERATORS, PRIORS, Counted, Flawed, TruthProblem, prior_draws, truth_problem, truth_scores
+from recon.uncertainty.known_posteriors import (
+    OPERATORS,
+    PRIORS,
+    Counted,
+    Flawed,
+    TruthProblem,
+    prior_draws,
+    truth_problem,
+    truth_scores,
+)
 from samplers import (
     DAPS,
     DDS,

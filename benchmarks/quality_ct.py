@@ -27,12 +27,12 @@ from scipy.stats import spearmanr
 from torch.nn import functional
 
 import recon
-from operators.fbp import FILTERS, fbp
+from operators.ct.fbp import FILTERS, fbp
 from recon import metrics
 from recon.baselines import least_squares, total_variation
-from recon.pipelines.ct import Prepared, prepare_image
-from recon.pipelines.ct_scan import GEOMETRIES, Scan
-from recon.strategies import resolve_sampler
+from recon.engine.samplers import resolve_sampler
+from recon.modalities.ct.options import GEOMETRIES, Scan
+from recon.modalities.ct.prepare import Prepared, prepare_image
 from recon.training.config import load_config
 from recon.training.modalities import modality
 

@@ -20,10 +20,10 @@ import torch
 from quality_ct import CONFIG, quality_of, resized
 
 from recon import load_prior, metrics
-from recon.pipelines.ct import prepare_image
-from recon.pipelines.ct_scan import Scan
-from recon.pipelines.volume import BySlice, Volume, join
-from recon.strategies import resolve_sampler
+from recon.engine.samplers import resolve_sampler
+from recon.engine.volume import BySlice, Volume, join
+from recon.modalities.ct.options import Scan
+from recon.modalities.ct.prepare import prepare_image
 from recon.training.config import load_config
 from recon.training.modalities import modality
 from recon.uncertainty import coverage_curve

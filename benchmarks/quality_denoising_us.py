@@ -21,11 +21,11 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
+from recon.modalities.ultrasound.training import PIXEL
 from recon.priors.network import WEIGHTS_FOLDER, load_network_prior
 from recon.training.config import load_config
 from recon.training.evaluate import SIGMAS, error_curve, psnr, with_noise
 from recon.training.modalities import modality
-from recon.training.ultrasound_images import PIXEL
 
 CONFIG = Path(__file__).parent / "configs" / "ultrasound.toml"
 LEVELS = (0.01, *SIGMAS)

@@ -32,7 +32,7 @@ import recon
 from operators import ifftc
 from recon.io import open_kspace
 from recon.metrics import psnr, ssim
-from recon.pipelines.mri import Prepared, Sampling, prepare
+from recon.modalities.mri.prepare import Prepared, Sampling, prepare
 
 CASES = [
     ("random", 4.0),

@@ -29,9 +29,9 @@ from quality_mri import rss, with_noise
 import recon
 from operators import make_mask
 from recon.demo import loop_sensitivities
+from recon.engine.samplers import resolve_sampler
 from recon.io import open_kspace
 from recon.metrics import foreground
-from recon.strategies import resolve_sampler
 from recon.training.config import load_config
 from recon.training.evaluate import evaluation_image
 from recon.training.modalities import MODALITIES

@@ -27,15 +27,16 @@ from scipy.stats import spearmanr
 from us_simulation import channel_data, true_image
 
 import recon
-from operators import Grid, beamform
+from operators import Grid
+from operators.ultrasound import beamform
 from recon.errors import InputError
 from recon.io import open_ultrasound, read_picmus_image, read_picmus_phantom
-from recon.io.ultrasound.patterns import ARRAYS
-from recon.metrics.speckle import speckle_size, speckle_test
-from recon.metrics.ultrasound import box_region, cnr, contrast_regions, fwhm, gcnr, speckle_snr
-from recon.pipelines.ultrasound import prepare_frame
-from recon.pipelines.ultrasound_acquisition import Acquisition
-from recon.report.ultrasound import level, level_std, white_of
+from recon.modalities.ultrasound.image_metrics import box_region, cnr, contrast_regions, fwhm, gcnr, speckle_snr
+from recon.modalities.ultrasound.options import Acquisition
+from recon.modalities.ultrasound.patterns import ARRAYS
+from recon.modalities.ultrasound.prepare import prepare_frame
+from recon.modalities.ultrasound.report import level, level_std, white_of
+from recon.modalities.ultrasound.speckle import speckle_size, speckle_test
 
 ELEMENTS, NOISE = 64, 0.03  # noise of the rms of the data
 #: Title, values, what is black and white, colours.

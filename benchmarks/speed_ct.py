@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 
 from operators import CT, FanBeam, ParallelBeam
-from operators.projectors.sparse import SparseProjector
+from operators.ct.projectors.sparse import SparseProjector
 
 _LONG = 40.0  # seconds of a peer after which a comparison is not repeated
 _MOST = 16 * 180 * 2 * 256**2  # pixels that deepinv turns at once within the memory of a small machine

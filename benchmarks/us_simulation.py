@@ -12,10 +12,10 @@ import numpy as np
 from scipy import fft, special
 
 from operators import Grid, PlaneWaveGeometry
-from operators.pulse import gaussian_pulse
+from operators.ultrasound.pulse import gaussian_pulse
 from recon.io import PlaneWaveData
-from recon.io.ultrasound.picmus_files import PicmusPhantom
-from recon.training.ultrasound_images import BAND, PIXEL, band
+from recon.modalities.ultrasound.files.picmus_files import PicmusPhantom
+from recon.modalities.ultrasound.training import BAND, PIXEL, band
 
 PITCH, CENTER, RATE, SPEED = 0.3e-3, 5.208e6, 20.832e6, 1540.0
 #: -6 dB bandwidth of the pulse, which the pipeline does not know.

@@ -1,31 +1,31 @@
 """Forward models of diffrecon: linear operators with exact adjoints, and what is needed to set them up."""
 
 from operators.base import LinearOperator, Space
-from operators.beamform import beamform
 from operators.check import LawError, check_operator
-from operators.coils import (
+from operators.ct.cone import ConeBeam, ConeCT
+from operators.ct.fbp import fbp
+from operators.ct.geometry import FanBeam, ParallelBeam
+from operators.ct.photons import hu_to_mu, log_counts, mu_to_hu, simulate_counts
+from operators.ct.projection import CT
+from operators.ct.radon import Radon, RadonFanbeam
+from operators.draw import gaussian_draw
+from operators.elementary import Diagonal, Identity, Matrix, Slices
+from operators.errors import DivergenceError, InputError, ReconError, ShapeError
+from operators.fourier import CenteredFFT, fftc, ifftc
+from operators.mri.cartesian import CartesianMRI
+from operators.mri.coils import (
     compress_coils,
     estimate_noise_covariance,
     estimate_noise_std,
     noise_covariance,
     prewhiten,
 )
-from operators.ct import CT
-from operators.ct_cone import ConeBeam, ConeCT
-from operators.ct_geometry import FanBeam, ParallelBeam
-from operators.ct_noise import hu_to_mu, log_counts, mu_to_hu, simulate_counts
-from operators.draw import gaussian_draw
-from operators.elementary import Diagonal, Identity, Matrix, Slices
-from operators.errors import DivergenceError, InputError, ReconError, ShapeError
-from operators.espirit import calibration_size, espirit_maps
-from operators.fbp import fbp
-from operators.fourier import CenteredFFT, fftc, ifftc
-from operators.masks import make_mask
-from operators.mri import CartesianMRI
-from operators.radon import Radon, RadonFanbeam
+from operators.mri.espirit import calibration_size, espirit_maps
+from operators.mri.masks import make_mask
 from operators.solve import conjugate_gradient, power_norm
-from operators.ultrasound import PlaneWaveUltrasound
-from operators.ultrasound_geometry import Grid, PlaneWaveGeometry
+from operators.ultrasound.beamform import beamform
+from operators.ultrasound.geometry import Grid, PlaneWaveGeometry
+from operators.ultrasound.plane_wave import PlaneWaveUltrasound
 
 __all__ = [
     "CT",

@@ -13,26 +13,20 @@ import numpy as np
 from torch import Tensor
 
 from recon.device import resolve_device
-from recon.drawing import Drawing
+from recon.engine.assemble import assemble
+from recon.engine.draw import Drawing
+from recon.engine.samplers import resolve_sampler
 from recon.errors import InputError
-from recon.io import CTImages, CTProjections, PlaneWaveData
-from recon.pipelines.ct_scan import Scan
-from recon.pipelines.ultrasound_acquisition import Acquisition
+from recon.modalities.ct.data import CTImages, CTProjections
+from recon.modalities.ct.options import Scan
+from recon.modalities.ct.source import CTSource, is_ct_source
+from recon.modalities.mri.source import KspaceSource
+from recon.modalities.selection import choose_slices, of_slices, refuse_options
+from recon.modalities.ultrasound.data import PlaneWaveData
+from recon.modalities.ultrasound.options import Acquisition
+from recon.modalities.ultrasound.source import USSource, is_us_source, span_of
 from recon.posterior import Posterior
 from recon.priors.hub import prior_for
-from recon.results import assemble
-from recon.sources import (
-    CTSource,
-    KspaceSource,
-    USSource,
-    choose_slices,
-    is_ct_source,
-    is_us_source,
-    of_slices,
-    refuse_options,
-    span_of,
-)
-from recon.strategies import resolve_sampler
 from samplers import DDSVolume, Denoiser, Problem, Sampler
 
 
@@ -129,7 +123,7 @@ def reconstruct(
         CT: options of the reader of a path, such as ``{"series": 3}`` or ``"series=3"``; see :func:`recon.io.open_ct`.
     angles, elements, array, decimation : int, int, str, int, optional
         Ultrasound: how many waves (1: the one straight down) and elements ("uniform", "random" or "centre"), and every
-        how many of the demodulated samples; see :class:`recon.pipelines.ultrasound.Acquisition`.
+        how many of the demodulated samples; see :class:`recon.modalities.ultrasound.prepare.Acquisition`.
     depth, width : "A:B" or (float, float), optional
         Ultrasound: part of the field of view in mm.
     model_error : float, optional

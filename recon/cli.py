@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from recon import __version__
-from recon.config import RunConfig
+from recon.options import RunConfig
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -177,15 +177,15 @@ class Posterior:
         return self.samples if self.valid.all() else self.samples[self.valid]
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write everything to one HDF5 file, atomically; the layout is described in `recon.io.posterior_file`."""
-        from recon.io.posterior_file import write_posterior
+        """Write everything to one HDF5 file, atomically; the layout is described in `recon.files.posterior_file`."""
+        from recon.files.posterior_file import write_posterior
 
         write_posterior(path, self)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "Posterior":
         """Read a file written by `save`; an `InputError` says what is wrong with any other file."""
-        from recon.io.posterior_file import read_posterior
+        from recon.files.posterior_file import read_posterior
 
         return read_posterior(path)
 
@@ -199,7 +199,7 @@ class Posterior:
 
     def to_nifti(self, path: str | os.PathLike[str]) -> list[Any]:
         """Write mean, std and interval of the magnitude as NIfTI files (extra `nifti`); return their paths."""
-        from recon.io.nifti import write_nifti
+        from recon.files.nifti import write_nifti
 
         return write_nifti(path, self)
 
@@ -208,7 +208,7 @@ class Posterior:
 
         The image is cropped at its centre to `geometry["recon_shape"]` where that is known.
         """
-        from recon.io.mri.fastmri import write_fastmri
+        from recon.modalities.mri.files.fastmri import write_fastmri
 
         image = np.abs(self.mean)
         write_fastmri(path, image if image.ndim == 3 else image[None], self.geometry.get("recon_shape"))

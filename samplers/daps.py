@@ -12,7 +12,7 @@ from torch import Tensor
 from samplers import schedule
 from samplers.annealed import AnnealedSampler
 from samplers.base import Denoiser, Step
-from samplers.data import gaussian_step, likelihood_curvature, likelihood_score
+from samplers.data_terms import gaussian_step, likelihood_curvature, likelihood_score
 from samplers.noise import Noise
 from samplers.problem import Problem
 

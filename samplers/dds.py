@@ -11,7 +11,7 @@ from torch import Tensor
 from operators.errors import InputError
 from samplers import schedule
 from samplers.base import Denoiser, Sampler, Step
-from samplers.data import (
+from samplers.data_terms import (
     WHITE,
     clean_variance,
     error_variance,
@@ -202,7 +202,7 @@ class DDS(Sampler):
         """Return the fitted image, the noise direction, the residual of the fit, and whether the network saw the data.
 
         The likelihood of x and data is ``|x0 - x|^2 / sigma^2 + |y - A x0|_W^2``. The network is shown the image and
-        level of a part of it that is white (:func:`samplers.data.join`), the fit takes what remains.
+        level of a part of it that is white (:func:`samplers.data_terms.join`), the fit takes what remains.
         """
         shown, level, shared = join(problem, x, sigma, denoiser.sigma_min)
         denoised = denoiser.denoise(shown, level)

@@ -12,7 +12,7 @@ from torch import Tensor
 from operators.errors import InputError
 from operators.solve import conjugate_gradient
 from samplers.base import Denoiser
-from samplers.data import clean_variance
+from samplers.data_terms import clean_variance
 from samplers.dds import DDS
 from samplers.problem import Problem
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from operators.errors import InputError
 from samplers.base import Denoiser
 from samplers.covariance import CovarianceModel, condition
-from samplers.data import clean_variance, likelihood_score
+from samplers.data_terms import clean_variance, likelihood_score
 from samplers.error_spectrum import DIFFERENCE_STEP, MeasuredError
 from samplers.jacobian import JacobianKind, Product, differences, vjp
 from samplers.pilot import measured_error

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from operators.errors import InputError
 from samplers.base import Denoiser, Step
-from samplers.data import clean_variance
+from samplers.data_terms import clean_variance
 from samplers.jacobian import vjp
 from samplers.noise import Noise
 from samplers.problem import Problem

@@ -11,7 +11,7 @@ from torch import Tensor
 from samplers import schedule
 from samplers.annealed import AnnealedSampler
 from samplers.base import Denoiser, Step
-from samplers.data import gaussian_step
+from samplers.data_terms import gaussian_step
 from samplers.noise import Noise
 from samplers.problem import Problem
 from samplers.stepping import Past, advance

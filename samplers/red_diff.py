@@ -10,7 +10,7 @@ from torch import Tensor
 
 from samplers.annealed import AnnealedSampler
 from samplers.base import Denoiser, Step
-from samplers.data import likelihood_score
+from samplers.data_terms import likelihood_score
 from samplers.noise import Noise
 from samplers.problem import Problem
 

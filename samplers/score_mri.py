@@ -12,7 +12,7 @@ from torch import Tensor
 from operators.base import LinearOperator
 from samplers.annealed import AnnealedSampler
 from samplers.base import Denoiser, Step
-from samplers.data import likelihood_curvature, norms
+from samplers.data_terms import likelihood_curvature, norms
 from samplers.noise import Noise
 from samplers.problem import Problem
 

@@ -11,9 +11,9 @@ import torch
 
 from operators import CartesianMRI, make_mask
 from recon import cli, demo
-from recon.config import RunConfig
+from recon.engine.samplers import SAMPLERS
+from recon.options import RunConfig
 from recon.priors import GaussianPrior
-from recon.strategies import SAMPLERS
 from samplers import Problem, sample
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -21,7 +21,7 @@ import recon
 from recon import demo
 from recon.errors import InputError
 from recon.metrics import coverage, foreground, psnr, spread_skill
-from recon.truth import prior_draws, truth_problem, truth_scores
+from recon.uncertainty.known_posteriors import prior_draws, truth_problem, truth_scores
 from recon.uncertainty import Case, calibrate, coverage_curve, spread_skill_bins
 from samplers import DDS, CovarianceModel, MomentMatching, ScoreMRI, sample
 

@@ -23,8 +23,8 @@ from scipy import ndimage
 import recon
 from recon.baselines import least_squares, total_variation
 from recon.metrics import coverage, foreground
-from recon.pipelines.ct import prepare_image
-from recon.pipelines.ct_scan import Scan
+from recon.modalities.ct.prepare import prepare_image
+from recon.modalities.ct.options import Scan
 
 small = os.environ.get("DIFFRECON_NOTEBOOK_SIZE") == "small"  # the test-suite runs a quick version
 size, steps, samples = (64, 5, 3) if small else (256, None, 8)

@@ -162,7 +162,7 @@ spacing = [1.0, 1.0]
 held_out = ["unseen"]
 """)
 
-from recon.train import load_config, train
+from recon.training.cli import load_config, train
 from recon.training.export import export_prior
 
 config = load_config(folder / "cartoons.toml", {"data": str(folder), "output": str(folder / "run")})

@@ -22,10 +22,11 @@ from scipy.special import erfc
 from scipy.stats import spearmanr
 
 import recon
-from operators import Grid, PlaneWaveGeometry, beamform
-from operators.pulse import gaussian_pulse
+from operators import Grid, PlaneWaveGeometry
+from operators.ultrasound import beamform
+from operators.ultrasound.pulse import gaussian_pulse
 from recon.io import PlaneWaveData
-from recon.metrics.ultrasound import cnr, contrast_regions, fwhm
+from recon.modalities.ultrasound.image_metrics import cnr, contrast_regions, fwhm
 
 small = os.environ.get("DIFFRECON_NOTEBOOK_SIZE") == "small"  # the test-suite runs a quick version
 elements, bottom, steps, samples = (16, 8e-3, 4, 3) if small else (32, 15e-3, None, 6)
@@ -174,7 +175,7 @@ print(
 # are equal.)
 
 # %%
-from recon.training.ultrasound_images import BAND, PIXEL, band  # noqa: E402
+from recon.modalities.ultrasound.training import BAND, PIXEL, band  # noqa: E402
 
 
 def spot(distance: np.ndarray, step: float, edges: tuple[float, float]) -> np.ndarray:

@@ -2,20 +2,20 @@
 
 from pathlib import Path
 
-from recon.commands.descriptions import posterior_lines, scan_lines
 from recon.commands.preflight import check_outputs
+from recon.commands.text import posterior_lines, scan_lines
 from recon.commands.uncertainty import load_calibration
 
 
 def info(file: Path) -> int:
     """Print what a raw-data file, a folder of CT data or a result holds."""
-    from recon.commands.descriptions_ct import ct_lines
-    from recon.commands.descriptions_us import picmus_lines, us_lines
-    from recon.io import open_ct, open_kspace, open_ultrasound
-    from recon.io.ct.table import is_ct
-    from recon.io.posterior_file import is_posterior
-    from recon.io.ultrasound import picmus_files
-    from recon.io.ultrasound.table import is_ultrasound
+    from recon.files.posterior_file import is_posterior
+    from recon.modalities.ct.describe import ct_lines
+    from recon.modalities.ct.files.readers import is_ct, open_ct
+    from recon.modalities.mri.files.readers import open_kspace
+    from recon.modalities.ultrasound.describe import picmus_lines, us_lines
+    from recon.modalities.ultrasound.files import picmus_files
+    from recon.modalities.ultrasound.files.readers import is_ultrasound, open_ultrasound
     from recon.posterior import Posterior
 
     if file.is_file() and is_posterior(file):
@@ -33,12 +33,12 @@ def info(file: Path) -> int:
 
 def check(file: Path) -> int:
     """Read every slice of a raw-data file; unusable data are an InputError, doubtful ones a warning."""
-    from recon.commands.descriptions_ct import ct_lines
-    from recon.commands.descriptions_us import us_lines
-    from recon.commands.inspection import inspect, inspect_ct, inspect_ultrasound
-    from recon.io import open_ct, open_kspace, open_ultrasound
-    from recon.io.ct.table import is_ct
-    from recon.io.ultrasound.table import is_ultrasound
+    from recon.modalities.ct.describe import ct_lines
+    from recon.modalities.ct.files.readers import is_ct, open_ct
+    from recon.modalities.mri.describe import inspect, inspect_ct, inspect_ultrasound
+    from recon.modalities.mri.files.readers import open_kspace
+    from recon.modalities.ultrasound.describe import us_lines
+    from recon.modalities.ultrasound.files.readers import is_ultrasound, open_ultrasound
 
     if is_ct(file):
         stack = open_ct(file)

@@ -4,16 +4,16 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from recon.config import RunConfig, require_precision
 from recon.errors import ConfigError, InputError, ReconError
+from recon.options import RunConfig, require_precision
 
 
 def check_settings(settings: RunConfig) -> None:
     """Refuse what cannot work before the first file is touched."""
-    from operators.masks import PATTERNS
+    from operators.mri.masks import PATTERNS
     from recon.device import resolve_device
+    from recon.engine.samplers import resolve_sampler
     from recon.priors.hub import require_known
-    from recon.strategies import resolve_sampler
 
     resolve_device(settings.device)
     resolve_sampler(settings.sampler, settings.steps)

@@ -8,13 +8,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recon.commands.descriptions import Outputs, plan_lines
 from recon.commands.preflight import check_outputs, check_settings
-from recon.config import RunConfig
+from recon.commands.text import Outputs, plan_lines
 from recon.errors import InputError, ReconError
+from recon.options import RunConfig
 
 if TYPE_CHECKING:
-    from recon.io import CTImages, CTProjections, KspaceScan, PlaneWaveData
+    from recon.modalities.ct.data import CTImages, CTProjections
+    from recon.modalities.mri.data import KspaceScan
+    from recon.modalities.ultrasound.data import PlaneWaveData
     from recon.posterior import Posterior
 
     Source = KspaceScan | CTImages | CTProjections | PlaneWaveData
@@ -71,7 +73,7 @@ def demo(output: Path, force: bool = False, **options: Any) -> int:
 
 def train(config: Path, **overrides: Any) -> int:
     """Train a prior, or continue a training that was stopped; options replace keys of the file."""
-    from recon.train import main
+    from recon.training.cli import main
 
     return main(config, **overrides)
 
@@ -99,10 +101,10 @@ def _plan(files: Sequence[Path], output: Path, drawable: bool, nifti: bool, sett
 
 
 def _open(file: Path, settings: RunConfig) -> "Source":
-    from recon.io import open_kspace
-    from recon.pipelines.ct_scan import Scan
-    from recon.sources.ct import CTSource, is_ct_source
-    from recon.sources.ultrasound import is_us_source
+    from recon.modalities.ct.options import Scan
+    from recon.modalities.ct.source import CTSource, is_ct_source
+    from recon.modalities.mri.files.readers import open_kspace
+    from recon.modalities.ultrasound.source import is_us_source
 
     if is_us_source(file):
         return _open_ultrasound(file, settings)
@@ -115,8 +117,8 @@ def _open(file: Path, settings: RunConfig) -> "Source":
 
 def _open_ultrasound(file: Path, settings: RunConfig) -> "PlaneWaveData":
     """Open channel data, and find out whether all that is wanted of them is there."""
-    from recon.pipelines.ultrasound_acquisition import Acquisition
-    from recon.sources.ultrasound import USSource, span_of
+    from recon.modalities.ultrasound.options import Acquisition
+    from recon.modalities.ultrasound.source import USSource, span_of
 
     names = ("angles", "elements", "array", "decimation", "attenuation", "model_error", "time_shift", "noise_std")
     wanted: dict[str, Any] = {name: getattr(settings, name) for name in names}
@@ -126,7 +128,7 @@ def _open_ultrasound(file: Path, settings: RunConfig) -> "PlaneWaveData":
 
 def _reconstruct(file: Path, scan: "Source", settings: RunConfig) -> "Posterior":
     from recon.api import reconstruct
-    from recon.sources.ct import is_ct_source
+    from recon.modalities.ct.source import is_ct_source
 
     # The headers of a CT folder, a file a slice or a projection, are read once.
     return reconstruct(scan if is_ct_source(scan) else file, **asdict(settings))
@@ -148,7 +150,7 @@ def _save(posterior: "Posterior", outputs: Outputs, scan: "Source") -> None:
 
 def _save_dicom(posterior: "Posterior", folder: Path, source: Any) -> None:
     """Write mean and std as derived DICOM series; a folder of an earlier run is there only with --force."""
-    from recon.io.ct.dicom_write import write_dicom
+    from recon.modalities.ct.files.dicom_write import write_dicom
 
     if folder.is_dir():
         shutil.rmtree(folder)

@@ -4,10 +4,10 @@ import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recon.commands.descriptions import calibration_lines
 from recon.commands.preflight import check_outputs, check_settings
-from recon.config import RunConfig
+from recon.commands.text import calibration_lines
 from recon.errors import ConfigError
+from recon.options import RunConfig
 
 if TYPE_CHECKING:
     from recon.uncertainty import Calibration

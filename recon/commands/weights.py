@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from recon.commands.descriptions import card_lines
+from recon.commands.text import card_lines
 from recon.errors import InputError
 
 

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from recon.errors import CheckpointError, InputError, ReconError
+from recon.files.atomic import atomic_path
 from recon.priors.checkpoints.prior import CheckpointPrior
-from recon.storage import atomic_path
 
 HUB_FILE = Path(__file__).with_name("hub.json")
 SCHEMES = ("https://", "file://")

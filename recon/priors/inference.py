@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from recon.config import require_precision
 from recon.errors import ConfigError, ReconError
+from recon.options import require_precision
 from recon.priors.arithmetic import arithmetic
 from recon.priors.networks.positions import positions
 

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from recon.errors import InputError
 from recon.metrics import as_shown, lowest_level
+from recon.modalities.ultrasound.report import build_us_rows
 from recon.report.figure import Panel, Row
-from recon.report.ultrasound import build_us_rows
 
 if TYPE_CHECKING:
     from recon.posterior import Posterior

@@ -14,10 +14,10 @@ import numpy as np
 
 from recon import metrics
 from recon.errors import InputError
+from recon.files.atomic import atomic_path
 from recon.report.figure import draw
 from recon.report.layout import build_rows, centre_crop, plain_reconstruction
 from recon.report.page import page
-from recon.storage import atomic_path
 
 if TYPE_CHECKING:
     from recon.posterior import Posterior

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from recon.images.augment import Pool, step_generator
 from recon.priors.networks.unet import EDMDenoiser
-from recon.training.augment import Pool, step_generator
 from recon.training.config import TrainConfig
 from recon.training.modalities import Modality
 

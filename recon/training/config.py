@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from recon.errors import ConfigError
-from recon.training import rules
-from recon.training.sources import SourceConfig, check_source
+from recon.images import rules
+from recon.images.sources import SourceConfig, check_source
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from recon.images.augment import step_generator
+from recon.modalities.mri.training import Slice
 from recon.priors.networks.channels import from_channels, to_channels
 from recon.priors.networks.unet import EDMDenoiser
-from recon.training.augment import step_generator
-from recon.training.volumes import Slice
 from samplers.base import Denoiser
 
 SIGMAS = (0.05, 0.1, 0.3, 1.0)

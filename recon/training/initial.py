@@ -8,10 +8,10 @@ from typing import Any
 import torch
 
 from recon.errors import CheckpointError
+from recon.images import rules
+from recon.images.augment import LABELS
 from recon.priors.network import load_network_prior
 from recon.priors.networks.unet import EDMDenoiser, UNet
-from recon.training import rules
-from recon.training.augment import LABELS
 from recon.training.config import TrainConfig
 from recon.training.modalities import modality
 

@@ -10,8 +10,12 @@ import numpy as np
 from torch import Tensor
 
 from recon.errors import ConfigError
-from recon.training import augment, ct_volumes, evaluate, ultrasound_images, volumes
-from recon.training.sources import Slice, SourceConfig
+from recon.images import augment
+from recon.images.sources import Slice, SourceConfig
+from recon.modalities.ct import training as ct_volumes
+from recon.modalities.mri import training as volumes
+from recon.modalities.ultrasound import training as ultrasound_images
+from recon.training import evaluate
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from recon.storage import atomic_path
+from recon.files.atomic import atomic_path
 
 
 def append(path: Path, row: dict[str, Any]) -> None:

@@ -15,18 +15,18 @@ from torch import Tensor
 
 from recon.device import resolve_device
 from recon.errors import CheckpointError, DivergenceError
+from recon.images.augment import Pool
 from recon.priors.network import NetworkPrior
 from recon.training import pictures
 from recon.training.ahead import Ahead, drawing_threads
-from recon.training.augment import Pool
 from recon.training.batches import Batch, draw_batch, edm_loss
 from recon.training.config import TrainConfig
 from recon.training.evaluate import denoising_curve
 from recon.training.identity import changes, differences, identity_of
 from recon.training.initial import build_model, start_from
 from recon.training.modalities import modality
+from recon.training.parallel import Ranks, device_of_this_process
 from recon.training.previews import draw_prior
-from recon.training.ranks import Ranks, device_of_this_process
 from recon.training.state import TrainingState, load_checkpoint, save_checkpoint
 from recon.training.workers import Replicas, Workers
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from recon.errors import CheckpointError, ReconError
+from recon.files.atomic import atomic_path
 from recon.priors.networks.unet import EDMDenoiser
-from recon.storage import atomic_path
 from recon.training.muon import Muon
 from recon.training.workers import Workers
 

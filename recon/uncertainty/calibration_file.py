@@ -10,9 +10,9 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
+from recon.engine.provenance import plain
 from recon.errors import InputError, ReconError
-from recon.provenance import plain
-from recon.storage import atomic_path
+from recon.files.atomic import atomic_path
 from recon.uncertainty.calibration import Calibration
 from recon.uncertainty.conformal import check_method
 

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from recon.provenance import plain
+from recon.engine.provenance import plain
+from recon.files.atomic import atomic_path
 from recon.report.figure import blank
-from recon.storage import atomic_path
 
 if TYPE_CHECKING:
     from recon.uncertainty.evaluation import Evaluation

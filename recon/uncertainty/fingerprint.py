@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from recon.engine.provenance import compact
 from recon.errors import InputError
-from recon.provenance import compact
 
 if TYPE_CHECKING:
     from recon.posterior import Posterior

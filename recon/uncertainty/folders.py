@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recon.errors import InputError
-from recon.io.posterior_file import is_posterior
+from recon.files.posterior_file import is_posterior
 from recon.posterior import Posterior
 from recon.uncertainty.calibration import ALL
 from recon.uncertainty.fitting import Case
@@ -68,7 +68,8 @@ def load_reference(path: Path, posterior: Posterior) -> NDArray:
     image = _image(path)
     if image is not None:
         return image
-    from recon.sources import choose_slices, open_source
+    from recon.modalities.mri.source import open_source
+    from recon.modalities.selection import choose_slices
 
     source = open_source(path, None)
     slices = posterior.provenance.get("slices")

@@ -9,12 +9,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from recon import provenance
-from recon.config import RunConfig
+from recon.engine import provenance
 from recon.errors import ConfigError, InputError
-from recon.io.posterior_file import is_posterior
+from recon.files.atomic import atomic_path
+from recon.files.posterior_file import is_posterior
+from recon.options import RunConfig
 from recon.posterior import Posterior
-from recon.storage import atomic_path
 from recon.uncertainty.conformal import check_method, least_images
 from recon.uncertainty.folders import files_in, group_of
 
@@ -47,8 +47,9 @@ def plan(
     InputError
         If there is none, or one is not fully sampled.
     """
-    from recon.io import open_kspace
-    from recon.sources import choose_slices, open_source
+    from recon.modalities.mri.files.readers import open_kspace
+    from recon.modalities.mri.source import open_source
+    from recon.modalities.selection import choose_slices
 
     if results.resolve() == folder.resolve():
         raise InputError(f"{results}: is the folder of the raw data; choose another one for the results")

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from operators import InputError, ShapeError, espirit_maps, fftc, make_mask
-from operators.autocalibration import calibration_region, kernel_size, noise_floor, noise_threshold
+from operators.mri.autocalibration import calibration_region, kernel_size, noise_floor, noise_threshold
 
 
 def _coil_images(coils: int = 6, size: int = 64) -> torch.Tensor:

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from operators import Grid, InputError, PlaneWaveGeometry, PlaneWaveUltrasound, ShapeError, beamform
-from operators.beamform import METHODS
-from operators.beamform_adaptive import smoothed
+from operators import Grid, InputError, PlaneWaveGeometry, PlaneWaveUltrasound, ShapeError
+from operators.ultrasound import beamform
+from operators.ultrasound.adaptive import smoothed
+from operators.ultrasound.beamform import METHODS
 
 GRID = Grid(np.arange(-1.5e-3, 1.51e-3, 0.05e-3), np.arange(19e-3, 21.01e-3, 0.1e-3))
 ROW, COLUMN = 10, 30

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from operators import CT, FanBeam, InputError, ParallelBeam, check_operator
-from operators.ct_geometry import Beam
+from operators.ct.geometry import Beam
 
 TURN = 2 * math.pi
 PARALLEL = ParallelBeam(np.arange(20) * math.pi / 20 + 0.03, 71, 1.3)

@@ -9,9 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from operators import CT, FanBeam, InputError, ParallelBeam, ShapeError, fbp
-from operators.ct_geometry import Beam
-from operators.fbp import FILTERS
+from operators import CT, FanBeam, InputError, ParallelBeam, ShapeError
+from operators.ct import fbp
+from operators.ct.fbp import FILTERS
+from operators.ct.geometry import Beam
 
 TURN = 2 * math.pi
 FAN = (250, 2.0, 595.0, 1085.6)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from operators import CT, FanBeam, InputError, ParallelBeam, Radon, RadonFanbeam, ShapeError
-from operators.ct_geometry import Beam
+from operators.ct.geometry import Beam
 
 TURN = 2 * math.pi
 # value, centre x and y, half axes, angle; lengths as shares of half the image side

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from operators import CT, FanBeam, Identity, InputError, ParallelBeam, check_operator, conjugate_gradient, gaussian_draw
-from operators.ct_geometry import Beam
-from operators.projectors import cache, joseph, matrix, sparse, symmetry, turns
-from operators.projectors.triton import emulate_gather
+from operators.ct.geometry import Beam
+from operators.ct.projectors import cache, joseph, matrix, sparse, symmetry, turns
+from operators.ct.projectors.triton import emulate_gather
 
 TURN = 2 * math.pi
 GEOMETRIES: dict[str, Beam] = {

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from operators import InputError, ShapeError, calibration_size, espirit_maps, fftc
-from operators import espirit as module
+from operators.mri import espirit as module
 
 
 def _smooth_maps(coils: int, ny: int, nx: int) -> Tensor:

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from operators import InputError, ShapeError, make_mask
-from operators.masks import PATTERNS
-from operators.patterns import poisson_disc
+from operators.mri.masks import PATTERNS
+from operators.mri.patterns import poisson_disc
 
 COLUMNS = ["equispaced", "random", "magic", "gaussian1d", "fastmri-random", "fastmri-equispaced"]
 EXACT = [pattern for pattern in PATTERNS if not pattern.startswith("fastmri")]

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from operators import CartesianMRI, InputError, ShapeError, conjugate_gradient, fftc, make_mask
-from operators import mri as module
+from operators.mri import cartesian as module
 
 
 def _random(*shape: int, seed: int = 0, dtype: torch.dtype = torch.complex128) -> Tensor:

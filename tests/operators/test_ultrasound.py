@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from operators import Grid, InputError, PlaneWaveGeometry, PlaneWaveUltrasound, ShapeError, check_operator
-from operators.delays.plan import make_plan
-from operators.delays.torch_engine import TorchDelays, add_sorted, add_up
+from operators.ultrasound.delays.plan import make_plan
+from operators.ultrasound.delays.torch_engine import TorchDelays, add_sorted, add_up
 
 ENGINES = ["torch", *(["numba"] if importlib.util.find_spec("numba") else [])]
 GRID = Grid(np.linspace(-1.9e-3, 2e-3, 6), np.linspace(2e-3, 6e-3, 7))

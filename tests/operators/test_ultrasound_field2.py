@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from operators import Diagonal, Grid, PlaneWaveGeometry, PlaneWaveUltrasound, conjugate_gradient
-from operators.pulse import gaussian_pulse
+from operators.ultrasound.pulse import gaussian_pulse
 
 _START, _SAMPLES, _LENGTH = -3.6625e-6, 1400, 4096  # the file's correction_time_shift; echoes end before 1400
 _ALONE = 19  # the deepest row of the phantom, a single scatterer

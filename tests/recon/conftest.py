@@ -244,7 +244,7 @@ held_out = ["s1"]
 @pytest.fixture
 def small_training(tmp_path):
     """Return a function that writes ``run.toml`` and the volumes, and returns the configuration."""
-    from recon.train import load_config
+    from recon.training.cli import load_config
 
     def write(patches: str = "[[16, 4, 1.0]]"):
         y, x = np.mgrid[-1:1:40j, -1:1:36j]

@@ -172,8 +172,8 @@ def test_a_demo_that_cannot_run_makes_no_folder(
 
 
 def test_help_names_every_sampler() -> None:
-    from recon.config import SAMPLER_NAMES
-    from recon.strategies import SAMPLERS
+    from recon.engine.samplers import SAMPLERS
+    from recon.options import SAMPLER_NAMES
 
     assert sorted(re.findall(r"[a-z-]{3,}", SAMPLER_NAMES.split(" (")[0])) == sorted(SAMPLERS)
 

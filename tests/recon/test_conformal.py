@@ -9,8 +9,8 @@ import pytest
 from scipy import stats
 
 from recon import Posterior
+from recon.engine.provenance import compact
 from recon.errors import InputError
-from recon.provenance import compact
 from recon.uncertainty import Calibration, Case, allowed_risk, calibrate, fingerprint, smallest_factor, spread_map
 from recon.uncertainty.fingerprint import describe_mask
 
@@ -246,7 +246,7 @@ def test_long_settings_are_kept_as_a_digest():
 )
 @pytest.mark.parametrize("acceleration", [2, 4, 8])
 def test_masks_are_told_apart(pattern, kind, acceleration):
-    from operators.masks import make_mask
+    from operators.mri.masks import make_mask
 
     for seed in range(3):
         mask = make_mask((160, 180), pattern, acceleration, seed=seed)

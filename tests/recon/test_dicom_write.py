@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from recon.errors import InputError, ShapeError
-from recon.io import CTImages, open_ct
-from recon.io.ct.dicom_write import write_dicom
+from recon.modalities.ct.data import CTImages
+from recon.modalities.ct.files.dicom_write import write_dicom
+from recon.modalities.ct.files.readers import open_ct
 
 pydicom = pytest.importorskip("pydicom")
 

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from operators.ct import CT
+from operators.ct.projection import CT
 from recon.cli import main
 from recon.errors import InputError, ShapeError
-from recon.io import CTImages, CTProjections, open_ct
-from recon.io.ct.data_exchange import centre_of_mass
+from recon.modalities.ct.data import CTImages, CTProjections
+from recon.modalities.ct.files.data_exchange import centre_of_mass
+from recon.modalities.ct.files.readers import open_ct
 
 MU_MAX = 81.35858
 RNG = np.random.default_rng

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from recon.errors import InputError
-from recon.io.ct.base import CTProjections
-from recon.io.ct.table import open_ct
+from recon.modalities.ct.data import CTProjections
+from recon.modalities.ct.files.readers import open_ct
 
 SMALL = {"rows": 8, "columns": 48, "views_per_turn": 60, "turns": 1.5}
 
@@ -45,7 +45,7 @@ def test_the_operators_agree(helix: Callable, tmp_path: Path) -> None:
     """What the reader gives is what `operators.CT` makes of the slice: no mirror image, no wrong turn."""
     import torch
 
-    from operators.ct import CT
+    from operators.ct.projection import CT
 
     scan = helix(**SMALL)
     found = open_ct(scan.write(tmp_path / "scan"))

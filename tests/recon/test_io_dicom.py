@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from recon.errors import InputError, ReconError
-from recon.io.ct.base import CTImages
-from recon.io.ct.dicom_images import pair_by_position
-from recon.io.ct.table import is_ct, open_ct
+from recon.modalities.ct.data import CTImages
+from recon.modalities.ct.files.dicom_images import pair_by_position
+from recon.modalities.ct.files.readers import is_ct, open_ct
 
 pydicom = pytest.importorskip("pydicom")
 Writer = Callable[..., Path]
@@ -318,7 +318,7 @@ def test_mixed_folder_of_real_slices(realdata: Path) -> None:
 
 
 def test_binary_numbers_that_look_like_text(tmp_path: Path) -> None:
-    from recon.io.ct.dicom import numbers
+    from recon.files.dicom import numbers
 
     header = pydicom.Dataset()
     for value, count, expected in [

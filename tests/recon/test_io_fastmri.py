@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from recon.errors import InputError, ShapeError
-from recon.io import open_kspace
-from recon.io.mri.fastmri import write_fastmri
+from recon.modalities.mri.files.fastmri import write_fastmri
+from recon.modalities.mri.files.readers import open_kspace
 
 Writer = Callable[..., Path]
 

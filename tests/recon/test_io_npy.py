@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from recon.errors import InputError
-from recon.io import open_kspace
+from recon.modalities.mri.files.readers import open_kspace
 
 
 def noise(*shape: int) -> np.ndarray:

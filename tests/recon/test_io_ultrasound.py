@@ -15,8 +15,10 @@ from scipy.io import savemat
 
 from recon.cli import main
 from recon.errors import InputError
-from recon.io import PlaneWaveData, open_ultrasound, read_picmus_image, read_picmus_phantom, read_picmus_scan
-from recon.io.ultrasound.signals import time_zero
+from recon.modalities.ultrasound.data import PlaneWaveData
+from recon.modalities.ultrasound.files.picmus_files import read_picmus_image, read_picmus_phantom, read_picmus_scan
+from recon.modalities.ultrasound.files.readers import open_ultrasound
+from recon.modalities.ultrasound.signals import time_zero
 
 C, FS, FC, COUNT, SIGMA = 1540.0, 20e6, 5e6, 600, 0.2e-6
 ANGLES = np.array([-0.2, 0.0, 0.15])

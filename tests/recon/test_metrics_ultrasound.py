@@ -8,8 +8,8 @@ import pytest
 from scipy.ndimage import gaussian_filter
 
 from recon.errors import InputError, ShapeError
-from recon.io import read_picmus_image, read_picmus_phantom
-from recon.metrics.ultrasound import (
+from recon.modalities.ultrasound.files.picmus_files import read_picmus_image, read_picmus_phantom
+from recon.modalities.ultrasound.image_metrics import (
     box_region,
     cnr,
     contrast,

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from recon.errors import InputError
-from recon.pipelines.model_error import from_residual, of_share
+from recon.modalities.model_error import from_residual, of_share
 
 
 def _white(*shape: int, seed: int) -> torch.Tensor:

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from recon.errors import InputError
-from recon.io.ct.base import ScanGeometry
-from recon.pipelines.ct import estimate_noise, field_of_view, prepare_image, prepare_projections
-from recon.pipelines.ct_scan import Scan
+from recon.modalities.ct.data import ScanGeometry
+from recon.modalities.ct.options import Scan
+from recon.modalities.ct.prepare import estimate_noise, field_of_view, prepare_image, prepare_projections
 
 SIZE, PIXEL = 64, 2.0
 MIDDLE, RADIUS, HEIGHT = (20.0, -13.0), 25.0, 0.02  # of a disc: (x right, y up) in mm, attenuation in 1/mm
@@ -22,7 +22,7 @@ def disc() -> np.ndarray:
 
 
 def chords(geometry: ScanGeometry) -> np.ndarray:
-    """Line integrals of the disc along the rays that ``recon.io.ct.base`` defines."""
+    """Line integrals of the disc along the rays that ``recon.modalities.ct.data`` defines."""
     t, g = geometry.angles[:, None], geometry.fan_angles
     u, d = np.stack([np.cos(t), np.sin(t)], -1), np.stack([-np.sin(t), np.cos(t)], -1)
     if geometry.kind == "parallel":
@@ -186,7 +186,7 @@ def test_options_of_ct_are_refused_for_kspace():
 
 
 def test_strategies_by_name_have_settings_for_ct():
-    from recon.strategies import CT_SETTINGS, SAMPLERS, resolve_sampler
+    from recon.engine.samplers import CT_SETTINGS, SAMPLERS, resolve_sampler
 
     for name in SAMPLERS:
         found = resolve_sampler(name, modality="ct")

@@ -9,9 +9,9 @@ import torch
 
 from operators import fftc, ifftc, make_mask
 from recon.errors import InputError, ShapeError
-from recon.pipelines import mri_maps
-from recon.pipelines.mri import Prepared, Sampling, prepare
-from recon.pipelines.mri_maps import needs_second, object_of
+from recon.modalities.mri import coil_maps as mri_maps
+from recon.modalities.mri.coil_maps import needs_second, object_of
+from recon.modalities.mri.prepare import Prepared, Sampling, prepare
 
 SIZE, COILS, NOISE = 96, 6, 0.004
 

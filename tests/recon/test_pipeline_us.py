@@ -12,12 +12,13 @@ import recon
 from operators import Grid, PlaneWaveGeometry, PlaneWaveUltrasound
 from recon.cli import main
 from recon.errors import InputError
-from recon.io import PlaneWaveData, open_ultrasound
-from recon.metrics.ultrasound import fwhm
-from recon.pipelines.ultrasound import _wiener, prepare_frame
-from recon.pipelines.ultrasound_acquisition import Acquisition
-from recon.pipelines.ultrasound_grid import COLUMNS, ROWS, record_window, scene_of
-from recon.pipelines.ultrasound_signal import pulse_of, pulse_samples
+from recon.modalities.ultrasound.data import PlaneWaveData
+from recon.modalities.ultrasound.files.readers import open_ultrasound
+from recon.modalities.ultrasound.grid import COLUMNS, ROWS, record_window, scene_of
+from recon.modalities.ultrasound.image_metrics import fwhm
+from recon.modalities.ultrasound.options import Acquisition
+from recon.modalities.ultrasound.prepare import _wiener, prepare_frame
+from recon.modalities.ultrasound.pulse import pulse_of, pulse_samples
 from recon.posterior import Posterior
 
 C, FC, FS, COUNT = 1540.0, 5e6, 20e6, 330
@@ -106,7 +107,7 @@ def test_problem_explains_the_data_and_knows_their_noise(speckle):
 
 
 def test_point_is_where_it_is_in_both_images(speckle):
-    from recon.pipelines.ultrasound import speckle_prior
+    from recon.modalities.ultrasound.prepare import speckle_prior
     from samplers import ExactGaussian
 
     ready = prepare_frame(made(channel_data(strength=0.02)), 0, Acquisition(angles=1, depth=(6, 8)))
@@ -365,7 +366,7 @@ def test_disc_that_was_sampled_below_nyquist(realdata):
 
 
 def test_strategies_by_name_have_settings_for_ultrasound():
-    from recon.strategies import SAMPLERS, US_SETTINGS, resolve_sampler
+    from recon.engine.samplers import SAMPLERS, US_SETTINGS, resolve_sampler
 
     for name in SAMPLERS:
         found = resolve_sampler(name, modality="ultrasound")
@@ -374,7 +375,7 @@ def test_strategies_by_name_have_settings_for_ultrasound():
 
 
 def test_report_of_frames_and_of_one_sample(tmp_path):
-    from recon.report.ultrasound import build_us_rows, level_std
+    from recon.modalities.ultrasound.report import build_us_rows, level_std
 
     rng = np.random.default_rng(0)
     samples = (rng.standard_normal((5, 3, 24, 20)) + 1j * rng.standard_normal((5, 3, 24, 20))).astype(np.complex64)

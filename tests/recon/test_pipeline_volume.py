@@ -10,10 +10,10 @@ import torch
 import recon
 from operators import Slices
 from recon.cli import main
+from recon.engine.volume import BySlice, join
 from recon.errors import InputError
-from recon.pipelines.ct import prepare_image
-from recon.pipelines.ct_scan import Scan
-from recon.pipelines.volume import BySlice, join
+from recon.modalities.ct.options import Scan
+from recon.modalities.ct.prepare import prepare_image
 from recon.posterior import Posterior
 from recon.priors import GaussianPrior
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from recon import plugins
+from recon.engine.samplers import resolve_sampler
 from recon.errors import InputError
 from recon.priors import GaussianPrior, load_prior
-from recon.strategies import resolve_sampler
 from samplers import DDS
 
 

@@ -11,7 +11,7 @@ from scipy import stats
 
 from recon import Posterior
 from recon.errors import InputError, ShapeError
-from recon.io import open_kspace
+from recon.modalities.mri.files.readers import open_kspace
 
 
 def draws(n: int = 8, shape: tuple[int, ...] = (12, 10), seed: int = 0) -> np.ndarray:

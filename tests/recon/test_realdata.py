@@ -11,9 +11,9 @@ import torch
 import recon
 from operators import ifftc
 from recon.cli import main
-from recon.io import open_kspace
 from recon.metrics import psnr
-from recon.pipelines.mri import Sampling, prepare
+from recon.modalities.mri.files.readers import open_kspace
+from recon.modalities.mri.prepare import Sampling, prepare
 from samplers import DDS
 
 NOISE = 0.02

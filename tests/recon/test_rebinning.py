@@ -6,7 +6,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from recon.io.ct.rebinning import Detector, Rebinner, Trajectory, View
+from recon.modalities.ct.rebinning import Detector, Rebinner, Trajectory, View
 
 COLUMN: tuple = (((0, 0, 0), (140, 100, 1e7), 0.02), ((40, 20, 0), (30, 20, 1e7), 0.01))
 

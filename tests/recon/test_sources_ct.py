@@ -12,10 +12,11 @@ import pytest
 
 from recon.cli import main
 from recon.errors import InputError
-from recon.io.ct.base import CTProjections, ScanGeometry
-from recon.pipelines.ct_scan import Scan
+from recon.modalities.ct.data import CTProjections, ScanGeometry
+from recon.modalities.ct.options import Scan
+from recon.modalities.ct.source import CTSource
+from recon.modalities.selection import of_slices, reader_options
 from recon.posterior import Posterior
-from recon.sources import CTSource, of_slices, reader_options
 
 SMALL = {"rows": 8, "columns": 48, "views_per_turn": 60, "turns": 1.5}
 PIXEL = 0.01  # mm, of the detector of a synchrotron

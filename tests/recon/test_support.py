@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from recon.config import RunConfig
 from recon.device import resolve_device
+from recon.engine.provenance import collect, plain
 from recon.errors import ConfigError
-from recon.provenance import collect, plain
-from recon.storage import atomic_path
+from recon.files.atomic import atomic_path
+from recon.options import RunConfig
 
 
 def test_atomic_path_replaces_in_one_step(tmp_path: Path) -> None:

@@ -7,10 +7,12 @@ import pytest
 import torch
 
 from recon.errors import CheckpointError, ConfigError, InputError, ShapeError
+from recon.images.augment import Pool, draw_images, fourier_resample, step_generator
+from recon.images.sources import Slice, SourceConfig
+from recon.modalities.mri.training import load_slices
 from recon.priors.network import load_network_prior
-from recon.train import TrainConfig, load_config, main, run_command, train
-from recon.training.augment import Pool, draw_images, fourier_resample, step_generator
 from recon.training.batches import edm_loss
+from recon.training.cli import TrainConfig, load_config, main, run_command, train
 from recon.training.config import validate
 from recon.training.evaluate import error_curve, error_spectrum, evaluation_noise
 from recon.training.export import export_prior
@@ -18,9 +20,7 @@ from recon.training.initial import build_model, check_network, start_from
 from recon.training.modalities import MODALITIES
 from recon.training.muon import Muon, orthogonalise
 from recon.training.run import learning_rate_at
-from recon.training.sources import Slice, SourceConfig
 from recon.training.state import load_checkpoint
-from recon.training.volumes import load_slices
 from recon.training.workers import Replicas, Workers
 
 nibabel = pytest.importorskip("nibabel")

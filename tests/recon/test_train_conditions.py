@@ -8,15 +8,15 @@ import pytest
 import torch
 
 from recon.errors import CheckpointError, ConfigError
+from recon.images.augment import LABELS, Pool, draw_images, draw_real_images, step_generator
+from recon.images.sources import Slice, SourceConfig
 from recon.priors.inference import pad_to_multiple
 from recon.priors.network import load_network_prior
 from recon.priors.networks.positions import coordinates, positions
 from recon.priors.networks.unet import EDMDenoiser, UNet
-from recon.train import TrainConfig, train
-from recon.training.augment import LABELS, Pool, draw_images, draw_real_images, step_generator
+from recon.training.cli import TrainConfig, train
 from recon.training.export import export_prior
 from recon.training.initial import build_model, start_from
-from recon.training.sources import Slice, SourceConfig
 from recon.training.state import load_checkpoint
 
 SMALL = {"channels": [8, 8], "encoder_blocks": [1, 1], "decoder_blocks": [1], "embedding": 8}

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from recon.errors import CheckpointError, ConfigError, ReconError
-from recon.train import train
+from recon.training.cli import train
 from recon.training.state import load_checkpoint, save_checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]

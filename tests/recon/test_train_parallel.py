@@ -12,19 +12,19 @@ import pytest
 import torch
 
 from recon.errors import CheckpointError, ConfigError, InputError
-from recon.train import TrainConfig, train
+from recon.images.augment import Pool, step_generator
 from recon.training.ahead import Ahead, drawing_threads
-from recon.training.augment import Pool, step_generator
 from recon.training.batches import draw_batch
+from recon.training.cli import TrainConfig, train
 from recon.training.modalities import modality
-from recon.training.ranks import device_of_this_process
+from recon.training.parallel import device_of_this_process
 from recon.training.state import load_checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
-#: What ``python -m recon.train`` does; then, that no thread of the process group is left to abort the exit.
+#: What ``python -m recon.training.cli`` does; then, that no thread of the process group is left to abort the exit.
 PROCESS = """
 from pathlib import Path
-from recon.train import run_command
+from recon.training.cli import run_command
 
 run_command()
 threads = [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]

@@ -9,14 +9,14 @@ import torch
 
 from operators import fftc
 from recon.errors import ConfigError, InputError
-from recon.train import TrainConfig, train
-from recon.training.augment import Pool, draw_images, fourier_resample, step_generator
+from recon.images.augment import Pool, draw_images, fourier_resample, step_generator
+from recon.images.sources import Slice, SourceConfig
+from recon.images.synthesis import phase_jumps
+from recon.modalities.mri.training import load_slices
+from recon.training.cli import TrainConfig, train
 from recon.training.evaluate import evaluation_image
 from recon.training.modalities import MODALITIES
-from recon.training.sources import Slice, SourceConfig
 from recon.training.state import load_checkpoint
-from recon.training.synthesis import phase_jumps
-from recon.training.volumes import load_slices
 
 SMALL = {"channels": [8, 8], "encoder_blocks": [1, 1], "decoder_blocks": [1], "embedding": 8}
 

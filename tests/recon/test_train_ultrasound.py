@@ -6,19 +6,19 @@ import torch
 
 import recon
 from operators import Grid, PlaneWaveGeometry, PlaneWaveUltrasound
+from recon.engine.samplers import resolve_sampler
 from recon.errors import ConfigError
-from recon.metrics.ultrasound import fwhm
-from recon.pipelines.ultrasound_grid import COLUMNS, ROWS
+from recon.images.augment import Pool, step_generator
+from recon.images.sources import SourceConfig
+from recon.modalities.ultrasound.grid import COLUMNS, ROWS
+from recon.modalities.ultrasound.image_metrics import fwhm
+from recon.modalities.ultrasound.scenes import SCENES, Scene, draw_scene
+from recon.modalities.ultrasound.training import BAND, PIXEL, band, draw_images, load_slices, make_image
 from recon.priors.hub import prior_for
-from recon.strategies import resolve_sampler
-from recon.train import TrainConfig, train
-from recon.training.augment import Pool, step_generator
+from recon.training.cli import TrainConfig, train
 from recon.training.evaluate import with_noise
 from recon.training.modalities import MODALITIES
-from recon.training.sources import SourceConfig
 from recon.training.state import load_checkpoint
-from recon.training.ultrasound_images import BAND, PIXEL, band, draw_images, load_slices, make_image
-from recon.training.ultrasound_scenes import SCENES, Scene, draw_scene
 
 SMALL = {"channels": [8, 8], "encoder_blocks": [1, 1], "decoder_blocks": [1], "embedding": 8}
 EMPTY = np.zeros((0, 3))

@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from operators.ultrasound_geometry import PlaneWaveGeometry
+from operators.ultrasound.geometry import PlaneWaveGeometry
 from recon.errors import InputError, ShapeError
-from recon.io import PlaneWaveData
-from recon.io.ultrasound.patterns import angle_pattern, element_pattern
-from recon.io.ultrasound.signals import demodulate, noise_level, time_zero
+from recon.modalities.ultrasound.data import PlaneWaveData
+from recon.modalities.ultrasound.patterns import angle_pattern, element_pattern
+from recon.modalities.ultrasound.signals import demodulate, noise_level, time_zero
 
 C, FS, FC, COUNT = 1540.0, 20e6, 5e6, 700
 ELEMENTS = np.stack([(np.arange(32) - 15.5) * 0.3e-3, np.zeros(32)], axis=1)

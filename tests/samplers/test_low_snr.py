@@ -11,7 +11,7 @@ from operators import CartesianMRI, Diagonal, Identity, fftc
 from operators.errors import InputError
 from recon.priors import GaussianPrior, exact_posterior
 from samplers import DDS, DDSVolume, Noise, PartsAsBatch, Problem, sample
-from samplers.data import clean_variance, error_variance, join
+from samplers.data_terms import clean_variance, error_variance, join
 from samplers.proximal import proximal
 
 #: The default of `recon run`, in fewer steps.

@@ -11,7 +11,7 @@ from operators.errors import InputError, ShapeError
 from recon.priors import ExactPosterior, GaussianPrior
 from samplers import DDS, CovarianceModel, MomentMatching, Noise, PiGDM, Problem, sample
 from samplers.covariance import condition
-from samplers.data import clean_variance, support_weights
+from samplers.data_terms import clean_variance, support_weights
 from samplers.jacobian import differences, vjp
 from samplers.proximal import proximal
 from samplers.stepping import Past, advance, correct

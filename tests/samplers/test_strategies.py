@@ -30,7 +30,7 @@ from samplers import (
     sample,
 )
 from samplers.base import Step
-from samplers.data import clean_variance, gaussian_step, likelihood_score
+from samplers.data_terms import clean_variance, gaussian_step, likelihood_score
 
 RANGE = {"sigma_max": 5.0, "sigma_min": 0.05}
 STRATEGIES: dict[str, Sampler] = {
@@ -441,7 +441,7 @@ def test_the_mean_is_taken_around_its_noise_level(problem, prior, monkeypatch, l
 
 def test_speckle_tells_how_far_each_of_its_pixels_may_be_off():
     """Speckle of two strengths, denoised by the formula of each: the spread that is found is its error."""
-    from samplers.data import speckle_spread
+    from samplers.data_terms import speckle_spread
 
     generator = torch.Generator().manual_seed(0)
     std = torch.ones(1, 96, 96)

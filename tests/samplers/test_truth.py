@@ -6,7 +6,15 @@ import pytest
 import torch
 
 from recon.errors import ConfigError
-from recon.truth import OPERATORS, PRIORS, Counted, Flawed, prior_draws, truth_problem, truth_scores
+from recon.uncertainty.known_posteriors import (
+    OPERATORS,
+    PRIORS,
+    Counted,
+    Flawed,
+    prior_draws,
+    truth_problem,
+    truth_scores,
+)
 from samplers import CovarianceModel, MomentMatching, sample
 
 #: Large enough that the data say which kind of image it is: no chain weighs kinds that are far apart (see the docs).

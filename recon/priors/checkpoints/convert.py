@@ -9,9 +9,9 @@ from typing import Any
 from safetensors.torch import save_file
 
 from recon.errors import InputError, ReconError
+from recon.files.atomic import atomic_path
 from recon.priors.checkpoints.converted import describe
 from recon.priors.checkpoints.load import read_checkpoint
-from recon.storage import atomic_path
 
 
 def convert_checkpoint(

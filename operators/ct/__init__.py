@@ -1,0 +1,1 @@
+"""Computed tomography: geometries, projectors, filtered backprojection and photon noise."""

@@ -1,0 +1,109 @@
+"""Computed tomography: the line integrals of an image along the rays of a scanner."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from operators.base import LinearOperator, Space
+from operators.ct.geometry import Beam, FanBeam
+from operators.ct.projectors import astra, onthefly, sparse, torch_radon, triton
+from operators.errors import InputError, ShapeError
+
+Engine = Callable[[Beam, tuple[int, int], float], LinearOperator]
+
+ENGINES: dict[str, Engine] = {
+    "sparse": sparse.SparseProjector,
+    "onthefly": onthefly.OnTheFlyProjector,
+    "triton": triton.TritonProjector,
+    "astra": astra.AstraProjector,
+    "torch_radon": torch_radon.TorchRadonProjector,
+}
+
+
+class CT(LinearOperator):
+    """Line integrals of an attenuation image, (A x)_ray = integral of x along the ray.
+
+    Images are (..., y, x) in 1/mm, real; sinograms are (..., angle, detector) without unit. The image is interpolated
+    by Joseph's method (`operators.ct.projectors.joseph`), and the adjoint is exact, except with the engines that say
+    ``exact_adjoint = False``.
+
+    Parameters
+    ----------
+    geometry : ParallelBeam or FanBeam
+        The scanner.
+    image_shape : (int, int)
+        (y, x). The isocentre is at index ((y - 1) / 2, (x - 1) / 2), plus the geometry's `center_shift`.
+    pixel_size : float
+        Side of the square pixels in mm.
+    engine : str or callable
+        "sparse" (a stored matrix; fastest on a CPU), "onthefly" (no memory), "triton" (GPU), "astra" or "torch_radon"
+        (optional libraries), or "auto": the matrix where it takes at most `max_bytes`, else "onthefly". A callable
+        gets geometry, image shape and pixel size, and returns a LinearOperator.
+    max_bytes : int
+        Largest matrix that "auto" stores; its transpose takes as much again.
+
+    Raises
+    ------
+    InputError, ShapeError
+        For an unknown engine, a shape or pixel size that is not usable, or a source inside the image.
+    """
+
+    def __init__(
+        self,
+        geometry: Beam,
+        image_shape: tuple[int, int],
+        pixel_size: float,
+        engine: str | Engine = "auto",
+        max_bytes: int = sparse.MAX_BYTES,
+    ) -> None:
+        shape, size = check_grid(geometry, image_shape, pixel_size, "CT")
+        if engine == "auto":
+            engine = "sparse" if sparse.fits(geometry, shape, size, max_bytes) else "onthefly"
+        if isinstance(engine, str):
+            if engine not in ENGINES:
+                raise InputError(f"CT knows the engines auto, {', '.join(ENGINES)}, not {engine!r}")
+            build = ENGINES[engine]
+        else:
+            build = engine
+        self.projector = build(geometry, shape, size)
+        super().__init__(Space(shape, torch.float32, "y x"), Space(geometry.shape, torch.float32, "angle detector"))
+        if self.projector.domain.shape != shape or self.projector.codomain.shape != geometry.shape:
+            raise ShapeError(f"CT expected an engine {shape} -> {geometry.shape}, got {self.projector!r}")
+        self.geometry = geometry
+        self.pixel_size = size
+        self.exact_adjoint = self.projector.exact_adjoint
+
+    def _forward(self, x: Tensor) -> Tensor:
+        return self.projector._forward(x)
+
+    def _adjoint(self, y: Tensor) -> Tensor:
+        return self.projector._adjoint(y)
+
+
+def check_grid(
+    geometry: Beam, image_shape: tuple[int, int], pixel_size: float, owner: str
+) -> tuple[tuple[int, int], float]:
+    """Return a usable image shape and pixel size, or say what is wrong with them."""
+    if not isinstance(geometry, Beam):
+        raise InputError(f"{owner} expected a ParallelBeam or FanBeam, got {type(geometry).__name__}")
+    shape = tuple(int(n) for n in np.atleast_1d(np.asarray(image_shape)))
+    if len(shape) != 2 or min(shape) < 1:
+        raise ShapeError(f"{owner} expected image_shape (y, x) of positive lengths, got {image_shape}")
+    size = float(pixel_size)
+    if not (size > 0 and math.isfinite(size)):
+        raise InputError(f"{owner} needs pixel_size > 0 mm, got {pixel_size}")
+    if isinstance(geometry, FanBeam):
+        shift = max(abs(s) for s in geometry.image_shift) * math.sqrt(2)
+        reach = (math.hypot(shape[0], shape[1]) / 2 + shift) * size
+        nearest = float(torch.linalg.vector_norm(geometry.sources(), dim=-1).min())
+        if reach >= nearest:
+            raise InputError(
+                f"{owner}: the source at {nearest:.4g} mm is inside the image, whose corners are {reach:.4g} mm from "
+                "the isocentre; are pixel_size and source_to_iso in mm?"
+            )
+    return (shape[0], shape[1]), size

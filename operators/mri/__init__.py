@@ -1,0 +1,1 @@
+"""Magnetic resonance imaging: Cartesian sampling, coil maps and sampling patterns."""

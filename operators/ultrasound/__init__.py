@@ -1,0 +1,1 @@
+"""Plane-wave ultrasound: geometries, delays, pulses and beamforming."""

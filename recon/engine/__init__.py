@@ -1,0 +1,1 @@
+"""From prepared slices to a posterior: samplers by name, sampling, assembly and provenance."""

@@ -1,0 +1,153 @@
+"""Drawing the samples of every slice of a source with one prior and one sampler."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from recon.engine.assemble import Part, describe_prior, describe_sampler
+from recon.engine.samplers import FIRST_IMAGE
+from recon.engine.volume import BySlice, join
+from recon.errors import DivergenceError
+from recon.modalities.base import Prepared, Refinable, RefinablePrepared
+from recon.modalities.ct.source import CTSource
+from recon.modalities.mri.source import KspaceSource
+from recon.modalities.ultrasound.prepare import Prepared as Frame
+from recon.modalities.ultrasound.prepare import speckle_prior
+from recon.modalities.ultrasound.source import USSource
+from recon.priors.hub import GAUSSIAN, load_prior
+from samplers import DDSVolume, Denoiser, PartsAsBatch, Problem, Sampler, Samples, sample
+
+Source: TypeAlias = CTSource | KspaceSource | USSource
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Drawing:
+    """What all slices of one run share.
+
+    Parameters
+    ----------
+    prior : str, Path or Denoiser
+        What :func:`recon.load_prior` takes.
+    sampler : Sampler
+    samples, seed : int
+    batch_size : int or None
+    device : torch.device
+    precision : str
+        Of the network.
+    loaded : dict
+        Denoisers by image shape, as they become known.
+    """
+
+    prior: str | Path | Denoiser
+    sampler: Sampler
+    samples: int
+    seed: int
+    batch_size: int | None
+    device: torch.device
+    precision: str
+    loaded: dict[tuple[int, ...], Denoiser] = dataclasses.field(default_factory=dict)
+
+    def parts(self, pieces: Source, chosen: Sequence[int], progress: bool | None) -> list[Part]:
+        """Draw the chosen slices of a source: one by one, or together where the sampler couples them."""
+        together = isinstance(self.sampler, DDSVolume)
+        with self._bar(1 if together else len(chosen), progress) as bar:
+            return [self._volume(pieces, chosen, bar)] if together else [self._slice(pieces, k, bar) for k in chosen]
+
+    def problem(self, problem: Problem, progress: bool | None) -> list[Part]:
+        """Draw the samples of a problem that the user has set up."""
+        with self._bar(1, progress) as bar:
+            return [Part(self._draw(problem.to(self.device), 0, bar), problem)]
+
+    def describe(
+        self, config: dict[str, Any], path: Path | None, slices: list[int], citations: list[str]
+    ) -> dict[str, Any]:
+        """Return what provenance needs to know."""
+        return {
+            "config": config,
+            "seed": self.seed,
+            "source": path,
+            "slices": slices,
+            "prior": describe_prior(self.prior, next(iter(self.loaded.values()))),
+            "sampler": describe_sampler(self.sampler),
+            "citations": [*self.sampler.citations, *citations],
+        }
+
+    def _slice(self, pieces: Source, index: int, bar: tqdm) -> Part:
+        found, reference = pieces.prepare(index, self.device)
+        ready: Prepared = self._refined(found, index) if isinstance(found, Refinable) else found
+        if isinstance(ready, Frame) and isinstance(self.prior, str) and self.prior == GAUSSIAN:
+            self.loaded[tuple(ready.grid.shape)] = speckle_prior(ready)
+        return Part(self._draw(ready.problem, index, bar), ready.problem, ready, reference)
+
+    def _refined(self, ready: RefinablePrepared, index: int) -> Prepared:
+        """Prepare a slice once more, with one draw of a few steps as its first image; as it is where that is lost."""
+        problem = ready.problem
+        try:
+            first = sample(FIRST_IMAGE, problem, self._prior_of(problem), 1, _slice_seed(self.seed, index))
+        except DivergenceError:  # what is lost here is lost again, and told, in the run itself
+            return ready
+        return ready.refined(first.samples[0])
+
+    def _volume(self, pieces: Source, chosen: Sequence[int], bar: tqdm) -> Part:
+        """Draw the samples of slices that the sampler couples, as one volume."""
+        found = [pieces.prepare(index, self.device) for index in chosen]
+        volume = join([ready for ready, _ in found])
+        references = [reference for _, reference in found if reference is not None]
+        whole = np.stack(references) if len(references) == len(found) else None
+        return Part(self._draw(volume.problem, chosen[0], bar), volume.problem, volume, whole)
+
+    def _draw(self, problem: Problem, index: int, bar: tqdm) -> Samples:
+        """Draw the samples of one slice; slices have independent random streams."""
+        return sample(
+            self.sampler,
+            problem,
+            self._prior_of(problem),
+            self.samples,
+            _slice_seed(self.seed, index),
+            batch_size=self.batch_size,
+            progress=lambda told: bar.update() and None,
+        )
+
+    def _prior_of(self, problem: Problem) -> Denoiser:
+        """Return the prior for the images of a problem; a volume and the images of several maps go through by plane."""
+        space = problem.operator.domain
+        real = not space.dtype.is_complex
+        if space.ndim > 2 and isinstance(self.sampler, DDSVolume):
+            return BySlice(self._denoiser(tuple(space.shape[1:]), real))
+        if space.axes.startswith("map "):
+            return PartsAsBatch(self._denoiser(tuple(space.shape[1:]), real), split_complex=False)
+        return self._denoiser(tuple(space.shape), real)
+
+    def _denoiser(self, shape: tuple[int, ...], real: bool) -> Denoiser:
+        """Return the prior for images of this shape, complex or real; loaded once."""
+        if shape not in self.loaded:
+            self.loaded[shape] = load_prior(
+                self.prior,
+                shape=shape,
+                device=self.device,
+                precision=self.precision,
+                images="real" if real else None,
+            )
+        return self.loaded[shape]
+
+    def _bar(self, slices: int, progress: bool | None) -> tqdm:
+        """Return a progress bar over all steps; off by default where there is no terminal."""
+        batches = math.ceil(self.samples / self.batch_size) if self.batch_size else 1
+        total = slices * batches * getattr(self.sampler, "steps", 1)
+        hidden = None if progress is None else not progress
+        return tqdm(total=total, desc=type(self.sampler).__name__, unit="step", disable=hidden)
+
+
+def _slice_seed(seed: int, index: int) -> int:
+    """Return the seed of a slice: that of the run for the first one, well mixed for the others."""
+    if index == 0:
+        return seed
+    return int(np.random.SeedSequence(entropy=seed, spawn_key=(0, index)).generate_state(1, np.uint32)[0])

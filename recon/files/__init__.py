@@ -1,0 +1,1 @@
+"""File formats and safe reading and writing, whatever the modality."""

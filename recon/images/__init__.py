@@ -1,0 +1,1 @@
+"""Training images: sources, files and augmentation, whatever the modality."""

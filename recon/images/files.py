@@ -1,0 +1,141 @@
+"""Files that training draws from: which ones match, what they are, and the images in those that hold slices."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from recon.errors import InputError, ReconError
+from recon.files import dicom
+from recon.modalities.mri.files import npy
+
+if TYPE_CHECKING:
+    from recon.images.sources import SourceConfig
+
+#: What a file is, by how its name ends; DICOM files without an ending are known by their content.
+SUFFIXES = {
+    **{".nii.gz": "nifti", ".nii": "nifti", ".dcm": "dicom", ".ima": "dicom", ".npy": "npy", ".npz": "npz"},
+    **{".h5": "kspace", ".hdf5": "kspace", ".cfl": "kspace"},
+}
+
+
+def kind_of(path: Path) -> str | None:
+    """Return "nifti", "dicom", "npy", "npz" or "kspace"; None for any other file."""
+    known = next((kind for suffix, kind in SUFFIXES.items() if path.name.lower().endswith(suffix)), None)
+    if known is None and not path.suffix and dicom.is_dicom(path):
+        return "dicom"
+    return known
+
+
+def matching_files(root: Path, source: SourceConfig, held_out: bool) -> list[Path]:
+    """Return the training files of a source, or those held out; a folder that matches stands for its files.
+
+    An ``.npz`` file may hold images of both kinds (see :func:`read_npz`).
+
+    Raises
+    ------
+    InputError
+        If nothing matches, or what matches is of no known kind.
+    """
+    matches = sorted(root.glob(source.pattern))
+    files = [file for match in matches for file in (_inside(match) if match.is_dir() else [match])]
+    for file in files:
+        if kind_of(file) is None:
+            raise InputError(f"{file}: not a training file; expected one of {', '.join(SUFFIXES)}, or DICOM")
+    chosen = [
+        f for f in files if _is_held_out(f, root, source) == held_out or (kind_of(f) == "npz" and source.held_out)
+    ]
+    if not chosen:
+        kind = "held-out" if held_out else "training"
+        raise InputError(f"no {kind} file matches {source.pattern!r} in {root}")
+    return chosen
+
+
+def _inside(folder: Path) -> list[Path]:
+    """Return the files of a folder that are of a known kind: what lies beside them (a licence, a table) is left out."""
+    return [file for file in sorted(folder.iterdir()) if file.is_file() and kind_of(file) is not None]
+
+
+def _is_held_out(file: Path, root: Path, source: SourceConfig) -> bool:
+    return any(part.startswith(tuple(source.held_out)) for part in file.relative_to(root).parts)
+
+
+def read_npy(path: Path, every: int = 1) -> np.ndarray:
+    """Return images ``(slice, y, x)`` of a ``.npy`` file, real or complex; ``every``-th slices only.
+
+    Raises
+    ------
+    InputError
+        If it is damaged, holds objects, or is neither ``(y, x)`` nor ``(slice, y, x)``.
+    """
+    _check_images(*npy.array_header(path), path)
+    return _thinned(np.load(path, mmap_mode="r", allow_pickle=False), every)
+
+
+def read_npz(path: Path, source: SourceConfig, held_out: bool) -> tuple[np.ndarray, list[str]]:
+    """Return ``images (slice, y, x)`` of a ``.npz`` file, and the names of the slices.
+
+    Where there are ``names``, one for each image, those that start as ``source.held_out`` says are held out.
+
+    Raises
+    ------
+    InputError
+        If it is damaged, has no usable ``images``, or ``names`` do not fit them.
+    """
+    content = npy.read_archive(path, "images", "names")
+    _check_images(content["images"].shape, content["images"].dtype, path)
+    images = _thinned(content["images"], source.every)
+    if "names" not in content:
+        return images, [f"{path.name}:{source.every * k}" for k in range(len(images))]
+    names = [str(name) for name in content["names"].ravel()][:: source.every]
+    if len(names) != len(images):
+        raise InputError(f"{path}: holds {len(content['names'])} names for {len(content['images'])} images")
+    chosen = [k for k, name in enumerate(names) if name.startswith(tuple(source.held_out)) == held_out]
+    return images[chosen], [names[k] for k in chosen]
+
+
+def _check_images(shape: tuple[int, ...], dtype: np.dtype, path: Path) -> None:
+    if len(shape) not in (2, 3) or 0 in shape or dtype.kind not in "biufc":
+        raise InputError(f"{path}: expected images (y, x) or (slice, y, x), got {dtype} {shape}")
+
+
+def _thinned(images: np.ndarray, every: int) -> np.ndarray:
+    images = images[None] if images.ndim == 2 else images[::every]
+    return np.array(images, dtype=np.complex64 if images.dtype.kind == "c" else np.float32)
+
+
+def read_dicom(path: Path, pixel: float) -> tuple[np.ndarray, tuple[float, float]]:
+    """Return the image ``(y, x)`` of a DICOM file, float32, rescaled where its header says so, and its pixel size."""
+    header = dicom.read_header(path)
+    slope, intercept = (dicom.number(header, f"Rescale{name}", path) for name in ("Slope", "Intercept"))
+    image = dicom.pixels(path, header).read().astype(np.float32)
+    image = image * np.float32(1 if slope is None else slope) + np.float32(intercept or 0)
+    return image, pixel_spacing(path, header, pixel)
+
+
+def pixel_spacing(path: Path, header: object, pixel: float) -> tuple[float, float]:
+    """Return the pixel size ``(y, x)`` in mm of a DICOM header; ``pixel`` where it says none."""
+    spacing = dicom.numbers(header, "PixelSpacing", path)
+    if spacing is None:
+        return pixel, pixel
+    if spacing.shape != (2,) or not (np.isfinite(spacing) & (spacing > 0)).all():
+        raise InputError(f"{path}: PixelSpacing must be two positive lengths, got {spacing.tolist()}")
+    return float(spacing[0]), float(spacing[1])
+
+
+def read_nifti(path: Path) -> tuple[np.ndarray, tuple[float, ...]]:
+    """Return a volume ``(right, anterior, superior)`` float32 and its voxel size in mm."""
+    try:
+        import nibabel
+    except ImportError as error:
+        raise ReconError("NIfTI files need nibabel: pip install 'diffrecon[nifti]'") from error
+    try:
+        image = nibabel.as_closest_canonical(nibabel.load(path))
+        data = np.asarray(image.dataobj, dtype=np.float32)
+    except Exception as error:
+        raise InputError(f"cannot read the volume {path}: {error}") from error
+    if data.ndim != 3 or not np.isfinite(data).all():
+        raise InputError(f"{path}: expected a finite three-dimensional image, got shape {data.shape}")
+    return data, tuple(float(z) for z in image.header.get_zooms()[:3])

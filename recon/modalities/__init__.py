@@ -1,0 +1,1 @@
+"""Modalities: each is one folder here, and its physics one folder of `operators`."""

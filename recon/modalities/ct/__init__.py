@@ -1,0 +1,1 @@
+"""Computed tomography: files, options, preparation and descriptions."""

@@ -1,0 +1,188 @@
+"""Data Exchange HDF5: parallel-beam projections of a synchrotron, one sinogram a detector row.
+
+`exchange/data` (angle, row, column) are intensities, `exchange/data_white` and `exchange/data_dark` several images with
+and without beam, `exchange/theta` the angles (degrees unless their attribute `units` says rad). With the mean white and
+dark images w and d the line integrals are p = -log((data - d) / (w - d)).
+Source: De Carlo et al., J. Synchrotron Rad. 21 (2014) 1224.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from recon.errors import InputError
+from recon.files import hdf5
+from recon.modalities.ct.data import CTProjections, ScanGeometry
+
+_DATA = "exchange/data"
+_CENTRE_NAMES = ("rotation_centre", "rotation_center", "rotation_axis", "center", "axis_center")
+_PIXEL_NAMES = ("measurement/instrument/detector/pixel_size_x", "measurement/instrumentation/detector/pixel_size_x")
+_IN_MM = {"m": 1000.0, "mm": 1.0, "um": 1e-3, "micron": 1e-3, "microns": 1e-3, "\u00b5m": 1e-3, "nm": 1e-6}
+# Less than this share of the beam is noise: p is at most -log of it.
+_LEAST_TRANSMISSION = 1e-4
+
+
+def sniff(path: Path) -> bool:
+    """Tell whether this is an HDF5 file with `exchange/data`."""
+    if not hdf5.is_hdf5(path):
+        return False
+    with hdf5.open_hdf5(path) as file:
+        return hdf5.has(file, _DATA)
+
+
+def read(
+    path: Path,
+    rotation_centre: float | None = None,
+    pixel_size_mm: float | None = None,
+    angles: Sequence[float] | np.ndarray | None = None,
+) -> CTProjections:
+    """Read the headers; a row is read and corrected when it is asked for.
+
+    Parameters
+    ----------
+    path
+        The file.
+    rotation_centre
+        Column of the rotation axis, 0-based and fractional. Default: the file's, or an estimate from the middle row:
+        the centre of mass of the projections circles around it.
+    pixel_size_mm
+        Default: the file's, or 1 (then lengths are in pixels, and attenuation in 1/pixel).
+    angles
+        In rad; default: the file's `theta`.
+
+    Raises
+    ------
+    InputError
+        If a dataset is missing, shapes contradict each other, or white and dark images leave no signal.
+    """
+    with hdf5.open_hdf5(path) as file:
+        data = hdf5.dataset(file, _DATA)
+        shape = tuple(int(n) for n in data.shape)
+        if len(shape) != 3 or min(shape) < 1 or data.dtype.kind not in "iuf":
+            raise InputError(f"{path}: {_DATA}: expected real numbers (angle, row, column), got {data.dtype} {shape}")
+        frames = {name: _frames(file, f"{_DATA}_{name}", shape) for name in ("white", "dark")}
+        theta = _angles(file, shape[0]) if angles is None else np.asarray(angles, float)
+        stored_centre, stored_pixel = _centre(file), _pixel(file)
+    white, dark = (frames[name] for name in ("white", "dark"))
+    if white is None:
+        raise InputError(
+            f"{path}: {_DATA}_white is missing; without the images of the beam there are no line integrals"
+        )
+    beam = white - (0 if dark is None else dark)
+    alive = beam > 0.01 * np.median(beam)
+    if not (np.median(beam) > 0 and alive.any(axis=1).all()):
+        raise InputError(f"{path}: {_DATA}_white is not brighter than {_DATA}_dark; they may be exchanged")
+    if theta.shape != shape[:1] or not np.isfinite(theta).all():
+        raise InputError(f"{path}: expected {shape[0]} finite angles, one a projection, got {theta.shape}")
+
+    def load(row: int) -> np.ndarray:
+        with hdf5.open_hdf5(path) as file:
+            counts = np.asarray(hdf5.dataset(file, _DATA)[:, row], np.float32)
+        if not np.isfinite(counts).all():
+            raise InputError(f"{path}: {_DATA}, row {row}: holds NaN or infinite values; the file is damaged")
+        return _line_integrals(counts, beam[row], 0 if dark is None else dark[row], alive[row])
+
+    centre, origin = (rotation_centre, "option") if rotation_centre is not None else (stored_centre, "file")
+    if centre is None:
+        centre, origin = centre_of_mass(load(shape[1] // 2), theta), "estimate (centre of mass)"
+    if not 0 <= centre <= shape[2] - 1:
+        raise InputError(f"{path}: the rotation centre {centre} is not one of the {shape[2]} columns")
+    pixel = pixel_size_mm if pixel_size_mm is not None else stored_pixel
+    if pixel is not None and not 0 < pixel < np.inf:
+        raise InputError(f"{path}: the pixel size must be a positive length in mm, got {pixel}")
+    spacing = 1.0 if pixel is None else float(pixel)
+    known_from = "option" if pixel_size_mm is not None else "unknown" if pixel is None else "file"
+    return CTProjections(
+        path=path,
+        format="data-exchange",
+        length=shape[1],
+        load=load,
+        geometry=ScanGeometry("parallel", theta, shape[2], spacing, ((shape[2] - 1) / 2 - centre) * spacing),
+        positions_mm=None if pixel is None else np.arange(shape[1]) * spacing,
+        attributes={
+            **{"rotation_centre": float(centre), "rotation_centre_from": origin, "pixel_size_from": known_from},
+            **{"white_images": white is not None, "dark_images": dark is not None},
+            "dead_elements": int((~alive).sum()),
+        },
+    )
+
+
+def centre_of_mass(sinogram: np.ndarray, angles: np.ndarray) -> float:
+    """Estimate the column of the rotation axis: the centres of mass are c + a cos(theta) + b sin(theta).
+
+    Right for parallel beams that see the whole object from a spread of angles.
+    """
+    weight = np.where(sinogram > 0.05 * sinogram.max(), sinogram, 0).astype(float)  # without the noise of the air
+    total = weight.sum(axis=1)
+    total[total == 0] = 1
+    mass = weight @ np.arange(sinogram.shape[1]) / total
+    basis = np.stack([np.ones_like(angles), np.cos(angles), np.sin(angles)], axis=1)
+    centre = float(np.linalg.lstsq(basis, mass, rcond=None)[0][0])
+    return float(np.clip(centre, 0, sinogram.shape[1] - 1))
+
+
+def _line_integrals(counts: np.ndarray, beam: np.ndarray, dark: np.ndarray | int, alive: np.ndarray) -> np.ndarray:
+    """Return p = -log(transmission) `(angle, column)`; dead columns take their neighbours' values."""
+    transmission = (counts - dark) / np.where(alive, beam, 1)
+    integrals = -np.log(np.clip(transmission, _LEAST_TRANSMISSION, None))
+    columns = np.arange(counts.shape[1])
+    if not alive.all():
+        for line in integrals:
+            line[~alive] = np.interp(columns[~alive], columns[alive], line[alive])
+    return integrals.astype(np.float32)
+
+
+def _frames(file: h5py.File, name: str, shape: tuple[int, ...]) -> np.ndarray | None:
+    """Return the mean of white or dark images `(row, column)`, or None where there are none."""
+    if not hdf5.has(file, name):
+        return None
+    found = hdf5.dataset(file, name)
+    if found.dtype.kind not in "iuf" or found.shape[-2:] != shape[1:] or found.ndim not in (2, 3) or 0 in found.shape:
+        raise InputError(
+            f"{file.filename}: {name}: expected images of {shape[1:]} (row, column), got {found.dtype} {found.shape}"
+        )
+    mean = np.asarray(found[()], np.float64).reshape(-1, *shape[1:]).mean(axis=0)
+    if not np.isfinite(mean).all():
+        raise InputError(f"{file.filename}: {name}: holds NaN or infinite values; the file is damaged")
+    return mean
+
+
+def _angles(file: h5py.File, count: int) -> np.ndarray:
+    name = "exchange/theta"
+    if not hdf5.has(file, name):
+        raise InputError(f"{file.filename}: {name} is missing; give angles= in rad")
+    found = hdf5.dataset(file, name)
+    if found.dtype.kind not in "iuf" or found.shape != (count,):
+        raise InputError(f"{file.filename}: {name}: expected {count} angles, got {found.dtype} {found.shape}")
+    units = str(hdf5.attributes(found, ("units",)).get("units", "degrees")).lower()
+    theta = np.asarray(found[()], float)
+    return theta if units.startswith("rad") else np.radians(theta)
+
+
+def _centre(file: h5py.File) -> float | None:
+    """Return the rotation centre of the file: an attribute of the data, or a dataset beside them."""
+    given = hdf5.attributes(file[_DATA], _CENTRE_NAMES)
+    for name in _CENTRE_NAMES:
+        if isinstance(given.get(name), int | float):
+            return float(given[name])
+        if hdf5.has(file, f"exchange/{name}"):
+            return _scalar(hdf5.dataset(file, f"exchange/{name}"))
+    return None
+
+
+def _pixel(file: h5py.File) -> float | None:
+    for name in _PIXEL_NAMES:
+        if hdf5.has(file, name):
+            found = hdf5.dataset(file, name)
+            units = str(hdf5.attributes(found, ("units",)).get("units", "m")).strip()
+            size = _scalar(found)
+            return None if size is None or units not in _IN_MM else size * _IN_MM[units]
+    return None
+
+
+def _scalar(found: h5py.Dataset) -> float | None:
+    if found.dtype.kind not in "iuf" or found.shape not in ((), (1,)):
+        return None
+    return float(np.asarray(found[()]).reshape(()))

@@ -1,0 +1,244 @@
+"""From CT images or measured projections to a Problem in the scale of the prior."""
+
+from __future__ import annotations
+
+import math
+import weakref
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from operators.ct.fbp import fbp
+from operators.ct.geometry import Beam
+from operators.ct.photons import MU_WATER, simulate_counts
+from operators.ct.projection import CT
+from recon.errors import InputError
+from recon.modalities.ct.data import ScanGeometry
+from recon.modalities.ct.options import Scan
+from recon.modalities.model_error import of_share
+from samplers import Problem
+
+#: Noise-free data are taken to be right to this share of the largest line integral.
+NOISE_FREE = 1e-3
+#: Gray window of reports, in HU.
+WINDOW = (-250.0, 350.0)
+
+# The slices of a scan have one geometry: they share the operator, whose matrix goes with the last of them.
+_operators: weakref.WeakValueDictionary[tuple[Any, ...], CT] = weakref.WeakValueDictionary()
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A CT slice, ready to be sampled; see :class:`recon.modalities.base.Prepared`.
+
+    Attributes
+    ----------
+    problem : Problem
+        The prior knows attenuation relative to water; results are in HU, or in 1/mm where water is unknown.
+    fbp : Tensor, shape ``(y, x)``
+        Filtered backprojection (Hann window), in the unit of the results.
+    water : float
+        Attenuation in 1/mm that is one for the prior; what HU refer to.
+    """
+
+    problem: Problem
+    fbp: Tensor
+    water: float
+    facts: dict[str, Any]
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def companions(self) -> dict[str, Tensor]:
+        """Images that go with the result."""
+        return {"fbp": self.fbp}
+
+    def combine(self, images: Tensor) -> Tensor:
+        """Return the images as they are."""
+        return images
+
+
+def prepare_image(
+    image: np.ndarray | Tensor,
+    pixel_size: float,
+    scan: Scan,
+    scanner: Mapping[str, float] | None = None,
+    device: torch.device | str = "cpu",
+) -> Prepared:
+    """Simulate projections of an image in HU and turn them into a Problem.
+
+    Parameters
+    ----------
+    image : array, shape ``(y, x)``
+        Hounsfield units; what is below air counts as air.
+    pixel_size : float
+        In mm.
+    scan : Scan
+        ``views`` must be given.
+    scanner : mapping, optional
+        ``source_to_iso_mm`` and ``source_to_detector_mm``.
+    device : torch.device or str
+    """
+    if scan.views is None:
+        raise InputError("these are images: say how many projections to simulate (views=32, --views 32)")
+    truth = (torch.as_tensor(image, dtype=torch.float32, device=device) / 1000 + 1).clamp(min=0)
+    beam = scan.beam((truth.shape[0], truth.shape[1]), pixel_size, scanner or {})
+    operator = _operator(beam, (truth.shape[0], truth.shape[1]), pixel_size, device)
+    sinogram = operator(truth * MU_WATER)
+    if scan.photons is None:
+        noise_std = torch.full_like(sinogram, NOISE_FREE * float(sinogram.max()))
+    else:
+        _, sinogram, noise_std = simulate_counts(sinogram, scan.photons, scan.electronic_noise, seed=scan.seed)
+    facts = {"photons": scan.photons, "simulated": True}
+    return _prepared(sinogram, _with_model_error(noise_std, sinogram, scan, facts), operator, beam, facts, [])
+
+
+def prepare_projections(
+    sinogram: np.ndarray | Tensor,
+    geometry: ScanGeometry,
+    scan: Scan,
+    *,
+    photons: np.ndarray | None = None,
+    image_shape: tuple[int, int] | None = None,
+    pixel_size: float | None = None,
+    water: float | None = None,
+    hounsfield: bool = True,
+    device: torch.device | str = "cpu",
+) -> Prepared:
+    """Turn measured line integrals into a Problem.
+
+    Parameters
+    ----------
+    sinogram : array, shape ``(angle, detector)``
+    geometry : ScanGeometry
+    scan : Scan
+        Only ``views_every`` and ``arc`` have a meaning here.
+    photons : array, broadcastable to the sinogram, optional
+        Photons without an object, for the noise level; by default that is estimated from the data.
+    image_shape : (int, int), optional
+        By default square, one pixel a detector element, at most 512.
+    pixel_size : float, optional
+        In mm; by default the image holds the whole field of view.
+    water : float, optional
+        Attenuation of water in 1/mm; by default that of 70 keV.
+    hounsfield : bool
+        Whether results are in HU, or in 1/mm where `water` is another attenuation, see :func:`typical_attenuation`.
+    device : torch.device or str
+    """
+    angles = np.asarray(geometry.angles)
+    used = scan.measured(angles)
+    data = torch.as_tensor(sinogram, dtype=torch.float32, device=device)[torch.from_numpy(used).to(device)]
+    notes = []
+    if photons is None:
+        noise_std = torch.full_like(data, estimate_noise(data))
+    else:
+        incident = np.broadcast_to(photons, sinogram.shape)[used]
+        noise_std = torch.exp(data / 2) / torch.as_tensor(incident, dtype=torch.float32, device=device).sqrt()
+    if water is None:
+        notes.append(f"the file does not say what water attenuates: {MU_WATER} per mm was taken, so HU may be off")
+    beam = replace(geometry, angles=angles[used]).beam()
+    shape, size = grid_of(geometry, image_shape, pixel_size)
+    operator = _operator(beam, shape, size, device)
+    facts: dict[str, Any] = {"simulated": False}
+    noise_std = _with_model_error(noise_std, data, scan, facts)
+    return _prepared(data, noise_std, operator, beam, facts, notes, water or MU_WATER, hounsfield)
+
+
+def _with_model_error(noise_std: Tensor, sinogram: Tensor, scan: Scan, facts: dict[str, Any]) -> Tensor:
+    """Return the noise with the error of the model that the user allows for, in each view, and record it."""
+    if scan.model_error == 0:
+        return noise_std
+    views = torch.arange(len(sinogram), device=sinogram.device)[:, None].expand_as(sinogram)
+    error = of_share(sinogram[None], 0.0, views, scan.model_error)
+    facts["model_error"] = scan.model_error
+    return (noise_std.square() + error.noise_std.square()).sqrt()
+
+
+def typical_attenuation(image: Tensor) -> float:
+    """Return the attenuation of most of an object in 1/mm, for data whose water is unknown: the prior's one.
+
+    Parameters
+    ----------
+    image : Tensor
+        Filtered backprojection in 1/mm. Counted are its pixels above half of its .99 quantile.
+    """
+    high = float(torch.quantile(image.flatten()[:: max(image.numel() >> 20, 1)], 0.99))
+    if not high > 0:
+        raise InputError("the projections show nothing that attenuates: are they line integrals, after the logarithm?")
+    return float(image[image > high / 2].mean())
+
+
+def grid_of(
+    geometry: ScanGeometry, image_shape: tuple[int, int] | None = None, pixel_size: float | None = None
+) -> tuple[tuple[int, int], float]:
+    """Return shape and pixel size in mm of the image of measured projections, where they are not given."""
+    shape = image_shape or (min(512, geometry.det_count // 8 * 8 or 8),) * 2
+    size = pixel_size or 2 * field_of_view(geometry) / max(shape)
+    if not size > 0:
+        raise InputError("the axis of rotation is at the edge of the detector, so no disc is seen by all projections")
+    return shape, size
+
+
+def field_of_view(geometry: ScanGeometry) -> float:
+    """Return the radius in mm of the disc that every projection sees."""
+    edges = np.abs(geometry.positions_mm[[0, -1]]).min()
+    if geometry.source_to_iso_mm is None:
+        return float(edges)
+    return float(geometry.source_to_iso_mm * np.sin(np.abs(geometry.fan_angles[[0, -1]]).min()))
+
+
+def estimate_noise(sinogram: Tensor) -> float:
+    """Return the noise level of line integrals from their second differences along the detector.
+
+    Those of smooth projections vanish, and those of white noise have a variance of 6; the median keeps edges out.
+    """
+    second = sinogram[..., 2:] - 2 * sinogram[..., 1:-1] + sinogram[..., :-2]
+    if not second.numel():
+        raise InputError("the detector has fewer than 3 elements: give the noise level or the photons")
+    return float(second.abs().median()) / (0.6745 * math.sqrt(6))
+
+
+def _operator(beam: Beam, shape: tuple[int, int], pixel_size: float, device: torch.device | str) -> CT:
+    """Return the operator of a geometry on a device, the one in use where there is one."""
+    key = (beam, shape, pixel_size, str(device))
+    found = _operators.get(key)
+    if found is None:
+        found = cast(CT, CT(beam, shape, pixel_size).to(device))
+        _operators[key] = found
+    return found
+
+
+def _covered(beam: Beam) -> float:
+    """Return the degrees of the circle that the projections cover, each standing for one usual step."""
+    angles = np.sort(np.degrees(np.asarray(beam.angles)) % 360)
+    steps = np.diff(angles, append=angles[0] + 360)
+    return float(360 - steps.max() + np.median(steps)) if len(steps) > 1 else 0.0
+
+
+def _prepared(
+    sinogram: Tensor,
+    noise_std: Tensor,
+    operator: CT,
+    beam: Beam,
+    facts: dict[str, Any],
+    notes: list[str],
+    water: float = MU_WATER,
+    hounsfield: bool = True,
+) -> Prepared:
+    shape, size = operator.domain.shape, operator.pixel_size
+    image = fbp(sinogram, beam, (shape[0], shape[1]), size, filter="hann") / water
+    facts = {
+        **facts,
+        "views": beam.shape[0],
+        "detectors": beam.shape[1],
+        "geometry": type(beam).__name__,
+        "arc": round(_covered(beam)),
+        "pixel_size_mm": size,
+        "noise_std": float(noise_std.median()),
+    }
+    scale, offset = (1000.0, -1000.0) if hounsfield else (water, 0.0)
+    problem = Problem(sinogram / water, operator, noise_std / water, scale, offset)
+    return Prepared(problem, scale * image + offset, water, facts, notes)

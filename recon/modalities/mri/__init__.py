@@ -1,0 +1,1 @@
+"""Magnetic resonance imaging: files, options, preparation and descriptions."""

@@ -1,0 +1,199 @@
+"""From measured k-space to a Problem in the scale of the prior, with nothing taken from a fully sampled image."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from operators import compress_coils, fftc, ifftc, make_mask
+from operators.mri.autocalibration import calibration_region
+from recon.errors import InputError, ShapeError
+from recon.modalities.mri.coil_maps import FULL_CALIBRATION
+from recon.modalities.mri.measured import Measured, Prepared
+from recon.modalities.mri.noise import estimate_noise, given_noise
+
+__all__ = ["Prepared", "Sampling", "crop_oversampling", "infer_mask", "prepare"]
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How to undersample a fully sampled acquisition; without a pattern the data are used as they are.
+
+    Parameters
+    ----------
+    pattern : str, optional
+        A pattern of :func:`operators.make_mask`.
+    acceleration : float
+        Grid points for each sampled one.
+    center_fraction : float, optional
+        Share of the columns (or of each axis) that is fully sampled; see :func:`operators.make_mask`.
+    seed : int
+    """
+
+    pattern: str | None = None
+    acceleration: float = 4.0
+    center_fraction: float | None = None
+    seed: int = 0
+
+
+def prepare(
+    kspace: np.ndarray | Tensor,
+    mask: np.ndarray | Tensor | None = None,
+    *,
+    sampling: Sampling | None = None,
+    coil_maps: np.ndarray | Tensor | None = None,
+    noise_std: float | None = None,
+    noise_covariance: np.ndarray | Tensor | None = None,
+    model_error: float | None = None,
+    coils: int | None = None,
+    calib_size: int | None = None,
+    device: torch.device | str = "cpu",
+) -> Prepared:
+    """Turn the k-space of one slice into a Problem.
+
+    Noise is found in the air, in outer k-space or in the calibration region, coil maps by ESPIRiT from the measured
+    centre; coils are whitened by the noise and by the errors of the maps. :meth:`Prepared.refined` takes the same
+    further with a first image.
+
+    Parameters
+    ----------
+    kspace : array, shape ``(coil, y, x)`` or ``(y, x)``
+        Centred k-space; zeros where not sampled.
+    mask : array, broadcastable to ``(y, x)``, optional
+        True where sampled; by default wherever any coil is not zero.
+    sampling : Sampling, optional
+        Undersample further, retrospectively.
+    coil_maps : array, shape ``(coil, y, x)`` or ``(map, coil, y, x)``, optional
+        Known coil maps; estimated by default. Given maps are taken to belong to the data as they are, so the data are
+        not prewhitened.
+    noise_std : float, optional
+        Noise level of each k-space sample (``E|e|^2 = noise_std^2``), in the units of ``kspace``, the same and
+        independent in all coils; estimated by default.
+    noise_covariance : array, shape ``(coil, coil)``, optional
+        ``E[e e^H]`` of the coils, as :func:`operators.noise_covariance` gives it from a noise scan.
+    model_error : float, optional
+        Error of the model as a share of the local signal; estimated by default, 0 for none.
+    coils : int, optional
+        Compress to this many virtual coils.
+    calib_size : int, optional
+        Longest side of the calibration region; by default the fully sampled centre, at most 24.
+    device : torch.device or str
+
+    Raises
+    ------
+    InputError, ShapeError
+        Says what is wrong with the data, and what to do.
+    """
+    kspace, unit = _normalised(kspace, device)
+    mask = _sampled(kspace, mask, sampling)
+    kspace = kspace * mask
+    if not bool(kspace.any()):
+        raise InputError("kspace is zero wherever the mask samples: the mask does not belong to these data")
+    if noise_std is not None and noise_covariance is not None:
+        raise InputError("noise_std and noise_covariance say the same thing: give one of them")
+    if coils is not None and coils < kspace.shape[0]:
+        if coil_maps is not None or noise_covariance is not None:
+            raise InputError("coils= compresses the data: leave coil_maps and noise_covariance out, or coils")
+        kspace = compress_coils(kspace, coils)
+    region = calibration_region(mask.expand(kspace.shape[-2:]), calib_size or FULL_CALIBRATION)
+    if noise_std is None and noise_covariance is None:
+        noise = estimate_noise(kspace, mask, region)
+    else:
+        noise = given_noise(noise_std, noise_covariance, kspace.shape[0], unit)
+    given = None if coil_maps is None else _maps(coil_maps, kspace)
+    return Prepared.first(Measured(kspace, mask, region, noise, unit, given, model_error))
+
+
+def crop_oversampling(kspace: Tensor, axis: int, factor: float) -> Tensor:
+    """Drop the outer field of view along a fully sampled readout axis that was sampled ``factor`` times too densely.
+
+    Parameters
+    ----------
+    kspace : Tensor, shape ``(..., y, x)``
+    axis : int
+        The readout, -2 or -1.
+    factor : float
+        Oversampling, 2 for most scanners.
+
+    Returns
+    -------
+    Tensor
+        k-space of the central part of the field of view; white noise keeps its level.
+    """
+    n = kspace.shape[axis]
+    kept = round(n / factor)
+    if kept >= n:
+        return kspace
+    image = ifftc(kspace, (axis,))
+    return fftc(image.narrow(axis, n // 2 - kept // 2, kept), (axis,))
+
+
+def infer_mask(kspace: Tensor) -> Tensor:
+    """Return where any coil is not zero; as columns ``(1, x)`` or rows ``(y, 1)`` where the pattern is that simple."""
+    mask = (kspace != 0).any(dim=0)
+    columns, rows = mask.any(dim=0, keepdim=True), mask.any(dim=1, keepdim=True)
+    if bool((mask == columns).all()):
+        return columns
+    return rows if bool((mask == rows).all()) else mask
+
+
+def _normalised(kspace: np.ndarray | Tensor, device: torch.device | str) -> tuple[Tensor, float]:
+    """Check k-space and bring its largest value near 1 (a power of two: exact), so that no scale can overflow."""
+    array = torch.as_tensor(kspace)
+    if not array.is_complex():
+        raise InputError(f"kspace must be complex, came {array.dtype}; join real and imaginary parts first")
+    if array.ndim == 2:
+        array = array[None]
+    if array.ndim != 3 or 0 in array.shape:
+        raise ShapeError(f"kspace: expected (coil, y, x) or (y, x) without empty axes, came {tuple(array.shape)}")
+    bad = int((~torch.isfinite(array)).sum())
+    if bad:
+        raise InputError(f"kspace holds {bad} NaN or Inf of {array.numel()} values: repair or mask them first")
+    largest = float(torch.view_as_real(array.resolve_conj()).abs().max())
+    if largest == 0:
+        raise InputError("kspace is zero everywhere: there is nothing to reconstruct")
+    unit = 2.0 ** math.floor(math.log2(largest))
+    return (array / unit).to(device=device, dtype=torch.complex64).contiguous(), unit
+
+
+def _sampled(kspace: Tensor, mask: np.ndarray | Tensor | None, sampling: Sampling | None) -> Tensor:
+    """Return the sampling mask: that of the data, thinned out by the retrospective pattern."""
+    shape = (kspace.shape[-2], kspace.shape[-1])
+    if mask is None:
+        known = infer_mask(kspace)
+    else:
+        known = torch.as_tensor(mask).to(kspace.device).bool()
+        known = known[None] if known.ndim == 1 else known
+        try:
+            fits = torch.broadcast_shapes(known.shape, shape) == shape and known.ndim == 2
+        except RuntimeError:
+            fits = False
+        if not fits:
+            raise ShapeError(f"mask: expected a shape that broadcasts to {shape} (y, x), came {tuple(known.shape)}")
+    if sampling is not None and sampling.pattern is not None:
+        pattern = make_mask(
+            shape, sampling.pattern, sampling.acceleration, sampling.center_fraction, seed=sampling.seed
+        )
+        known = known & torch.as_tensor(pattern).to(kspace.device).bool()
+    if not bool(known.any()):
+        raise InputError("mask samples nothing: expected at least the centre of k-space")
+    return known
+
+
+def _maps(given: np.ndarray | Tensor, kspace: Tensor) -> Tensor:
+    """Check coil maps that were given."""
+    maps = torch.as_tensor(given).to(device=kspace.device, dtype=kspace.dtype)
+    if maps.ndim not in (3, 4) or maps.shape[-3:] != kspace.shape:
+        raise ShapeError(
+            f"coil_maps: expected {tuple(kspace.shape)} (coil, y, x) like kspace, or (map, coil, y, x), got "
+            f"{tuple(maps.shape)}"
+        )
+    if not bool(torch.isfinite(torch.view_as_real(maps)).all()):
+        raise InputError("coil_maps hold NaN or Inf")
+    if not bool(maps.any()):
+        raise InputError("coil_maps are zero everywhere: no image can be seen through them")
+    return maps

@@ -1,0 +1,1 @@
+"""Plane-wave ultrasound: files, options, preparation and descriptions."""

@@ -1,0 +1,285 @@
+"""From channel data of plane waves to a Problem in the scale of the prior: a complex base-band image."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from scipy import ndimage
+from torch import Tensor
+
+from operators.solve import conjugate_gradient
+from operators.ultrasound.beamform import beamform
+from operators.ultrasound.geometry import Grid, PlaneWaveGeometry
+from operators.ultrasound.plane_wave import PlaneWaveUltrasound
+from recon.errors import InputError
+from recon.modalities.ultrasound import pulse as us_signal
+from recon.modalities.ultrasound.data import PlaneWaveData
+from recon.modalities.ultrasound.grid import Region, record_window, scene_of
+from recon.modalities.ultrasound.options import Acquisition
+from recon.modalities.ultrasound.signals import silent_elements
+from recon.priors.analytic import GaussianPrior
+from samplers import Problem
+
+#: Iterations of the first fit to the data.
+FIT_ITERATIONS = 25
+#: Share of the echoes that the model may miss in the first fit, and what is made of the share that the fit then leaves:
+#: draws of the posterior leave .9 to 1.7 times as much (simulated speckle, a muscle in vivo).
+FIRST_ERROR, ERROR_RATIO = 0.05, 1.25
+#: With few elements the first fit explains anything. With 0.03, draws of simulated wires left 3.5 times the noise.
+LEAST_ERROR = 0.05
+#: A fit that leaves more than this share of the data unexplained is worth a warning.
+_POOR_FIT = 0.5
+#: Wavelengths between elements beyond which grating lobes are worth a note; whole probes have up to one.
+_APART = 1.2
+#: Of the stand-in for a prior: smoothing in wavelengths (z, x), and its smallest variance relative to the largest.
+_SMOOTH, _FLOOR = (1.0, 2.0), 1e-5
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A frame, ready to be sampled; see :class:`recon.modalities.base.Prepared`.
+
+    Attributes
+    ----------
+    problem : Problem
+        The image is the complex base-band reflectivity (``operators.PlaneWaveUltrasound``).
+    das : Tensor, shape ``(z, x)``
+        Delay and sum of the same data, compounded over the waves; complex, in the units of the result.
+    grid : Grid
+        The pixels.
+    """
+
+    problem: Problem
+    das: Tensor
+    grid: Grid
+    facts: dict[str, Any]
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def companions(self) -> dict[str, Tensor]:
+        """Images that go with the result."""
+        return {"das": self.das}
+
+    def combine(self, images: Tensor) -> Tensor:
+        """Return the images as they are."""
+        return images
+
+
+def prepare_frame(
+    data: PlaneWaveData, index: int = 0, acquisition: Acquisition | None = None, device: torch.device | str = "cpu"
+) -> Prepared:
+    """Turn one frame of channel data into a Problem.
+
+    Real samples become base-band samples, decimated to the band of the pulse. The pulse is a Gaussian with the centre
+    frequency and bandwidth of the data's own mean spectrum. The noise of each sample is the electronic noise of the
+    file (before the first echo, or the quietest band: ``PlaneWaveData.noise_std``, with its weights for a gain that was
+    undone) and ``model_error`` times the local strength of the data. Echoes from outside of the field of view are
+    taken off, as a first fit with independent pixels finds them; what such a fit misses counts as noise. The scale is
+    the 0.99 quantile of the magnitude of that fit, and delay and sum gets its rms.
+
+    Parameters
+    ----------
+    data : PlaneWaveData
+        As the file has them.
+    index : int
+        Number of the frame.
+    acquisition : Acquisition, optional
+        What is used of them.
+    device : torch.device or str
+
+    Raises
+    ------
+    InputError
+        If a selection is not in the data, or nothing was recorded from the field of view.
+    """
+    wanted = acquisition or Acquisition()
+    chosen, notes = _alive(wanted.choose(data), index)
+    used = wanted.thin_out(chosen)
+    center, bandwidth = us_signal.pulse_of(chosen, index)
+    scene, region = scene_of(used.geometry, wanted.depth, wanted.width)
+    record = record_window(used.geometry, scene, region)
+    values = used[index]
+    electronic = np.broadcast_to(used.noise_std(index), (1, 1, values.shape[-1]))[..., record]
+    strength = us_signal.strength_of(values, used.geometry)[..., record]
+    first = FIRST_ERROR if wanted.model_error is None else wanted.model_error
+    geometry = _cropped(used.geometry, record)
+    pulse = us_signal.pulse_samples(geometry, center, bandwidth, wanted.band(chosen.geometry))
+    options: dict[str, Any] = {"pulse": pulse}
+    y = torch.from_numpy(values[..., record]).to(device)
+    noise = torch.from_numpy(us_signal.noise_of(electronic, strength, first)).to(device)
+    if not bool((noise > 0).all() and torch.isfinite(noise).all()):
+        raise InputError(f"{data.path}: frame {index}: the noise of some samples is 0 or infinite; give noise_std > 0")
+    # The data are brought near 1, so that no scale can overflow.
+    unit = float(y.abs().square().mean().sqrt()) or 1.0
+    y, noise = y / unit, noise / unit
+    whole = Problem(y, PlaneWaveUltrasound(geometry, scene, **options).to(y.device), noise)
+    fit, missed = _wiener(whole, scene)
+    image = fit[region.rows, region.columns]
+    scale = float(torch.quantile(image.abs().flatten().cpu(), 0.99)) or float(image.abs().max())
+    if not math.isfinite(scale):
+        raise InputError(f"{data.path}: frame {index}: the first fit is not finite; is the attenuation in dB/(MHz cm)?")
+    if not scale > 0:
+        raise InputError(f"{data.path}: frame {index}: no echo comes from the field of view")
+    left, window = _left(whole, fit, region)
+    error = wanted.model_error
+    if error is None:  # what is left holds the electronic noise, too
+        error = math.sqrt(max((ERROR_RATIO * left) ** 2 - _share(electronic, strength, window), LEAST_ERROR**2))
+    noise = torch.from_numpy(us_signal.noise_of(electronic, strength, error)).to(device) / unit
+    problem = _restricted(whole, fit, missed, noise, scene, region, window, options)
+    das = beamform(y, region.grid, "das", geometry=geometry) * _gain(geometry, region.grid).to(y.device)
+    das = das * (unit * image.abs().square().mean().sqrt() / das.abs().square().mean().sqrt().clamp(min=1e-30))
+    facts: dict[str, Any] = {
+        "angles_deg": [round(float(angle), 3) for angle in np.degrees(geometry.angles)],
+        "elements": geometry.shape[1],
+        "samples": problem.y.shape[-1],
+        "sampling_frequency_mhz": geometry.sampling_frequency / 1e6,
+        "pulse_frequency_mhz": center / 1e6,
+        "pulse_bandwidth": bandwidth,
+        "noise_std": float(np.median(electronic)),
+        "model_error": error,
+        "fit_residual": left,
+        "scale": scale * unit,
+        "grid": list(region.grid.shape),
+    }
+    if left > _POOR_FIT:
+        notes.append(
+            f"a first fit leaves {left:.0%} of the data unexplained: time zero, sound speed or pulse may be wrong"
+        )
+    final = Problem(problem.y / scale, problem.operator, problem.noise_std / scale, scale=scale * unit)
+    return Prepared(final, das, region.grid, facts, notes)
+
+
+def speckle_prior(ready: Prepared) -> GaussianPrior:
+    """Return what stands in for a trained prior: independent complex Gaussian pixels, as in developed speckle.
+
+    Their standard deviation follows the delay-and-sum image, smoothed over 1 x 2 wavelengths (z, x): the data are used
+    for it, too. Its size is such that draws give echoes as strong as the data.
+    """
+    problem, step = ready.problem, ready.grid.spacing
+    operator: Any = problem.operator
+    width = [length * operator.geometry.wavelength / each for length, each in zip(_SMOOTH, step, strict=True)]
+    power = ndimage.gaussian_filter(ready.das.abs().square().cpu().numpy().astype(np.float64), width)
+    std = torch.as_tensor(np.sqrt(np.maximum(power, _FLOOR * power.max())), dtype=torch.float32)
+    std = std.to(problem.y.device)
+    size = _match(problem, std)
+    return GaussianPrior(torch.zeros_like(problem.weighted_data), std_map=size * std)
+
+
+def _alive(data: PlaneWaveData, index: int) -> tuple[PlaneWaveData, list[str]]:
+    """Leave out receiving elements that heard nothing, and say what the user should know of those that stay.
+
+    Silence would count as echoes that are not there.
+    """
+    notes = []
+    dead = silent_elements(data[index])
+    if len(dead):
+        names = ", ".join(map(str, dead[:12])) + (", ..." if len(dead) > 12 else "")
+        notes.append(f"element(s) {names} of those selected hold next to nothing and are left out")
+        data = data.select(elements=np.delete(np.arange(data.shape[1]), dead).tolist())
+    x = np.sort(data.geometry.elements[:, 0])
+    apart = float(np.median(np.diff(x))) / data.geometry.wavelength if len(x) > 1 else 0.0
+    if apart > _APART:
+        notes.append(
+            f"the elements lie {apart:.2g} wavelengths apart: grating lobes may fill what is dark; a smaller aperture "
+            "(--array centre) or more waves do better"
+        )
+    return data, notes
+
+
+def _cropped(geometry: PlaneWaveGeometry, record: slice) -> PlaneWaveGeometry:
+    """Return the geometry of a part of the record."""
+    return replace(
+        geometry,
+        initial_times=geometry.initial_times + record.start / geometry.sampling_frequency,
+        sample_count=record.stop - record.start,
+    )
+
+
+def _wiener(problem: Problem, scene: Grid) -> tuple[Tensor, Tensor]:
+    """Return the image of independent pixels that the data make most likely, and what such a fit typically misses.
+
+    The latter is a random image of such pixels less the fit to data that were simulated from it.
+
+    ``x = D z`` with ``(1 + D A^H W A D) z = D A^H W y``: pixels have the standard deviation D, which follows the noise
+    level with depth (it grows with the echoes) and whose size is such that A D gives echoes as strong as the data.
+    """
+    operator: Any = problem.operator
+    geometry: PlaneWaveGeometry = operator.geometry
+    level = problem.noise_std.mean(dim=(0, 1)).cpu().numpy()  # type: ignore[union-attr]
+    times = geometry.initial_times.mean() + np.arange(len(level)) / geometry.sampling_frequency
+    rows = np.interp(2 * np.asarray(scene.z) / geometry.sound_speed, times, level)
+    std = torch.as_tensor(rows / rows.max(), dtype=torch.float32)[:, None] * _gain(geometry, scene)
+    std = std.to(problem.y.device)
+    generator = torch.Generator().manual_seed(0)
+    white = torch.randn(scene.shape, dtype=torch.complex64, generator=generator).to(problem.y.device)
+    echoes = operator(std * white) / problem.noise_std
+    size = (problem.y / problem.noise_std).norm() / echoes.norm().clamp(min=1e-30)
+    std = std * size
+    noise = torch.randn(problem.y.shape, dtype=problem.y.dtype, generator=generator).to(problem.y.device)
+    simulated = operator.H((size * echoes + noise) / problem.noise_std)
+    fits = std * conjugate_gradient(
+        lambda z: z + std * problem.weighted_normal(std * z),
+        std * torch.stack([problem.weighted_data, simulated]),
+        iterations=FIT_ITERATIONS,
+        item_ndim=2,
+    )
+    return fits[0], std * white - fits[1]
+
+
+def _match(problem: Problem, std: Tensor) -> Tensor:
+    """Return the factor by which independent pixels of this spread give echoes as strong as the data."""
+    white = torch.randn(std.shape, dtype=torch.complex64, generator=torch.Generator().manual_seed(0))
+    echoes = problem.operator(std * white.to(std.device)) / problem.noise_std
+    return (problem.y / problem.noise_std).norm() / echoes.norm().clamp(min=1e-30)
+
+
+def _share(electronic: np.ndarray, strength: np.ndarray, window: slice) -> float:
+    """Return the mean power of the electronic noise relative to the local strength of the data."""
+    ratio = (electronic / np.maximum(strength, 1e-30))[..., window]
+    return float(np.mean(np.minimum(ratio, 1.0) ** 2))
+
+
+def _left(whole: Problem, fit: Tensor, region: Region) -> tuple[float, slice]:
+    """Return which share of the data of a region the fit leaves unexplained, and the samples that hold them."""
+    operator: Any = whole.operator
+    window = record_window(operator.geometry, region.grid, region)
+    left = ((whole.y - operator(fit)) / whole.noise_std)[..., window].norm()
+    return float(left / (whole.y / whole.noise_std)[..., window].norm()), window
+
+
+def _restricted(
+    whole: Problem,
+    fit: Tensor,
+    missed: Tensor,
+    noise: Tensor,
+    scene: Grid,
+    region: Region,
+    window: slice,
+    options: dict[str, Any],
+) -> Problem:
+    """Return the problem of the field of view alone.
+
+    What lies outside is heard at the same time; its echoes, as the fit explains them, are taken off. Those of what the
+    fit misses there stay, and count as noise.
+    """
+    operator: Any = whole.operator
+    y = whole.y
+    if region.grid.shape != scene.shape:
+        outside = torch.stack([fit, missed])
+        outside[:, region.rows, region.columns] = 0
+        known, unknown = operator(outside)
+        y = y - known
+        strength = us_signal.strength_of(unknown.cpu().numpy(), operator.geometry)
+        noise = (noise.square() + torch.from_numpy(strength).to(noise).square()).sqrt()
+    restricted = PlaneWaveUltrasound(_cropped(operator.geometry, window), region.grid, **options).to(y.device)
+    return Problem(y[..., window].contiguous(), restricted, noise[..., window].contiguous())
+
+
+def _gain(geometry: PlaneWaveGeometry, grid: Grid) -> Tensor:
+    """Return the gain of each row that undoes the attenuation on the way to it and back, ``(z, 1)``."""
+    decibels = geometry.attenuation * geometry.center_frequency * 1e-6 * 2e2 * np.asarray(grid.z)
+    return torch.as_tensor(10 ** (decibels[:, None] / 20), dtype=torch.float32)
