@@ -1,4 +1,4 @@
-"""The command line: `recon run | demo | info | check | models | report | calibrate | evaluate | train`.
+"""The command line: `recon run | demo | info | check | models | samplers | report | calibrate | evaluate | train`.
 
 Only arguments are handled here, without torch, so that `recon --help` answers at once; the work is in `recon.commands`.
 Exit status: 0 success, 1 failure, 2 unusable input, 130 interrupted.
@@ -14,7 +14,7 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
-from recon import __version__
+from recon import __version__, modalities
 from recon.options import RunConfig
 
 
@@ -75,7 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     run = commands.add_parser("run", parents=[common], help="reconstruct raw-data files")
-    run.add_argument("files", nargs="+", type=Path, metavar="FILE", help="MRI k-space, CT or ultrasound data")
+    run.add_argument("files", nargs="+", type=Path, metavar="FILE", help="raw data of any modality (see recon info)")
     run.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="folder of the results")
     _add_options(run)
     run.add_argument("--config", type=Path, metavar="FILE", help="TOML file of these options; the command line wins")
@@ -87,7 +87,7 @@ def _parser() -> argparse.ArgumentParser:
     demo = commands.add_parser("demo", parents=[common], help="reconstruct a simulated scan; needs no file")
     folder = Path("diffrecon-demo")
     demo.add_argument("-o", "--output", type=Path, default=folder, metavar="DIR", help="default: %(default)s")
-    _add_options(demo, ("samples", "seed", "device"))
+    _add_engine_options(demo, ("samples", "seed", "device"))
     demo.add_argument("--force", action="store_true", help="overwrite results that exist")
 
     info = commands.add_parser("info", parents=[common], help="say what a raw-data file or a result holds")
@@ -95,6 +95,8 @@ def _parser() -> argparse.ArgumentParser:
     check = commands.add_parser("check", parents=[common], help="read all of a raw-data file and say if it is usable")
     check.add_argument("file", type=Path, metavar="FILE")
     _add_models(commands)
+    samplers = commands.add_parser("samplers", parents=[common], help="list samplers, or the fields of one")
+    samplers.add_argument("name", nargs="?", metavar="NAME")
     report = commands.add_parser("report", parents=[common], help="draw a result as PNG and HTML")
     report.add_argument("file", type=Path, metavar="FILE", help="a result of recon run")
     report.add_argument("-o", "--output", type=Path, metavar="PATH", help="where to (default: beside the result)")
@@ -130,11 +132,9 @@ def _add_models(commands: Any) -> None:
 
 
 def _add_calibrate(commands: Any, common: argparse.ArgumentParser) -> None:
-    text = "fit what makes intervals right, on fully sampled files"
+    text = "calibrate interval coverage on fully sampled data"
     parser = commands.add_parser("calibrate", parents=[common], help=text)
-    parser.add_argument(
-        "folder", type=Path, metavar="FOLDER", help="fully sampled raw-data files that are no test data"
-    )
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="fully sampled raw data that are no test data")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="calibration (.json) to write")
     parser.add_argument(
         "--results",
@@ -142,7 +142,7 @@ def _add_calibrate(commands: Any, common: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="reconstructions, reused when run again (default: beside the calibration)",
     )
-    parser.add_argument("--level", type=float, default=0.9, help="what the interval shall hold (default: %(default)s)")
+    parser.add_argument("--level", type=float, default=0.9, help="nominal coverage (default: %(default)s)")
     parser.add_argument("--method", choices=("crc", "rcps"), default="crc", help="guarantee: mean, or high probability")
     parser.add_argument("--delta", type=float, default=0.1, help="1 - confidence of rcps (default: %(default)s)")
     parser.add_argument(
@@ -150,6 +150,12 @@ def _add_calibrate(commands: Any, common: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--per", choices=("file", "slice"), default="file", help="what counts as one image")
     parser.add_argument("--groups", type=Path, metavar="FILE", help='JSON of groups: {"scan.h5": "T1", ...}')
+    parser.add_argument(
+        "--reference",
+        type=Path,
+        metavar="FOLDER",
+        help="true images (.npy) by the names of the files, where they hold none",
+    )
     _add_options(parser)
     parser.add_argument("--config", type=Path, metavar="FILE", help="TOML file of these options; the command line wins")
     parser.add_argument("--force", action="store_true", help="start again and overwrite")
@@ -173,22 +179,52 @@ def _add_evaluate(commands: Any, common: argparse.ArgumentParser) -> None:
     parser.add_argument("--force", action="store_true", help="overwrite files that exist")
 
 
-def _add_options(parser: argparse.ArgumentParser, names: Sequence[str] | None = None) -> None:
-    """Add an option for each field of RunConfig, or for some; absent on the command line means absent in the result."""
+def _add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the engine, of the sampler and of every modality."""
+    _add_engine_options(parser)
+    parser.add_argument(
+        "--set",
+        dest="sampler_fields",
+        action="append",
+        default=[],
+        metavar="FIELD=VALUE",
+        help="set a field of the sampler (recon samplers NAME lists them); may be repeated",
+    )
+    owners: dict[str, list[tuple[str, Any]]] = {}
+    for name in modalities.names():
+        for known in fields(modalities.options_of(name)):
+            if known.metadata["kind"] is not None:
+                owners.setdefault(known.name, []).append((name, known))
+    for name in modalities.names():
+        group = parser.add_argument_group(f"{name} (TOML table [{name}])")
+        for found in owners.values():
+            if len(found) == 1 and found[0][0] == name:
+                _add_option(group, found[0][1], found[0][1].metadata["help"])
+    group = parser.add_argument_group("several modalities")
+    for found in owners.values():
+        if len(found) > 1:
+            _add_option(group, found[0][1], "; ".join(f"{name}: {known.metadata['help']}" for name, known in found))
+
+
+def _add_engine_options(parser: argparse.ArgumentParser, names: Sequence[str] | None = None) -> None:
+    """Add the options that every modality has, or some of them."""
     group = parser.add_argument_group("reconstruction")
     for known in fields(RunConfig):
-        if names is not None and known.name not in names:
-            continue
-        text = known.metadata["help"].replace("%", "%%")
-        if known.default is not MISSING and known.default is not None:
-            text += f" (default: {known.default})"
-        group.add_argument(
-            "--" + known.name.replace("_", "-"),
-            type=known.metadata["kind"],
-            default=argparse.SUPPRESS,
-            metavar=known.metadata["metavar"] or known.name.upper(),
-            help=text,
-        )
+        if names is None or known.name in names:
+            _add_option(group, known, known.metadata["help"])
+
+
+def _add_option(group: Any, known: Any, text: str) -> None:
+    """Add the option of a field; absent on the command line means absent in the result."""
+    unit = f", in {known.metadata['unit']}" if known.metadata["unit"] else ""
+    default = "" if known.default in (None, MISSING) else f" (default: {known.default})"
+    group.add_argument(
+        "--" + known.name.replace("_", "-"),
+        type=known.metadata["kind"],
+        default=argparse.SUPPRESS,
+        metavar=known.metadata["metavar"] or known.name.upper(),
+        help=f"{text}{unit}{default}".replace("%", "%%"),
+    )
 
 
 if __name__ == "__main__":

@@ -1,23 +1,25 @@
-"""Readers and recordings."""
+"""Readers and recordings of every modality under one address: ``from recon.io import open_...``.
 
-from recon.modalities.ct.data import CTImages, CTProjections, ScanGeometry
-from recon.modalities.ct.files.readers import open_ct
-from recon.modalities.mri.data import KspaceScan
-from recon.modalities.mri.files.readers import open_kspace
-from recon.modalities.ultrasound.data import PlaneWaveData
-from recon.modalities.ultrasound.files.picmus_files import read_picmus_image, read_picmus_phantom, read_picmus_scan
-from recon.modalities.ultrasound.files.readers import open_ultrasound
+The names are those that the folders below `recon.modalities` offer; `recon.open` finds the right reader by itself.
+"""
 
-__all__ = [
-    "CTImages",
-    "CTProjections",
-    "KspaceScan",
-    "PlaneWaveData",
-    "ScanGeometry",
-    "open_ct",
-    "open_kspace",
-    "open_ultrasound",
-    "read_picmus_image",
-    "read_picmus_phantom",
-    "read_picmus_scan",
-]
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from recon import modalities
+
+
+def __getattr__(name: str) -> Any:
+    """Load a name from the modality that offers it."""
+    for each in () if name.startswith("__") else modalities.shipped():
+        package = importlib.import_module(f"{modalities.__name__}.{each}")
+        if name in package.__all__:
+            return getattr(package, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    packages = (importlib.import_module(f"{modalities.__name__}.{each}") for each in modalities.shipped())
+    return sorted(name for package in packages for name in package.__all__)

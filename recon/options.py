@@ -1,26 +1,141 @@
-"""The options of a reconstruction: names, defaults and help stand here and nowhere else."""
+"""Options are declared once, as fields of a dataclass; API, command line, TOML and documentation read them there.
+
+Nothing here loads torch: `recon --help` must not wait for it.
+"""
+
+from __future__ import annotations
 
 import difflib
-import os
-import sys
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import Any
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
+from numbers import Integral, Real
+from typing import Any, TypeVar
 
 #: Arithmetic of a network in reconstruction, and in training.
 PRECISIONS, TRAINING_PRECISIONS = ("float32", "tf32", "bfloat16"), ("float32", "bfloat16")
 
-#: What `recon.engine.samplers` knows by name; written out, for help must not wait for torch.
-SAMPLER_NAMES = (
-    "dds, dds-narrow, dds-volume, moment-matching, pula, pnp-dm, diffpir, daps, dps, pigdm, score-mri, score-ald, "
-    "red-diff; exact (with --prior gaussian)"
-)
+Chosen = TypeVar("Chosen", bound="Options")
+
+
+def option(
+    default: Any,
+    kind: type | None,
+    text: str,
+    metavar: str | None = None,
+    *,
+    unit: str | None = None,
+    at_least: float | None = None,
+    above: float | None = None,
+    at_most: float | None = None,
+    choices: tuple[str, ...] = (),
+    parse: Callable[[Any], Any] | None = None,
+    arrays: bool = False,
+) -> Any:
+    """Return a field of an options class.
+
+    Parameters
+    ----------
+    default
+        ``None`` where the value follows from the data; None is always accepted then.
+    kind : type or None
+        What the command line reads: int, float or str. None: for Python only.
+    text : str
+        Help, one sentence without a full stop.
+    metavar, unit : str, optional
+        For help and tables.
+    at_least, above, at_most : float, optional
+        Range of a finite number.
+    choices : tuple of str
+        The values of a text.
+    parse : callable, optional
+        Turns what the user gave into the value that is kept; raises InputError.
+    arrays : bool
+        Whether an array is accepted, too.
+    """
+    known = {"kind": kind, "help": text, "metavar": metavar, "unit": unit, "choices": choices, "parse": parse}
+    return field(
+        default=default,
+        metadata={**known, "at_least": at_least, "above": above, "at_most": at_most, "arrays": arrays},
+    )
+
+
+@dataclass(frozen=True)
+class Options:
+    """Options that check themselves; subclasses are frozen dataclasses whose fields are made by `option`.
+
+    Raises
+    ------
+    InputError
+        Names the option, what was expected and what was given.
+    """
+
+    def __post_init__(self) -> None:
+        for known in fields(self):
+            value = getattr(self, known.name)
+            if value is None and known.default is None:
+                continue
+            if known.metadata["parse"] is not None:
+                object.__setattr__(self, known.name, known.metadata["parse"](value))
+            elif not (known.metadata["arrays"] and hasattr(value, "shape")):
+                _check(known.name, value, known.metadata)
+
+    def updated(self: Chosen, values: Mapping[str, Any], origin: str) -> Chosen:
+        """Return a copy with other values.
+
+        Parameters
+        ----------
+        values : mapping
+        origin : str
+            Where they were written, for messages.
+
+        Raises
+        ------
+        ConfigError
+            For an unknown name (with the most similar known one), or a value that does not fit.
+        """
+        from recon.errors import ConfigError, InputError
+
+        names = [known.name for known in fields(self)]
+        for name in values:
+            if name not in names:
+                raise ConfigError(f"{origin}: {unknown_option(name, names)}")
+        try:
+            return replace(self, **values)
+        except InputError as error:
+            raise ConfigError(f"{origin}: {error}") from None
+
+
+def unknown_option(name: str, names: list[str]) -> str:
+    """Say that there is no such option, with the most similar one that there is."""
+    close = difflib.get_close_matches(name, names, n=1)
+    hint = f"did you mean {close[0]!r}?" if close else f"known options: {', '.join(names)}"
+    return f"there is no option {name!r}; {hint}"
+
+
+def _check(name: str, value: Any, known: Mapping[str, Any]) -> None:
+    """Refuse a value of the wrong type or outside of its range."""
+    from recon.errors import InputError
+
+    kinds = {int: Integral, float: Real}
+    kind = known["kind"]
+    if kind is not None and (isinstance(value, bool) or not isinstance(value, kinds.get(kind, kind))):
+        words = {int: "an integer", float: "a number", str: "text"}
+        raise InputError(f"{name}: expected {words[kind]}, got {value!r}")
+    if known["choices"] and value not in known["choices"]:
+        raise InputError(f"{name}: expected one of {', '.join(known['choices'])}, got {value!r}")
+    if kind in kinds:
+        low, above, high = known["at_least"], known["above"], known["at_most"]
+        inside = math.isfinite(value) and (low is None or value >= low) and (above is None or value > above)
+        if not inside or (high is not None and value > high):
+            raise InputError(f"{name}: expected {_range(kind, low, above, high)}, got {value}")
+
+
+def _range(kind: type, low: float | None, above: float | None, high: float | None) -> str:
+    """Describe the range of a number."""
+    words = ["an integer" if kind is int else "a finite number"]
+    words += [f"{sign} {bound:g}" for sign, bound in ((">=", low), (">", above), ("<=", high)) if bound is not None]
+    return " ".join(words[:2]) + "".join(f" and {word}" for word in words[2:])
 
 
 def require_precision(precision: str) -> None:
@@ -28,112 +143,28 @@ def require_precision(precision: str) -> None:
     from recon.errors import ConfigError
 
     if precision not in PRECISIONS:
-        raise ConfigError(f"precision is {precision!r}; expected {' or '.join(PRECISIONS)}")
-
-
-def _option(default: Any, kind: type, text: str, metavar: str | None = None) -> Any:
-    """Return a field whose default, type and help the command line and the TOML reader share."""
-    return field(default=default, metadata={"kind": kind, "help": text, "metavar": metavar})
+        raise ConfigError(f"precision: expected one of {', '.join(PRECISIONS)}, got {precision!r}")
 
 
 @dataclass(frozen=True)
-class RunConfig:
-    """How to reconstruct. Each field is an option of `recon run`, a key of its TOML file and an argument of the API."""
+class RunConfig(Options):
+    """Options of a run, whatever the modality: each is an argument of the API, an option of `recon run`, a TOML key."""
 
-    prior: str = _option(
-        "auto", str, "what is known about images: a name of `recon models`, or a file; auto: that of the kind of data"
+    prior: str = option(
+        "auto",
+        str,
+        "prior: a model name (see `recon models`) or checkpoint file; auto: the shipped model of the modality",
     )
-    sampler: str = _option("dds", str, f"how to draw from the posterior: {SAMPLER_NAMES}")
-    samples: int = _option(8, int, "how many posterior samples to draw; the std map needs 2 or more", "N")
-    steps: int | None = _option(None, int, "steps of the sampler (default: the sampler's own)", "N")
-    seed: int = _option(0, int, "seed; the same seed gives the same samples", "N")
-    device: str = _option("auto", str, "auto, cpu, cuda, cuda:1 or mps")
-    mask: str | None = _option(
-        None, str, "undersample fully sampled data by this pattern (random, equispaced, poisson, ...)", "PATTERN"
-    )
-    acceleration: float | None = _option(None, float, "undersample fully sampled data so many times", "R")
-    center_fraction: float | None = _option(None, float, "fully sampled share of the centre of that pattern", "F")
-    slices: str | None = _option(None, str, "which slices or frames: one number or A:B (default: all)", "A:B")
-    noise_std: float | None = _option(
-        None, float, "noise per sample of k-space, E|n|^2 = std^2, or of channels (default: estimated)", "STD"
-    )
-    batch_size: int | None = _option(None, int, "samples drawn together (default: all)", "N")
-    precision: str = _option(
+    sampler: str = option("dds", str, "sampling algorithm (see `recon samplers`)")
+    samples: int = option(8, int, "number of posterior samples; a std map needs 2 or more", "N", at_least=1)
+    steps: int | None = option(None, int, "number of sampler steps (default: the sampler's own)", "N", at_least=1)
+    seed: int = option(0, int, "random seed; the same seed gives the same samples", "N")
+    device: str = option("auto", str, "auto, cpu, cuda, cuda:1 or mps")
+    slices: str | None = option(None, str, "slices or frames to reconstruct: one number or A:B (default: all)", "A:B")
+    batch_size: int | None = option(None, int, "samples computed together (default: all)", "N", at_least=1)
+    precision: str = option(
         "float32",
         str,
-        f"of the network: {' or '.join(PRECISIONS)}; faster where there is hardware for it",
+        f"network precision: {', '.join(PRECISIONS)}; tf32 and bfloat16 are faster on hardware that supports them",
+        choices=PRECISIONS,
     )
-    views: int | None = _option(None, int, "CT images: how many projections to simulate", "N")
-    geometry: str = _option("fan", str, "CT images: fan (on an arc), fan-flat or parallel")
-    arc: float | None = _option(None, float, "CT: degrees that the projections cover (default: all)", "DEG")
-    photons: float | None = _option(None, float, "CT images: photons of a ray (default: no noise)", "N")
-    electronic_noise: float = _option(0.0, float, "CT images: noise of the detector in photons", "STD")
-    views_every: int = _option(1, int, "CT projections: use every so many of them", "N")
-    reader: str | None = _option(
-        None, str, "CT: options of the reader of the file, such as series=3 or rotation_centre=295.5", "NAME=VALUE"
-    )
-    pixel_size: float | None = _option(None, float, "CT: pixel size in mm (default: that of the file)", "MM")
-    angles: int | None = _option(None, int, "ultrasound: how many waves; 1: straight down (default: all)", "N")
-    elements: int | None = _option(None, int, "ultrasound: how many receiving elements (default: all)", "N")
-    array: str = _option("uniform", str, "ultrasound: which elements: uniform (every n-th), random (sparse) or centre")
-    decimation: int | None = _option(
-        None, int, "ultrasound: keep every n-th demodulated sample (default: as many as the pulse needs)", "N"
-    )
-    depth: str | None = _option(None, str, "ultrasound: depths to reconstruct in mm (default: all)", "A:B")
-    width: str | None = _option(None, str, "ultrasound: the same along the probe, as --width=-10:10", "A:B")
-    attenuation: float = _option(0.0, float, "ultrasound: of the tissue in dB/(MHz cm)", "DB")
-    model_error: float | None = _option(
-        None, float, "share of the signal that the model may miss (default: from a first fit; CT: none)", "SHARE"
-    )
-    time_shift: float = _option(0.0, float, "ultrasound: samples lie this much later than the file says", "US")
-    coils: int | None = _option(None, int, "compress to so many virtual coils (default: keep all)", "N")
-    calib_size: int | None = _option(None, int, "largest side of the calibration region for coil maps", "N")
-
-    def updated(self, values: Mapping[str, Any], origin: str) -> "RunConfig":
-        """Return a copy with other values, each checked against the type of its field.
-
-        Parameters
-        ----------
-        values
-            Names and values.
-        origin
-            Where they were written; for messages.
-
-        Raises
-        ------
-        ConfigError
-            Names an unknown key (with the most similar known one) or a value of the wrong type.
-        """
-        from recon.errors import ConfigError
-
-        kinds = {known.name: known.metadata["kind"] for known in fields(self)}
-        for name, value in values.items():
-            if name not in kinds:
-                close = difflib.get_close_matches(name, kinds, n=1)
-                hint = f"did you mean {close[0]!r}?" if close else f"known keys: {', '.join(kinds)}"
-                raise ConfigError(f"{origin}: there is no option {name!r}; {hint}")
-            allowed = (int, float) if kinds[name] is float else kinds[name]
-            if isinstance(value, bool) or not isinstance(value, allowed):
-                raise ConfigError(f"{origin}: {name} must be of type {kinds[name].__name__}, got {value!r}")
-        return replace(self, **values)
-
-    @classmethod
-    def from_toml(cls, path: str | os.PathLike[str]) -> "RunConfig":
-        """Read options from a TOML file of `name = value` lines; what it leaves out keeps its default.
-
-        Raises
-        ------
-        ConfigError
-            If there is no such file, it is not TOML, or a key or value does not fit.
-        """
-        from recon.errors import ConfigError
-
-        try:
-            with open(path, "rb") as stream:
-                values = tomllib.load(stream)
-        except OSError as error:
-            raise ConfigError(f"{path}: cannot be read ({error.strerror or error})") from error
-        except (ValueError, RecursionError) as error:  # TOMLDecodeError and UnicodeDecodeError are ValueErrors
-            reason = " ".join(str(error).split())
-            raise ConfigError(f"{path}: is not valid TOML ({reason})") from error
-        return cls().updated(values, str(path))

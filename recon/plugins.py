@@ -1,7 +1,9 @@
-"""Strategies and priors that other distributions offer through entry points."""
+"""What other distributions offer through entry points, and names that are loaded when they are first used."""
 
 from __future__ import annotations
 
+import importlib
+from collections.abc import Callable, Mapping
 from importlib.metadata import entry_points
 from typing import Any
 
@@ -22,3 +24,22 @@ def find(group: str, name: str) -> Any | None:
 def names(group: str) -> list[str]:
     """Return the names that other distributions offer in a group."""
     return sorted({entry.name for entry in entry_points(group=f"diffrecon.{group}")})
+
+
+def exporter(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
+    """Return a module's ``__getattr__`` that loads names from the modules below the package that define them.
+
+    Parameters
+    ----------
+    package : str
+        Dotted name of the package.
+    homes : mapping
+        Module below the package, by the name that it defines.
+    """
+
+    def load(name: str) -> Any:
+        if name not in homes:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        return getattr(importlib.import_module(f"{package}.{homes[name]}"), name)
+
+    return load

@@ -3,6 +3,7 @@
 import os
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -150,7 +151,7 @@ class Posterior:
             raise InputError("Posterior.interval: method 'conformal' needs a calibration, the others take none")
         if calibration is not None:
             if abs(calibration.level - level) > 1e-9:
-                raise InputError(f"the calibration is for the level {calibration.level:g}, asked was {level:g}")
+                raise InputError(f"calibration is for level {calibration.level:g}, but level {level:g} was requested")
             return calibration.apply(self, group)
         if method not in ("student", "quantile"):
             raise InputError(f"Posterior.interval: method must be 'student', 'quantile' or 'conformal', got {method!r}")
@@ -203,12 +204,30 @@ class Posterior:
 
         return write_nifti(path, self)
 
-    def to_fastmri(self, path: str | os.PathLike[str]) -> None:
-        """Write the magnitude of the mean as a fastMRI submission, `reconstruction` (slice, y, x) float32.
+    def export(self, name: str, path: str | os.PathLike[str], recording: Any = None) -> None:
+        """Write the result in a format of its modality.
 
-        The image is cropped at its centre to `geometry["recon_shape"]` where that is known.
+        Parameters
+        ----------
+        name
+            As the modality calls it, such as "fastmri".
+        path
+            A file, or a folder where the format is one.
+        recording
+            What the result was reconstructed from, where the format copies its headers.
+
+        Raises
+        ------
+        InputError
+            If no modality offers such a format.
         """
-        from recon.modalities.mri.files.fastmri import write_fastmri
+        from recon.modalities import modalities
 
-        image = np.abs(self.mean)
-        write_fastmri(path, image if image.ndim == 3 else image[None], self.geometry.get("recon_shape"))
+        formats = {key: export for known in modalities() for key, export in known.exports.items()}
+        if name not in formats:
+            raise InputError(f"Posterior.export: expected one of {', '.join(sorted(formats))}, got {name!r}")
+        formats[name].write(self, Path(path), recording)
+
+    def to_fastmri(self, path: str | os.PathLike[str]) -> None:
+        """Write the magnitude of the mean as a fastMRI submission; the same as ``export("fastmri", path)``."""
+        self.export("fastmri", path)

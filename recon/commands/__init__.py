@@ -2,7 +2,8 @@
 
 from recon.commands.files import check, info, report
 from recon.commands.reconstruction import demo, run, train
+from recon.commands.samplers import samplers
 from recon.commands.uncertainty import calibrate, evaluate
 from recon.commands.weights import models
 
-__all__ = ["calibrate", "check", "demo", "evaluate", "info", "models", "report", "run", "train"]
+__all__ = ["calibrate", "check", "demo", "evaluate", "info", "models", "report", "run", "samplers", "train"]

@@ -2,56 +2,31 @@
 
 from pathlib import Path
 
+from recon import modalities
 from recon.commands.preflight import check_outputs
-from recon.commands.text import posterior_lines, scan_lines
+from recon.commands.text import posterior_lines, recording_lines
 from recon.commands.uncertainty import load_calibration
+from recon.files.posterior_file import is_posterior
+from recon.posterior import Posterior
 
 
 def info(file: Path) -> int:
-    """Print what a raw-data file, a folder of CT data or a result holds."""
-    from recon.files.posterior_file import is_posterior
-    from recon.modalities.ct.describe import ct_lines
-    from recon.modalities.ct.files.readers import is_ct, open_ct
-    from recon.modalities.mri.files.readers import open_kspace
-    from recon.modalities.ultrasound.describe import picmus_lines, us_lines
-    from recon.modalities.ultrasound.files import picmus_files
-    from recon.modalities.ultrasound.files.readers import is_ultrasound, open_ultrasound
-    from recon.posterior import Posterior
-
+    """Print what a raw-data file, a folder of raw data or a result holds."""
     if file.is_file() and is_posterior(file):
-        print("\n".join(posterior_lines(file, Posterior.load(file))))
-    elif is_ct(file):
-        print("\n".join(ct_lines(open_ct(file))))
-    elif is_ultrasound(file):
-        print("\n".join(us_lines(open_ultrasound(file))))
-    elif file.is_file() and (kind := picmus_files.kind(file)):
-        print("\n".join(picmus_lines(file, kind)))
+        lines = posterior_lines(file, Posterior.load(file))
     else:
-        print("\n".join(scan_lines(open_kspace(file))))
+        others = (known.auxiliary(file) for known in modalities.modalities()) if file.is_file() else ()
+        known_lines = next((found for found in others if found is not None), None)
+        lines = known_lines or recording_lines(modalities.find(file), modalities.open_recording(file))
+    print("\n".join(lines))
     return 0
 
 
 def check(file: Path) -> int:
     """Read every slice of a raw-data file; unusable data are an InputError, doubtful ones a warning."""
-    from recon.modalities.ct.describe import ct_lines
-    from recon.modalities.ct.files.readers import is_ct, open_ct
-    from recon.modalities.mri.describe import inspect, inspect_ct, inspect_ultrasound
-    from recon.modalities.mri.files.readers import open_kspace
-    from recon.modalities.ultrasound.describe import us_lines
-    from recon.modalities.ultrasound.files.readers import is_ultrasound, open_ultrasound
-
-    if is_ct(file):
-        stack = open_ct(file)
-        print("\n".join(ct_lines(stack)))
-        findings = inspect_ct(stack)
-    elif is_ultrasound(file):
-        data = open_ultrasound(file)
-        print("\n".join(us_lines(data)))
-        findings = inspect_ultrasound(data)
-    else:
-        scan = open_kspace(file)
-        print("\n".join(scan_lines(scan)))
-        findings = inspect(scan)
+    modality, recording = modalities.find(file), modalities.open_recording(file)
+    print("\n".join(recording_lines(modality, recording)))
+    findings = modality.description.inspect(recording)
     for line in findings.facts:
         print(line)
     for line in findings.warnings:
@@ -68,7 +43,6 @@ def report(
     force: bool = False,
 ) -> int:
     """Draw a result as PNG and HTML; its interval is calibrated only if a calibration is given."""
-    from recon.posterior import Posterior
     from recon.report import write_report
 
     target = output or file.with_suffix("")

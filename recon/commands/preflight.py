@@ -4,30 +4,19 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from recon.errors import ConfigError, InputError, ReconError
-from recon.options import RunConfig, require_precision
+from recon.device import resolve_device
+from recon.engine.samplers import resolve_sampler
+from recon.errors import InputError, ReconError
+from recon.priors.hub import require_known
+from recon.settings import Settings
 
 
-def check_settings(settings: RunConfig) -> None:
+def check_settings(settings: Settings) -> None:
     """Refuse what cannot work before the first file is touched."""
-    from operators.mri.masks import PATTERNS
-    from recon.device import resolve_device
-    from recon.engine.samplers import resolve_sampler
-    from recon.priors.hub import require_known
-
-    resolve_device(settings.device)
-    resolve_sampler(settings.sampler, settings.steps)
-    if settings.prior != "auto":
-        require_known(settings.prior)
-    require_precision(settings.precision)
-    if settings.mask is not None and settings.mask not in PATTERNS:
-        raise ConfigError(f"mask: there is no pattern {settings.mask!r}; choose one of {', '.join(PATTERNS)}")
-    for name in ("samples", "steps", "batch_size", "coils", "calib_size"):
-        value = getattr(settings, name)
-        if value is not None and value < 1:
-            raise ConfigError(f"{name}: must be 1 or more, got {value}")
-    if settings.noise_std is not None and not 0 <= settings.noise_std < float("inf"):
-        raise ConfigError(f"noise_std: must be 0 or more, got {settings.noise_std}")
+    resolve_device(settings.run.device)
+    resolve_sampler({"name": settings.run.sampler, **settings.sampler}, settings.run.steps)
+    if settings.run.prior != "auto":
+        require_known(settings.run.prior)
 
 
 def check_outputs(paths: Sequence[Path], force: bool) -> None:

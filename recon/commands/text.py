@@ -1,99 +1,70 @@
 """Files, plans, results and priors in lines of text: what the command line prints."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from recon.commands.wording import short
-from recon.options import RunConfig
+from recon.engine.slices import choose_slices
+from recon.modalities.recording import short
 
 if TYPE_CHECKING:
-    from recon.modalities.ct.data import CTImages, CTProjections
-    from recon.modalities.mri.data import KspaceScan
-    from recon.modalities.ultrasound.data import PlaneWaveData
+    from recon.modalities.base import Modality, Source
     from recon.posterior import Posterior
+    from recon.settings import Settings
     from recon.uncertainty import Calibration
 
 
 class Outputs(NamedTuple):
-    """The files that a run writes for one input."""
+    """The files that a run writes for one input; ``exports`` by the name of the format."""
 
     result: Path
     pictures: tuple[Path, ...]
-    submission: Path | None = None
-    dicom: Path | None = None
+    exports: Mapping[str, Path]
     nifti: tuple[Path, ...] = ()
 
     def all(self) -> list[Path]:
         """Return the paths of everything."""
-        others = (path for path in (self.submission, self.dicom) if path is not None)
-        return [self.result, *self.pictures, *others, *self.nifti]
+        return [self.result, *self.pictures, *self.exports.values(), *self.nifti]
 
 
-def plan_lines(
-    file: Path,
-    scan: "KspaceScan | CTImages | CTProjections | PlaneWaveData",
-    outputs: Outputs,
-    settings: RunConfig,
-    force: bool,
-) -> list[str]:
+class Job(NamedTuple):
+    """One input of a run: its modality, the opened source, and where its outputs belong."""
+
+    modality: Modality
+    source: Source
+    outputs: Outputs
+
+
+def recording_lines(modality: Modality, recording: Any) -> list[str]:
+    """Describe raw data by their headers."""
+    lines = [f"{recording.path}", f"format: {recording.format}", f"{recording.item}s: {len(recording)}"]
+    return lines + modality.description.lines(recording)
+
+
+def plan_lines(file: Path, job: Job, settings: Settings, force: bool) -> list[str]:
     """Describe what a run would do with one file."""
-    from recon.modalities.ct.describe import ct_sampling, ct_summary
-    from recon.modalities.mri.data import KspaceScan
-    from recon.modalities.selection import choose_slices
-    from recon.modalities.ultrasound.data import PlaneWaveData
-    from recon.modalities.ultrasound.describe import us_sampling, us_summary
-
-    chosen = choose_slices(settings.slices, len(scan))
-    if isinstance(scan, KspaceScan):
-        content = f"{scan.format}, {len(scan)} slice(s) of {scan.shape[0]} coil(s) x {scan.shape[1]} x {scan.shape[2]}"
-        sampling = "as measured"
-        if settings.mask is not None or settings.acceleration is not None:
-            sampling = f"{settings.mask or 'random'}, acceleration {settings.acceleration or 4.0:g} (retrospective)"
-    elif isinstance(scan, PlaneWaveData):
-        content, sampling = us_summary(scan), us_sampling(scan, settings)
-    else:
-        content, sampling = ct_summary(scan), ct_sampling(scan, settings)
-    steps = f", {settings.steps} steps" if settings.steps else ""
+    modality, recording, run = job.modality, job.source.recording, settings.run
+    chosen = choose_slices(run.slices, len(recording))
+    sampling = modality.description.sampling(recording, settings.options(modality.name))
+    steps = f", {run.steps} steps" if run.steps else ""
+    fields = "".join(f", {name} = {value}" for name, value in settings.sampler.items())
     lines = [
-        f"{file}: {content}",
-        f"  slices    {len(chosen)} of {len(scan)}{f' ({settings.slices})' if settings.slices else ''}",
+        f"{file}: {modality.description.summary(recording)}",
+        f"  slices    {len(chosen)} of {len(recording)}{f' ({run.slices})' if run.slices else ''}",
         f"  sampling  {sampling}",
-        f"  sampler   {settings.sampler}{steps}, {settings.samples} samples, seed {settings.seed}",
-        f"  prior     {settings.prior}",
-        f"  device    {settings.device}",
+        f"  sampler   {run.sampler}{steps}{fields}, {run.samples} samples, seed {run.seed}",
+        f"  prior     {run.prior}",
+        f"  device    {run.device}",
     ]
-    for path in outputs.all():
+    for path in job.outputs.all():
         exists = " (exists: overwritten)" if force else " (exists: refused without --force)"
         lines.append(f"  writes    {path}{exists if path.exists() else ''}")
     return lines
 
 
-def scan_lines(scan: "KspaceScan") -> list[str]:
-    """Describe a raw-data file by its headers."""
-    coils, y, x = scan.shape
-    lines = [
-        f"{scan.path}",
-        f"format: {scan.format}",
-        f"slices: {len(scan)}",
-        f"k-space: {coils} coil(s) x {y} x {x} (coil, y, x)",
-    ]
-    if scan.readout_axis is not None:
-        lines.append(f"readout: {'y' if scan.readout_axis == -2 else 'x'}, oversampled {scan.readout_oversampling:g} x")
-    if scan.recon_shape is not None:
-        lines.append(f"image: {scan.recon_shape[0]} x {scan.recon_shape[1]} (y, x)")
-    if scan.voxel_size_mm is not None:
-        lines.append("voxel: " + " x ".join(f"{length:.3g}" for length in scan.voxel_size_mm) + " mm (z, y, x)")
-    if scan.acquired is not None:
-        lines.append(f"encoded columns: {scan.acquired[0]} to {scan.acquired[1] - 1}")
-    if scan.mask is not None:
-        lines.append(f"sampling mask: {scan.mask.mean():.1%} of k-space")
-    lines.append(f"reference image: {'yes' if scan.load_reference else 'no'}")
-    lines.extend(f"{name}: {short(value)}" for name, value in scan.attributes.items())
-    return lines
-
-
-def posterior_lines(file: Path, posterior: "Posterior") -> list[str]:
+def posterior_lines(file: Path, posterior: Posterior) -> list[str]:
     """Describe a result."""
     record = posterior.provenance
     lines = [
@@ -108,7 +79,7 @@ def posterior_lines(file: Path, posterior: "Posterior") -> list[str]:
     return lines
 
 
-def calibration_lines(file: Path, calibration: "Calibration") -> list[str]:
+def calibration_lines(file: Path, calibration: Calibration) -> list[str]:
     """Describe a calibration."""
     promise = "on average over images"
     if calibration.method == "rcps":
@@ -141,3 +112,12 @@ def card_lines(card: Mapping[str, Any]) -> list[str]:
     lines.extend(f"  limit       {limit}" for limit in card.get("limits", []))
     lines.append(f"  sha256      {card.get('sha256', '?')}")
     return lines
+
+
+def sampler_lines(name: str, sampler: Any) -> list[str]:
+    """Describe a sampler: what it is, its papers, and its fields with their values."""
+    what = (type(sampler).__doc__ or "").strip().splitlines()
+    lines = [f"{name}: {type(sampler).__name__}. {what[0] if what else ''}".rstrip()]
+    if sampler.citations:
+        lines.append(f"  papers  {', '.join(sampler.citations)} (docs/references.bib)")
+    return lines + [f"  {field} = {short(value, 60)}" for field, value in vars(sampler).items()]

@@ -1,13 +1,14 @@
 """What `recon calibrate` and `recon evaluate` do; each returns the exit status."""
 
 import importlib.util
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recon.commands.preflight import check_outputs, check_settings
+from recon.commands.reconstruction import read_settings
 from recon.commands.text import calibration_lines
 from recon.errors import ConfigError
-from recon.options import RunConfig
 
 if TYPE_CHECKING:
     from recon.uncertainty import Calibration
@@ -24,19 +25,21 @@ def calibrate(
     smoothing: int = 1,
     per: str = "file",
     groups: Path | None = None,
+    reference: Path | None = None,
     force: bool = False,
+    sampler_fields: Sequence[str] = (),
     **options: Any,
 ) -> int:
     """Reconstruct a folder of fully sampled files, undersampled, and fit what makes their intervals right."""
     from recon.uncertainty import conformal, fitting, folders, runs
 
-    settings = (RunConfig() if config is None else RunConfig.from_toml(config)).updated(options, "command line")
+    settings = read_settings(config, options, sampler_fields)
     check_settings(settings)
-    if settings.samples < 2:
-        raise ConfigError(f"samples: an interval needs 2 or more, got {settings.samples}")
+    if settings.run.samples < 2:
+        raise ConfigError(f"samples: an interval needs 2 or more, got {settings.run.samples}")
     conformal.check_smoothing(smoothing)
     place = results or output.with_name(f"{output.stem}-results")
-    jobs, skipped = runs.plan(folder, place, settings, folders.read_groups(groups))
+    jobs, skipped = runs.plan(folder, place, settings, folders.read_groups(groups), reference)
     runs.require_enough(jobs, level, method, delta, per)
     check_outputs([output], force)
     check_outputs([place / runs.SETTINGS], force=True)  # may exist, must be writable
@@ -46,7 +49,7 @@ def calibrate(
     for number, job in enumerate(jobs, 1):
         done = "reconstructed" if runs.complete(job) else "was there already"
         print(f"{number} of {len(jobs)}: {job.file.name} {done}", flush=True)
-    cases = (case for job in jobs for case in folders.read_cases([job.result], group=job.group))
+    cases = (case for job in jobs for case in folders.read_cases([job.result], reference, group=job.group))
     found = fitting.calibrate(cases, level, method, delta=delta, smoothing=smoothing, per=per)
     output.parent.mkdir(parents=True, exist_ok=True)
     found.save(output)

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from recon.engine import provenance
 from recon.errors import DivergenceError
-from recon.modalities.base import Prepared
+from recon.modalities.base import FewSteps, Modality
+from recon.modalities.prepared import Prepared
 from recon.posterior import Posterior
 from samplers import Denoiser, Problem, Sampler, Samples
 
@@ -22,21 +23,13 @@ from samplers import Denoiser, Problem, Sampler, Samples
 RESIDUAL_RANGE = (0.5, 2.0)
 #: Relative residual from which on equations do not count as solved.
 UNSOLVED = 1e-2
-#: Share of the strongest data that a mean must hold, and how many times its noise a datum must be to count as strong.
+#: Fraction of the strongest data that a mean must hold; a datum counts as strong above so many times its noise.
 HELD, STRONG = 0.9, 5.0
-#: Share of the pixels with signal that the 90 % interval of the default sampler held in so many steps (random x4, noise
-#: .02 of white, 8-coil brain, everything found from the data); in 30 steps it is .91.
-FEW_STEPS = {5: 0.72, 8: 0.79, 10: 0.82, 15: 0.86}
-#: What may be wrong with a model, by its operator.
-_MODELS = {
-    "CartesianMRI": "mask, coil maps, geometry",
-    "PlaneWaveUltrasound": "time zero, sound speed, pulse, attenuation",
-}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Part:
-    """One slice: its draws, the problem they solve, and for files how it was prepared and a reference."""
+    """One slice: its samples, the problem they solve, and for files how it was prepared and a reference."""
 
     drawn: Samples
     problem: Problem
@@ -50,7 +43,13 @@ class Part:
 
 
 def assemble(
-    parts: list[Part], record: dict[str, Any], geometry: dict[str, Any], *, single: bool, started: float
+    parts: list[Part],
+    record: dict[str, Any],
+    geometry: dict[str, Any],
+    modality: Modality | None,
+    *,
+    single: bool,
+    started: float,
 ) -> Posterior:
     """Join the slices of a run into one Posterior.
 
@@ -79,25 +78,29 @@ def assemble(
         diagnostics[name] = joined([_numpy(part.drawn.facts[name]) for part in parts], axis=1)
     images: dict[str, np.ndarray] = {}
     prepared = [part.prepared for part in parts if part.prepared is not None]
-    for name in prepared[0].companions if prepared else ():
-        images[name] = joined([_numpy(ready.companions[name]) for ready in prepared])
+    for name in prepared[0].images if prepared else ():
+        images[name] = joined([_numpy(ready.images[name]) for ready in prepared])
     if all(part.drawn.expectation is not None for part in parts):
         images["expectation"] = joined([_expectation(part, valid) for part in parts])
     references = [part.reference for part in parts if part.reference is not None]
     if len(references) == len(parts):
         images["reference"] = joined(references)
-    notes = _notes(parts, diagnostics)
+    notes = _notes(parts, diagnostics, modality.doubts if modality is not None else "its geometry")
     if record.get("sampler", {}).get("name") == "ExactGaussian":
         notes += _unsolved(diagnostics)
-    notes += _few_steps(record.get("sampler", {}))
+    if modality is not None and modality.few_steps is not None:
+        notes += _few_steps(record.get("sampler", {}), modality.few_steps)
     for note in notes:
         warnings.warn(note, UserWarning, stacklevel=3)
-    facts = [ready.facts for ready in prepared]
+    found = [ready.diagnostics for ready in prepared]
+    if modality is not None:
+        used = [key for diagnosed in found for key in modality.citations(diagnosed)]
+        record = {**record, "citations": [*record["citations"], *used]}
     return Posterior(
         samples=joined([part.physical() for part in parts], axis=1),
         geometry=geometry,
         provenance=provenance.collect(
-            **record, operator=type(parts[0].problem.operator).__name__, measured=facts, notes=notes
+            **record, operator=type(parts[0].problem.operator).__name__, measured=found, notes=notes
         ),
         diagnostics=diagnostics,
         images=images,
@@ -126,8 +129,8 @@ def describe_sampler(sampler: Sampler) -> dict[str, Any]:
     return {"name": type(sampler).__name__, **provenance.compact(settings)}
 
 
-def _notes(parts: list[Part], diagnostics: dict[str, Any]) -> list[str]:
-    """Collect what the user should know."""
+def _notes(parts: list[Part], diagnostics: dict[str, Any], doubts: str) -> list[str]:
+    """Collect what the user should know; ``doubts`` is what may be wrong with the model."""
     notes = [note for part in parts if part.prepared is not None for note in part.prepared.notes]
     invalid = int((~diagnostics["valid"]).sum())
     if invalid:
@@ -139,12 +142,11 @@ def _notes(parts: list[Part], diagnostics: dict[str, Any]) -> list[str]:
         return [*notes, "nothing was measured: the samples are those of the prior"]
     residual = float(np.median(diagnostics["residual"][diagnostics["valid"]]))
     # An allowance for the errors of a model may turn out larger than they are.
-    allowed = any(part.prepared is not None and "model_error" in part.prepared.facts for part in parts)
-    kind = type(parts[0].problem.operator).__name__
+    allowed = any(part.prepared is not None and "model_error" in part.prepared.diagnostics for part in parts)
     if not (RESIDUAL_RANGE[0] <= residual or allowed) or residual > RESIDUAL_RANGE[1]:
         notes.append(
             f"the data residual is {residual:.2g} times what the noise level explains (expected about 1): "
-            f"the noise level or the model of the measurement ({_MODELS.get(kind, 'its geometry')}) may not belong to "
+            f"the noise level or the model of the measurement ({doubts}) may not belong to "
             "these data, or the sampler had too few steps to reach them"
         )
     held = min(_held(part) for part in parts)
@@ -169,15 +171,16 @@ def _held(part: Part) -> float:
     return float((predicted.conj() * data).real.sum()) / energy if energy > 0 else 1.0
 
 
-def _few_steps(sampler: dict[str, Any]) -> list[str]:
+def _few_steps(sampler: dict[str, Any], known: FewSteps) -> list[str]:
     """Say how much an interval is known to hold where the default sampler had few steps."""
     steps = sampler.get("steps")
     if not sampler.get("adapt_to_noise") or steps is None or steps >= sampler.get("mean_steps", 1):
         return []
-    known = max((n for n in FEW_STEPS if n <= steps), default=min(FEW_STEPS))
+    tried = max((n for n in known.coverage if n <= steps), default=min(known.coverage))
     return [
-        f"{steps} steps: the samples spread less than their mean errs. With {known} steps the 90 % interval held "
-        f"{FEW_STEPS[known]:.0%} of the pixels with signal on a measured brain (x4); 30 steps hold about 90 %"
+        f"{steps} steps: the samples spread less than their mean errs. With {tried} steps the 90 % interval held "
+        f"{known.coverage[tried]:.0%} of the pixels with signal {known.measured_on}; {known.enough} steps hold about "
+        "90 %"
     ]
 
 

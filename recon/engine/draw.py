@@ -1,4 +1,4 @@
-"""Drawing the samples of every slice of a source with one prior and one sampler."""
+"""Sampling every slice of a source with one prior and one sampler."""
 
 from __future__ import annotations
 
@@ -6,42 +6,37 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
 from recon.engine.assemble import Part, describe_prior, describe_sampler
-from recon.engine.samplers import FIRST_IMAGE
+from recon.engine.samplers import FIRST_IMAGE_STEPS, resolve_sampler
 from recon.engine.volume import BySlice, join
-from recon.errors import DivergenceError
-from recon.modalities.base import Prepared, Refinable, RefinablePrepared
-from recon.modalities.ct.source import CTSource
-from recon.modalities.mri.source import KspaceSource
-from recon.modalities.ultrasound.prepare import Prepared as Frame
-from recon.modalities.ultrasound.prepare import speckle_prior
-from recon.modalities.ultrasound.source import USSource
+from recon.errors import DivergenceError, InputError
+from recon.modalities.base import Modality, Source
+from recon.modalities.prepared import Prepared
 from recon.priors.hub import GAUSSIAN, load_prior
 from samplers import DDSVolume, Denoiser, PartsAsBatch, Problem, Sampler, Samples, sample
 
-Source: TypeAlias = CTSource | KspaceSource | USSource
-
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Drawing:
+class SamplingRun:
     """What all slices of one run share.
 
     Parameters
     ----------
     prior : str, Path or Denoiser
-        What :func:`recon.load_prior` takes.
+        What :func:`recon.load_prior` takes; "auto" is the shipped prior of the modality.
     sampler : Sampler
     samples, seed : int
     batch_size : int or None
     device : torch.device
     precision : str
-        Of the network.
+        Arithmetic of the network.
+    modality : Modality or None
     loaded : dict
         Denoisers by image shape, as they become known.
     """
@@ -53,59 +48,71 @@ class Drawing:
     batch_size: int | None
     device: torch.device
     precision: str
+    modality: Modality | None
     loaded: dict[tuple[int, ...], Denoiser] = dataclasses.field(default_factory=dict)
 
-    def parts(self, pieces: Source, chosen: Sequence[int], progress: bool | None) -> list[Part]:
-        """Draw the chosen slices of a source: one by one, or together where the sampler couples them."""
+    def __post_init__(self) -> None:
+        if isinstance(self.prior, str) and self.prior == "auto":
+            if self.modality is None:
+                raise InputError(
+                    "prior: 'auto' follows from the modality, and the operator of this Problem belongs to none; "
+                    "give the name of a prior, or a denoiser"
+                )
+            object.__setattr__(self, "prior", self.modality.prior)
+
+    def source(self, source: Source, chosen: Sequence[int], progress: bool | None) -> list[Part]:
+        """Sample the chosen slices of a source: one by one, or together where the sampler couples them."""
         together = isinstance(self.sampler, DDSVolume)
         with self._bar(1 if together else len(chosen), progress) as bar:
-            return [self._volume(pieces, chosen, bar)] if together else [self._slice(pieces, k, bar) for k in chosen]
+            if together:
+                return [self._volume(source, chosen, bar)]
+            return [self._slice(source, index, bar) for index in chosen]
 
     def problem(self, problem: Problem, progress: bool | None) -> list[Part]:
-        """Draw the samples of a problem that the user has set up."""
+        """Sample a problem that the user has set up."""
         with self._bar(1, progress) as bar:
-            return [Part(self._draw(problem.to(self.device), 0, bar), problem)]
+            return [Part(self._sample(problem.to(self.device), 0, bar), problem)]
 
-    def describe(
-        self, config: dict[str, Any], path: Path | None, slices: list[int], citations: list[str]
-    ) -> dict[str, Any]:
+    def describe(self, config: dict[str, Any], path: Path | None, slices: list[int]) -> dict[str, Any]:
         """Return what provenance needs to know."""
         return {
+            "modality": None if self.modality is None else self.modality.name,
             "config": config,
             "seed": self.seed,
             "source": path,
             "slices": slices,
             "prior": describe_prior(self.prior, next(iter(self.loaded.values()))),
             "sampler": describe_sampler(self.sampler),
-            "citations": [*self.sampler.citations, *citations],
+            "citations": list(self.sampler.citations),
         }
 
-    def _slice(self, pieces: Source, index: int, bar: tqdm) -> Part:
-        found, reference = pieces.prepare(index, self.device)
-        ready: Prepared = self._refined(found, index) if isinstance(found, Refinable) else found
-        if isinstance(ready, Frame) and isinstance(self.prior, str) and self.prior == GAUSSIAN:
-            self.loaded[tuple(ready.grid.shape)] = speckle_prior(ready)
-        return Part(self._draw(ready.problem, index, bar), ready.problem, ready, reference)
+    def _slice(self, source: Source, index: int, bar: tqdm) -> Part:
+        ready = source.prepare(index, self.device)
+        ready = self._refined(ready, index) if ready.refinable else ready
+        if isinstance(self.prior, str) and self.prior == GAUSSIAN and (stand_in := ready.stand_in()) is not None:
+            self.loaded[tuple(ready.problem.operator.domain.shape)] = stand_in
+        return Part(self._sample(ready.problem, index, bar), ready.problem, ready, source.reference(index))
 
-    def _refined(self, ready: RefinablePrepared, index: int) -> Prepared:
+    def _refined(self, ready: Prepared, index: int) -> Prepared:
         """Prepare a slice once more, with one draw of a few steps as its first image; as it is where that is lost."""
         problem = ready.problem
+        sampler = resolve_sampler("dds", FIRST_IMAGE_STEPS, self.modality)
         try:
-            first = sample(FIRST_IMAGE, problem, self._prior_of(problem), 1, _slice_seed(self.seed, index))
+            first = sample(sampler, problem, self._prior_of(problem), 1, _slice_seed(self.seed, index))
         except DivergenceError:  # what is lost here is lost again, and told, in the run itself
             return ready
         return ready.refined(first.samples[0])
 
-    def _volume(self, pieces: Source, chosen: Sequence[int], bar: tqdm) -> Part:
-        """Draw the samples of slices that the sampler couples, as one volume."""
-        found = [pieces.prepare(index, self.device) for index in chosen]
-        volume = join([ready for ready, _ in found])
-        references = [reference for _, reference in found if reference is not None]
-        whole = np.stack(references) if len(references) == len(found) else None
-        return Part(self._draw(volume.problem, chosen[0], bar), volume.problem, volume, whole)
+    def _volume(self, source: Source, chosen: Sequence[int], bar: tqdm) -> Part:
+        """Sample slices that the sampler couples, as one volume."""
+        volume = join([source.prepare(index, self.device) for index in chosen])
+        references = [source.reference(index) for index in chosen]
+        known = [reference for reference in references if reference is not None]
+        whole = np.stack(known) if len(known) == len(chosen) else None
+        return Part(self._sample(volume.problem, chosen[0], bar), volume.problem, volume, whole)
 
-    def _draw(self, problem: Problem, index: int, bar: tqdm) -> Samples:
-        """Draw the samples of one slice; slices have independent random streams."""
+    def _sample(self, problem: Problem, index: int, bar: tqdm) -> Samples:
+        """Sample one slice; slices have independent random streams."""
         return sample(
             self.sampler,
             problem,
@@ -113,11 +120,11 @@ class Drawing:
             self.samples,
             _slice_seed(self.seed, index),
             batch_size=self.batch_size,
-            progress=lambda told: bar.update() and None,
+            progress=lambda step: bar.update() and None,
         )
 
     def _prior_of(self, problem: Problem) -> Denoiser:
-        """Return the prior for the images of a problem; a volume and the images of several maps go through by plane."""
+        """Return the prior for the images of a problem; a volume and the parts of an image go through by plane."""
         space = problem.operator.domain
         real = not space.dtype.is_complex
         if space.ndim > 2 and isinstance(self.sampler, DDSVolume):

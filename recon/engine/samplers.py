@@ -1,12 +1,14 @@
-"""The strategies by name, with the settings that suit the shipped priors."""
+"""The samplers by name, with the settings that suit the shipped priors."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from recon import plugins
 from recon.errors import InputError
+from recon.options import unknown_option
 from samplers import (
     DAPS,
     DDS,
@@ -23,6 +25,9 @@ from samplers import (
     ScoreALD,
     ScoreMRI,
 )
+
+if TYPE_CHECKING:
+    from recon.modalities.base import Modality
 
 #: What the two forms of DDS share.
 _DDS: dict[str, Any] = {
@@ -60,72 +65,55 @@ SAMPLERS: dict[str, Sampler] = {
     "red-diff": REDDiff(steps=200, sigma_max=3.0, sigma_min=0.02, learning_rate=0.03),
 }
 
-#: A first image, for the preparation of a slice: what coil maps and errors of the model are found with.
-FIRST_IMAGE: Sampler = dataclasses.replace(SAMPLERS["dds"], steps=10)  # type: ignore[type-var]
-
-#: What is different for CT, whose systems are worse conditioned than those of MRI and not of norm 1.
-CT_SETTINGS: dict[str, dict[str, Any]] = {
-    # Twice the steps: with fewer, samples stop short of fitting the data. Small noise matters more than in MRI.
-    # Rays say much about low frequencies and little about high ones: what MRI does at low SNR and with few steps was
-    # not tried on them.
-    "dds": {"steps": 60, "cg_iterations": 20, "mean_sigma": 0.05, "adapt_to_noise": False, "mean_steps": 1},
-    "dds-narrow": {"cg_iterations": 30},
-    "dds-volume": {"steps": 60, "cg_iterations": 20, "mean_sigma": 0.05},
-    "moment-matching": {"model_iterations": 20},
-    "pigdm": {"cg_iterations": 20},
-    "pula": {"cg_iterations": 20},
-    "pnp-dm": {"cg_iterations": 20},
-    "diffpir": {"cg_iterations": 20},
-    "daps": {"cg_iterations": 20},
-    # With 1 the data are not reached, with 12 it begins to diverge.
-    "dps": {"scaling": "norm", "zeta": 4.0},
-    "score-mri": {"scaling": "sirt"},
-}
-
-#: What is different for ultrasound: images of 60 dB, so a pixel is not air for being small, and noise levels that go
-#: lower, and as high as the prior knows: a wire is up to 30 times as bright as speckle, and what the data do not see of
-#: it never comes when one starts at 3 (30 steps from 3: correlation with the truth .89; 60 from 17: .96, with the same
-#: weights). Measured with a Gaussian prior against its exact posterior (one wave, speckle, cyst and wires): DDS has a
-#: std ratio of .92 and 5 iterations of conjugate gradients do as well as 25. How far a pixel may be off follows from
-#: the local brightness, and the mean is taken at little noise (at .4 it was 1 to 2 % further from the truth, and grey
-#: in cysts): what is empty stays empty.
-US_SETTINGS: dict[str, dict[str, Any]] = {
-    "dds": {
-        "steps": 60,
-        "support_level": None,
-        "adapt_to_noise": False,
-        "mean_steps": 1,
-        "speckle_width": 5,
-        "sigma_max": None,
-        "sigma_min": 0.005,
-        "mean_sigma": 0.1,
-    },
-    "exact": {"iterations": 150, "tolerance": 1e-3},
-}
+#: Steps of the first image of a slice: what coil maps, say, and errors of the model are found with.
+FIRST_IMAGE_STEPS = 10
 
 
-def resolve_sampler(sampler: str | Sampler, steps: int | None = None, modality: str = "mri") -> Sampler:
-    """Return the strategy of a name, or the one given, with another number of steps where asked.
+def resolve_sampler(
+    sampler: str | Mapping[str, Any] | Sampler, steps: int | None = None, modality: Modality | None = None
+) -> Sampler:
+    """Return the sampler of a name, or the one given, with another number of steps where asked.
 
-    A name stands for settings that suit the modality, "mri", "ct" or "ultrasound".
+    Parameters
+    ----------
+    sampler : str, mapping or Sampler
+        A name stands for settings that suit the shipped priors and the modality. A mapping has a ``name`` ("dds" by
+        default) and other values of the sampler's own fields: ``{"name": "dds", "eta": 0.5}``.
+    steps : int, optional
+    modality : Modality, optional
 
     Raises
     ------
     InputError
-        If there is none of that name, or it has no steps to set.
+        If there is no sampler of that name, no such field, or no steps to set.
     """
+    changes: dict[str, Any] = {}
+    if isinstance(sampler, Mapping):
+        changes = {name: value for name, value in sampler.items() if name != "name"}
+        sampler = sampler.get("name", "dds")
     if isinstance(sampler, str):
-        known = SAMPLERS.get(sampler) or plugins.find("samplers", sampler)
-        if known is None:
-            names = ", ".join([*SAMPLERS, *plugins.names("samplers")])
-            raise InputError(f"sampler: there is none called {sampler!r}; expected {names}")
-        settings = {"ct": CT_SETTINGS, "ultrasound": US_SETTINGS}.get(modality, {}).get(sampler, {})
-        sampler = known() if isinstance(known, type) else known
-        sampler = dataclasses.replace(sampler, **settings) if settings else sampler  # type: ignore[type-var]
+        sampler = _named(sampler, modality)
     if not isinstance(sampler, Sampler):
-        raise InputError(f"sampler: expected a name or a samplers.Sampler, came {type(sampler).__name__}")
-    if steps is None:
-        return sampler
-    if "steps" not in {field.name for field in dataclasses.fields(sampler)}:  # type: ignore[arg-type]
-        raise InputError(f"steps: {type(sampler).__name__} has no steps to set")
-    return dataclasses.replace(sampler, steps=steps)  # type: ignore[type-var]
+        raise InputError(f"sampler: expected a name or a samplers.Sampler, got {type(sampler).__name__}")
+    if steps is not None:
+        changes["steps"] = steps
+    return _changed(sampler, changes) if changes else sampler
+
+
+def _named(name: str, modality: Modality | None) -> Any:
+    known = SAMPLERS.get(name) or plugins.find("samplers", name)
+    if known is None:
+        names = ", ".join([*SAMPLERS, *plugins.names("samplers")])
+        raise InputError(f"sampler: unknown sampler {name!r}; choose one of {names}")
+    settings = {} if modality is None else modality.samplers.get(name, {})
+    known = known() if isinstance(known, type) else known
+    return _changed(known, settings) if settings else known
+
+
+def _changed(sampler: Sampler, changes: Mapping[str, Any]) -> Sampler:
+    """Return a sampler with other values of its fields."""
+    names = [field.name for field in dataclasses.fields(sampler)]  # type: ignore[arg-type]
+    for name in changes:
+        if name not in names:
+            raise InputError(f"sampler {type(sampler).__name__}: {unknown_option(name, names)}")
+    return dataclasses.replace(sampler, **changes)  # type: ignore[type-var]

@@ -11,57 +11,27 @@ from torch import Tensor
 
 from operators.elementary import Slices
 from recon.errors import InputError
-from recon.modalities.base import Prepared
+from recon.modalities.prepared import Prepared
 from samplers import Denoiser, Problem
 
 
-@dataclass(frozen=True, eq=False)
-class Volume:
-    """The slices of a volume, ready to be sampled together; see :class:`recon.modalities.base.Prepared`.
-
-    Attributes
-    ----------
-    problem : Problem
-        Data ``(z, *data)``, images ``(z, y, x)``.
-    slices : sequence of Prepared
-        In order along z.
-    """
-
-    problem: Problem
-    slices: Sequence[Prepared]
-
-    @property
-    def companions(self) -> dict[str, Tensor]:
-        """Images that go with the result, ``(z, y, x)``."""
-        return {name: torch.stack([one.companions[name] for one in self.slices]) for name in self.slices[0].companions}
-
-    @property
-    def facts(self) -> dict[str, Any]:
-        """What was found in the first slice, and how many there are."""
-        return {**self.slices[0].facts, "slices_together": len(self.slices)}
-
-    @property
-    def notes(self) -> list[str]:
-        """What the user should know of any slice."""
-        return list(dict.fromkeys(note for one in self.slices for note in one.notes))
-
-    def combine(self, images: Tensor) -> Tensor:
-        """Return the images as they are."""
-        return images
-
-
-def join(slices: Sequence[Prepared]) -> Volume:
+def join(slices: Sequence[Prepared]) -> Prepared:
     """Make one problem of those of neighbouring slices.
 
     Parameters
     ----------
     slices : sequence of Prepared
-        Real images with one operator, as the slices of a CT scan.
+        Real images that share one operator, in order along z.
+
+    Returns
+    -------
+    Prepared
+        Data ``(z, *data)``, images ``(z, y, x)``; diagnostics are those of the first slice.
 
     Raises
     ------
     InputError
-        If they have different operators or scales, as the slices of MRI (coil maps) and frames of ultrasound.
+        If they have different operators or scales.
     """
     first = slices[0].problem
     for one in slices:
@@ -71,7 +41,8 @@ def join(slices: Sequence[Prepared]) -> Volume:
         )
         if not same or first.operator.domain.dtype.is_complex:
             raise InputError(
-                "slices can be drawn together (dds-volume) where all have one operator and scale, as those of a CT scan"
+                "slices can be reconstructed together (dds-volume) only where they share one operator and scale and "
+                "their images are real"
             )
     noise = [torch.as_tensor(one.problem.noise_std).to(first.y).expand_as(first.y) for one in slices]
     problem = Problem(
@@ -81,7 +52,12 @@ def join(slices: Sequence[Prepared]) -> Volume:
         first.scale,
         first.offset,
     )
-    return Volume(problem, slices)
+    return Prepared(
+        problem=problem,
+        images={name: torch.stack([one.images[name] for one in slices]) for name in slices[0].images},
+        diagnostics={**slices[0].diagnostics, "slices_together": len(slices)},
+        notes=list(dict.fromkeys(note for one in slices for note in one.notes)),
+    )
 
 
 @dataclass(frozen=True, eq=False)

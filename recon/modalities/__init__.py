@@ -1,1 +1,192 @@
-"""Modalities: each is one folder here, and its physics one folder of `operators`."""
+"""The modalities: each is one folder here with its options, readers and preparation, and its physics in `operators`.
+
+A folder with ``options.OPTIONS`` and ``modality.MODALITY`` is a modality; so is what another distribution offers as an
+entry point ``diffrecon.modalities`` (a :class:`recon.modalities.base.Modality`). Nothing else in the engine names one.
+Importing this package is cheap: a modality is loaded when it is asked for.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import pkgutil
+from collections.abc import Iterator, Mapping
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from recon.options import Options, unknown_option
+
+if TYPE_CHECKING:
+    from recon.modalities.base import Modality, Reader, TrainingImages
+    from recon.posterior import Posterior
+
+_GROUP = "diffrecon.modalities"
+
+
+def shipped() -> list[str]:
+    """Return the names of the modalities that ship with the package."""
+    return [module.name for module in pkgutil.iter_modules(__path__) if module.ispkg]
+
+
+def names() -> list[str]:
+    """Return the names of all modalities: those that ship with the package first."""
+    return [*shipped(), *sorted({entry.name for entry in entry_points(group=_GROUP)} - set(shipped()))]
+
+
+def modality(name: str) -> Modality:
+    """Return the modality of a name.
+
+    Raises
+    ------
+    ConfigError
+        If there is none.
+    """
+    if name in shipped():
+        found: Modality = importlib.import_module(f"{__name__}.{name}.modality").MODALITY
+        return found
+    for entry in entry_points(group=_GROUP, name=name):
+        offered: Modality = entry.load()
+        return offered
+    from recon.errors import ConfigError
+
+    raise ConfigError(f"modality: expected one of {', '.join(names())}, got {name!r}")
+
+
+def training_images(name: str) -> TrainingImages:
+    """Return how files of a modality become training images.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such modality, or no prior can be trained for it.
+    """
+    found = modality(name).training
+    if found is None:
+        from recon.errors import ConfigError
+
+        raise ConfigError(f"modality: {name} has no training images")
+    return found
+
+
+def modalities() -> Iterator[Modality]:
+    """Yield every modality."""
+    yield from map(modality, names())
+
+
+def options_of(name: str) -> type[Options]:
+    """Return the options of a modality; for those that ship with the package without loading anything else of it."""
+    if name in shipped():
+        light: type[Options] = importlib.import_module(f"{__name__}.{name}.options").OPTIONS
+        return light
+    return modality(name).options
+
+
+def readers_of(known: Modality) -> dict[str, Reader]:
+    """Return the readers of a modality, with those of other distributions (``diffrecon.readers.<name>``)."""
+    from recon.files.dispatch import with_plugins
+
+    return with_plugins(known.readers, known.name)
+
+
+def find(source: Any) -> Modality:
+    """Return the modality of a path, a recording or an array.
+
+    Raises
+    ------
+    InputError
+        If no modality knows it; says what the file is, if it is anything.
+    """
+    from recon.errors import InputError
+    from recon.files.dispatch import is_known, unreadable
+
+    if isinstance(source, str | os.PathLike):
+        # Those of other distributions first: their formats are the more special ones.
+        for known in map(modality, reversed(names())):
+            if is_known(readers_of(known), source):
+                return known
+        path = Path(source)
+        hints = [hint for known in modalities() if (hint := known.hint(path))] if path.is_file() else []
+        raise InputError(unreadable(path, [f"{known.title} ({known.formats})" for known in modalities()], hints))
+    for known in modalities():
+        if isinstance(source, known.recordings):
+            return known
+    raise InputError(f"source: expected a path, an array, a recording or a Problem, got {type(source).__name__}")
+
+
+def open_recording(path: str | os.PathLike[str], **options: Any) -> Any:
+    """Open a file or folder of raw data, whatever its modality and format; slices are read when they are asked for.
+
+    Parameters
+    ----------
+    path : path
+    **options
+        Options of the reader.
+
+    Returns
+    -------
+    Recording
+        Of the class of its modality.
+
+    Raises
+    ------
+    InputError
+        If no reader knows it, it is damaged, or the reader has no such option.
+    """
+    from recon.files.dispatch import open_with
+
+    return open_with(readers_of(find(path)), path, options)
+
+
+def of_operator(operator: Any) -> Modality | None:
+    """Return the modality of an operator, None for one of no modality."""
+    return next((known for known in modalities() if isinstance(operator, known.operators)), None)
+
+
+def of_result(posterior: Posterior) -> Modality | None:
+    """Return the modality of a result: the one it names; of older results that of operator or auxiliary images."""
+    name = posterior.provenance.get("modality")
+    if name in names():
+        return modality(str(name))
+    operator = posterior.provenance.get("operator")
+    for known in modalities():
+        plain = known.report.plain
+        if operator in [kind.__name__ for kind in known.operators] or (plain and plain[0] in posterior.images):
+            return known
+    return None
+
+
+def bind(known: Modality, named: Mapping[str, Any], given: Options | None = None) -> Options:
+    """Return the options of a modality from those a user named, on top of those that were given whole.
+
+    Raises
+    ------
+    InputError
+        For an option that the modality does not have; says whose it is. For a value that does not fit.
+    """
+    from recon.errors import ConfigError, InputError
+
+    if given is not None and not isinstance(given, known.options):
+        raise InputError(
+            f"options: the source is {known.title}, so expected recon.{known.options.__name__}(...), got "
+            f"{type(given).__name__}"
+        )
+    own = set(known.options.__dataclass_fields__)
+    wanted = {name: value for name, value in named.items() if name in own or value is not None}
+    for name in wanted:
+        if name in own:
+            continue
+        owners = [modality(other).title for other in names() if name in options_of(other).__dataclass_fields__]
+        if owners:
+            raise InputError(f"{known.title} has no option {name!r}; {name!r} is an option of {' and '.join(owners)}")
+        raise ConfigError(f"{known.title}: {unknown_option(name, sorted(own))}")
+    base = known.options() if given is None else given
+    return type(base)(**{**{name: getattr(base, name) for name in own}, **wanted})
+
+
+def __getattr__(name: str) -> type[Options]:
+    """Return the options class of a modality by its own name."""
+    for each in () if name.startswith("_") else names():
+        if options_of(each).__name__ == name:
+            return options_of(each)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,56 +1,291 @@
-"""What every pipeline hands on: a slice that is ready to be sampled."""
+"""The contract of a modality: all that the engine, the commands, reports, calibration and training know of one."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from samplers import Problem
+from recon.modalities.prepared import Prepared
+from recon.options import Options
+
+if TYPE_CHECKING:
+    from recon.images.augment import Drawn, Pool
+    from recon.images.sources import Slice, SourceConfig
+    from recon.posterior import Posterior
+    from recon.report.figure import Row
 
 
-class Prepared(Protocol):
-    """A slice, ready to be sampled.
+class Source(Protocol):
+    """A recording, or arrays, with options: a sequence of slices that are prepared when they are needed.
 
     Attributes
     ----------
-    problem : Problem
-        In the scale of the prior; ``problem.scale`` and ``problem.offset`` lead back to physical units.
-    companions : mapping of Tensor
-        Images that go with the result by name, in physical units: ``zero_filled``, ``mask``, ``fbp``, ...
-    facts : mapping
-        What was found: acceleration, noise level, scale, ...
-    notes : list of str
-        What the user should know.
+    recording : Recording or None
+        None for arrays.
+    path : Path or None
+        The file or folder.
+    single : bool
+        Whether there is only one slice, so that results have no slice axis.
+    geometry : mapping
+        Geometry of the result: ``voxel_size_mm`` (z, y, x), ``units``, ...
+    config : mapping
+        The options, for provenance.
+    retrospective : bool
+        Whether the data are undersampled or simulated here, so that the truth may be known.
     """
 
     @property
-    def problem(self) -> Problem: ...  # noqa: D102
+    def recording(self) -> Any: ...  # noqa: D102
 
     @property
-    def companions(self) -> Mapping[str, Tensor]: ...  # noqa: D102
+    def path(self) -> Path | None: ...  # noqa: D102
 
     @property
-    def facts(self) -> Mapping[str, Any]: ...  # noqa: D102
+    def single(self) -> bool: ...  # noqa: D102
 
     @property
-    def notes(self) -> list[str]: ...  # noqa: D102
-
-    def combine(self, images: Tensor) -> Tensor:
-        """Return images ``(..., y, x)`` of the result from those of the problem, in physical units."""
-
-
-@runtime_checkable
-class Refinable(Protocol):
-    """A slice that can be prepared better once there is a first image of it."""
+    def geometry(self) -> Mapping[str, Any]: ...  # noqa: D102
 
     @property
-    def problem(self) -> Problem: ...  # noqa: D102
+    def config(self) -> Mapping[str, Any]: ...  # noqa: D102
 
-    def refined(self, image: Tensor) -> Prepared:
-        """Return the slice, prepared with a first image in the scale of its problem."""
+    @property
+    def retrospective(self) -> bool: ...  # noqa: D102
+
+    def __len__(self) -> int: ...
+
+    def prepare(self, index: int, device: torch.device | str) -> Prepared:
+        """Return a slice that is ready to be sampled."""
+
+    def reference(self, index: int) -> NDArray | None:
+        """Return the image ``(y, x)`` that the result of a slice can be compared with, where it is known."""
 
 
-class RefinablePrepared(Prepared, Refinable, Protocol):
-    """A prepared slice that can be refined."""
+@dataclass
+class Findings:
+    """Facts about a recording, and what may go wrong with it; one line each."""
+
+    facts: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+
+class Description(Protocol):
+    """A recording in lines of text; a module with these functions will do."""
+
+    def summary(self, recording: Any) -> str:
+        """Describe format and size in a few words."""
+
+    def sampling(self, recording: Any, options: Any) -> str:
+        """Describe which data a reconstruction with these options uses."""
+
+    def lines(self, recording: Any) -> list[str]:
+        """Describe a recording by its headers, after path, format and number of slices."""
+
+    def inspect(self, recording: Any) -> Findings:
+        """Read every slice; damaged ones are an InputError."""
+
+
+class Reader(Protocol):
+    """A module that reads one format; further keyword arguments of ``read`` are its options."""
+
+    def sniff(self, path: Path) -> bool:
+        """Tell by content whether this reader is responsible for the file or folder."""
+
+    def read(self, path: Path) -> Any:
+        """Return the recording; slices are read when they are asked for."""
+
+
+@dataclass(frozen=True)
+class Export:
+    """A format in which results can be written for others.
+
+    Parameters
+    ----------
+    formats : tuple of str
+        Formats of recordings whose results are written without being asked.
+    name : str
+        Path of the output below the folder of the results; ``{stem}`` is that of the input.
+    write : callable
+        ``(posterior, path, recording)``.
+    """
+
+    formats: tuple[str, ...]
+    name: str
+    write: Callable[[Posterior, Path, Any], None]
+
+
+@dataclass(frozen=True)
+class Condition:
+    """A property of an acquisition that a calibration holds for.
+
+    Parameters
+    ----------
+    value
+        Plain; of a number, [least, most] over the slices. None where it is not recorded.
+    tolerance : float, optional
+        Numbers may leave the range of the calibration images by this factor; anything else must be equal.
+    optional : bool
+        Whether a value that is not recorded matches any.
+    """
+
+    value: Any
+    tolerance: float | None = None
+    optional: bool = False
+
+
+def spread(posterior: Posterior, name: str) -> list[float] | None:
+    """Return the least and the largest value of a diagnostic over the slices of a result; None where not recorded."""
+    measured = posterior.provenance.get("measured") or []
+    values = [found.get(name) for found in measured if isinstance(found, Mapping)]
+    known = [float(value) for value in values if value is not None]
+    return [min(known), max(known)] if known else None
+
+
+@dataclass(frozen=True)
+class ReportStyle:
+    """What a report says and shows of a modality.
+
+    Parameters
+    ----------
+    plain : (str, str), optional
+        Name and title of the image that one would have without a prior.
+    values : str
+        What pixel values are, a sentence.
+    mask : str
+        What a sampling mask selects from.
+    rows : callable, optional
+        ``posterior -> rows`` of panels, for images that are not shown in grays and in their own units.
+    """
+
+    plain: tuple[str, str] | None = None
+    values: str = "Pixel values are in the units of the input."
+    mask: str = "the data"
+    rows: Callable[[Posterior], list[Row]] | None = None
+
+
+@dataclass(frozen=True)
+class FewSteps:
+    """What the 90 % interval of the default sampler holds with few steps.
+
+    Parameters
+    ----------
+    coverage : mapping
+        Fraction of the pixels with signal, by the number of steps.
+    enough : int
+        With so many steps it holds about 90 %.
+    measured_on : str
+        Where this was found.
+    """
+
+    coverage: Mapping[int, float]
+    enough: int
+    measured_on: str
+
+
+@dataclass(frozen=True)
+class TrainingImages:
+    """How files become training images.
+
+    Parameters
+    ----------
+    channels : int
+        Real channels of the network: 2 for complex images, 1 for real ones.
+    scale : str
+        What 1 means, for the card.
+    load : callable
+        ``(root, source, held_out) -> slices``.
+    draw : callable
+        ``(pools, rng, batch, size, untouched) -> Drawn``: random training images ``(batch, channels, size, size)``,
+        a fraction of which is not augmented.
+    test_image : callable
+        ``(slice, number) -> (y, x)``, complex or real: what denoising is measured on.
+    """
+
+    channels: int
+    scale: str
+    load: Callable[[Path, SourceConfig, bool], list[Slice]]
+    draw: Callable[[Sequence[Pool], np.random.Generator, int, int, float], Drawn]
+    test_image: Callable[[Slice, int], Tensor]
+
+    def held_out(self, root: Path, source: SourceConfig, count: int = 5) -> list[Slice]:
+        """Return ``count`` slices spread evenly over the held-out files of a source, in its first plane."""
+        slices = [item for item in self.load(root, source, True) if item.plane == source.planes[0]]
+        return [slices[int(k)] for k in np.linspace(0, len(slices) - 1, count + 2)[1:-1]]
+
+
+@dataclass(frozen=True, eq=False)
+class Modality:
+    """A kind of measurement: everything that the rest of the engine knows of it.
+
+    Parameters
+    ----------
+    name : str
+        ``recon.modalities.<name>``; also its TOML table, and its name in results.
+    title : str
+        In messages, help and reports.
+    options : type
+        A frozen dataclass of :class:`recon.options.Options`.
+    readers : mapping
+        By format; distributions join through the entry points ``diffrecon.readers.<name>``.
+    formats : str
+        What the readers read, in words, for the message about a file that nobody knows.
+    recordings : tuple of type
+        What readers return and what users may hand over instead of a path (arrays, too).
+    source : callable
+        ``(path or recording, options, seed) -> Source``.
+    prior : str
+        Shipped prior for ``prior="auto"``.
+    operators : tuple of type
+        Operators of this modality: a :class:`samplers.Problem` belongs to the modality of its operator.
+    description : Description
+    samplers : mapping
+        Settings that differ from the engine's, by the name of the sampler.
+    axes : (str, str)
+        Axes of an image, and of a stack of images.
+    doubts : str
+        What may be wrong with the model where the data do not fit it.
+    few_steps : FewSteps, optional
+    undersampled_by : str
+        Options of the command line that undersample fully sampled data.
+    conditions : callable
+        ``posterior -> {name: Condition}``: what a calibration of intervals must match.
+    report : ReportStyle
+    exports : mapping of Export
+    training : TrainingImages, optional
+    citations : callable
+        ``diagnostics -> BibTeX keys`` of methods that the preparation of a slice used.
+    hint : callable, optional
+        ``path -> str``: what a file is that goes with these recordings but cannot be reconstructed.
+    auxiliary : callable, optional
+        ``path -> lines``: describes such a file for ``recon info``; None for any other.
+    """
+
+    name: str
+    title: str
+    options: type[Options]
+    readers: Mapping[str, Reader]
+    formats: str
+    recordings: tuple[type, ...]
+    source: Callable[[Any, Any, int], Source]
+    prior: str
+    operators: tuple[type, ...]
+    description: Description
+    samplers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    axes: tuple[str, str] = ("y x", "slice y x")
+    doubts: str = "its geometry"
+    few_steps: FewSteps | None = None
+    undersampled_by: str = ""
+    conditions: Callable[[Posterior], Mapping[str, Condition]] = field(default=lambda posterior: {})
+    report: ReportStyle = field(default_factory=ReportStyle)
+    exports: Mapping[str, Export] = field(default_factory=dict)
+    training: TrainingImages | None = None
+    citations: Callable[[Mapping[str, Any]], list[str]] = field(default=lambda diagnostics: [])
+    hint: Callable[[Path], str | None] = field(default=lambda path: None)
+    auxiliary: Callable[[Path], list[str] | None] = field(default=lambda path: None)

@@ -18,8 +18,6 @@ from samplers.base import Denoiser
 
 WEIGHTS_FOLDER = Path(__file__).parent / "weights"
 GAUSSIAN = "gaussian"
-#: Which shipped prior goes with which kind of data.
-SHIPPED = {"mri": "brain-mri", "ct": "ct", "ultrasound": "ultrasound"}
 WEIGHTS_SUFFIXES = (".safetensors", ".pt", ".pth", ".ckpt", ".pkl", ".bin")
 
 
@@ -85,11 +83,6 @@ def load_prior(
     if offered is not None:
         return offered()
     raise _unknown(name)
-
-
-def prior_for(prior: str | Path | Denoiser, modality: str) -> str | Path | Denoiser:
-    """Return the prior, or the name of the shipped one of the modality for "auto"."""
-    return SHIPPED[modality] if isinstance(prior, str) and prior == "auto" else prior
 
 
 def require_known(source: str) -> None:

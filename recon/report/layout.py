@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from recon import modalities
 from recon.errors import InputError
 from recon.metrics import as_shown, lowest_level
-from recon.modalities.ultrasound.report import build_us_rows
+from recon.modalities.base import ReportStyle
 from recon.report.figure import Panel, Row
 
 if TYPE_CHECKING:
@@ -36,8 +37,9 @@ def build_rows(
     samples = np.asarray(posterior.samples)
     if samples.ndim not in (3, 4) or 0 in samples.shape:
         raise InputError(f"a report needs samples (n, [slice,] y, x) of images, these are {samples.shape}")
-    if "display_db" in posterior.geometry:
-        return build_us_rows(posterior)
+    style = style_of(posterior)
+    if style.rows is not None:
+        return style.rows(posterior)
     central = samples.shape[1] // 2 if samples.ndim == 4 else None
 
     def plane(image: NDArray) -> NDArray:
@@ -65,10 +67,14 @@ def build_rows(
 
 def plain_reconstruction(posterior: Posterior) -> tuple[str, NDArray | None]:
     """Return the title and the image of what one would have without a prior, None if there is none."""
-    for name, title in (("zero_filled", "Zero-filled"), ("fbp", "Filtered backprojection")):
-        if name in posterior.images:
-            return title, np.asarray(posterior.images[name])
-    return "", None
+    name, title = style_of(posterior).plain or ("", "")
+    return (title, np.asarray(posterior.images[name])) if name in posterior.images else ("", None)
+
+
+def style_of(posterior: Posterior) -> ReportStyle:
+    """Return how results of this modality are shown."""
+    modality = modalities.of_result(posterior)
+    return ReportStyle() if modality is None else modality.report
 
 
 def _window(posterior: Posterior, mean: NDArray) -> tuple[float, float]:
@@ -110,7 +116,7 @@ def _maps(
         panels.append(Panel(RAW_STD, std * factor, (0.0, top), cmap="viridis", bar=units))
     mask = posterior.images.get("mask")
     if mask is not None:
-        panels.append(_mask_panel(np.asarray(mask), mean.shape))
+        panels.append(_mask_panel(np.asarray(mask), mean.shape, style_of(posterior).mask))
     return panels
 
 
@@ -134,13 +140,13 @@ def _numbers(posterior: Posterior) -> Sequence[int]:
     return known if isinstance(known, list) and len(known) == count else range(count)
 
 
-def _mask_panel(mask: NDArray, shape: tuple[int, ...]) -> Panel:
+def _mask_panel(mask: NDArray, shape: tuple[int, ...], of: str) -> Panel:
     pattern = np.atleast_2d(mask.astype(bool))
     pattern = pattern[(0,) * (pattern.ndim - 2)]
     rate = pattern.mean()
     if pattern.shape[0] == 1:
         pattern = np.repeat(pattern, shape[0], axis=0)
-    caption = f"{rate:.1%} of k-space, R = {1 / rate:.1f}" if rate else "empty"
+    caption = f"{rate:.1%} of {of}, R = {1 / rate:.1f}" if rate else "empty"
     return Panel("Sampling mask", pattern.astype(float), (0.0, 1.0), caption, smooth=False)
 
 

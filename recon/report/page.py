@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from recon.report.layout import style_of
+
 if TYPE_CHECKING:
     from recon.posterior import Posterior
 
@@ -42,8 +44,8 @@ th { color: var(--faint); font-weight: normal; } tbody th { width: 38%; }
 
 NOTE = """The standard deviation map is <b>raw</b>: it is the spread of the samples under this prior and this sampler
 and has not been calibrated against outcomes. A method can be confidently wrong, most of all where the image differs
-from what the prior was trained on. Pixel values are magnitudes in the units of the input; PSNR and SSIM use the maximum
-of the reference as data range. For research only, not for diagnosis."""
+from what the prior was trained on. {values} PSNR and SSIM use the maximum of the reference as data range. For research
+only, not for diagnosis."""
 
 
 CALIBRATED = """ The interval whose width is shown beside it is <b>calibrated</b>: stretched until it held the truth
@@ -72,9 +74,9 @@ def page(
 <body>
 <h1>Reconstruction report</h1>
 {_cards(posterior, merit, level)}
-<figure><img src="data:image/png;base64,{image}" alt="Posterior mean, standard deviation, samples and sampling mask">
+<figure><img src="data:image/png;base64,{image}" alt="Posterior mean, standard deviation and samples">
 </figure>
-<p class="note">{NOTE}{CALIBRATED if calibrated else ""}</p>
+<p class="note">{NOTE.format(values=escape(style_of(posterior).values))}{CALIBRATED if calibrated else ""}</p>
 <div class="columns">
 {_sections(posterior)}
 </div>

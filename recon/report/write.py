@@ -35,10 +35,10 @@ def write_report(
 ) -> tuple[Path, Path]:
     """Write ``<path>.png`` and ``<path>.html`` and return both paths.
 
-    The picture shows the plain reconstruction (zero-filled, or filtered backprojection), the magnitude of the posterior
-    mean, the standard deviation, the sampling mask, some samples and, where the posterior carries a reference, the
-    reference and the error. Gray images share one window, `geometry["window"]` or up to the 99.5 % quantile of the
-    mean. A volume is shown by its central slice and an overview.
+    The picture shows the plain reconstruction (that of the modality without a prior), the posterior mean, the standard
+    deviation, the sampling mask, some samples and, where the posterior carries a reference, the reference and the
+    error. Gray images share one window, `geometry["window"]` or up to the 99.5 % quantile of the mean. A volume is
+    shown by its central slice and an overview.
 
     Parameters
     ----------
@@ -89,8 +89,8 @@ def figures_of_merit(
 ) -> dict[str, float]:
     """PSNR, SSIM and NMSE of the mean (and of the plain reconstruction), and coverage of the intervals.
 
-    Empty without a reference. Keys are ``psnr``, ``ssim``, ``nmse``, the same with ``plain_`` in front (the zero-filled
-    image, or filtered backprojection), ``coverage`` of the raw interval (over `recon.metrics.foreground` of the
+    Empty without a reference. Keys are ``psnr``, ``ssim``, ``nmse``, the same with ``plain_`` in front (the image that
+    one would have without a prior), ``coverage`` of the raw interval (over `recon.metrics.foreground` of the
     reference; absent with fewer than two samples) and ``calibrated_coverage`` of the calibrated one, where it is given.
     """
     reference = posterior.images.get("reference")

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from recon.images.augment import Pool, step_generator
+from recon.modalities.base import TrainingImages
 from recon.priors.networks.unet import EDMDenoiser
 from recon.training.config import TrainConfig
-from recon.training.modalities import Modality
 
 #: Share of the images that are not augmented, where the network is told of augmentation.
 _UNTOUCHED = 0.25
@@ -36,7 +36,7 @@ class Batch:
         return Batch(self.clean.to(device), self.sigma.to(device), self.noise.to(device), told)
 
 
-def draw_batch(config: TrainConfig, kind: Modality, pools: Sequence[Pool], step: int, piece: int = 0) -> Batch:
+def draw_batch(config: TrainConfig, kind: TrainingImages, pools: Sequence[Pool], step: int, piece: int = 0) -> Batch:
     """Return one piece of a step: nothing but the seed, the step and the number of the piece decides what is in it.
 
     The pieces of a step have the same size of patches, so that processes which share them take the same time.

@@ -17,10 +17,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from recon.images.augment import step_generator
+from recon.modalities import training_images
 from recon.priors.covariance import SUFFIX, write_covariance
 from recon.priors.networks.channels import from_channels, to_channels
 from recon.training.config import TrainConfig, load_config
-from recon.training.modalities import modality
 from samplers import CovarianceModel
 
 #: The map is averaged over 5 x 5 pixels: no pixel of a few hundred images is known well.
@@ -29,7 +29,7 @@ _SMOOTH = 2
 
 def whole_images(config: TrainConfig, size: int, count: int) -> Tensor:
     """Return ``(count, size, size)`` training images, each source with its share, complex or real."""
-    kind, root = modality(config.modality), Path(config.data)
+    kind, root = training_images(config.modality), Path(config.data)
     shares = np.array([source.weight for source in config.sources])
     images = []
     for number, (source, share) in enumerate(zip(config.sources, shares / shares.sum(), strict=True)):

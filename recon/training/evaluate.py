@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from recon.images.augment import step_generator
-from recon.modalities.mri.training import Slice
 from recon.priors.networks.channels import from_channels, to_channels
 from recon.priors.networks.unet import EDMDenoiser
 from samplers.base import Denoiser
@@ -19,26 +18,6 @@ SIGMAS = (0.05, 0.1, 0.3, 1.0)
 ERROR_SIGMAS = (0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.0)
 FREQUENCIES = tuple(round((k + 0.5) / 28, 5) for k in range(20))  # cycles per pixel, up to the corners
 SIGNAL = 0.1  # magnitude, of the .99 quantile, above which a pixel shows the head
-
-
-def evaluation_image(item: Slice, index: int) -> Tensor:
-    """Return the slice ``(y, x)`` complex64, cropped to multiples of 8; a magnitude gets a fixed smooth phase."""
-    rows, columns = (length - length % 8 for length in item.image.shape)
-    if np.iscomplexobj(item.image):
-        return torch.from_numpy(item.image[:rows, :columns].copy())
-    magnitude = torch.from_numpy(item.image[:rows, :columns].astype(np.float32))
-    rng = step_generator(7, index)
-    y = torch.linspace(-1, 1, rows)[:, None]
-    x = torch.linspace(-1, 1, columns)[None, :]
-    a = rng.normal(0, 1, 6).astype(np.float32)
-    phase = 3 * a[0] + a[1] * y + a[2] * x + 0.7 * (a[3] * y * x + a[4] * y.square() + a[5] * x.square())
-    return torch.polar(magnitude, phase)
-
-
-def real_evaluation_image(item: Slice, index: int) -> Tensor:
-    """Return the slice ``(y, x)`` float32, cropped to multiples of 8."""
-    rows, columns = (length - length % 8 for length in item.image.shape)
-    return torch.from_numpy(item.image[:rows, :columns].astype(np.float32))
 
 
 def evaluation_noise(shape: Sequence[int], index: int, real: bool = False) -> Tensor:

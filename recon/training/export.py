@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from recon.errors import CheckpointError, InputError
+from recon.modalities import training_images
 from recon.priors.network import load_network_prior
 from recon.priors.networks.files import ARCHITECTURE, write_prior
 from recon.training.config import TrainConfig, load_config
 from recon.training.identity import table_of
 from recon.training.initial import build_model, network_settings
-from recon.training.modalities import modality
 from recon.training.state import load_checkpoint
 
 
@@ -44,7 +44,7 @@ def export_prior(
         raise InputError(f"{destination}: the name of exported weights ends in .safetensors")
     state = load_checkpoint(checkpoint)
     _check_same(config, checkpoint, state)
-    kind = modality(config.modality)
+    kind = training_images(config.modality)
     ratio = math.sqrt(kind.channels)
     spread = 3 * config.sigma_log_std  # noise levels further out were hardly ever seen
     card = {

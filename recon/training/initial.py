@@ -10,10 +10,10 @@ import torch
 from recon.errors import CheckpointError
 from recon.images import rules
 from recon.images.augment import LABELS
+from recon.modalities import training_images
 from recon.priors.network import load_network_prior
 from recon.priors.networks.unet import EDMDenoiser, UNet
 from recon.training.config import TrainConfig
-from recon.training.modalities import modality
 
 
 def build_model(config: TrainConfig) -> EDMDenoiser:
@@ -27,7 +27,7 @@ def build_model(config: TrainConfig) -> EDMDenoiser:
 
 def network_settings(config: TrainConfig) -> dict[str, Any]:
     """Return the arguments of ``UNet``: the configured ones, the channels of the modality and the conditions."""
-    channels = modality(config.modality).channels
+    channels = training_images(config.modality).channels
     settings: dict[str, Any] = {"in_channels": channels, "out_channels": channels}
     if config.position_channels:
         settings["position_channels"] = True

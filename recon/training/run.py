@@ -16,6 +16,7 @@ from torch import Tensor
 from recon.device import resolve_device
 from recon.errors import CheckpointError, DivergenceError
 from recon.images.augment import Pool
+from recon.modalities import training_images
 from recon.priors.network import NetworkPrior
 from recon.training import pictures
 from recon.training.ahead import Ahead, drawing_threads
@@ -24,7 +25,6 @@ from recon.training.config import TrainConfig
 from recon.training.evaluate import denoising_curve
 from recon.training.identity import changes, differences, identity_of
 from recon.training.initial import build_model, start_from
-from recon.training.modalities import modality
 from recon.training.parallel import Ranks, device_of_this_process
 from recon.training.previews import draw_prior
 from recon.training.state import TrainingState, load_checkpoint, save_checkpoint
@@ -48,7 +48,7 @@ class TrainingRun:
         self.device = resolve_device(device_of_this_process(config.device))
         self.ranks = Ranks(self.device)
         self.path = self.folder / "checkpoint.pt"
-        self.modality, root = modality(config.modality), Path(config.data)
+        self.modality, root = training_images(config.modality), Path(config.data)
         self.pools = [Pool.build(s, self.modality.load(root, s, False)) for s in config.sources]
         items = [item for s in config.sources if s.held_out for item in self.modality.held_out(root, s)]
         self.held_out = [self.modality.test_image(item, k).to(self.device) for k, item in enumerate(items)]

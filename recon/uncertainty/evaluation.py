@@ -78,7 +78,7 @@ def evaluate(cases: Iterable[Case], level: float | None = None, calibration: Cal
         If there is nothing to evaluate, a reference is missing, or the calibration does not belong to a result.
     """
     if calibration is not None and level is not None and abs(level - calibration.level) > 1e-9:
-        raise InputError(f"the calibration is for the level {calibration.level:g}, asked was {level:g}")
+        raise InputError(f"calibration is for level {calibration.level:g}, but level {level:g} was requested")
     chosen = level if level is not None else calibration.level if calibration is not None else 0.9
     found = Evaluation(chosen)
     for case in cases:

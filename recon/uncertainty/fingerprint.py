@@ -10,71 +10,50 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from recon.engine.provenance import compact
+from recon import modalities
+from recon.engine.provenance import compact, plain
 from recon.errors import InputError
+from recon.modalities.base import Condition
 
 if TYPE_CHECKING:
     from recon.posterior import Posterior
 
-#: Acceleration and noise level may leave the range of the calibration images by these factors.
-TOLERANCE = {"acceleration": 1.1, "noise": 1.5}
-_EXACT = ("operator", "sampling", "prior", "sampler", "precision", "samples")
+#: The noise level may leave the range of the calibration images by this factor.
+_NOISE_TOLERANCE = 1.5
 
 
 def fingerprint(posterior: Posterior) -> dict[str, Any]:
     """Return what the calibration of a result depends on, as plain values.
 
-    ``operator``: its class. ``sampling``: the kind of mask (see `describe_mask`), or the projections of CT.
-    ``pattern``: the name of the mask, if it was drawn by the engine. ``acceleration``: [least, most] over the slices.
-    ``noise``: the same of the noise level over the scale of the image. ``prior``: the sha256 of its weights, or its
-    name. ``sampler``: class and every setting. ``precision``: arithmetic of the network. ``samples``: the number of
-    valid samples. What is not recorded is None.
+    ``operator``: its class. ``prior``: the sha256 of its weights, or its name. ``sampler``: class and every setting.
+    ``precision``: arithmetic of the network. ``samples``: the number of valid samples. ``noise``: [least, most] over
+    the slices of the noise level over the scale of the image. Further entries are the conditions of the modality: kind
+    and pattern of sampling, views, waves, ... What is not recorded is None.
     """
     record = posterior.provenance
-    config = _mapping(record.get("config"))
     prior = _mapping(record.get("prior"))
-    measured = [facts for facts in record.get("measured") or [] if isinstance(facts, Mapping)]
-    retrospective = config.get("acceleration") is not None or config.get("mask") not in (None, "array")
+    conditions = _conditions(posterior)
     return {
         "operator": record.get("operator"),
-        "sampling": describe_mask(posterior.images.get("mask")) or _describe_views(measured),
-        "pattern": (config.get("mask") or "random") if retrospective else None,
-        "acceleration": _range([facts.get("acceleration") for facts in measured]),
-        # Line integrals have no unit, so there is no scale to divide by.
-        "noise": _range([_ratio(f.get("noise_std"), f.get("scale", 1.0 if "views" in f else None)) for f in measured]),
         "prior": prior.get("sha256") or prior.get("name"),
         "sampler": compact(_mapping(record.get("sampler"))),
-        "precision": config.get("precision"),
+        "precision": _mapping(record.get("config")).get("precision"),
         "samples": posterior.n_valid,
+        **{name: plain(condition.value) for name, condition in conditions.items()},
+        "tolerance": {name: one.tolerance for name, one in conditions.items() if one.tolerance is not None},
+        "optional": [name for name, one in conditions.items() if one.optional],
     }
 
 
-def describe_mask(mask: np.ndarray | None) -> str | None:
-    """Say what kind of sampling a mask ``([slice,] y, x)`` is: of columns, rows or points, evenly spaced or not.
-
-    Lines count as evenly spaced when, outside the fully sampled centre, all but two of their gaps differ by one at
-    most. None without a mask.
-    """
-    if mask is None:
-        return None
-    plane = np.atleast_2d(np.asarray(mask).astype(bool))
-    plane = plane[(0,) * (plane.ndim - 2)]
-    if plane.all():
-        return "everything"
-    for name, lines in (("columns", plane.any(axis=0)), ("rows", plane.any(axis=1))):
-        if (plane == (lines if name == "columns" else lines[:, None])).all():
-            return f"{'evenly spaced' if _even(lines) else 'uneven'} {name}"
-    return "points"
-
-
-def _describe_views(measured: Sequence[Mapping[str, Any]]) -> str | None:
-    """Say how many projections of CT there are, and over how many degrees; None for what is not CT."""
-    facts = next((one for one in measured if "views" in one), None)
-    if facts is None:
-        return None
-    return f"{facts.get('geometry')}, {facts['views']} views over {facts.get('arc')} degrees"
+def _conditions(posterior: Posterior) -> dict[str, Condition]:
+    """Return the noise level, which every modality has, and the conditions of the modality."""
+    measured = [found for found in posterior.provenance.get("measured") or [] if isinstance(found, Mapping)]
+    # Data without a unit have no scale to divide by.
+    ratios = [float(m["noise_std"]) / float(m.get("scale") or 1.0) for m in measured if m.get("noise_std") is not None]
+    noise = [min(ratios), max(ratios)] if ratios else None
+    modality = modalities.of_result(posterior)
+    own = {} if modality is None else modality.conditions(posterior)
+    return {"noise": Condition(noise, tolerance=_NOISE_TOLERANCE), **own}
 
 
 def merge(found: Sequence[tuple[str, Mapping[str, Any]]]) -> dict[str, Any]:
@@ -86,17 +65,16 @@ def merge(found: Sequence[tuple[str, Mapping[str, Any]]]) -> dict[str, Any]:
         If two of them were not made in the same way; names the field.
     """
     first_name, first = found[0]
-    merged = dict(first)
+    merged, ranged = dict(first), first["tolerance"]
     for name, other in found[1:]:
-        for key in (*_EXACT, "pattern"):
-            field = _differs(first[key], other[key], key)
-            if field:
+        for key in dict.fromkeys([*first, *other]):
+            if key in ranged:
+                ranges = [item for item in (merged[key], other.get(key)) if item is not None]
+                merged[key] = [min(low for low, _ in ranges), max(high for _, high in ranges)] if ranges else None
+            elif field := _differs(first.get(key), other.get(key), key):
                 raise InputError(
                     f"{name}: {field} is not that of {first_name}: calibrate on results that were all made in one way"
                 )
-        for key in TOLERANCE:
-            ranges = [item for item in (merged[key], other[key]) if item is not None]
-            merged[key] = [min(low for low, _ in ranges), max(high for _, high in ranges)] if ranges else None
     return merged
 
 
@@ -108,19 +86,23 @@ def require_match(calibrated: Mapping[str, Any], found: Mapping[str, Any]) -> No
     InputError
         Names the first field that differs, with both values.
     """
-    for key in _EXACT:
-        field = _differs(calibrated.get(key), found[key], key)
-        if field:
-            raise _refusal(field, _at(calibrated, field), _at(found, field))
-    pattern = calibrated.get("pattern")
-    if None not in (pattern, found["pattern"]) and pattern != found["pattern"]:
-        raise _refusal("pattern", pattern, found["pattern"])
-    for key, factor in TOLERANCE.items():
-        known, here = calibrated.get(key), found[key]
-        if known is None and here is None:
+    for key in dict.fromkeys([*found, *calibrated]):
+        if key in ("tolerance", "optional"):
             continue
-        if known is None or here is None or here[0] < known[0] / factor or here[1] > known[1] * factor:
+        known, here = calibrated.get(key), found.get(key)
+        if key in found["optional"] and None in (known, here):
+            continue
+        factor = found["tolerance"].get(key)
+        if factor is None:
+            if field := _differs(known, here, key):
+                raise _refusal(field, _at(calibrated, field), _at(found, field))
+        elif (known is None) != (here is None) or (known and here and not _within(known, here, factor)):
             raise _refusal(key, known, here)
+
+
+def _within(known: Sequence[float], here: Sequence[float], factor: float) -> bool:
+    """Tell whether a range lies within another one that is widened by a factor."""
+    return here[0] >= known[0] / factor and here[1] <= known[1] * factor
 
 
 def _refusal(field: str, calibrated: Any, found: Any) -> InputError:
@@ -153,26 +135,5 @@ def _show(value: Any) -> str:
     return "not recorded" if value is None else f"{value}"
 
 
-def _even(lines: np.ndarray) -> bool:
-    middle = len(lines) // 2
-    if not lines[middle]:
-        center = np.zeros(0, int)
-    else:
-        gaps = np.flatnonzero(~lines)
-        below, above = gaps[gaps < middle], gaps[gaps > middle]
-        center = np.arange(below[-1] + 1 if len(below) else 0, above[0] if len(above) else len(lines))
-    steps = np.sort(np.diff(np.flatnonzero(np.delete(lines, center))))
-    return len(steps) > 5 and int(np.ptp(steps[:-2])) <= 1
-
-
 def _mapping(value: Any) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
-
-
-def _ratio(noise_std: Any, scale: Any) -> float | None:
-    return float(noise_std) / float(scale) if noise_std is not None and scale else None
-
-
-def _range(values: list[Any]) -> list[float] | None:
-    known = [float(value) for value in values if value is not None]
-    return [min(known), max(known)] if known else None

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from recon import modalities
+from recon.engine.slices import choose_slices
 from recon.errors import InputError
 from recon.files.posterior_file import is_posterior
+from recon.modalities.base import Source
 from recon.posterior import Posterior
 from recon.uncertainty.calibration import ALL
 from recon.uncertainty.fitting import Case
@@ -44,14 +49,11 @@ def read_cases(
     group: str | None = None,
 ) -> Iterator[Case]:
     """Load results one at a time, each with the reference of the same name and with its group (or the one given)."""
-    known = _by_stem(references) if references is not None else {}
     for path in results:
         posterior = Posterior.load(path)
         reference = None
         if references is not None:
-            if path.stem not in known:
-                raise InputError(f"{references}: holds no reference called {path.stem}")
-            reference = load_reference(known[path.stem], posterior)
+            reference = load_reference(reference_named(references, path.stem), posterior)
         source = posterior.provenance.get("source")
         name = source.get("name") if isinstance(source, dict) else None
         label = group or group_of(groups, [name or path.name, path.stem])
@@ -59,7 +61,7 @@ def read_cases(
 
 
 def load_reference(path: Path, posterior: Posterior) -> NDArray:
-    """Return the true image of a result: an image array (.npy), another result, or fully sampled k-space."""
+    """Return the true image of a result: an image array (.npy), another result, or fully sampled raw data."""
     if is_posterior(path):
         reference = Posterior.load(path).images.get("reference")
         if reference is None:
@@ -68,16 +70,25 @@ def load_reference(path: Path, posterior: Posterior) -> NDArray:
     image = _image(path)
     if image is not None:
         return image
-    from recon.modalities.mri.source import open_source
-    from recon.modalities.selection import choose_slices
-
-    source = open_source(path, None)
+    source = _source_of(path, posterior)
     slices = posterior.provenance.get("slices")
-    planes = [source[index].reference for index in choose_slices(slices, len(source))]
+    planes = [source.reference(index) for index in choose_slices(slices, len(source))]
     if any(plane is None for plane in planes):
         raise InputError(f"{path}: is not fully sampled and holds no reference image")
     stack = np.stack([plane for plane in planes if plane is not None])
     return stack if posterior.samples.ndim == 4 else stack[0]
+
+
+def _source_of(path: Path, posterior: Posterior) -> Source:
+    """Open raw data with the options that a result was made with."""
+    known = modalities.find(path)
+    config = posterior.provenance.get("config") or {}
+    options = {
+        field.name: config[field.name]
+        for field in fields(known.options)
+        if field.metadata["kind"] is not None and config.get(field.name) not in (None, "array")
+    }
+    return known.source(path, known.options(**options), 0)
 
 
 def read_groups(path: Path | None) -> dict[str, str] | None:
@@ -105,13 +116,31 @@ def group_of(groups: Mapping[str, str] | None, names: list[str]) -> str:
     raise InputError(f"the file of groups does not name {names[0]}")
 
 
+def recordings_in(folder: Path) -> list[Path]:
+    """Return what may be raw data in a folder: the folder itself where a reader knows it, or its files and folders."""
+    if not folder.is_dir():
+        raise InputError(f"{folder}: is not a folder")
+    with suppress(InputError):
+        modalities.find(folder)
+        return [folder]
+    return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+
+
+def reference_named(folder: Path, stem: str) -> Path:
+    """Return the file of a folder with that name, whatever its ending."""
+    found = _by_stem(folder).get(stem)
+    if found is None:
+        raise InputError(f"{folder}: holds no reference called {stem}")
+    return found
+
+
 def _by_stem(folder: Path) -> dict[str, Path]:
-    """Return the files of a folder by name without ending; of a BART pair the data."""
-    return {path.stem: path for path in files_in(folder) if path.suffix != ".hdr"}
+    """Return the files of a folder by name without ending; of several of one name the first (.cfl before .hdr)."""
+    return {path.stem: path for path in reversed(files_in(folder))}
 
 
 def _image(path: Path) -> NDArray | None:
-    """Return the content of a .npy file of real numbers; complex ones are k-space."""
+    """Return the content of a .npy file of real numbers; complex ones are raw data."""
     if path.suffix != ".npy":
         return None
     try:

@@ -5,18 +5,21 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from recon import modalities
 from recon.engine import provenance
+from recon.engine.slices import choose_slices
 from recon.errors import ConfigError, InputError
 from recon.files.atomic import atomic_path
 from recon.files.posterior_file import is_posterior
-from recon.options import RunConfig
+from recon.modalities.base import Modality
 from recon.posterior import Posterior
+from recon.settings import Settings
 from recon.uncertainty.conformal import check_method, least_images
-from recon.uncertainty.folders import files_in, group_of
+from recon.uncertainty.folders import group_of, recordings_in, reference_named
 
 SETTINGS = "settings.json"
 _FREE = ("device", "batch_size")  # these do not change what is drawn
@@ -24,53 +27,72 @@ _FREE = ("device", "batch_size")  # these do not change what is drawn
 
 @dataclass(frozen=True)
 class Job:
-    """One file: where its result belongs, how it is reconstructed, its group, and how many images it gives."""
+    """One recording: where its result belongs, how it is reconstructed, its group, and how many images it gives."""
 
     file: Path
     result: Path
-    settings: RunConfig
+    modality: Modality
+    settings: Settings
     group: str
     slices: int
+    reference: Path | None = None
 
     def seed(self) -> int:
         """Return a seed of the file's own, so that masks and noise differ between files; independent of the others."""
-        return (self.settings.seed + zlib.crc32(self.file.name.encode())) % 2**31
+        return (self.settings.run.seed + zlib.crc32(self.file.name.encode())) % 2**31
 
 
 def plan(
-    folder: Path, results: Path, settings: RunConfig, groups: Mapping[str, str] | None
+    folder: Path,
+    results: Path,
+    settings: Settings,
+    groups: Mapping[str, str] | None,
+    references: Path | None = None,
 ) -> tuple[list[Job], list[str]]:
-    """Find the raw-data files of a folder; return one job each, and why other files are left out.
+    """Find the recordings of a folder, which may be one itself; return one job each, and why others are left out.
+
+    Parameters
+    ----------
+    folder : Path
+        Files and folders of raw data.
+    results : Path
+    settings : Settings
+    groups : mapping, optional
+    references : Path, optional
+        Folder of true images by the name of the recording, for data that hold none.
 
     Raises
     ------
     InputError
-        If there is none, or one is not fully sampled.
+        If there is no recording, or one has no true image to calibrate against.
     """
-    from recon.modalities.mri.files.readers import open_kspace
-    from recon.modalities.mri.source import open_source
-    from recon.modalities.selection import choose_slices
-
     if results.resolve() == folder.resolve():
         raise InputError(f"{results}: is the folder of the raw data; choose another one for the results")
-    if settings.acceleration is None and settings.mask is None:
-        raise ConfigError("calibrate undersamples fully sampled files: give --acceleration (or --mask)")
-    jobs, skipped = [], []
-    for file in files_in(folder):
-        if file.suffix == ".hdr" and file.with_suffix(".cfl").exists():
-            continue
+    jobs: list[Job] = []
+    skipped: list[str] = []
+    for path in recordings_in(folder):
         try:
-            scan = open_kspace(file)
+            modality = modalities.find(path)
+            source = modality.source(path, settings.options(modality.name), settings.run.seed)
+        except ConfigError:
+            raise
         except InputError as error:
             skipped.append(str(error))
             continue
-        source = open_source(file, None)
-        path = scan.path  # of a BART pair, the one that provenance names
-        chosen = choose_slices(settings.slices, len(scan))
-        if source[chosen[0]].reference is None:
-            raise InputError(f"{file}: is not fully sampled, so there is no truth to calibrate on; take it away")
-        result = results / f"{file.stem}.h5"
-        jobs.append(Job(path, result, settings, group_of(groups, [file.name, file.stem]), len(chosen)))
+        known = source.path or path  # of the files of one recording, the one that provenance names
+        if known in (job.file for job in jobs):
+            continue
+        if not source.retrospective:
+            raise ConfigError(f"calibrate undersamples fully sampled files: give {modality.undersampled_by}")
+        chosen = choose_slices(settings.run.slices, len(source))
+        truth = None if references is None else reference_named(references, path.stem)
+        if truth is None and source.reference(chosen[0]) is None:
+            raise InputError(
+                f"{path}: not fully sampled, so there is no reference to calibrate against; remove it from the folder, "
+                "or give true images (--reference)"
+            )
+        group = group_of(groups, [path.name, path.stem])
+        jobs.append(Job(known, results / f"{path.stem}.h5", modality, settings, group, len(chosen), truth))
     if not jobs:
         raise InputError(f"{folder}: holds no raw-data file" + (f" ({skipped[0]})" if skipped else ""))
     doubled = {job.result for job in jobs if sum(other.result == job.result for other in jobs) > 1}
@@ -88,22 +110,22 @@ def require_enough(jobs: Sequence[Job], level: float, method: str, delta: float,
         if n < least:
             hint = "; --per slice counts slices" if per == "file" else ""
             raise InputError(
-                f"group {group}: {method} at level {level:g} needs at least {least} calibration images, there are {n}"
+                f"group {group}: {method} at level {level:g} needs at least {least} calibration images, got {n}"
                 f"{hint}; give more files or a lower level"
             )
 
 
-def lock_settings(results: Path, jobs: Sequence[Job], settings: RunConfig, force: bool) -> None:
+def lock_settings(results: Path, jobs: Sequence[Job], settings: Settings, force: bool) -> None:
     """Note how the results of a folder are made; results that were made otherwise are not mixed with new ones."""
-    wanted = {key: value for key, value in provenance.plain(asdict(settings)).items() if key not in _FREE}
+    wanted = {key: value for key, value in provenance.plain(settings.plain()).items() if key not in _FREE}
     path = results / SETTINGS
     if path.exists() and not force:
         known = _read(path)
-        for key, value in wanted.items():
-            if known.get(key) != value:
+        for key in dict.fromkeys([*wanted, *known]):
+            if known.get(key) != wanted.get(key):
                 raise InputError(
-                    f"{results}: holds results with {key} = {known.get(key)}, now it is {value}; use the same options "
-                    "to resume, --force to start again, or another --results folder"
+                    f"{results}: holds results with {key} = {known.get(key)}, now it is {wanted.get(key)}; use "
+                    "the same options to resume, --force to start again, or another --results folder"
                 )
         return
     results.mkdir(parents=True, exist_ok=True)
@@ -125,7 +147,7 @@ def complete(job: Job) -> bool:
                 f"{job.result}: is not the result of {job.file}; remove it, or use another --results folder"
             )
         return False
-    posterior = reconstruct(job.file, **asdict(replace(job.settings, seed=job.seed())))
+    posterior = reconstruct(job.file, **{**job.settings.arguments(job.modality.name), "seed": job.seed()})
     posterior.save(job.result)
     return True
 

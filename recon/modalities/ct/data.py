@@ -16,14 +16,15 @@ and element i lies at s_i = (i - (det_count - 1) / 2) det_spacing + det_offset:
 with R = source_to_iso and D = source_to_detector. All lengths in mm, angles in rad; line integrals have no unit.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from recon.errors import InputError, ShapeError
+from recon.errors import InputError
+from recon.modalities.recording import Recording, checked
 
 if TYPE_CHECKING:
     from operators.ct.geometry import Beam
@@ -91,38 +92,7 @@ class ScanGeometry:
 
 
 @dataclass(frozen=True, eq=False)
-class _Stack:
-    """A sequence of checked slices; what images and sinograms have in common."""
-
-    path: Path
-    format: str
-    length: int
-    load: Callable[[int], np.ndarray] = field(repr=False)
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """The shape of one slice."""
-        raise TypeError(f"{type(self).__name__} does not say the shape of a slice")
-
-    def __len__(self) -> int:
-        return self.length
-
-    def __iter__(self) -> Iterator[np.ndarray]:
-        return (self[i] for i in range(self.length))
-
-    def __getitem__(self, index: int) -> np.ndarray:
-        """Read and check slice `index`: float32."""
-        i = self._position(index)
-        return _checked(self.load(i), self.shape, f"{self.path}: slice {i}")
-
-    def _position(self, index: int) -> int:
-        if not -self.length <= index < self.length:
-            raise IndexError(f"{self.path} has {self.length} slices, there is no slice {index}")
-        return index % self.length
-
-
-@dataclass(frozen=True, eq=False)
-class CTImages(_Stack):
+class CTImages(Recording):
     """A stack of CT images; `images[i]` is float32 `(y, x)` as it is displayed: the first row is the upper one.
 
     Parameters
@@ -166,9 +136,13 @@ class CTImages(_Stack):
         """`(y, x)` of one slice."""
         return self.image_shape
 
+    def check(self, values: Any, where: str) -> np.ndarray:
+        """Return an image, float32 `(y, x)`."""
+        return checked(values, self.shape, where, complex_numbers=False, signal=False)
+
 
 @dataclass(frozen=True, eq=False)
-class CTProjections(_Stack):
+class CTProjections(Recording):
     """A stack of sinograms; `projections[i]` is float32 `(angle, detector)`, line integrals without a unit.
 
     Parameters
@@ -210,11 +184,15 @@ class CTProjections(_Stack):
         """`(angle, detector)` of one slice."""
         return len(self.geometry.angles), self.geometry.det_count
 
+    def check(self, values: Any, where: str) -> np.ndarray:
+        """Return line integrals, float32 `(angle, detector)`."""
+        return checked(values, self.shape, where, complex_numbers=False, signal=False)
+
     def photons(self, index: int) -> np.ndarray | None:
         """Return the incident photons of slice `index`, float32 broadcastable to `(angle, detector)`, or None."""
         if self.load_photons is None:
             return None
-        i = self._position(index)
+        i = self.position(index)
         photons = np.asarray(self.load_photons(i), np.float32)
         if not (np.isfinite(photons).all() and (photons > 0).all()):
             raise InputError(f"{self.path}: slice {i}: the photon statistics must be positive numbers")
@@ -224,20 +202,7 @@ class CTProjections(_Stack):
         """Return the image of slice `index` that came with the data, float32 `(y, x)` in 1/mm, or None."""
         if self.load_reference is None:
             return None
-        i = self._position(index)
+        i = self.position(index)
         image = np.asarray(self.load_reference(i))
-        return _checked(image, image.shape[-2:], f"{self.path}: reference image {i}")
-
-
-def _checked(values: np.ndarray, shape: tuple[int, ...], where: str) -> np.ndarray:
-    values = np.asarray(values)
-    if values.dtype.kind not in "biuf":
-        raise InputError(f"{where}: expected real numbers, got {values.dtype}")
-    if values.shape != shape:
-        raise ShapeError(f"{where}: expected the shape {shape}, got {values.shape}")
-    with np.errstate(over="ignore"):
-        values = np.array(values, dtype=np.float32, order="C")
-    bad = int(np.count_nonzero(~np.isfinite(values)))
-    if bad:
-        raise InputError(f"{where}: {bad} of {values.size} values are NaN or infinite; the file is damaged")
-    return values
+        where = f"{self.path}: reference image {i}"
+        return checked(image, image.shape[-2:], where, complex_numbers=False, signal=False)

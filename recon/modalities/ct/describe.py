@@ -1,54 +1,66 @@
-"""CT data in lines of text: what the command line prints of them."""
+"""CT images and projections in lines of text, and what may be wrong with them."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 import numpy as np
 
-from recon.commands.wording import short
+from recon.modalities.base import Findings
+from recon.modalities.ct.data import CTImages, CTProjections
+from recon.modalities.ct.options import CT
+from recon.modalities.recording import short
 
-if TYPE_CHECKING:
-    from recon.modalities.ct.data import CTImages, CTProjections
-    from recon.options import RunConfig
 
-
-def ct_summary(stack: CTImages | CTProjections) -> str:
-    """Say in a few words what a file or folder holds."""
-    kind = "image(s)" if hasattr(stack, "units") else "sinogram(s)"
+def summary(stack: CTImages | CTProjections) -> str:
+    """Describe format and size in a few words."""
+    kind = "image(s)" if isinstance(stack, CTImages) else "sinogram(s)"
     return f"{stack.format}, {len(stack)} {kind} of {stack.shape[0]} x {stack.shape[1]}"
 
 
-def ct_sampling(stack: CTImages | CTProjections, settings: RunConfig) -> str:
-    """Say which projections are used."""
-    if not hasattr(stack, "units"):
-        every = settings.views_every
-        return "all projections" if every == 1 else f"every {every}. projection of {stack.shape[0]}"
-    noise = "no noise" if settings.photons is None else f"{settings.photons:g} photons a ray"
-    noise += f", electronic noise of {settings.electronic_noise:g}" if settings.electronic_noise else ""
-    arc = f" over {settings.arc:g} degrees" if settings.arc is not None else ""
-    return f"{settings.views} simulated projections ({settings.geometry}){arc}, {noise}"
+def sampling(stack: CTImages | CTProjections, options: CT) -> str:
+    """Describe which projections are used."""
+    if not isinstance(stack, CTImages):
+        every = options.views_every
+        return "all projections" if every == 1 else f"every {every}-th of {stack.shape[0]} projections"
+    noise = "no noise" if options.photons is None else f"{options.photons:g} photons per ray"
+    noise += f", electronic noise of {options.electronic_noise:g}" if options.electronic_noise else ""
+    arc = f" over {options.arc:g} degrees" if options.arc is not None else ""
+    return f"{options.views} simulated projections ({options.geometry}){arc}, {noise}"
 
 
-def ct_lines(stack: Any) -> list[str]:
+def lines(stack: CTImages | CTProjections) -> list[str]:
     """Describe CT images or projections by their headers."""
-    lines = [f"{stack.path}", f"format: {stack.format}", f"slices: {len(stack)}"]
-    if hasattr(stack, "units"):
-        lines.append(f"image: {stack.shape[0]} x {stack.shape[1]} (y, x), {stack.units}")
-        lines += [f"{name}: {value:g}" for name, value in stack.scanner.items()]
+    found = []
+    if isinstance(stack, CTImages):
+        found.append(f"image: {stack.shape[0]} x {stack.shape[1]} (y, x), {stack.units}")
+        found += [f"{name}: {value:g}" for name, value in stack.scanner.items()]
     else:
         scan = stack.geometry
-        lines.append(f"sinogram: {stack.shape[0]} x {stack.shape[1]} (angle, detector), {scan.kind}")
+        found.append(f"sinogram: {stack.shape[0]} x {stack.shape[1]} (angle, detector), {scan.kind}")
         span = np.degrees(np.ptp(scan.angles))
-        lines.append(f"angles: {span:.1f} degrees; detector elements every {scan.det_spacing_mm:.4g} mm")
+        found.append(f"angles: {span:.1f} degrees; detector elements every {scan.det_spacing_mm:.4g} mm")
         if scan.source_to_iso_mm is not None:
             distances = f"{scan.source_to_iso_mm:g} mm to the axis, {scan.source_to_detector_mm:g} mm to the detector"
-            lines.append(f"source: {distances}")
-        lines.append(f"photons: {'known' if stack.load_photons else 'not in the file'}")
-        lines.append(f"reference image: {'yes' if stack.load_reference else 'no'}")
+            found.append(f"source: {distances}")
+        found.append(f"photons: {'known' if stack.load_photons else 'not in the file'}")
+        found.append(f"reference image: {'yes' if stack.load_reference else 'no'}")
     if stack.pixel_spacing_mm is not None:
-        lines.append("pixel: " + " x ".join(f"{length:.4g}" for length in stack.pixel_spacing_mm) + " mm (y, x)")
+        found.append("pixel: " + " x ".join(f"{length:.4g}" for length in stack.pixel_spacing_mm) + " mm (y, x)")
     if stack.positions_mm is not None and len(stack.positions_mm) > 1:
-        lines.append(f"positions: {stack.positions_mm[0]:.5g} to {stack.positions_mm[-1]:.5g} mm")
-    lines.extend(f"{name}: {short(value)}" for name, value in stack.attributes.items())
-    return lines
+        found.append(f"positions: {stack.positions_mm[0]:.5g} to {stack.positions_mm[-1]:.5g} mm")
+    found.extend(f"{name}: {short(value)}" for name, value in stack.attributes.items())
+    return found
+
+
+def inspect(stack: CTImages | CTProjections) -> Findings:
+    """Read every slice of CT images or projections and describe its values; damaged ones are an InputError."""
+    findings = Findings()
+    for i, values in enumerate(stack):
+        low, high = float(values.min()), float(values.max())
+        findings.facts.append(f"slice {i}: values {low:.4g} to {high:.4g}")
+        if isinstance(stack, CTImages) and stack.units == "HU" and not -1100 <= low <= 500:
+            findings.warnings.append(f"slice {i}: the smallest value is {low:.4g}, air has -1000 HU; are these HU?")
+        if isinstance(stack, CTProjections) and high > 15:
+            findings.warnings.append(
+                f"slice {i}: a line integral of {high:.3g} lets no photon pass; was the log taken?"
+            )
+    return findings

@@ -1,80 +1,108 @@
-"""Which projections a CT reconstruction gets: simulated ones of an image, or a choice of measured ones."""
+"""Options of CT reconstruction: which projections are simulated or used."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from operators.ct.geometry import Beam, FanBeam, ParallelBeam
-from recon.errors import InputError
+from recon.options import Options, option
+
+if TYPE_CHECKING:
+    from operators.ct.geometry import Beam
 
 #: Distances of the scanner of the AAPM low-dose challenge in mm, where a file names none.
 SOURCE_TO_ISO, SOURCE_TO_DETECTOR = 595.0, 1085.6
 GEOMETRIES = ("fan", "fan-flat", "parallel")
 
 
-@dataclass(frozen=True)
-class Scan:
-    """How to simulate the projections of an image, or to thin out measured ones.
+def reader_options(given: str | Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of a reader from a mapping, or from ``"series=3"`` or ``"a=1,b=2.5"``.
 
-    Parameters
-    ----------
-    views : int, optional
-        Number of projections to simulate.
-    geometry : "fan" (on an arc), "fan-flat" or "parallel"
-        Of simulated projections.
-    arc : float, optional
-        Degrees that they cover; 360 for fans and 180 for parallel rays. Less is limited-angle tomography. Of measured
-        projections: those within so many degrees of the first one; all by default.
-    photons : float, optional
-        Photons of each ray without an object; noise-free by default.
-    views_every : int
-        Use every so many of the measured projections.
-    seed : int
-        Of the noise.
-    electronic_noise : float
-        Standard deviation of the noise of the detector, in photons, that is added to that of the photons.
-    model_error : float
-        What the model may miss of the line integrals, as a share of their rms in each view; it counts as noise.
+    Raises
+    ------
+    InputError
+        For text that is not of this form.
     """
+    from recon.errors import InputError
 
-    views: int | None = None
-    geometry: str = "fan"
-    arc: float | None = None
-    photons: float | None = None
-    views_every: int = 1
-    seed: int = 0
-    electronic_noise: float = 0.0
-    model_error: float = 0.0
+    if not isinstance(given, str):
+        return dict(given)
+    found: dict[str, Any] = {}
+    for part in given.split(","):
+        name, equals, value = (piece.strip() for piece in part.partition("="))
+        if not name.isidentifier() or not equals or not value:
+            raise InputError(f"reader: expected NAME=VALUE or NAME=VALUE,NAME=VALUE, got {given!r}")
+        found[name] = value
+        for kind in (float, int):  # the last one that fits
+            with suppress(ValueError):
+                found[name] = kind(value)
+    return found
+
+
+@dataclass(frozen=True)
+class CT(Options):
+    """How projections of images are simulated, or measured ones thinned out."""
+
+    views: int | None = option(None, int, "images: number of simulated projections", "N", at_least=1)
+    geometry: str = option(
+        "fan", str, "images: ray geometry; a fan has its detector on an arc, fan-flat on a line", choices=GEOMETRIES
+    )
+    arc: float | None = option(
+        None,
+        float,
+        "angular range of the projections, measured ones from the first (default: all; simulated: 360, parallel 180)",
+        "DEG",
+        unit="degrees",
+        above=0,
+        at_most=360,
+    )
+    photons: float | None = option(
+        None, float, "images: incident photons per ray I0 (default: no noise)", "N", unit="photons", above=0
+    )
+    electronic_noise: float = option(
+        0.0, float, "images: electronic noise of the detector", "STD", unit="photons", at_least=0
+    )
+    views_every: int = option(1, int, "projections: keep every N-th view", "N", at_least=1)
+    pixel_size: float | None = option(None, float, "pixel size (default: that of the file)", "MM", unit="mm", above=0)
+    model_error: float | None = option(
+        None,
+        float,
+        "relative model error, as a fraction of the rms line integral of each view (default: 0)",
+        "FRACTION",
+        at_least=0,
+    )
+    reader: Any = option(
+        None,
+        str,
+        "options of the reader of the file, such as series=3 or rotation_centre=295.5",
+        "NAME=VALUE",
+        parse=reader_options,
+    )
 
     def __post_init__(self) -> None:
-        if self.views is not None and self.views < 1:
-            raise InputError(f"views: expected 1 or more projections, came {self.views}")
-        if self.geometry not in GEOMETRIES:
-            raise InputError(f"geometry: expected one of {', '.join(GEOMETRIES)}, came {self.geometry!r}")
-        if self.arc is not None and not 0 < self.arc <= 360:
-            raise InputError(f"arc: expected degrees above 0 and up to 360, came {self.arc}")
-        if self.photons is not None and not (self.photons > 0 and math.isfinite(self.photons)):
-            raise InputError(f"photons: expected a number above 0, came {self.photons}")
-        if not 0 <= self.electronic_noise < math.inf:
-            raise InputError(f"electronic_noise: expected photons, 0 or more, came {self.electronic_noise}")
+        from recon.errors import InputError
+
+        super().__post_init__()
         if self.electronic_noise and self.photons is None:
             raise InputError("electronic_noise: is in photons, so say how many there are (photons, --photons 1e5)")
-        if self.views_every < 1:
-            raise InputError(f"views_every: expected 1 or more, came {self.views_every}")
 
     def measured(self, angles: np.ndarray) -> np.ndarray:
-        """Return the numbers of the measured projections, at these angles in rad, that are used."""
+        """Return the indices of the measured projections, at these angles in rad, that are used."""
         every = np.arange(0, len(angles), self.views_every)
         if self.arc is None:
             return every
         return every[np.abs(angles[every] - angles[0]) < math.radians(self.arc)]
 
     def beam(self, image_shape: tuple[int, int], pixel_size: float, scanner: Mapping[str, float]) -> Beam:
-        """Return the geometry of the simulated projections: one detector element a pixel, the whole image seen."""
+        """Return the geometry of the simulated projections: one detector element per pixel, the whole image seen."""
+        from operators.ct.geometry import FanBeam, ParallelBeam
+        from recon.errors import InputError
+
         arc = math.radians(self.arc if self.arc is not None else 180.0 if self.geometry == "parallel" else 360.0)
         angles = np.arange(self.views or 1) * (arc / (self.views or 1))
         radius = math.hypot(*image_shape) * pixel_size / 2
@@ -91,3 +119,6 @@ class Scan:
         spacing = pixel_size * to_detector / to_iso
         width = half * to_detector if curved else math.tan(half) * to_detector
         return FanBeam(angles, math.ceil(2 * width / spacing) + 2, spacing, to_iso, to_detector, curved=curved)
+
+
+OPTIONS = CT

@@ -5,21 +5,22 @@ from __future__ import annotations
 import math
 import weakref
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from operators.ct import projection
 from operators.ct.fbp import fbp
 from operators.ct.geometry import Beam
 from operators.ct.photons import MU_WATER, simulate_counts
-from operators.ct.projection import CT
 from recon.errors import InputError
 from recon.modalities.ct.data import ScanGeometry
-from recon.modalities.ct.options import Scan
+from recon.modalities.ct.options import CT
 from recon.modalities.model_error import of_share
+from recon.modalities.prepared import Prepared
 from samplers import Problem
 
 #: Noise-free data are taken to be right to this share of the largest line integral.
@@ -28,45 +29,16 @@ NOISE_FREE = 1e-3
 WINDOW = (-250.0, 350.0)
 
 # The slices of a scan have one geometry: they share the operator, whose matrix goes with the last of them.
-_operators: weakref.WeakValueDictionary[tuple[Any, ...], CT] = weakref.WeakValueDictionary()
-
-
-@dataclass(frozen=True, eq=False)
-class Prepared:
-    """A CT slice, ready to be sampled; see :class:`recon.modalities.base.Prepared`.
-
-    Attributes
-    ----------
-    problem : Problem
-        The prior knows attenuation relative to water; results are in HU, or in 1/mm where water is unknown.
-    fbp : Tensor, shape ``(y, x)``
-        Filtered backprojection (Hann window), in the unit of the results.
-    water : float
-        Attenuation in 1/mm that is one for the prior; what HU refer to.
-    """
-
-    problem: Problem
-    fbp: Tensor
-    water: float
-    facts: dict[str, Any]
-    notes: list[str] = field(default_factory=list)
-
-    @property
-    def companions(self) -> dict[str, Tensor]:
-        """Images that go with the result."""
-        return {"fbp": self.fbp}
-
-    def combine(self, images: Tensor) -> Tensor:
-        """Return the images as they are."""
-        return images
+_operators: weakref.WeakValueDictionary[tuple[Any, ...], projection.CT] = weakref.WeakValueDictionary()
 
 
 def prepare_image(
     image: np.ndarray | Tensor,
     pixel_size: float,
-    scan: Scan,
+    options: CT,
     scanner: Mapping[str, float] | None = None,
     device: torch.device | str = "cpu",
+    seed: int = 0,
 ) -> Prepared:
     """Simulate projections of an image in HU and turn them into a Problem.
 
@@ -76,30 +48,32 @@ def prepare_image(
         Hounsfield units; what is below air counts as air.
     pixel_size : float
         In mm.
-    scan : Scan
+    options : CT
         ``views`` must be given.
     scanner : mapping, optional
         ``source_to_iso_mm`` and ``source_to_detector_mm``.
     device : torch.device or str
+    seed : int
+        Seed of the noise.
     """
-    if scan.views is None:
+    if options.views is None:
         raise InputError("these are images: say how many projections to simulate (views=32, --views 32)")
     truth = (torch.as_tensor(image, dtype=torch.float32, device=device) / 1000 + 1).clamp(min=0)
-    beam = scan.beam((truth.shape[0], truth.shape[1]), pixel_size, scanner or {})
+    beam = options.beam((truth.shape[0], truth.shape[1]), pixel_size, scanner or {})
     operator = _operator(beam, (truth.shape[0], truth.shape[1]), pixel_size, device)
     sinogram = operator(truth * MU_WATER)
-    if scan.photons is None:
+    if options.photons is None:
         noise_std = torch.full_like(sinogram, NOISE_FREE * float(sinogram.max()))
     else:
-        _, sinogram, noise_std = simulate_counts(sinogram, scan.photons, scan.electronic_noise, seed=scan.seed)
-    facts = {"photons": scan.photons, "simulated": True}
-    return _prepared(sinogram, _with_model_error(noise_std, sinogram, scan, facts), operator, beam, facts, [])
+        _, sinogram, noise_std = simulate_counts(sinogram, options.photons, options.electronic_noise, seed=seed)
+    facts = {"photons": options.photons, "simulated": True}
+    return _prepared(sinogram, _with_model_error(noise_std, sinogram, options, facts), operator, beam, facts, [])
 
 
 def prepare_projections(
     sinogram: np.ndarray | Tensor,
     geometry: ScanGeometry,
-    scan: Scan,
+    options: CT,
     *,
     photons: np.ndarray | None = None,
     image_shape: tuple[int, int] | None = None,
@@ -114,7 +88,7 @@ def prepare_projections(
     ----------
     sinogram : array, shape ``(angle, detector)``
     geometry : ScanGeometry
-    scan : Scan
+    options : CT
         Only ``views_every`` and ``arc`` have a meaning here.
     photons : array, broadcastable to the sinogram, optional
         Photons without an object, for the noise level; by default that is estimated from the data.
@@ -129,7 +103,7 @@ def prepare_projections(
     device : torch.device or str
     """
     angles = np.asarray(geometry.angles)
-    used = scan.measured(angles)
+    used = options.measured(angles)
     data = torch.as_tensor(sinogram, dtype=torch.float32, device=device)[torch.from_numpy(used).to(device)]
     notes = []
     if photons is None:
@@ -143,17 +117,17 @@ def prepare_projections(
     shape, size = grid_of(geometry, image_shape, pixel_size)
     operator = _operator(beam, shape, size, device)
     facts: dict[str, Any] = {"simulated": False}
-    noise_std = _with_model_error(noise_std, data, scan, facts)
+    noise_std = _with_model_error(noise_std, data, options, facts)
     return _prepared(data, noise_std, operator, beam, facts, notes, water or MU_WATER, hounsfield)
 
 
-def _with_model_error(noise_std: Tensor, sinogram: Tensor, scan: Scan, facts: dict[str, Any]) -> Tensor:
+def _with_model_error(noise_std: Tensor, sinogram: Tensor, options: CT, facts: dict[str, Any]) -> Tensor:
     """Return the noise with the error of the model that the user allows for, in each view, and record it."""
-    if scan.model_error == 0:
+    if not options.model_error:
         return noise_std
     views = torch.arange(len(sinogram), device=sinogram.device)[:, None].expand_as(sinogram)
-    error = of_share(sinogram[None], 0.0, views, scan.model_error)
-    facts["model_error"] = scan.model_error
+    error = of_share(sinogram[None], 0.0, views, options.model_error)
+    facts["model_error"] = options.model_error
     return (noise_std.square() + error.noise_std.square()).sqrt()
 
 
@@ -201,12 +175,12 @@ def estimate_noise(sinogram: Tensor) -> float:
     return float(second.abs().median()) / (0.6745 * math.sqrt(6))
 
 
-def _operator(beam: Beam, shape: tuple[int, int], pixel_size: float, device: torch.device | str) -> CT:
+def _operator(beam: Beam, shape: tuple[int, int], pixel_size: float, device: torch.device | str) -> projection.CT:
     """Return the operator of a geometry on a device, the one in use where there is one."""
     key = (beam, shape, pixel_size, str(device))
     found = _operators.get(key)
     if found is None:
-        found = cast(CT, CT(beam, shape, pixel_size).to(device))
+        found = cast(projection.CT, projection.CT(beam, shape, pixel_size).to(device))
         _operators[key] = found
     return found
 
@@ -221,7 +195,7 @@ def _covered(beam: Beam) -> float:
 def _prepared(
     sinogram: Tensor,
     noise_std: Tensor,
-    operator: CT,
+    operator: projection.CT,
     beam: Beam,
     facts: dict[str, Any],
     notes: list[str],
@@ -238,7 +212,8 @@ def _prepared(
         "arc": round(_covered(beam)),
         "pixel_size_mm": size,
         "noise_std": float(noise_std.median()),
+        "water_per_mm": water,
     }
     scale, offset = (1000.0, -1000.0) if hounsfield else (water, 0.0)
     problem = Problem(sinogram / water, operator, noise_std / water, scale, offset)
-    return Prepared(problem, scale * image + offset, water, facts, notes)
+    return Prepared(problem=problem, images={"fbp": scale * image + offset}, diagnostics=facts, notes=notes)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import torch
 from scipy import ndimage
+from torch import Tensor
 
 from recon.errors import InputError
 from recon.files import dicom
@@ -69,3 +71,9 @@ def _slice(image: np.ndarray, spacing: tuple[float, ...], plane: str, name: str)
     relative = (np.maximum(image, LOWEST) + 1000) / 1000
     body = ndimage.binary_opening(relative > 0.3, iterations=2)
     return Slice(relative.astype(np.float32), body, (spacing[0], spacing[1]), plane, name)
+
+
+def real_evaluation_image(item: Slice, index: int) -> Tensor:
+    """Return the slice ``(y, x)`` float32, cropped to multiples of 8."""
+    rows, columns = (length - length % 8 for length in item.image.shape)
+    return torch.from_numpy(item.image[:rows, :columns].astype(np.float32))

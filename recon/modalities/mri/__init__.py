@@ -1,1 +1,7 @@
-"""Magnetic resonance imaging: files, options, preparation and descriptions."""
+"""Magnetic resonance imaging: k-space files, coil maps, preparation and descriptions; physics in `operators.mri`."""
+
+from recon.plugins import exporter
+
+__all__ = ["KspaceScan", "open_kspace"]
+
+__getattr__ = exporter(__name__, {"KspaceScan": "data", "open_kspace": "files.readers"})

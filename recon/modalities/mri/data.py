@@ -1,17 +1,17 @@
 """What every k-space reader returns: a lazily read sequence of slices with their geometry."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from recon.errors import InputError, ShapeError
+from recon.errors import InputError
+from recon.modalities.recording import Recording, checked
 
 
 @dataclass(frozen=True, eq=False)
-class KspaceScan:
+class KspaceScan(Recording):
     """A measured k-space file, read one slice at a time.
 
     `scan[i]` is the centred k-space of slice i, complex64 `(coil, y, x)`, zero where nothing was sampled; `len(scan)`
@@ -26,7 +26,7 @@ class KspaceScan:
         "fastmri", "bart" or "npy".
     dataset
         What the k-space is called inside the file; for messages.
-    shape
+    slice_shape
         `(coil, y, x)` of one slice.
     length
         The number of slices.
@@ -50,12 +50,8 @@ class KspaceScan:
         What else the file says, as plain values.
     """
 
-    path: Path
-    format: str
     dataset: str
-    shape: tuple[int, int, int]
-    length: int
-    load: Callable[[int], np.ndarray] = field(repr=False)
+    slice_shape: tuple[int, int, int]
     load_reference: Callable[[int], np.ndarray] | None = field(default=None, repr=False)
     recon_shape: tuple[int, int] | None = None
     voxel_size_mm: tuple[float, float, float] | None = None
@@ -65,28 +61,19 @@ class KspaceScan:
     mask: np.ndarray | None = field(default=None, repr=False)
     attributes: Mapping[str, Any] = field(default_factory=dict)
 
-    def __len__(self) -> int:
-        return self.length
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """`(coil, y, x)` of one slice."""
+        return self.slice_shape
 
-    def __iter__(self) -> Iterator[np.ndarray]:
-        return (self[i] for i in range(self.length))
-
-    def __getitem__(self, index: int) -> np.ndarray:
-        """Read and check slice `index`: complex64 `(coil, y, x)`."""
-        i = self._position(index)
-        kspace = np.asarray(self.load(i))
-        where = f"{self.path}: {self.dataset}, slice {i}"
-        if not np.iscomplexobj(kspace):
-            raise InputError(f"{where}: k-space must be complex, this is {kspace.dtype}")
-        if kspace.shape != self.shape:
-            raise ShapeError(f"{where}: expected the shape {self.shape} (coil, y, x), got {kspace.shape}")
-        with np.errstate(over="ignore"):  # what complex64 cannot hold becomes infinite and is refused below
-            kspace = np.array(kspace, dtype=np.complex64, order="C")  # a copy: files may be mapped, read-only
+    def check(self, values: Any, where: str) -> np.ndarray:
+        """Return centred k-space, complex64 `(coil, y, x)`, zero where nothing was sampled."""
+        where = where.replace(": ", f": {self.dataset}, ", 1)
+        if not np.iscomplexobj(values):
+            raise InputError(f"{where}: k-space must be complex, this is {np.asarray(values).dtype}")
+        kspace = checked(values, self.shape, where, complex_numbers=True, axes="(coil, y, x)", signal=False)
         if self.mask is not None:
             kspace = np.where(self.mask, kspace, np.complex64(0))
-        bad = int(np.count_nonzero(~np.isfinite(kspace)))
-        if bad:
-            raise InputError(f"{where}: {bad} of {kspace.size} values are NaN or infinite; the file is damaged")
         if not kspace.any():
             raise InputError(f"{where}: every value is zero; leave this slice out or check how the file was made")
         return kspace
@@ -95,13 +82,8 @@ class KspaceScan:
         """Return the magnitude image of slice `index` that came with the file, float32 `(y, x)`, or None."""
         if self.load_reference is None:
             return None
-        i = self._position(index)
+        i = self.position(index)
         image = np.array(self.load_reference(i), dtype=np.float32, order="C")
         if image.ndim != 2 or not np.isfinite(image).all():
             raise InputError(f"{self.path}: the reference image of slice {i} must be 2D and finite")
         return image
-
-    def _position(self, index: int) -> int:
-        if not -self.length <= index < self.length:
-            raise IndexError(f"{self.path} has {self.length} slices, there is no slice {index}")
-        return index % self.length

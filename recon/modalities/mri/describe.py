@@ -1,24 +1,50 @@
-"""Looking a raw-data file over before an hour is spent on it: what `recon check` reports."""
+"""k-space recordings in lines of text, and what may be wrong with them."""
 
-from dataclasses import dataclass, field
+from __future__ import annotations
 
 import numpy as np
+import torch
 
-from recon.modalities.ct.data import CTImages, CTProjections
+from operators.mri.coils import estimate_noise_covariance
+from operators.mri.espirit import calibration_size
+from recon.modalities.base import Findings
 from recon.modalities.mri.data import KspaceScan
-from recon.modalities.ultrasound.data import PlaneWaveData
-from recon.modalities.ultrasound.signals import silent_elements
+from recon.modalities.mri.options import MRI
+from recon.modalities.recording import short
 
-# ESPIRiT needs a fully sampled centre of about its kernel and some; below this it tends to fail.
+#: ESPIRiT needs a fully sampled centre of about its kernel and some; below this it tends to fail.
 _LEAST_CALIBRATION = 12
 
 
-@dataclass
-class Findings:
-    """Facts about a scan, and what may go wrong with it; one line each."""
+def summary(scan: KspaceScan) -> str:
+    """Describe format and size in a few words."""
+    return f"{scan.format}, {len(scan)} slice(s) of {scan.shape[0]} coil(s) x {scan.shape[1]} x {scan.shape[2]}"
 
-    facts: list[str] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
+
+def sampling(scan: KspaceScan, options: MRI) -> str:
+    """Describe which samples are used."""
+    if options.mask is None and options.acceleration is None:
+        return "as measured"
+    return f"{options.mask or 'random'}, acceleration {options.acceleration or 4.0:g} (retrospective)"
+
+
+def lines(scan: KspaceScan) -> list[str]:
+    """Describe a raw-data file by its headers."""
+    coils, y, x = scan.shape
+    found = [f"k-space: {coils} coil(s) x {y} x {x} (coil, y, x)"]
+    if scan.readout_axis is not None:
+        found.append(f"readout: {'y' if scan.readout_axis == -2 else 'x'}, oversampled {scan.readout_oversampling:g} x")
+    if scan.recon_shape is not None:
+        found.append(f"image: {scan.recon_shape[0]} x {scan.recon_shape[1]} (y, x)")
+    if scan.voxel_size_mm is not None:
+        found.append("voxel: " + " x ".join(f"{length:.3g}" for length in scan.voxel_size_mm) + " mm (z, y, x)")
+    if scan.acquired is not None:
+        found.append(f"encoded columns: {scan.acquired[0]} to {scan.acquired[1] - 1}")
+    if scan.mask is not None:
+        found.append(f"sampling mask: {scan.mask.mean():.1%} of k-space")
+    found.append(f"reference image: {'yes' if scan.load_reference else 'no'}")
+    found.extend(f"{name}: {short(value)}" for name, value in scan.attributes.items())
+    return found
 
 
 def inspect(scan: KspaceScan) -> Findings:
@@ -48,42 +74,6 @@ def inspect(scan: KspaceScan) -> Findings:
     return findings
 
 
-def inspect_ct(stack: CTImages | CTProjections) -> Findings:
-    """Read every slice of CT images or projections and describe its values; damaged ones are an InputError."""
-    findings = Findings()
-    for i, values in enumerate(stack):
-        low, high = float(values.min()), float(values.max())
-        findings.facts.append(f"slice {i}: values {low:.4g} to {high:.4g}")
-        if isinstance(stack, CTImages) and stack.units == "HU" and not -1100 <= low <= 500:
-            findings.warnings.append(f"slice {i}: the smallest value is {low:.4g}, air has -1000 HU; are these HU?")
-        if isinstance(stack, CTProjections) and high > 15:
-            findings.warnings.append(
-                f"slice {i}: a line integral of {high:.3g} lets no photon pass; was the log taken?"
-            )
-    return findings
-
-
-def inspect_ultrasound(data: PlaneWaveData) -> Findings:
-    """Read every frame of channel data and describe its signal and noise; damaged ones are an InputError."""
-    findings = Findings()
-    for i, values in enumerate(data):
-        noise = float(data.noise_std(i).max())
-        findings.facts.append(f"frame {i}: largest value {np.abs(values).max():.4g}, noise about {noise:.3g}")
-        dead = silent_elements(values)
-        if len(dead):
-            names = ", ".join(map(str, dead[:12])) + (", ..." if len(dead) > 12 else "")
-            findings.warnings.append(f"frame {i}: element(s) {names} hold next to nothing; they are left out")
-        offset = 0.0 if data.geometry.is_complex else _offset(values)
-        if offset > 0.05:
-            findings.warnings.append(f"frame {i}: the RF has an offset of {offset:.2g} times its rms")
-    return findings
-
-
-def _offset(values: np.ndarray) -> float:
-    """Return the mean of real values over their rms."""
-    return float(abs(values.mean(dtype=np.float64)) / np.sqrt(np.mean(values.astype(np.float64) ** 2)))
-
-
 def _sampled(scan: KspaceScan, kspace: np.ndarray) -> np.ndarray:
     """Return where this slice was sampled, bool `(y, x)`: by the file's mask, or wherever it is not zero."""
     if scan.mask is not None:
@@ -92,11 +82,9 @@ def _sampled(scan: KspaceScan, kspace: np.ndarray) -> np.ndarray:
 
 
 def _describe(kspace: np.ndarray, sampled: np.ndarray) -> list[str]:
-    from operators.mri.espirit import calibration_size
-
-    share = sampled.mean()
-    lines = ["fully sampled" if share == 1 else f"{share:.1%} sampled (acceleration {1 / share:.2f})"]
-    if share < 1:
+    fraction = sampled.mean()
+    lines = ["fully sampled" if fraction == 1 else f"{fraction:.1%} sampled (acceleration {1 / fraction:.2f})"]
+    if fraction < 1:
         columns = sampled.any(axis=0)
         lines.append("whole columns" if (sampled == columns).all() else "points")
         lines.append("fully sampled centre {} x {}".format(*calibration_size(sampled)))
@@ -106,12 +94,10 @@ def _describe(kspace: np.ndarray, sampled: np.ndarray) -> list[str]:
 
 
 def _doubts(kspace: np.ndarray, sampled: np.ndarray) -> list[str]:
-    from operators.mri.espirit import calibration_size
-
     doubts = []
     dead = np.flatnonzero(~kspace.any(axis=(1, 2)))
     if len(dead):
-        doubts.append(f"coil(s) {', '.join(map(str, dead))} hold nothing but zeros")
+        doubts.append(f"coil(s) {', '.join(map(str, dead))} contain only zeros")
     size = calibration_size(sampled)
     if len(kspace) > 1 and min(size) < _LEAST_CALIBRATION:
         doubts.append(
@@ -127,9 +113,5 @@ def _doubts(kspace: np.ndarray, sampled: np.ndarray) -> list[str]:
 
 def _noise_level(kspace: np.ndarray, sampled: np.ndarray) -> float:
     """Return the standard deviation of the complex noise, averaged over the coils, as the pipeline estimates it."""
-    import torch
-
-    from operators.mri.coils import estimate_noise_covariance
-
     covariance = estimate_noise_covariance(torch.from_numpy(kspace), torch.tensor(sampled))
     return float(covariance.diagonal().real.mean().sqrt())

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -16,6 +16,7 @@ from recon.modalities.mri.coil_maps import FULL_CALIBRATION, GOOD_CALIBRATION, C
 from recon.modalities.mri.noise import CoilNoise
 from recon.modalities.mri.scale import quantile, scale_of
 from recon.modalities.mri.whitening import Whitening, with_model_error
+from recon.modalities.prepared import Prepared
 from samplers import Problem
 from samplers.proximal import proximal
 
@@ -72,37 +73,32 @@ class Measured:
         return torch.where(self.sampled, ring, -1)
 
 
-@dataclass(frozen=True, eq=False)
-class Prepared:
-    """A slice, ready to be sampled.
+@dataclass(frozen=True, eq=False, kw_only=True)
+class PreparedSlice(Prepared):
+    """A slice of k-space, ready to be sampled; two coil maps have two images, ``(map, y, x)``.
 
     Attributes
     ----------
-    problem : Problem
-        In the scale of the prior; ``problem.scale`` leads back to the units of the k-space. Two coil maps have two
-        images, ``(map, y, x)``.
     coil_maps : Tensor, shape ``(coil, y, x)`` or ``(map, coil, y, x)``
     mask : Tensor, bool, broadcastable to ``(y, x)``
     gram : Tensor, shape ``(map, map, y, x)``
         Products of the maps in the coils as they came: they turn images into root sums of squares.
-    facts : dict
-        What was found: acceleration, noise level and from where, calibration size, maps, error of the model, scale.
-    notes : list of str
-        What the user should know: weak calibration, unusual noise.
+    measured : Measured
+    whitening : Whitening
+    found : CoilMaps or None
     """
 
-    problem: Problem
+    refinable: ClassVar[bool] = True
+
     coil_maps: Tensor
     mask: Tensor
     gram: Tensor
-    facts: dict[str, Any]
     measured: Measured
     whitening: Whitening
     found: CoilMaps | None
-    notes: list[str] = field(default_factory=list)
 
     @classmethod
-    def first(cls, measured: Measured) -> Prepared:
+    def first(cls, measured: Measured) -> PreparedSlice:
         """Prepare a slice from its data alone."""
         coils = measured.kspace.shape[0]
         whitening = Whitening.none(measured.kspace)
@@ -125,16 +121,6 @@ class Prepared:
         """Turns the image of the first map into the root sum of squares of the coils as they came, ``(y, x)``."""
         return self.gram[0, 0].real.sqrt()
 
-    @property
-    def zero_filled(self) -> Tensor:
-        """Adjoint reconstruction in the units of the k-space, ``(y, x)``."""
-        return self.combine(self.problem.operator.H(self.problem.y) * self.problem.scale)
-
-    @property
-    def companions(self) -> dict[str, Tensor]:
-        """Images that go with the result: the zero-filled one and the mask."""
-        return {"zero_filled": self.zero_filled, "mask": self.measured.sampled}
-
     def combine(self, images: Tensor) -> Tensor:
         """Return root-sum-of-squares images ``(..., y, x)``; of two maps their magnitude, of one with its phase."""
         if self.problem.operator.domain.ndim == 2:
@@ -142,7 +128,7 @@ class Prepared:
         weighted = torch.einsum("mnyx,...nyx->...myx", self.gram, images)
         return (images.conj() * weighted).sum(dim=-3).real.clamp_min(0).sqrt()
 
-    def refined(self, image: Tensor) -> Prepared:
+    def refined(self, image: Tensor) -> PreparedSlice:
         """Prepare the slice once more, with a first image that completes k-space.
 
         Where the calibration region is short, coil maps come from the completed k-space (self-consistent maps). What
@@ -180,7 +166,7 @@ def _assembled(
     found: CoilMaps | None,
     left: Tensor | None = None,
     image: Tensor | None = None,
-) -> Prepared:
+) -> PreparedSlice:
     """Put a Problem together; with what a fit left of the coils as they came, and the image of it, where known."""
     data = whitening(measured.kspace)
     noise = whitening.level(measured.noise)
@@ -206,7 +192,20 @@ def _assembled(
         facts["model_error"] = error.share
         notes += _doubts(error)
     problem = Problem(data / scale, operator, level / scale, scale=scale * measured.unit)
-    return Prepared(problem, maps, measured.mask, gram, facts, measured, whitening, found, notes)
+    ready = PreparedSlice(
+        problem=problem,
+        images={"mask": measured.sampled},
+        diagnostics=facts,
+        notes=notes,
+        coil_maps=maps,
+        mask=measured.mask,
+        gram=gram,
+        measured=measured,
+        whitening=whitening,
+        found=found,
+    )
+    zero_filled = ready.combine(operator.H(problem.y) * problem.scale)
+    return replace(ready, images={"zero_filled": zero_filled, **ready.images})
 
 
 def _model_error(measured: Measured, data: Tensor, noise: float, left: Tensor | None) -> ModelError | None:
@@ -232,7 +231,7 @@ def _doubts(error: ModelError) -> list[str]:
     ]
 
 
-def _left(ready: Prepared, white: Tensor, maps: Tensor, image: Tensor) -> Tensor:
+def _left(ready: PreparedSlice, white: Tensor, maps: Tensor, image: Tensor) -> Tensor:
     """Return what an image that is fitted to the whitened data leaves of them."""
     measured = ready.measured
     scale = quantile(image) or 1.0

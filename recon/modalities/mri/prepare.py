@@ -13,10 +13,8 @@ from operators import compress_coils, fftc, ifftc, make_mask
 from operators.mri.autocalibration import calibration_region
 from recon.errors import InputError, ShapeError
 from recon.modalities.mri.coil_maps import FULL_CALIBRATION
-from recon.modalities.mri.measured import Measured, Prepared
+from recon.modalities.mri.measured import Measured, PreparedSlice
 from recon.modalities.mri.noise import estimate_noise, given_noise
-
-__all__ = ["Prepared", "Sampling", "crop_oversampling", "infer_mask", "prepare"]
 
 
 @dataclass(frozen=True)
@@ -52,11 +50,11 @@ def prepare(
     coils: int | None = None,
     calib_size: int | None = None,
     device: torch.device | str = "cpu",
-) -> Prepared:
+) -> PreparedSlice:
     """Turn the k-space of one slice into a Problem.
 
     Noise is found in the air, in outer k-space or in the calibration region, coil maps by ESPIRiT from the measured
-    centre; coils are whitened by the noise and by the errors of the maps. :meth:`Prepared.refined` takes the same
+    centre; coils are whitened by the noise and by the errors of the maps. :meth:`PreparedSlice.refined` takes the same
     further with a first image.
 
     Parameters
@@ -105,7 +103,7 @@ def prepare(
     else:
         noise = given_noise(noise_std, noise_covariance, kspace.shape[0], unit)
     given = None if coil_maps is None else _maps(coil_maps, kspace)
-    return Prepared.first(Measured(kspace, mask, region, noise, unit, given, model_error))
+    return PreparedSlice.first(Measured(kspace, mask, region, noise, unit, given, model_error))
 
 
 def crop_oversampling(kspace: Tensor, axis: int, factor: float) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +13,13 @@ import torch
 from torch import Tensor
 
 from operators import ifftc
+from operators.mri.masks import PATTERNS
 from recon.errors import InputError, ShapeError
 from recon.modalities.mri.data import KspaceScan
 from recon.modalities.mri.files.readers import open_kspace
-from recon.modalities.mri.prepare import Prepared, Sampling, crop_oversampling, infer_mask, prepare
+from recon.modalities.mri.measured import PreparedSlice
+from recon.modalities.mri.options import MRI
+from recon.modalities.mri.prepare import Sampling, crop_oversampling, infer_mask, prepare
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,12 +35,13 @@ class ArraySource:
     """k-space held in memory: ``(y, x)``, ``(coil, y, x)`` or ``(slice, coil, y, x)``."""
 
     path: Path | None = None
+    scan: KspaceScan | None = None
 
     def __init__(self, kspace: np.ndarray | Tensor, mask: np.ndarray | Tensor | None) -> None:
         array = torch.as_tensor(kspace)
         if array.ndim not in (2, 3, 4):
             raise ShapeError(
-                f"kspace: expected (coil, y, x), (y, x) or (slice, coil, y, x), came shape {tuple(array.shape)}"
+                f"kspace: expected (coil, y, x), (y, x) or (slice, coil, y, x), got shape {tuple(array.shape)}"
             )
         array = array[None] if array.ndim == 2 else array
         self.single = array.ndim == 3
@@ -57,8 +62,8 @@ class ArraySource:
 class FileSource:
     """A raw-data file: slices with the readout oversampling cropped, where that is legal."""
 
-    def __init__(self, path: str | os.PathLike[str], mask: np.ndarray | Tensor | None) -> None:
-        self.scan: KspaceScan = open_kspace(path)
+    def __init__(self, source: str | os.PathLike[str] | KspaceScan, mask: np.ndarray | Tensor | None) -> None:
+        self.scan: KspaceScan = source if isinstance(source, KspaceScan) else open_kspace(source)
         self.path: Path | None = self.scan.path
         self.single = len(self.scan) == 1
         self._mask = mask
@@ -102,64 +107,75 @@ class FileSource:
 
 
 class KspaceSource:
-    """k-space of a path or an array, with the settings that turn each slice into a Problem.
+    """k-space of a path, a recording or an array, with the options that turn each slice into a Problem.
 
     Parameters
     ----------
-    source : path or array
-    mask : str or array, optional
-        A pattern for retrospective undersampling, or where the data were sampled.
-    acceleration, center_fraction : float, optional
-        Of retrospective undersampling.
+    source : path, KspaceScan or array
+    options : MRI
     seed : int
-        Of its pattern.
-    **settings
-        Of :func:`recon.modalities.mri.prepare.prepare`: ``coil_maps``, ``noise_std``, ``noise_covariance``,
-        ``model_error``, ``coils``, ``calib_size``.
+        Seed of the retrospective undersampling pattern.
 
     Raises
     ------
     InputError
-        If the source is neither, or the settings contradict each other.
+        If the source is neither, or the options contradict each other.
     """
 
-    modality = "mri"
-
-    def __init__(
-        self,
-        source: Any,
-        *,
-        mask: str | np.ndarray | Tensor | None,
-        acceleration: float | None,
-        center_fraction: float | None,
-        seed: int,
-        **settings: Any,
-    ) -> None:
-        self.pieces = open_source(source, None if isinstance(mask, str) else mask)
-        self.sampling = _sampling(mask, acceleration, center_fraction, seed)
-        self.settings = settings
+    def __init__(self, source: Any, options: MRI, seed: int = 0) -> None:
+        self.options, self.seed = options, seed
+        self.sampling = _sampling(options, seed)
+        self.pieces = open_source(source, None if isinstance(options.mask, str) else options.mask)
         self.path, self.single, self.geometry = self.pieces.path, self.pieces.single, self.pieces.geometry
-        self.config = {
-            **settings,
-            "acceleration": acceleration,
+        self.recording = self.pieces.scan
+        self._last: tuple[int, Slice] | None = None
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The options, for provenance; of arrays only that they were given."""
+        known = {field.name: getattr(self.options, field.name) for field in dataclasses.fields(self.options)}
+        covariance, maps, mask = (known[name] for name in ("noise_covariance", "coil_maps", "mask"))
+        return {
+            **known,
             "mask": mask if mask is None or isinstance(mask, str) else "array",
-            "center_fraction": center_fraction,
-            "noise_covariance": "given" if settings.get("noise_covariance") is not None else None,
-            "coil_maps": "given" if settings.get("coil_maps") is not None else "ESPIRiT",
+            "noise_covariance": "given" if covariance is not None else None,
+            "coil_maps": "given" if maps is not None else "ESPIRiT",
         }
+
+    @property
+    def retrospective(self) -> bool:
+        """Whether the data are undersampled here."""
+        return self.sampling is not None
 
     def __len__(self) -> int:
         return len(self.pieces)
 
-    def prepare(self, index: int, device: torch.device | str) -> tuple[Prepared, np.ndarray | None]:
-        """Return a slice that is ready to be sampled, and its reference where there is one."""
-        piece = self.pieces[index]
-        ready = prepare(piece.kspace, piece.mask, sampling=self.sampling, device=device, **self.settings)
-        return ready, piece.reference
+    def prepare(self, index: int, device: torch.device | str) -> PreparedSlice:
+        """Return a slice that is ready to be sampled."""
+        piece = self._piece(index)
+        settings = {name: getattr(self.options, name) for name in _SETTINGS}
+        return prepare(piece.kspace, piece.mask, sampling=self.sampling, device=device, **settings)
+
+    def reference(self, index: int) -> np.ndarray | None:
+        """Return the magnitude of the fully sampled image, or the one that the file holds."""
+        return self._piece(index).reference
+
+    def _piece(self, index: int) -> Slice:
+        """Return a slice; the last one is kept, for preparation and reference ask for it in turn."""
+        if self._last is None or self._last[0] != index:
+            self._last = (index, self.pieces[index])
+        return self._last[1]
 
 
-def _sampling(mask: Any, acceleration: float | None, center_fraction: float | None, seed: int) -> Sampling | None:
+#: Options that are arguments of `prepare`.
+_SETTINGS = ("coil_maps", "noise_std", "noise_covariance", "model_error", "coils", "calib_size")
+
+
+def _sampling(options: MRI, seed: int) -> Sampling | None:
     """Return the retrospective undersampling, or None to use the data as they are."""
+    mask, acceleration, center_fraction = options.mask, options.acceleration, options.center_fraction
+    if isinstance(mask, str) and mask not in PATTERNS:
+        raise InputError(f"mask: expected one of {', '.join(PATTERNS)}, got {mask!r}")
     if acceleration is None and not isinstance(mask, str):
         if center_fraction is not None:
             raise InputError("center_fraction belongs to retrospective undersampling: give acceleration as well")
@@ -170,18 +186,18 @@ def _sampling(mask: Any, acceleration: float | None, center_fraction: float | No
 
 
 def open_source(source: Any, mask: np.ndarray | Tensor | None) -> ArraySource | FileSource:
-    """Return the slices of a path or an array.
+    """Return the slices of a path, a recording or an array.
 
     Raises
     ------
     InputError
         If the source is neither.
     """
-    if isinstance(source, str | os.PathLike):
+    if isinstance(source, str | os.PathLike | KspaceScan):
         return FileSource(source, mask)
     if isinstance(source, np.ndarray | Tensor):
         return ArraySource(source, mask)
-    raise InputError(f"source: expected a path, a k-space array or a Problem, came {type(source).__name__}")
+    raise InputError(f"source: expected a path or a k-space array, got {type(source).__name__}")
 
 
 def _root_sum_of_squares(kspace: Tensor) -> np.ndarray:

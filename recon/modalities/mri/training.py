@@ -12,9 +12,12 @@ from itertools import groupby
 from pathlib import Path
 
 import numpy as np
+import torch
 from scipy import ndimage
+from torch import Tensor
 
 from recon.errors import InputError
+from recon.images.augment import step_generator
 from recon.images.files import kind_of, matching_files, read_dicom, read_nifti, read_npy, read_npz
 from recon.images.sources import PLANES, Slice, SourceConfig, check_source
 from recon.modalities.mri.kspace_images import read_kspace
@@ -114,3 +117,17 @@ def _normalise(image: np.ndarray, magnitude: np.ndarray, spacing: tuple[float, f
     if np.iscomplexobj(image):
         return Slice((image / scale).astype(np.complex64), mask, spacing, plane, name)
     return Slice((magnitude / scale).astype(np.float16), mask, spacing, plane, name)
+
+
+def evaluation_image(item: Slice, index: int) -> Tensor:
+    """Return the slice ``(y, x)`` complex64, cropped to multiples of 8; a magnitude gets a fixed smooth phase."""
+    rows, columns = (length - length % 8 for length in item.image.shape)
+    if np.iscomplexobj(item.image):
+        return torch.from_numpy(item.image[:rows, :columns].copy())
+    magnitude = torch.from_numpy(item.image[:rows, :columns].astype(np.float32))
+    rng = step_generator(7, index)
+    y = torch.linspace(-1, 1, rows)[:, None]
+    x = torch.linspace(-1, 1, columns)[None, :]
+    a = rng.normal(0, 1, 6).astype(np.float32)
+    phase = 3 * a[0] + a[1] * y + a[2] * x + 0.7 * (a[3] * y * x + a[4] * y.square() + a[5] * x.square())
+    return torch.polar(magnitude, phase)

@@ -7,15 +7,15 @@ coordinates; complex data are `analytic(t) exp(-2 pi i f t)` with that same time
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from recon.errors import InputError, ShapeError
+from recon.modalities.recording import Recording, checked
 from recon.modalities.ultrasound import patterns as us_patterns
 from recon.modalities.ultrasound import signals as us_signal
 
@@ -26,7 +26,7 @@ Indices = Sequence[int] | np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
-class PlaneWaveData:
+class PlaneWaveData(Recording):
     """Channel data of plane waves; `data[i]` is frame i, float32 or complex64 `(angle, element, sample)`.
 
     Each frame is checked when it is read: NaN, infinities, a wrong shape or kind, and frames without any signal raise
@@ -56,10 +56,8 @@ class PlaneWaveData:
         What else the file says; never who the patient is.
     """
 
-    path: Path
-    format: str
-    length: int
-    load: Callable[[int], np.ndarray] = field(repr=False)
+    item: ClassVar[str] = "frame"
+
     geometry: PlaneWaveGeometry
     noise_weights: np.ndarray | None = field(default=None, repr=False)
     frame_rate: float | None = None
@@ -71,19 +69,13 @@ class PlaneWaveData:
         """`(angle, element, sample)` of one frame."""
         return self.geometry.shape
 
-    def __len__(self) -> int:
-        return self.length
-
-    def __iter__(self) -> Iterator[np.ndarray]:
-        return (self[i] for i in range(self.length))
-
-    def __getitem__(self, index: int) -> np.ndarray:
-        """Read and check frame `index`."""
-        if not -self.length <= index < self.length:
-            raise IndexError(f"{self.path} has {self.length} frames, there is no frame {index}")
-        i = index % self.length
-        with np.errstate(over="ignore", invalid="ignore"):  # what becomes infinite or NaN is refused in the next line
-            return _checked(self.load(i), self.geometry, f"{self.path}: frame {i}")
+    def check(self, values: Any, where: str) -> np.ndarray:
+        """Return channel data `(angle, element, sample)`, float32 or complex64."""
+        kind, axes = self.geometry.is_complex, "(angle, element, sample)"
+        if np.iscomplexobj(values) != kind:
+            names = ("complex (IQ)", "real (RF)")
+            raise InputError(f"{where}: expected {names[not kind]} samples, got {np.asarray(values).dtype}")
+        return checked(values, self.shape, where, complex_numbers=kind, axes=axes)
 
     def select(
         self,
@@ -258,21 +250,3 @@ class PlaneWaveData:
 
 def _listed(indices: Indices | None) -> Sequence[int] | None:
     return indices.tolist() if isinstance(indices, np.ndarray) else indices
-
-
-def _checked(values: np.ndarray, geometry: PlaneWaveGeometry, where: str) -> np.ndarray:
-    values = np.asarray(values)
-    if values.dtype.kind not in "iufc":
-        raise InputError(f"{where}: expected numbers, got {values.dtype}")
-    if values.shape != geometry.shape:
-        raise ShapeError(f"{where}: expected the shape {geometry.shape} (angle, element, sample), got {values.shape}")
-    if np.iscomplexobj(values) != geometry.is_complex:
-        kinds = ("complex (IQ)", "real (RF)")
-        raise InputError(f"{where}: expected {kinds[not geometry.is_complex]} samples, got {values.dtype}")
-    values = np.array(values, dtype=np.complex64 if geometry.is_complex else np.float32, order="C")
-    bad = int(np.count_nonzero(~np.isfinite(values)))
-    if bad:
-        raise InputError(f"{where}: {bad} of {values.size} values are NaN or infinite; the file is damaged")
-    if not values.any():
-        raise InputError(f"{where}: every value is zero; leave this frame out or check how the file was made")
-    return values

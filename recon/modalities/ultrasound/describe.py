@@ -1,71 +1,94 @@
-"""Ultrasound data in lines of text: what the command line prints of them."""
+"""Channel data in lines of text, and what may be wrong with them; the other files of the PICMUS challenge."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from recon.commands.wording import short
+from recon.files import hdf5
+from recon.modalities.base import Findings
+from recon.modalities.recording import short
+from recon.modalities.ultrasound.data import PlaneWaveData
+from recon.modalities.ultrasound.files import picmus_files
+from recon.modalities.ultrasound.options import Ultrasound
+from recon.modalities.ultrasound.signals import silent_elements
 
-if TYPE_CHECKING:
-    from recon.modalities.ultrasound.data import PlaneWaveData
-    from recon.options import RunConfig
 
-
-def us_summary(data: PlaneWaveData) -> str:
-    """Say in a few words what a file holds."""
+def summary(data: PlaneWaveData) -> str:
+    """Describe format and size in a few words."""
     angles, elements, samples = data.shape
     return f"{data.format}, {len(data)} frame(s) of {angles} angle(s) x {elements} element(s) x {samples} samples"
 
 
-def us_sampling(data: PlaneWaveData, settings: RunConfig) -> str:
-    """Say which waves, elements and part of the field of view are used."""
+def sampling(data: PlaneWaveData, options: Ultrasound) -> str:
+    """Describe which waves, elements and part of the field of view are used."""
     angles, elements, _ = data.shape
     parts = [
-        f"{settings.angles or angles} of {angles} angle(s)",
-        f"{settings.elements or elements} of {elements} element(s)"
-        + (f" ({settings.array})" if settings.elements not in (None, elements) else ""),
+        f"{options.angles or angles} of {angles} angle(s)",
+        f"{options.elements or elements} of {elements} element(s)"
+        + (f" ({options.array})" if options.elements not in (None, elements) else ""),
     ]
-    parts += [f"{name} {span} mm" for name, span in (("depth", settings.depth), ("width", settings.width)) if span]
+    spans = (("depth", options.depth), ("width", options.width))
+    parts += [f"{name} {span[0]:g} to {span[1]:g} mm" for name, span in spans if span]
     return ", ".join(parts)
 
 
-def us_lines(data: PlaneWaveData) -> list[str]:
+def lines(data: PlaneWaveData) -> list[str]:
     """Describe channel data by their header."""
     scan = data.geometry
     angles, elements, samples = data.shape
-    lines = [f"{data.path}", f"format: {data.format}", f"frames: {len(data)}"]
-    lines.append(f"channel data: {angles} angle(s) x {elements} element(s) x {samples} samples")
+    found = [f"channel data: {angles} angle(s) x {elements} element(s) x {samples} samples"]
     kind = "real (RF)"
     if scan.is_complex:
         kind = f"complex (IQ), demodulated at {scan.demodulation_frequency / 1e6:.4g} MHz"
-    lines.append(
+    found.append(
         f"samples: {kind}, {scan.sampling_frequency / 1e6:.4g} MHz, centre {scan.center_frequency / 1e6:.4g} MHz"
     )
     spread = np.degrees([scan.angles.min(), scan.angles.max()])
-    lines.append(
+    found.append(
         f"angles: {spread[0]:.4g} to {spread[1]:.4g} degrees" if angles > 1 else f"angle: {spread[0]:.4g} degrees"
     )
     x = scan.elements[:, 0] * 1e3
     pitch = f", every {np.median(np.abs(np.diff(x))):.4g} mm" if elements > 1 else ""
-    lines.append(f"elements: {x.min():.4g} to {x.max():.4g} mm{pitch}, {scan.element_width * 1e3:.4g} mm wide")
+    found.append(f"elements: {x.min():.4g} to {x.max():.4g} mm{pitch}, {scan.element_width * 1e3:.4g} mm wide")
     first = scan.initial_times * 1e6
     span = f"{first.min():.4g}" if np.ptp(first) < 1e-6 else f"{first.min():.4g} to {first.max():.4g}"
-    lines.append(f"first sample: {span} us after the wave front passed the origin")
+    found.append(f"first sample: {span} us after the wave front passed the origin")
     depth = (scan.initial_times.max() + samples / scan.sampling_frequency) * scan.sound_speed / 2
-    lines.append(f"sound speed: {scan.sound_speed:g} m/s, depth to {depth * 1e3:.3g} mm")
+    found.append(f"sound speed: {scan.sound_speed:g} m/s, depth to {depth * 1e3:.3g} mm")
     if data.frame_rate is not None:
-        lines.append(f"frame rate: {data.frame_rate:.4g} Hz")
-    lines.extend(f"{name}: {short(value)}" for name, value in data.attributes.items())
-    return lines
+        found.append(f"frame rate: {data.frame_rate:.4g} Hz")
+    found.extend(f"{name}: {short(value)}" for name, value in data.attributes.items())
+    return found
 
 
-def picmus_lines(file: Path, kind: str) -> list[str]:
-    """Describe a grid, an image or a phantom of the PICMUS challenge."""
-    from recon.modalities.ultrasound.files import picmus_files
+def inspect(data: PlaneWaveData) -> Findings:
+    """Read every frame of channel data and describe its signal and noise; damaged ones are an InputError."""
+    findings = Findings()
+    for i, values in enumerate(data):
+        noise = float(data.noise_std(i).max())
+        findings.facts.append(f"frame {i}: largest value {np.abs(values).max():.4g}, noise about {noise:.3g}")
+        dead = silent_elements(values)
+        if len(dead):
+            names = ", ".join(map(str, dead[:12])) + (", ..." if len(dead) > 12 else "")
+            findings.warnings.append(f"frame {i}: element(s) {names} carry no signal and are excluded")
+        offset = 0.0 if data.geometry.is_complex else _offset(values)
+        if offset > 0.05:
+            findings.warnings.append(f"frame {i}: the RF has an offset of {offset:.2g} times its rms")
+    return findings
 
+
+def _offset(values: np.ndarray) -> float:
+    """Return the mean of real values over their rms."""
+    return float(abs(values.mean(dtype=np.float64)) / np.sqrt(np.mean(values.astype(np.float64) ** 2)))
+
+
+def auxiliary(file: Path) -> list[str] | None:
+    """Describe a grid, an image or a phantom of the PICMUS challenge; None for any other file."""
+    kind = picmus_files.kind(file) if hdf5.is_hdf5(file) else None
+    if kind is None:
+        return None
     lines = [f"{file}", f"format: picmus {kind}"]
     if kind == "phantom":
         phantom = picmus_files.read_picmus_phantom(file)

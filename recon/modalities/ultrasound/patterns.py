@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from recon.errors import InputError
-
-ARRAYS = ("uniform", "random", "centre")
+from recon.modalities.ultrasound.options import ARRAYS
 
 
 def angle_pattern(angles: np.ndarray, count: int, where: str = "") -> np.ndarray:

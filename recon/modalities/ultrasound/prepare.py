@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,10 +16,11 @@ from operators.ultrasound.beamform import beamform
 from operators.ultrasound.geometry import Grid, PlaneWaveGeometry
 from operators.ultrasound.plane_wave import PlaneWaveUltrasound
 from recon.errors import InputError
+from recon.modalities.prepared import Prepared
 from recon.modalities.ultrasound import pulse as us_signal
 from recon.modalities.ultrasound.data import PlaneWaveData
 from recon.modalities.ultrasound.grid import Region, record_window, scene_of
-from recon.modalities.ultrasound.options import Acquisition
+from recon.modalities.ultrasound.options import Ultrasound
 from recon.modalities.ultrasound.signals import silent_elements
 from recon.priors.analytic import GaussianPrior
 from samplers import Problem
@@ -39,39 +40,32 @@ _APART = 1.2
 _SMOOTH, _FLOOR = (1.0, 2.0), 1e-5
 
 
-@dataclass(frozen=True, eq=False)
-class Prepared:
-    """A frame, ready to be sampled; see :class:`recon.modalities.base.Prepared`.
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Frame(Prepared):
+    """A frame, ready to be sampled: its image is the complex base-band reflectivity.
+
+    ``images["das"]`` is delay and sum of the same data, compounded over the waves, in the units of the result.
 
     Attributes
     ----------
-    problem : Problem
-        The image is the complex base-band reflectivity (``operators.PlaneWaveUltrasound``).
-    das : Tensor, shape ``(z, x)``
-        Delay and sum of the same data, compounded over the waves; complex, in the units of the result.
     grid : Grid
         The pixels.
     """
 
-    problem: Problem
-    das: Tensor
     grid: Grid
-    facts: dict[str, Any]
-    notes: list[str] = field(default_factory=list)
 
-    @property
-    def companions(self) -> dict[str, Tensor]:
-        """Images that go with the result."""
-        return {"das": self.das}
-
-    def combine(self, images: Tensor) -> Tensor:
-        """Return the images as they are."""
-        return images
+    def stand_in(self) -> GaussianPrior:
+        """Return what stands in for a trained prior: independent complex Gaussian pixels, as in developed speckle."""
+        return speckle_prior(self)
 
 
 def prepare_frame(
-    data: PlaneWaveData, index: int = 0, acquisition: Acquisition | None = None, device: torch.device | str = "cpu"
-) -> Prepared:
+    data: PlaneWaveData,
+    index: int = 0,
+    options: Ultrasound | None = None,
+    device: torch.device | str = "cpu",
+    seed: int = 0,
+) -> Frame:
     """Turn one frame of channel data into a Problem.
 
     Real samples become base-band samples, decimated to the band of the pulse. The pulse is a Gaussian with the centre
@@ -87,17 +81,19 @@ def prepare_frame(
         As the file has them.
     index : int
         Number of the frame.
-    acquisition : Acquisition, optional
+    options : Ultrasound, optional
         What is used of them.
     device : torch.device or str
+    seed : int
+        Seed of a sparse array.
 
     Raises
     ------
     InputError
         If a selection is not in the data, or nothing was recorded from the field of view.
     """
-    wanted = acquisition or Acquisition()
-    chosen, notes = _alive(wanted.choose(data), index)
+    wanted = options or Ultrasound()
+    chosen, notes = _alive(wanted.choose(data, seed), index)
     used = wanted.thin_out(chosen)
     center, bandwidth = us_signal.pulse_of(chosen, index)
     scene, region = scene_of(used.geometry, wanted.depth, wanted.width)
@@ -108,7 +104,7 @@ def prepare_frame(
     first = FIRST_ERROR if wanted.model_error is None else wanted.model_error
     geometry = _cropped(used.geometry, record)
     pulse = us_signal.pulse_samples(geometry, center, bandwidth, wanted.band(chosen.geometry))
-    options: dict[str, Any] = {"pulse": pulse}
+    model: dict[str, Any] = {"pulse": pulse}
     y = torch.from_numpy(values[..., record]).to(device)
     noise = torch.from_numpy(us_signal.noise_of(electronic, strength, first)).to(device)
     if not bool((noise > 0).all() and torch.isfinite(noise).all()):
@@ -116,7 +112,7 @@ def prepare_frame(
     # The data are brought near 1, so that no scale can overflow.
     unit = float(y.abs().square().mean().sqrt()) or 1.0
     y, noise = y / unit, noise / unit
-    whole = Problem(y, PlaneWaveUltrasound(geometry, scene, **options).to(y.device), noise)
+    whole = Problem(y, PlaneWaveUltrasound(geometry, scene, **model).to(y.device), noise)
     fit, missed = _wiener(whole, scene)
     image = fit[region.rows, region.columns]
     scale = float(torch.quantile(image.abs().flatten().cpu(), 0.99)) or float(image.abs().max())
@@ -129,7 +125,7 @@ def prepare_frame(
     if error is None:  # what is left holds the electronic noise, too
         error = math.sqrt(max((ERROR_RATIO * left) ** 2 - _share(electronic, strength, window), LEAST_ERROR**2))
     noise = torch.from_numpy(us_signal.noise_of(electronic, strength, error)).to(device) / unit
-    problem = _restricted(whole, fit, missed, noise, scene, region, window, options)
+    problem = _restricted(whole, fit, missed, noise, scene, region, window, model)
     das = beamform(y, region.grid, "das", geometry=geometry) * _gain(geometry, region.grid).to(y.device)
     das = das * (unit * image.abs().square().mean().sqrt() / das.abs().square().mean().sqrt().clamp(min=1e-30))
     facts: dict[str, Any] = {
@@ -150,10 +146,10 @@ def prepare_frame(
             f"a first fit leaves {left:.0%} of the data unexplained: time zero, sound speed or pulse may be wrong"
         )
     final = Problem(problem.y / scale, problem.operator, problem.noise_std / scale, scale=scale * unit)
-    return Prepared(final, das, region.grid, facts, notes)
+    return Frame(problem=final, images={"das": das}, diagnostics=facts, notes=notes, grid=region.grid)
 
 
-def speckle_prior(ready: Prepared) -> GaussianPrior:
+def speckle_prior(ready: Frame) -> GaussianPrior:
     """Return what stands in for a trained prior: independent complex Gaussian pixels, as in developed speckle.
 
     Their standard deviation follows the delay-and-sum image, smoothed over 1 x 2 wavelengths (z, x): the data are used
@@ -162,7 +158,7 @@ def speckle_prior(ready: Prepared) -> GaussianPrior:
     problem, step = ready.problem, ready.grid.spacing
     operator: Any = problem.operator
     width = [length * operator.geometry.wavelength / each for length, each in zip(_SMOOTH, step, strict=True)]
-    power = ndimage.gaussian_filter(ready.das.abs().square().cpu().numpy().astype(np.float64), width)
+    power = ndimage.gaussian_filter(ready.images["das"].abs().square().cpu().numpy().astype(np.float64), width)
     std = torch.as_tensor(np.sqrt(np.maximum(power, _FLOOR * power.max())), dtype=torch.float32)
     std = std.to(problem.y.device)
     size = _match(problem, std)

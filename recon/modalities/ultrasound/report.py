@@ -18,7 +18,7 @@ MAX_STRIP = 8
 WHITE = 0.999
 
 
-def build_us_rows(posterior: Posterior) -> list[Row]:
+def rows(posterior: Posterior) -> list[Row]:
     """Lay out delay and sum, posterior mean and the standard deviation of the level, then samples, then frames.
 
     Images are log-compressed magnitudes in dB below their own 99.9 % quantile; samples share that of the mean.
@@ -48,18 +48,18 @@ def build_us_rows(posterior: Posterior) -> list[Row]:
         label = "dB, raw"
         panels.append(Panel("Std of the level", spread, (0.0, top), cmap="viridis", bar=label, extent=extent))
     which = "" if central is None else f"Frame {central} of {samples.shape[1]}"
-    rows = [Row(panels, which, columns=3)]
+    found = [Row(panels, which, columns=3)]
     strip = [plane(sample) for sample in samples[:MAX_STRIP]]
     if len(strip) > 1:
         label = f"Samples from the posterior ({len(strip)} of {posterior.n_valid}), 0 dB as in the mean"
         white = white_of(mean)
         row = [Panel("", level(image, white), (low, high)) for image in strip]
-        rows.append(Row(row, label, columns=max(4, len(strip))))
+        found.append(Row(row, label, columns=max(4, len(strip))))
     if central is not None:
         chosen = np.unique(np.linspace(0, samples.shape[1] - 1, MAX_STRIP).round().astype(int))
         frames = [Panel(f"frame {i}", level(posterior.mean[i], white_of(posterior.mean)), (low, high)) for i in chosen]
-        rows.append(Row(frames, f"Mean, {len(chosen)} of {samples.shape[1]} frames, one scale", MAX_STRIP))
-    return rows
+        found.append(Row(frames, f"Mean, {len(chosen)} of {samples.shape[1]} frames, one scale", MAX_STRIP))
+    return found
 
 
 def white_of(image: NDArray) -> float:

@@ -5,42 +5,19 @@ from __future__ import annotations
 import dataclasses
 import os
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 
 import torch
 
 from recon.errors import InputError
 from recon.modalities.ultrasound.data import PlaneWaveData
-from recon.modalities.ultrasound.files.readers import is_ultrasound, open_ultrasound
+from recon.modalities.ultrasound.files.readers import open_ultrasound
 from recon.modalities.ultrasound.grid import scene_of
-from recon.modalities.ultrasound.options import Acquisition
-from recon.modalities.ultrasound.prepare import Prepared, prepare_frame
+from recon.modalities.ultrasound.options import Ultrasound
+from recon.modalities.ultrasound.prepare import Frame, prepare_frame
 
 #: Levels that a B-mode image shows, in dB below the brightest.
 DISPLAY = (-60.0, 0.0)
-
-
-def is_us_source(source: Any) -> TypeGuard[str | os.PathLike[str] | PlaneWaveData]:
-    """Tell whether something is channel data, or the path of such data."""
-    return isinstance(source, PlaneWaveData) or (isinstance(source, str | os.PathLike) and is_ultrasound(source))
-
-
-def span_of(text: str | tuple[float, float] | None, name: str) -> tuple[float, float] | None:
-    """Return ``"A:B"`` or a pair as two numbers.
-
-    Raises
-    ------
-    InputError
-        If it is neither.
-    """
-    if text is None:
-        return None
-    parts = text.split(":") if isinstance(text, str) else list(text)
-    try:
-        low, high = (float(part) for part in parts)
-    except (TypeError, ValueError):
-        raise InputError(f"{name}: expected A:B in mm, came {text!r}") from None
-    return low, high
 
 
 class USSource:
@@ -49,8 +26,10 @@ class USSource:
     Parameters
     ----------
     source : path or PlaneWaveData
-    acquisition : Acquisition
+    options : Ultrasound
         What is used of them.
+    seed : int
+        Seed of a sparse array.
 
     Raises
     ------
@@ -58,28 +37,26 @@ class USSource:
         If the file cannot be read, or a selection is not in the data.
     """
 
-    modality = "ultrasound"
-
-    def __init__(self, source: str | os.PathLike[str] | PlaneWaveData, acquisition: Acquisition) -> None:
-        self.data = source if isinstance(source, PlaneWaveData) else open_ultrasound(source)
-        self.acquisition = acquisition
+    def __init__(self, source: str | os.PathLike[str] | PlaneWaveData, options: Ultrasound, seed: int = 0) -> None:
+        self.recording = source if isinstance(source, PlaneWaveData) else open_ultrasound(source)
+        self.options, self.seed = options, seed
         # Selections that are not in the data are found out before anything is computed.
-        self.used = acquisition.thin_out(acquisition.choose(self.data))
+        used = options.thin_out(options.choose(self.recording, seed))
         try:
-            _, region = scene_of(self.used.geometry, acquisition.depth, acquisition.width)
+            _, region = scene_of(used.geometry, options.depth, options.width)
         except InputError as error:
-            raise type(error)(f"{self.data.path}: {error}") from None
+            raise type(error)(f"{self.recording.path}: {error}") from None
         self.grid = region.grid
 
     @property
     def config(self) -> dict[str, Any]:
-        """The settings, for provenance."""
-        return dataclasses.asdict(self.acquisition)
+        """The options, for provenance."""
+        return dataclasses.asdict(self.options)
 
     @property
     def path(self) -> Path | None:
         """The file; None for data that were made in memory."""
-        return self.data.path if self.data.path.is_file() else None
+        return self.recording.path if self.recording.path.is_file() else None
 
     @property
     def single(self) -> bool:
@@ -97,9 +74,17 @@ class USSource:
             "display_db": DISPLAY,
         }
 
-    def __len__(self) -> int:
-        return len(self.data)
+    @property
+    def retrospective(self) -> bool:
+        """Whether the data may be thinned out here: channel data always may."""
+        return True
 
-    def prepare(self, index: int, device: torch.device | str) -> tuple[Prepared, None]:
-        """Return a frame that is ready to be sampled; there is never a reference."""
-        return prepare_frame(self.data, index, self.acquisition, device), None
+    def __len__(self) -> int:
+        return len(self.recording)
+
+    def prepare(self, index: int, device: torch.device | str) -> Frame:
+        """Return a frame that is ready to be sampled."""
+        return prepare_frame(self.recording, index, self.options, device, self.seed)
+
+    def reference(self, index: int) -> None:
+        """Return None: recordings hold no image of the truth."""

@@ -14,8 +14,11 @@ from recon.modalities.mri.files import npy
 
 
 def sniff(path: Path) -> bool:
-    """Tell whether this is a folder with a NumPy file."""
-    return path.is_dir() and any(entry.suffix == ".npy" and npy.sniff(entry) for entry in path.iterdir())
+    """Tell whether this is a folder of NumPy files of real numbers; complex ones are no CT."""
+    if not path.is_dir():
+        return False
+    first = next((entry for entry in sorted(path.iterdir()) if entry.suffix == ".npy" and npy.sniff(entry)), None)
+    return first is not None and npy.array_header(first)[1].kind != "c"
 
 
 def read(path: Path) -> CTImages:

@@ -1,32 +1,24 @@
 """Choosing the reader of CT images or projections by content."""
 
+from __future__ import annotations
+
 import os
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-from recon.files import hdf5
-from recon.files.dispatch import is_known, open_with
+from recon.files.dispatch import open_with, with_plugins
+from recon.modalities.base import Reader
 from recon.modalities.ct.data import CTImages, CTProjections
 from recon.modalities.ct.files import data_exchange, dicom_ctpd, dicom_images, lodopab, npy_images
 
-
-class CTReader(Protocol):
-    """What a reader module offers; further keyword arguments of `read` are its options."""
-
-    def sniff(self, path: Path) -> bool:
-        """Tell by content whether this reader is responsible for the file or folder."""
-
-    def read(self, path: Path) -> CTImages | CTProjections:
-        """Read the headers; slices are read when they are asked for."""
-
-
-CT_READERS: dict[str, CTReader] = {
+READERS: dict[str, Reader] = {
     "dicom-ct-pd": dicom_ctpd,
     "dicom": dicom_images,
     "lodopab": lodopab,
     "data-exchange": data_exchange,
     "npy-folder": npy_images,
 }
+FORMATS = "DICOM, DICOM-CT-PD, LoDoPaB or Data Exchange HDF5, a folder of numbered .npy slices"
 
 
 def open_ct(path: str | os.PathLike[str], **options: Any) -> CTImages | CTProjections:
@@ -53,35 +45,17 @@ def open_ct(path: str | os.PathLike[str], **options: Any) -> CTImages | CTProjec
     InputError
         If there is nothing, no reader knows it, it is damaged, or the reader has no such option.
     """
-    found: CTImages | CTProjections = open_with(CT_READERS, path, options, _unknown)
+    found: CTImages | CTProjections = open_with(with_plugins(READERS, "ct"), path, options, FORMATS, hint(Path(path)))
     return found
 
 
-def is_ct(path: str | os.PathLike[str]) -> bool:
-    """Tell whether one of the CT readers is responsible for a file or folder."""
-    return is_known(CT_READERS, path)
-
-
-def _unknown(file: Path) -> str:
-    """Say what it is, if it is anything."""
-    if not file.exists():
-        return f"{file}: no such file or folder"
-    if file.is_dir():
-        named = [entry.name for entry in sorted(file.iterdir()) if entry.suffix.lower() in (".dcm", ".ima")]
-        if named:
-            return f"{file}: {named[0]} and {len(named) - 1} more are named like DICOM, but none has 'DICM' at byte 128"
-        inner = sorted(entry.name for entry in file.iterdir() if entry.is_dir())
-        hint = f"; name one of its folders: {', '.join(inner[:12])}" if inner else ""
-        return f"{file}: no CT data in this folder (DICOM files or numbered .npy slices){hint}"
-    if file.stat().st_size == 0:
-        return f"{file}: the file is empty (0 bytes)"
-    if hdf5.is_hdf5(file):
-        with hdf5.open_hdf5(file) as content:
-            return (
-                f"{file}: an HDF5 file, but neither Data Exchange ('exchange/data') nor LoDoPaB ('data' of 1000 x 513 "
-                f"or 362 x 362); it holds: {hdf5.keys(content)}"
-            )
-    return (
-        f"{file}: not CT data that can be read here; expected DICOM (there is no 'DICM' at byte 128), LoDoPaB or Data "
-        "Exchange HDF5, or a folder of slices (truncated files lose their signature, too)"
-    )
+def hint(path: Path) -> str | None:
+    """Say what a folder holds that looks like CT data, or a file that is named like one."""
+    if not path.is_dir():
+        named_so = path.is_file() and path.suffix.lower() in (".dcm", ".ima")
+        return "it is named like DICOM, but has no 'DICM' at byte 128" if named_so else None
+    named = [entry.name for entry in sorted(path.iterdir()) if entry.suffix.lower() in (".dcm", ".ima")]
+    if named:
+        return f"{named[0]} and {len(named) - 1} more are named like DICOM, but none has 'DICM' at byte 128"
+    inner = sorted(entry.name for entry in path.iterdir() if entry.is_dir())
+    return f"name one of its folders: {', '.join(inner[:12])}" if inner else None

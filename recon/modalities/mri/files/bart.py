@@ -71,7 +71,7 @@ def read(path: Path) -> KspaceScan:
         path=data,
         format="bart",
         dataset="data",
-        shape=(dims[_COIL], y, x),
+        slice_shape=(dims[_COIL], y, x),
         length=dims[0] if volume else dims[_SLICE],
         load=lambda i: _partition(data, dims, i) if volume else _plane(data, dims, i),
         readout_axis=None if volume else -2,

@@ -62,7 +62,7 @@ def read(path: Path) -> KspaceScan:
         path=path,
         format="fastmri",
         dataset="kspace",
-        shape=(coils, y, x),
+        slice_shape=(coils, y, x),
         length=length,
         load=lambda i: _slice(path, "kspace", i).reshape(coils, y, x),
         load_reference=None if reference is None else lambda i: _slice(path, reference, i),

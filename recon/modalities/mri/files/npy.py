@@ -56,7 +56,7 @@ def read(path: Path) -> KspaceScan:
         stored = np.memmap(path, dtype=dtype, mode="r", offset=offset, shape=shape, order=order)  # type: ignore[call-overload]
         return stored.reshape(one) if slices is None else stored[index]
 
-    return KspaceScan(path, "npy", "array", one, slices or 1, load)
+    return KspaceScan(path, "npy", slices or 1, load, dataset="array", slice_shape=one)
 
 
 def array_header(path: Path) -> tuple[tuple[int, ...], np.dtype]:
@@ -96,7 +96,7 @@ def _read_npz(path: Path) -> KspaceScan:
     def whole() -> np.ndarray:
         return _array(path, "kspace").reshape(slices or 1, *one)
 
-    return KspaceScan(path, "npy", "kspace", one, slices or 1, lambda i: whole()[i], mask=mask)
+    return KspaceScan(path, "npy", slices or 1, lambda i: whole()[i], dataset="kspace", slice_shape=one, mask=mask)
 
 
 def _layout(shape: tuple[int, ...], dtype: np.dtype, where: str) -> tuple[int | None, tuple[int, int, int]]:

@@ -1,32 +1,26 @@
 """Choosing the reader of ultrasound channel data by content."""
 
+from __future__ import annotations
+
 import os
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
+from recon.errors import InputError
 from recon.files import hdf5
-from recon.files.dispatch import is_known, open_with
+from recon.files.dispatch import open_with, with_plugins
+from recon.modalities.base import Reader
 from recon.modalities.ultrasound.data import PlaneWaveData
 from recon.modalities.ultrasound.files import must, picmus, picmus_files, rf_frames, uff, zea
 
-
-class UltrasoundReader(Protocol):
-    """What a reader module offers; further keyword arguments of `read` are its options."""
-
-    def sniff(self, path: Path) -> bool:
-        """Tell by content whether this reader is responsible for the file."""
-
-    def read(self, path: Path) -> PlaneWaveData:
-        """Read the header; frames are read when they are asked for."""
-
-
-US_READERS: dict[str, UltrasoundReader] = {
+READERS: dict[str, Reader] = {
     "picmus": picmus,
     "uff": uff,
     "zea": zea,
     "rf-frames": rf_frames,
     "must": must,
 }
+FORMATS = "PICMUS, UFF, zea or RF-frame HDF5, MUST .mat up to version 7"
 
 
 def open_ultrasound(path: str | os.PathLike[str], **options: Any) -> PlaneWaveData:
@@ -52,32 +46,12 @@ def open_ultrasound(path: str | os.PathLike[str], **options: Any) -> PlaneWaveDa
     InputError
         If there is nothing, no reader knows it, it is damaged, or the reader has no such option.
     """
-    found: PlaneWaveData = open_with(US_READERS, path, options, _unknown)
+    if Path(path).is_dir():
+        raise InputError(f"{path}: is a folder; give one file of channel data")
+    found: PlaneWaveData = open_with(with_plugins(READERS, "ultrasound"), path, options, FORMATS, hint(Path(path)))
     return found
 
 
-def is_ultrasound(path: str | os.PathLike[str]) -> bool:
-    """Tell whether one of the ultrasound readers is responsible for a file."""
-    return is_known(US_READERS, path)
-
-
-def _unknown(file: Path) -> str:
-    """Say what it is, if it is anything."""
-    if not file.exists():
-        return f"{file}: no such file"
-    if file.is_dir():
-        return f"{file}: is a folder; give one file of channel data"
-    if file.stat().st_size == 0:
-        return f"{file}: the file is empty (0 bytes)"
-    if hdf5.is_hdf5(file):
-        if known := picmus_files.hint(file):
-            return f"{file}: {known}"
-        with hdf5.open_hdf5(file) as content:
-            return (
-                f"{file}: an HDF5 file, but not PICMUS ('US/US_DATASET0000'), UFF ('channel_data'), zea "
-                f"('data/raw_data') or RF frames ('data/rf_data'); it holds: {hdf5.keys(content)}"
-            )
-    return (
-        f"{file}: not channel data that can be read here; expected HDF5 or a MATLAB 5 .mat (truncated files lose their "
-        "signature, too; MATLAB 7.3 files are saved again with -v7)"
-    )
+def hint(path: Path) -> str | None:
+    """Say what a file of the PICMUS challenge is that holds no channel data."""
+    return picmus_files.hint(path) if path.is_file() and hdf5.is_hdf5(path) else None

@@ -1,9 +1,8 @@
-"""Options that every kind of source shares: which slices, and those that belong to another kind."""
+"""Which slices of a source are used, and the geometry of that part."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -26,7 +25,7 @@ def choose_slices(slices: str | int | Sequence[int] | None, n: int) -> list[int]
         try:
             chosen = list(range(n))[slice(_number(first), _number(stop))] if colon else [int(first)]
         except ValueError:
-            raise InputError(f"slices: expected A:B or one number, came {slices!r}") from None
+            raise InputError(f"slices: expected A:B or one number, got {slices!r}") from None
     else:
         chosen = [slices] if isinstance(slices, int) else [int(index) for index in slices]
     missing = [index for index in chosen if not -n <= index < n]
@@ -39,28 +38,6 @@ def _number(text: str) -> int | None:
     return int(text) if text.strip() else None
 
 
-def reader_options(given: str | Mapping[str, Any] | None) -> dict[str, Any]:
-    """Return the options of a reader from a mapping, or from ``"series=3"`` or ``"a=1,b=2.5"`` on the command line.
-
-    Raises
-    ------
-    InputError
-        For text that is not of this form.
-    """
-    if not isinstance(given, str):
-        return dict(given or {})
-    found: dict[str, Any] = {}
-    for part in given.split(","):
-        name, equals, value = (piece.strip() for piece in part.partition("="))
-        if not name.isidentifier() or not equals or not value:
-            raise InputError(f"reader: expected NAME=VALUE or NAME=VALUE,NAME=VALUE, came {given!r}")
-        found[name] = value
-        for kind in (float, int):  # the last one that fits
-            with suppress(ValueError):
-                found[name] = kind(value)
-    return found
-
-
 def of_slices(geometry: Mapping[str, Any], chosen: Sequence[int]) -> dict[str, Any]:
     """Return the geometry of a part of a source: its affine begins at the first of the chosen slices."""
     if geometry.get("affine") is None:
@@ -70,16 +47,3 @@ def of_slices(geometry: Mapping[str, Any], chosen: Sequence[int]) -> dict[str, A
     if len(chosen) > 1:
         affine[:3, 2] *= (chosen[-1] - chosen[0]) / (len(chosen) - 1)
     return {**geometry, "affine": affine.tolist()}
-
-
-def refuse_options(options: Mapping[str, Any], defaults: Mapping[str, Any], belong: str) -> None:
-    """Raise InputError for options that were given (are not their default, None) where they have no meaning."""
-    given = [
-        name for name, value in options.items() if value is not None and not _is_default(value, defaults.get(name))
-    ]
-    if given:
-        raise InputError(f"{', '.join(given)}: only for {belong}")
-
-
-def _is_default(value: Any, default: Any) -> bool:
-    return isinstance(value, int | float | str) and value == default

@@ -1,0 +1,74 @@
+"""CT as the engine sees it."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from operators.ct import projection
+from recon.images import augment
+from recon.modalities.base import Condition, Export, Modality, ReportStyle, TrainingImages, spread
+from recon.modalities.ct import describe, settings, training
+from recon.modalities.ct.data import CTImages, CTProjections
+from recon.modalities.ct.files import readers
+from recon.modalities.ct.files.dicom_write import write_dicom
+from recon.modalities.ct.options import CT
+from recon.modalities.ct.source import CTSource
+
+if TYPE_CHECKING:
+    from recon.posterior import Posterior
+
+#: Pixel size and range of angles may leave those of the calibration images by these factors.
+_PIXEL_TOLERANCE, _ARC_TOLERANCE = 1.2, 1.01
+
+
+def conditions(posterior: Posterior) -> dict[str, Condition]:
+    """Return ray geometry, number and range of the views, pixel size, and whether the views were simulated."""
+    measured = posterior.provenance.get("measured") or [{}]
+    return {
+        "geometry": Condition(measured[0].get("geometry")),
+        "views": Condition(spread(posterior, "views")),
+        "arc": Condition(spread(posterior, "arc"), tolerance=_ARC_TOLERANCE),
+        "pixel_size_mm": Condition(spread(posterior, "pixel_size_mm"), tolerance=_PIXEL_TOLERANCE),
+        "simulated": Condition(measured[0].get("simulated")),
+    }
+
+
+def write_derived(posterior: Posterior, folder: Path, recording: Any) -> None:
+    """Write mean and std as derived DICOM series; a folder of an earlier run is replaced."""
+    if folder.is_dir():
+        shutil.rmtree(folder)
+    maps = {"mean": posterior.mean, "std": posterior.std}
+    write_dicom(folder, recording, maps, posterior.provenance["slices"], "posterior mean and standard deviation")
+
+
+MODALITY = Modality(
+    name="ct",
+    title="CT",
+    options=CT,
+    readers=readers.READERS,
+    formats=readers.FORMATS,
+    recordings=(CTImages, CTProjections),
+    source=CTSource,
+    prior="ct",
+    operators=(projection.CT,),
+    description=describe,
+    samplers=settings.SAMPLERS,
+    doubts="angles, centre of rotation, distances of the scanner",
+    undersampled_by="--views",
+    conditions=conditions,
+    report=ReportStyle(
+        plain=("fbp", "Filtered backprojection"),
+        values="Pixel values are in HU, or in the unit of the geometry where the attenuation of water is not known.",
+    ),
+    exports={"dicom": Export(("dicom",), "{stem}_dicom", write_derived)},
+    training=TrainingImages(
+        channels=1,
+        scale="attenuation of water = 1: (HU + 1000) / 1000",
+        load=training.load_slices,
+        draw=augment.draw_real_images,
+        test_image=training.real_evaluation_image,
+    ),
+    hint=readers.hint,
+)

@@ -1,0 +1,140 @@
+"""What a user asked for on the command line and in a TOML file, before it is known which modality a file is of."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from recon import modalities
+from recon.options import Options, RunConfig, unknown_option
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Options of a run, of the modalities and of the sampler.
+
+    Parameters
+    ----------
+    run : RunConfig
+        Options that every modality has.
+    named : mapping
+        Options of a modality that were given by their bare names.
+    tables : mapping
+        Options by modality: the tables ``[mri]``, ``[ct]``, ... of a TOML file.
+    sampler : mapping
+        Fields of the sampler.
+    """
+
+    run: RunConfig = field(default_factory=RunConfig)
+    named: Mapping[str, Any] = field(default_factory=dict)
+    tables: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    sampler: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def from_toml(cls, path: str | os.PathLike[str]) -> Settings:
+        """Read ``name = value`` lines, tables of modalities and the table ``[sampler]``.
+
+        Raises
+        ------
+        ConfigError
+            If there is no such file, it is not TOML, or a key or value does not fit.
+        """
+        from recon.errors import ConfigError
+
+        try:
+            with open(path, "rb") as stream:
+                content = tomllib.load(stream)
+        except OSError as error:
+            raise ConfigError(f"{path}: cannot be read ({error.strerror or error})") from error
+        except (ValueError, RecursionError) as error:  # TOMLDecodeError and UnicodeDecodeError are ValueErrors
+            reason = " ".join(str(error).split())
+            raise ConfigError(f"{path}: is not valid TOML ({reason})") from error
+        tables = {name: content.pop(name) for name in modalities.names() if isinstance(content.get(name), dict)}
+        for name, table in tables.items():
+            modalities.options_of(name)().updated(table, f"{path}: [{name}]")
+        fields = content.pop("sampler") if isinstance(content.get("sampler"), dict) else {}
+        if "name" in fields:
+            content["sampler"] = fields.pop("name")
+        return replace(cls().updated(content, str(path)), tables=tables, sampler=fields)
+
+    def updated(self, values: Mapping[str, Any], origin: str) -> Settings:
+        """Return a copy with other values, given by the names of options.
+
+        Parameters
+        ----------
+        values : mapping
+        origin : str
+            Where they were written, for messages.
+
+        Raises
+        ------
+        ConfigError
+            For an unknown name (with the most similar known one), or a value that does not fit.
+        """
+        from recon.errors import ConfigError
+
+        run = {name: value for name, value in values.items() if name in RunConfig.__dataclass_fields__}
+        named = {name: value for name, value in values.items() if name not in run}
+        known = [modalities.options_of(name) for name in modalities.names()]
+        names = [*RunConfig.__dataclass_fields__, *(name for options in known for name in options.__dataclass_fields__)]
+        for name in named:
+            if name not in names:
+                raise ConfigError(f"{origin}: {unknown_option(name, names)}")
+        together = {**self.named, **named}
+        for options in known:
+            options().updated({k: v for k, v in together.items() if k in options.__dataclass_fields__}, origin)
+        return replace(self, run=self.run.updated(run, origin), named=together)
+
+    def with_sampler_fields(self, pairs: list[str]) -> Settings:
+        """Return a copy with fields of the sampler from ``["eta=0.5", ...]``.
+
+        Raises
+        ------
+        ConfigError
+            For text that is not of this form.
+        """
+        from recon.errors import ConfigError
+
+        found = dict(self.sampler)
+        for pair in pairs:
+            name, equals, text = pair.partition("=")
+            if not equals or not name.strip().isidentifier() or not text.strip():
+                raise ConfigError(f"--set: expected NAME=VALUE, got {pair!r}")
+            found[name.strip()] = _value(text.strip())
+        return replace(self, sampler=found)
+
+    def options(self, modality: str) -> Options:
+        """Return the options of a modality: those of its table, and on top those that were given by name."""
+        known = modalities.modality(modality)
+        return modalities.bind(known, self.named, known.options().updated(self.tables.get(modality, {}), modality))
+
+    def arguments(self, modality: str) -> dict[str, Any]:
+        """Return the arguments of :func:`recon.reconstruct` for a source of a modality."""
+        chosen = {**asdict(self.run), "options": self.options(modality)}
+        if self.sampler:
+            chosen["sampler"] = {"name": self.run.sampler, **self.sampler}
+        return chosen
+
+    def plain(self) -> dict[str, Any]:
+        """Return everything as one mapping, for a file that says how results were made."""
+        tables = {f"{name}.{key}": value for name, table in self.tables.items() for key, value in table.items()}
+        fields = {f"sampler.{name}": value for name, value in self.sampler.items()}
+        return {**asdict(self.run), **self.named, **tables, **fields}
+
+
+def _value(text: str) -> Any:
+    """Return text as a TOML value: a number, true, false, a quoted text; "none" is None, any other word a text."""
+    if text.lower() == "none":
+        return None
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except ValueError:
+        return text
