@@ -14,7 +14,7 @@ from recon.errors import CheckpointError, ConfigError, ReconError
 from recon.training.cli import train
 from recon.training.state import load_checkpoint, save_checkpoint
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture

@@ -213,7 +213,7 @@ def test_command(config, volumes, tmp_path, capsys):
 
 @pytest.mark.parametrize("name", ["brain-mri", "cardiac-mri", "ct", "ultrasound"])
 def test_shipped_configurations_are_valid(name):
-    path = Path(__file__).parents[2] / "benchmarks" / "configs" / f"{name}.toml"
+    path = Path(__file__).parents[3] / "benchmarks" / "configs" / f"{name}.toml"
     loaded = load_config(path, {"data": "data", "output": "run"})
     validate(loaded)
     check_network(loaded)

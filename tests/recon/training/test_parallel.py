@@ -20,7 +20,7 @@ from recon.training.modalities import modality
 from recon.training.parallel import device_of_this_process
 from recon.training.state import load_checkpoint
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 #: What ``python -m recon.training.cli`` does; then, that no thread of the process group is left to abort the exit.
 PROCESS = """
 from pathlib import Path
