@@ -23,11 +23,9 @@ from typing import Any
 import torch
 
 from recon.training.config import TrainConfig, load_config, validate
-from recon.training.initial import check_network
-from recon.training.lock import folder_of_one_run
-from recon.training.parallel import is_first_process
+from recon.training.parallel import StopFlag, folder_of_one_run, is_first_process
 from recon.training.run import TrainingRun
-from recon.training.stop_flag import StopFlag
+from recon.training.state import check_network
 
 __all__ = ["TrainConfig", "load_config", "main", "train"]
 

@@ -1,15 +1,19 @@
-"""Pictures of a training run, where matplotlib is installed: its curves, and draws from the prior it has so far."""
+"""Pictures of a training run: its curves, and images drawn from the prior it has so far."""
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from recon.files.atomic import atomic_path
+from samplers.base import Denoiser
+from samplers.schedule import karras
 
 
 def append(path: Path, row: dict[str, Any]) -> None:
@@ -79,3 +83,51 @@ def draw_sheet(images: Tensor, target: Path) -> None:
     sheet = np.concatenate(list(images.abs().numpy()), axis=1)
     with atomic_path(target) as temporary:
         imsave(temporary, sheet, cmap="gray", vmin=0, vmax=max(float(np.quantile(sheet, 0.998)), 1e-6), format="png")
+
+
+#: Nothing in the images that priors are trained on is left at this noise level (their bright pixels are about 1).
+_START = 10.0
+
+
+@torch.no_grad()
+def draw_prior(
+    denoiser: Denoiser,
+    shape: tuple[int, int],
+    count: int,
+    seed: int,
+    steps: int = 18,
+    real: bool = False,
+    device: torch.device | str = "cpu",
+) -> Tensor:
+    """Return ``(count, y, x)`` draws of a prior, by Heun's method along its probability flow.
+
+    Parameters
+    ----------
+    denoiser : Denoiser
+    shape : (int, int)
+    count : int
+    seed : int
+        Draw k is the same image whatever ``count`` is.
+    steps : int
+        Of sigma; each but the last asks the network twice.
+    real : bool
+        Whether the prior is one of real images.
+    device : torch.device or str
+        Where the denoiser is; noise is drawn on the CPU.
+
+    Source: Karras et al., NeurIPS 2022, algorithm 1.
+    """
+    dtype = torch.float32 if real else torch.complex64
+    levels = karras(min(_START, denoiser.sigma_max), denoiser.sigma_min, steps)
+    noise = [
+        torch.randn(shape, dtype=dtype, generator=torch.Generator().manual_seed(seed * 4096 + k)) for k in range(count)
+    ]
+    x = levels[0] * torch.stack(noise).to(device)
+    for sigma, following in itertools.pairwise(levels):
+        slope = (x - denoiser.denoise(x, sigma)) / sigma
+        moved = x + (following - sigma) * slope
+        if following > 0:
+            ahead = (moved - denoiser.denoise(moved, following)) / following
+            moved = x + (following - sigma) * (slope + ahead) / 2
+        x = moved
+    return x

@@ -18,17 +18,22 @@ from recon.errors import CheckpointError, DivergenceError
 from recon.images.augment import Pool
 from recon.priors.network import NetworkPrior
 from recon.training import pictures
-from recon.training.ahead import Ahead, drawing_threads
-from recon.training.batches import Batch, draw_batch, edm_loss
+from recon.training.batches import Ahead, Batch, draw_batch, drawing_threads, edm_loss
 from recon.training.config import TrainConfig
 from recon.training.evaluate import denoising_curve
-from recon.training.identity import changes, differences, identity_of
-from recon.training.initial import build_model, start_from
 from recon.training.modalities import modality
-from recon.training.parallel import Ranks, device_of_this_process
-from recon.training.previews import draw_prior
-from recon.training.state import TrainingState, load_checkpoint, save_checkpoint
-from recon.training.workers import Replicas, Workers
+from recon.training.parallel import Ranks, Replicas, Workers, device_of_this_process
+from recon.training.pictures import draw_prior
+from recon.training.state import (
+    TrainingState,
+    build_model,
+    changes,
+    differences,
+    identity_of,
+    load_checkpoint,
+    save_checkpoint,
+    start_from,
+)
 
 
 def learning_rate_at(config: TrainConfig, step: int) -> float:

@@ -1,8 +1,11 @@
-"""Everything a run needs to continue: weights, optimiser, moving average and step, written atomically."""
+"""Everything a run starts from or continues with: its network, its settings and its checkpoint."""
 
 from __future__ import annotations
 
 import copy
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +14,116 @@ from torch import Tensor, nn
 
 from recon.errors import CheckpointError, ReconError
 from recon.files.atomic import atomic_path
-from recon.priors.networks.unet import EDMDenoiser
+from recon.images import rules
+from recon.images.augment import LABELS
+from recon.priors.network import load_network_prior
+from recon.priors.networks.unet import EDMDenoiser, UNet
+from recon.training.config import TrainConfig
+from recon.training.modalities import modality
 from recon.training.muon import Muon
-from recon.training.workers import Workers
+from recon.training.parallel import Workers
+
+
+def build_model(config: TrainConfig) -> EDMDenoiser:
+    """Return the network with initial weights that depend on ``config.seed`` only."""
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):  # leaves the global generators alone
+        torch.manual_seed(config.seed)
+        model = EDMDenoiser(UNet(**network_settings(config)), config.sigma_data, config.parametrization)
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return model
+
+
+def network_settings(config: TrainConfig) -> dict[str, Any]:
+    """Return the arguments of ``UNet``: the configured ones, the channels of the modality and the conditions."""
+    channels = modality(config.modality).channels
+    settings: dict[str, Any] = {"in_channels": channels, "out_channels": channels}
+    if config.position_channels:
+        settings["position_channels"] = True
+    if config.augmentation_labels:
+        settings["augmentation_labels"] = len(LABELS)
+    return {**settings, **config.network}
+
+
+def check_network(config: TrainConfig) -> None:
+    """Raise ConfigError if there is no such network, or it cannot take the patches."""
+    rules.check_patches(config.patches, rules.network_multiple(network_settings(config)))
+
+
+def start_from(model: EDMDenoiser, weights: Path) -> None:
+    """Copy the weights of an exported prior into a model of the same architecture.
+
+    A model of real images may start from a prior of complex ones: it takes the channel of the real part. One that is
+    told positions or augmentations may start from one that is not, and starts as the same function.
+
+    Raises
+    ------
+    CheckpointError
+        If the file is damaged or holds another network.
+    """
+    source = load_network_prior(weights).model
+    given, own = source.state_dict(), model.state_dict()
+    for name in given.keys() & own.keys() & {"network.head.weight", "network.head.bias"}:
+        given[name] = given[name][: len(own[name])]
+    images, conditions = given["network.stem.weight"].tensor_split([source.network.in_channels], dim=1)
+    if model.network.position_channels and not source.network.position_channels:
+        conditions = torch.zeros_like(images[:, :1]).repeat(1, 2, 1, 1)
+    given["network.stem.weight"] = torch.cat([images[:, : model.network.in_channels], conditions], dim=1)
+    given = {name: value for name, value in own.items() if name.endswith("embedding.labels.weight")} | given
+    wrong = [name for name in own if name not in given or given[name].shape != own[name].shape]
+    if wrong or len(given) != len(own):
+        raise CheckpointError(f"{weights} holds another network than the configuration: {(wrong or list(given))[0]}")
+    model.load_state_dict(given)
+
+
+_ALWAYS = ("sources", "network", "seed", "patches", "sigma_data", "sigma_log_mean", "sigma_log_std")
+#: Not in the first checkpoints, which are compared without them.
+_ADDED = ("modality", "sigma_min", "sigma_max")
+#: What is newer than the first checkpoints counts where it is used.
+_NEWER = {"position_channels": False, "augmentation_labels": False, "accumulate": 1, "parametrization": "edm"}
+#: Where files lie and what is said of them makes no difference to the weights.
+_PLACES = ("data", "output", "card")
+
+
+def identity_of(config: TrainConfig) -> dict[str, Any]:
+    """Return the settings that may not change while a run is continued, as JSON has them."""
+    settings = _plain(config)
+    used = [name for name, default in _NEWER.items() if settings[name] != default]
+    found = {key: settings[key] for key in (*_ALWAYS, *_ADDED, *used)}
+    for source in found["sources"]:
+        for name, default in {"every": 1, "phase_jumps": 0.0}.items():
+            if source[name] == default:
+                del source[name]
+    return found
+
+
+def differences(checkpoint: Mapping[str, Any], config: TrainConfig) -> list[str]:
+    """Return the names of the settings that make ``config`` another run than the one that wrote ``checkpoint``."""
+    stored, own = table_of(checkpoint, "identity"), identity_of(config)
+    names = {*stored, *own} - {name for name in _ADDED if name not in stored}
+    return sorted(name for name in names if stored.get(name, ...) != own.get(name, ...))
+
+
+def changes(checkpoint: Mapping[str, Any], config: TrainConfig) -> list[str]:
+    """Return what else has changed since ``checkpoint``, as ``name old -> new``; it counts from now on."""
+    stored, own = table_of(checkpoint, "config"), _plain(config)
+    kept = (*_PLACES, *_ALWAYS, *_ADDED, *_NEWER)
+    names = [name for name in own if name in stored and name not in kept]
+    return [f"{name} {stored[name]} -> {own[name]}" for name in names if stored[name] != own[name]]
+
+
+def _plain(config: TrainConfig) -> dict[str, Any]:
+    """Return the settings with lists for tuples."""
+    plain: dict[str, Any] = json.loads(json.dumps(asdict(config)))
+    return plain
+
+
+def table_of(checkpoint: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Return a table that the checkpoint holds as JSON; an empty one where it has none."""
+    try:
+        found = json.loads(checkpoint.get(name) or "{}")
+    except (TypeError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 class TrainingState:

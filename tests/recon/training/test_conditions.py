@@ -16,8 +16,7 @@ from recon.priors.networks.positions import coordinates, positions
 from recon.priors.networks.unet import EDMDenoiser, UNet
 from recon.training.cli import TrainConfig, train
 from recon.training.export import export_prior
-from recon.training.initial import build_model, start_from
-from recon.training.state import load_checkpoint
+from recon.training.state import build_model, load_checkpoint, start_from
 
 SMALL = {"channels": [8, 8], "encoder_blocks": [1, 1], "decoder_blocks": [1], "embedding": 8}
 

@@ -13,8 +13,7 @@ import torch
 
 from recon.errors import CheckpointError, ConfigError, InputError
 from recon.images.augment import Pool, step_generator
-from recon.training.ahead import Ahead, drawing_threads
-from recon.training.batches import draw_batch
+from recon.training.batches import Ahead, draw_batch, drawing_threads
 from recon.training.cli import TrainConfig, train
 from recon.training.modalities import modality
 from recon.training.parallel import device_of_this_process

@@ -24,7 +24,7 @@ def config(small_training):
 
 def test_progress_is_said_and_a_stopped_run_says_so(config, tmp_path, capsys, monkeypatch):
     from recon.cli import main
-    from recon.training.stop_flag import StopFlag
+    from recon.training.parallel import StopFlag
 
     command = [
         "train",
@@ -100,7 +100,7 @@ def test_rows_beyond_the_checkpoint_are_dropped_when_a_run_goes_on(config):
 
 
 def test_two_runs_do_not_share_a_folder(config, tmp_path):
-    script = "import sys; from pathlib import Path; from recon.training.lock import folder_of_one_run\n"
+    script = "import sys; from pathlib import Path; from recon.training.parallel import folder_of_one_run\n"
     script += "with folder_of_one_run(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
     other = subprocess.Popen(
         [sys.executable, "-c", script, config.output],

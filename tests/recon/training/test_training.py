@@ -16,12 +16,11 @@ from recon.training.cli import TrainConfig, load_config, main, run_command, trai
 from recon.training.config import validate
 from recon.training.evaluate import error_curve, error_spectrum, evaluation_noise
 from recon.training.export import export_prior
-from recon.training.initial import build_model, check_network, start_from
 from recon.training.modalities import MODALITIES
 from recon.training.muon import Muon, orthogonalise
+from recon.training.parallel import Replicas, Workers
 from recon.training.run import learning_rate_at
-from recon.training.state import load_checkpoint
-from recon.training.workers import Replicas, Workers
+from recon.training.state import build_model, check_network, load_checkpoint, start_from
 
 nibabel = pytest.importorskip("nibabel")
 SMALL = {"channels": [8, 8], "encoder_blocks": [1, 1], "decoder_blocks": [1], "embedding": 8}
