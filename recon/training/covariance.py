@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from recon.images.augment import step_generator
 from recon.priors.covariance import SUFFIX, write_covariance
-from recon.priors.networks.channels import from_channels, to_channels
+from recon.priors.networks.blocks import from_channels, to_channels
 from recon.training.config import TrainConfig, load_config
 from recon.training.modalities import modality
 from samplers import CovarianceModel

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from recon.images.augment import step_generator
 from recon.modalities.mri.training import Slice
-from recon.priors.networks.channels import from_channels, to_channels
+from recon.priors.networks.blocks import from_channels, to_channels
 from recon.priors.networks.unet import EDMDenoiser
 from samplers.base import Denoiser
 

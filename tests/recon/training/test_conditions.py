@@ -12,7 +12,7 @@ from recon.images.augment import LABELS, Pool, draw_images, draw_real_images, st
 from recon.images.sources import Slice, SourceConfig
 from recon.priors.inference import pad_to_multiple
 from recon.priors.network import load_network_prior
-from recon.priors.networks.positions import coordinates, positions
+from recon.priors.networks.blocks import coordinates, positions
 from recon.priors.networks.unet import EDMDenoiser, UNet
 from recon.training.cli import TrainConfig, train
 from recon.training.export import export_prior
