@@ -79,7 +79,7 @@ def test_export_compares_with_what_was_trained(config, tmp_path):
             export_prior(replace(config, **{name: value}), path, target)
     state = load_checkpoint(path)
     torch.save({**state, "config": None}, path)  # as the first checkpoints
-    with pytest.raises(CheckpointError, match=r"was trained with sigma_data = 0\.25, the configuration says 0.5"):
+    with pytest.raises(CheckpointError, match=r"was trained with sigma_data = 0\.25, but the configuration has 0.5"):
         export_prior(replace(config, sigma_data=0.5), path, target)
     del state["average"]["network.head.bias"]
     torch.save(state, path)
