@@ -1,4 +1,4 @@
-"""What one step is computed from: images, noise levels and noise, drawn ahead of need; and the loss."""
+"""Training batches (images, noise levels and noise), drawn in advance, and the loss."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from recon.priors.networks.unet import EDMDenoiser
 from recon.training.config import TrainConfig
 from recon.training.modalities import Modality
 
-#: Share of the images that are not augmented, where the network is told of augmentation.
+#: Fraction of images left unaugmented when the network is conditioned on augmentation.
 _UNTOUCHED = 0.25
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Clean images ``(batch, channel, y, x)``, sigma ``(batch,)`` per real channel, unit noise like the images.
+    """Clean images ``(batch, channel, y, x)``, sigma ``(batch,)`` per real channel, and unit noise, like the images.
 
-    ``conditions`` are the ``position`` and ``labels`` of the network, where it has them.
+    ``conditions`` holds ``position`` and ``labels`` for networks that are conditioned on them.
     """
 
     clean: Tensor
@@ -33,15 +33,15 @@ class Batch:
     conditions: dict[str, Tensor]
 
     def to(self, device: torch.device) -> Batch:
-        """Move everything."""
-        told = {name: value.to(device) for name, value in self.conditions.items()}
-        return Batch(self.clean.to(device), self.sigma.to(device), self.noise.to(device), told)
+        """Return a copy on ``device``."""
+        conditions = {name: value.to(device) for name, value in self.conditions.items()}
+        return Batch(self.clean.to(device), self.sigma.to(device), self.noise.to(device), conditions)
 
 
 def draw_batch(config: TrainConfig, kind: Modality, pools: Sequence[Pool], step: int, piece: int = 0) -> Batch:
-    """Return one piece of a step: nothing but the seed, the step and the number of the piece decides what is in it.
+    """Return one piece of a step; it depends on nothing but the seed, the step and the index of the piece.
 
-    The pieces of a step have the same size of patches, so that processes which share them take the same time.
+    All pieces of a step have the same patch size, so that parallel processes take the same time.
     """
     rng = step_generator(config.seed, step)
     sizes = np.array(config.patches, dtype=float)
@@ -65,7 +65,7 @@ def edm_loss(
 ) -> Tensor:
     """Return the mean EDM loss of ``clean (batch, channel, y, x)`` at ``sigma (batch,)`` per real channel.
 
-    ``conditions`` are the ``position`` and ``labels`` of the network, where it has them.
+    ``conditions`` holds ``position`` and ``labels`` for networks that are conditioned on them.
     """
     noisy = clean + sigma[:, None, None, None] * noise
     c_skip, c_out, c_in, c_noise = model.coefficients(sigma)
@@ -76,22 +76,22 @@ def edm_loss(
     return (output.float() - target).square().mean()
 
 
-#: Number of a step, and of a piece of it.
+#: Index of a step, and of a piece of it.
 Key = tuple[int, int]
 
 
 class Ahead:
-    """Draws the batches that follow the one that is asked for.
+    """Draws upcoming batches in background threads, so that no processor waits for data.
 
     Parameters
     ----------
     draw : callable
-        ``(step, piece) -> Batch``; nothing but its arguments may decide what it returns, so that it does not matter
-        when, or in which thread, a batch is drawn.
+        ``(step, piece) -> Batch``; its result may depend on its arguments only, so that it does not matter when, or in
+        which thread, a batch is drawn.
     following : callable
-        ``(step, piece) -> (step, piece)``: what will be asked for next. A wrong guess costs time only.
+        ``(step, piece) -> (step, piece)``: the batch that will be requested next. A wrong guess only costs time.
     threads : int
-        That draw, each at most one batch that nobody has asked for.
+        Number of drawing threads; each draws at most one batch in advance.
     """
 
     def __init__(self, draw: Callable[[int, int], Batch], following: Callable[[int, int], Key], threads: int) -> None:
@@ -100,7 +100,7 @@ class Ahead:
         self._waiting: dict[Key, Future[Batch]] = {}
 
     def take(self, step: int, piece: int) -> Batch:
-        """Return a batch, and let those that follow be drawn; what drawing raised is raised here."""
+        """Return a batch and start drawing the following ones; errors raised while drawing are raised here."""
         keys = [(step, piece)]
         for _ in range(self._threads):
             keys.append(self._following(*keys[-1]))
@@ -112,12 +112,12 @@ class Ahead:
         return self._waiting.pop(keys[0]).result()
 
     def close(self) -> None:
-        """Forget what was drawn and end the threads."""
+        """Discard drawn batches and end the threads."""
         self._pool.shutdown(cancel_futures=True)
 
 
 def drawing_threads(device: torch.device) -> int:
-    """Return how many threads draw: one beside the workers of a CPU; what a GPU leaves idle, at most eight."""
+    """Return the number of drawing threads: one beside the workers on a CPU, the idle cores (at most 8) on a GPU."""
     if device.type == "cpu":
         return 1
     processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))

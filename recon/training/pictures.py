@@ -17,14 +17,14 @@ from samplers.schedule import karras
 
 
 def append(path: Path, row: dict[str, Any]) -> None:
-    """Add a line of JSON to a file; a line that was cut short before it stays by itself."""
+    """Append a line of JSON to a file; a truncated line before it is left on its own."""
     begun = path.exists() and not path.read_bytes().endswith(b"\n")
     with open(path, "a") as file:
         file.write("\n" * (begun and path.stat().st_size > 0) + json.dumps(row) + "\n")
 
 
 def rows_of(path: Path, *keys: str) -> list[dict[str, Any]]:
-    """Return the lines of JSON of a file that have a step and ``keys``; lines that were cut short are left out."""
+    """Return the JSON lines of a file that have a step and ``keys``; truncated lines are skipped."""
     if not path.exists():
         return []
     found = []
@@ -37,7 +37,7 @@ def rows_of(path: Path, *keys: str) -> list[dict[str, Any]]:
 
 
 def keep_until(path: Path, step: int) -> None:
-    """Drop the rows of later steps."""
+    """Remove the rows of later steps."""
     rows = rows_of(path)
     kept = [row for row in rows if row["step"] <= step]
     if len(kept) < len(rows):
@@ -55,7 +55,7 @@ def has_matplotlib() -> bool:
 
 
 def draw_curves(losses: Path, held_out: Path, target: Path) -> None:
-    """Draw the training loss and the held-out denoising quality over steps into a PNG file."""
+    """Plot the training loss and the held-out denoising quality over steps in a PNG file."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -85,7 +85,7 @@ def draw_sheet(images: Tensor, target: Path) -> None:
         imsave(temporary, sheet, cmap="gray", vmin=0, vmax=max(float(np.quantile(sheet, 0.998)), 1e-6), format="png")
 
 
-#: Nothing in the images that priors are trained on is left at this noise level (their bright pixels are about 1).
+#: Training images (bright pixels are about 1) are invisible at this noise level.
 _START = 10.0
 
 
@@ -99,21 +99,24 @@ def draw_prior(
     real: bool = False,
     device: torch.device | str = "cpu",
 ) -> Tensor:
-    """Return ``(count, y, x)`` draws of a prior, by Heun's method along its probability flow.
+    """Return ``(count, y, x)`` samples of a prior, by Heun's method along its probability flow.
 
     Parameters
     ----------
     denoiser : Denoiser
+        The prior.
     shape : (int, int)
+        Size of the images, (y, x).
     count : int
+        Number of images.
     seed : int
-        Draw k is the same image whatever ``count`` is.
+        Image k is the same whatever ``count`` is.
     steps : int
-        Of sigma; each but the last asks the network twice.
+        Number of sigma steps; each but the last evaluates the network twice.
     real : bool
-        Whether the prior is one of real images.
+        Whether the images of the prior are real.
     device : torch.device or str
-        Where the denoiser is; noise is drawn on the CPU.
+        Device of the denoiser; noise is drawn on the CPU.
 
     Source: Karras et al., NeurIPS 2022, algorithm 1.
     """

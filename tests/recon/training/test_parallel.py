@@ -92,7 +92,7 @@ def test_settings_of_parallel_runs(config, monkeypatch, tmp_path):
     with pytest.raises(ConfigError, match="device"):
         train(replace(config, device="tpu"))
     train(replace(config, steps=1))
-    with pytest.raises(CheckpointError, match="another network"):
+    with pytest.raises(CheckpointError, match="different network"):
         train(replace(config, accumulate=2))
     monkeypatch.setenv("LOCAL_RANK", "1")
     assert device_of_this_process("cuda") == "cuda:1"
@@ -150,7 +150,7 @@ def test_networks_that_predict_noise_are_trained_exported_and_used(config, tmp_p
     torch.testing.assert_close(found, expected, rtol=1e-2, atol=1e-3)
     with pytest.raises(CheckpointError, match="parametrization"):
         export_prior(replace(config, parametrization="edm"), path, tmp_path / "other.safetensors")
-    with pytest.raises(CheckpointError, match="another network"):
+    with pytest.raises(CheckpointError, match="different network"):
         train(replace(config, parametrization="edm"))
     with pytest.raises(InputError, match="ends in"):
         export_prior(config, path, tmp_path / "mine.pt")

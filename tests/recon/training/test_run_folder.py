@@ -111,7 +111,7 @@ def test_two_runs_do_not_share_a_folder(config, tmp_path):
     )
     try:
         assert other.stdout.readline() == "held\n"
-        with pytest.raises(ConfigError, match=rf"in use by another training \(process {other.pid}\)"):
+        with pytest.raises(ConfigError, match=rf"in use by another training run \(process {other.pid}\)"):
             train(config)
     finally:
         other.kill()

@@ -87,7 +87,7 @@ def test_starting_from_exported_weights(config, tmp_path):
     for name, tensor in expected.items():
         torch.testing.assert_close(continued[name], tensor, atol=1e-6, rtol=1e-3)
     other = replace(second, output=str(tmp_path / "third"), network={**SMALL, "channels": [8, 16]})
-    with pytest.raises(CheckpointError, match="another network"):
+    with pytest.raises(CheckpointError, match="different network"):
         train(other)
 
 
@@ -124,7 +124,7 @@ def test_global_random_state_is_untouched(config):
 
 def test_damaged_or_foreign_checkpoints_are_refused(config):
     path = train(replace(config, steps=1))
-    with pytest.raises(CheckpointError, match="another network"):
+    with pytest.raises(CheckpointError, match="different network"):
         train(replace(config, seed=9))
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(CheckpointError, match="cannot read"):
