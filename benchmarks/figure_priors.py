@@ -17,7 +17,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from recon.priors.network import WEIGHTS_FOLDER, load_network_prior
-from recon.training.previews import draw_prior
+from recon.training.pictures import draw_prior
 
 
 def main() -> None:

@@ -29,7 +29,7 @@ from recon.priors import load_prior
 from recon.training.config import load_config
 from recon.training.memorisation import compare, cut_patches, nearest, whole
 from recon.training.modalities import modality
-from recon.training.previews import draw_prior
+from recon.training.pictures import draw_prior
 
 CONFIG = Path(__file__).parent / "configs" / "brain-mri.toml"
 FRAME = 48

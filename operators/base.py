@@ -1,4 +1,4 @@
-"""The noun of the physics: a linear operator between two spaces of arrays."""
+"""The base class of all forward models: a linear operator between two spaces of arrays."""
 
 from __future__ import annotations
 
@@ -20,12 +20,13 @@ __all__ = ["LinearOperator", "Space"]
 class LinearOperator(ABC):
     """A linear map A with an exactly matched adjoint A^H.
 
-    ``<A x, y> = <x, A^H y>``; where one space is real and the other complex, the equality is of real parts.
-    An author sets ``domain`` and ``codomain`` by ``super().__init__`` and writes ``_forward`` and ``_adjoint``, and
-    ``_normal`` where a fused A^H A is faster. Users write ``A(x)``, ``A.H(y)``, ``A.normal(x)``, ``A @ B``, ``A + B``,
-    ``2.0 * A`` and ``A.to(device_or_dtype)``. Automatic differentiation uses the author's adjoint. Operators are
-    values: nothing in one changes after its construction. An engine whose adjoint is only approximate sets
-    ``exact_adjoint = False``; solvers that need the exact one then refuse it, also inside sums and products.
+    ``<A x, y> = <x, A^H y>``; where one space is real and the other complex, the real parts are equal.
+    Subclasses set ``domain`` and ``codomain`` through ``super().__init__`` and implement ``_forward`` and ``_adjoint``,
+    and ``_normal`` where a fused A^H A is faster. Users write ``A(x)``, ``A.H(y)``, ``A.normal(x)``, ``A @ B``,
+    ``A + B``, ``2.0 * A`` and ``A.to(device_or_dtype)``. Automatic differentiation uses the implemented adjoint.
+    Operators are values: what they compute does not change after construction. An engine whose adjoint is only
+    approximate sets ``exact_adjoint = False``; solvers that need an exact one then refuse it, also inside sums and
+    products.
     """
 
     exact_adjoint: bool = True
@@ -43,7 +44,7 @@ class LinearOperator(ABC):
         """Compute A^H y for a checked y of shape (..., *codomain.shape)."""
 
     def _normal(self, x: Tensor) -> Tensor:
-        """Compute A^H A x; override it where that is faster than the two in turn."""
+        """Compute A^H A x; override where a fused version is faster."""
         return self._compute(self._compute(x, "forward"), "adjoint")
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -57,13 +58,13 @@ class LinearOperator(ABC):
         return _apply(x, self, "normal")
 
     def weighted_normal(self, x: Tensor, weight: Tensor) -> Tensor:
-        """Apply A^H W A, W the weight of each datum (>= 0), broadcastable to the codomain."""
+        """Apply A^H W A; ``weight`` (>= 0) is the diagonal of W, broadcastable to the codomain."""
         return self.H(self(x) * weight)
 
     def fourier_gains(self, weight: float | Tensor) -> tuple[Tensor, tuple[int, ...]] | None:
         """Return the diagonal of F A^H W A F^H, of shape ``domain``, and the axes of the orthonormal FFT F.
 
-        Zero frequency first. What a preconditioner of A^H W A needs; None where there is no quick way to it.
+        Zero frequency comes first. Preconditioners of A^H W A use it; None where there is no fast way to compute it.
         """
         return None
 
@@ -74,7 +75,7 @@ class LinearOperator(ABC):
 
     @property
     def n_data(self) -> int:
-        """How many numbers are really measured; fewer than the codomain holds where a mask leaves zeros."""
+        """Number of measured values: fewer than the codomain has elements where a mask leaves zeros."""
         return math.prod(self.codomain.shape)
 
     @property
@@ -91,7 +92,7 @@ class LinearOperator(ABC):
         return value.real if value.is_complex() and not space.is_complex else value
 
     def to(self, target: torch.device | str | torch.dtype) -> LinearOperator:
-        """Return a copy on another device, or in another precision (complex stays complex, masks stay boolean)."""
+        """Return a copy on another device or in another precision (complex stays complex, masks stay boolean)."""
         moved = copy.copy(self)
         for name, value in vars(self).items():
             object.__setattr__(moved, name, _move(value, target))
@@ -122,7 +123,7 @@ _TRANSPOSE = {"forward": "adjoint", "adjoint": "forward", "normal": "normal"}
 
 
 class _Apply(torch.autograd.Function):
-    """Differentiate through an operator by its own adjoint, in both modes, to any order, and under vmap."""
+    """Differentiate through an operator by its own adjoint: both modes, any order, and under vmap."""
 
     @staticmethod
     def forward(x: Tensor, operator: LinearOperator, kind: str) -> Tensor:
@@ -151,14 +152,14 @@ def _apply(x: Tensor, operator: LinearOperator, kind: str) -> Tensor:
 
 
 def _move(value: Any, target: torch.device | str | torch.dtype) -> Any:
-    """Move tensors, spaces and operators, also inside tuples, lists and dicts; leave all else alone."""
+    """Move tensors, spaces and operators, also inside tuples, lists and dicts; leave everything else alone."""
     if isinstance(value, tuple | list):
         return type(value)(_move(item, target) for item in value)
     if isinstance(value, dict):
         return {key: _move(item, target) for key, item in value.items()}
     if isinstance(target, torch.dtype):
         if target not in PRECISION:
-            raise InputError(f"operators move to float32, float64, complex64 or complex128, not to {target}")
+            raise InputError(f"expected float32, float64, complex64 or complex128 as an operator's dtype, got {target}")
         if isinstance(value, Tensor) and (value.is_floating_point() or value.is_complex()):
             return value.to(PRECISION[target][value.is_complex()])
         return value.to(target) if isinstance(value, Space | LinearOperator) else value
@@ -190,7 +191,7 @@ class _Composed(LinearOperator):
     def __init__(self, outer: LinearOperator, inner: LinearOperator) -> None:
         if outer.domain.shape != inner.codomain.shape or outer.domain.is_complex != inner.codomain.is_complex:
             raise ShapeError(
-                f"{outer._name} @ {inner._name}: the left takes {outer.domain}, the right gives {inner.codomain}"
+                f"{outer._name} @ {inner._name}: the left takes {outer.domain}, the right returns {inner.codomain}"
             )
         super().__init__(inner.domain, outer.codomain)
         self.outer, self.inner = outer, inner

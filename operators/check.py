@@ -1,4 +1,4 @@
-"""Check that an operator obeys its laws; for authors of operators, inside and outside this package."""
+"""Check that an operator obeys its laws; for authors of operators, here and in other packages."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _TOLERANCE = {torch.float32: 1e-5, torch.complex64: 1e-5, torch.float64: 1e-10, 
 
 
 class LawError(ReconError):
-    """An operator breaks a law; the message says which, by how much, and by what factor if there is one."""
+    """An operator breaks a law; the message says which, by how much, and names a constant factor if there is one."""
 
 
 def check_operator(
@@ -28,15 +28,15 @@ def check_operator(
 ) -> None:
     """Check shapes, linearity, adjoint, normal operator, derivative and batches on random arrays.
 
-    ``A(a x + b z) = a A x + b A z``; ``<A x, y> = <x, A^H y>`` (of real parts where one space is real); ``A.normal(x) =
+    ``A(a x + b z) = a A x + b A z``; ``<A x, y> = <x, A^H y>`` (real parts, where one space is real); ``A.normal(x) =
     A^H A x``; the vector-Jacobian product of A, and of ``_forward`` itself where autograd can follow it, is the whole
-    vector ``A^H y``; a batch gives what its items give one by one. An operator that says ``exact_adjoint = False`` is
-    checked for all but the adjoint and the derivative.
+    vector ``A^H y``; a batch gives the same as its items one by one. For an operator with ``exact_adjoint =
+    False`` the adjoint and the derivative are not checked.
 
     Parameters
     ----------
     operator : LinearOperator
-        A.
+        The operator A.
     dtype : torch.dtype, optional
         Check ``operator.to(dtype)`` instead.
     trials : int
@@ -44,14 +44,14 @@ def check_operator(
     seed : int
         Seed of this call's own generator.
     tolerance : float, optional
-        Relative error allowed; 1e-10 in double and 1e-5 in single precision.
+        Largest relative error allowed; by default 1e-10 in double and 1e-5 in single precision.
     device : torch.device or str
-        Where the operator lives.
+        Device of the operator.
 
     Raises
     ------
     LawError
-        With the broken law and the error found; a constant factor is fitted and named.
+        If a law is broken; the message names it and the error, and a constant factor where there is one.
     """
     if dtype is not None:
         operator = operator.to(dtype)
@@ -82,7 +82,7 @@ def _check_spaces(operator: LinearOperator, x: Tensor, y: Tensor, name: str) -> 
         try:
             space.check(value, label)
         except ShapeError as error:
-            raise LawError(f"{name}: the result is not in its space: {error}") from None
+            raise LawError(f"{name}: the result is not in the operator's space: {error}") from None
         if tuple(value.shape[: value.ndim - space.ndim]) != (2,):
             raise LawError(f"{name}: {label} turned the batch axes (2,) into {space.batch_shape(value)}")
         if not bool(torch.isfinite(value.abs()).all()):
@@ -100,7 +100,7 @@ def _check_adjoint(operator: LinearOperator, xs: list[Tensor], ys: list[Tensor],
     ratios, worst = [], 0.0
     for x, noise in zip(xs, ys, strict=False):
         image = operator(x)
-        # A share of A x in y keeps the inner product large, so that a missing scale shows as one number.
+        # Adding a multiple of A x to y keeps the inner product large, so that a missing scale shows as one number.
         y = image + noise * ((_norm(image) or 1.0) / _norm(noise))
         back = operator.H(y)
         forward, adjoint = _inner(image, y), _inner(x, back)
@@ -124,7 +124,7 @@ def _derivatives(operator: LinearOperator, x: Tensor, y: Tensor) -> Iterator[Ten
     try:
         value = operator._forward(x)
         followed = torch.autograd.grad(value, x, y.to(value.dtype))[0] if value.requires_grad else None
-    except RuntimeError:  # a kernel without derivative: only its adjoint is used
+    except RuntimeError:  # a kernel without a derivative: only its adjoint is used
         return
     if followed is not None:
         yield followed
@@ -133,7 +133,7 @@ def _derivatives(operator: LinearOperator, x: Tensor, y: Tensor) -> Iterator[Ten
 def _check_batches(operator: LinearOperator, x: Tensor, y: Tensor, limit: float, name: str) -> None:
     for label, apply, batch in (("A", operator, x), ("A.H", operator.H, y), ("A.normal", operator.normal, x)):
         one_by_one = torch.stack([apply(item) for item in batch])
-        message = f"{name}: {label} of a batch is not {label} of its items"
+        message = f"{name}: {label} of a batch differs from {label} of its items"
         _compare([(apply(batch), one_by_one), (apply(batch[:, None]), one_by_one[:, None])], limit, message)
 
 
@@ -141,7 +141,7 @@ def _compare(pairs: list[tuple[Tensor, Tensor]], limit: float, message: str) -> 
     ratios, worst = [], 0.0
     for value, expected in pairs:
         if value.shape != expected.shape:
-            raise LawError(f"{message}: shape {tuple(value.shape)} instead of {tuple(expected.shape)}")
+            raise LawError(f"{message}: expected shape {tuple(expected.shape)}, got {tuple(value.shape)}")
         size = max(_norm(value), _norm(expected))
         error = _norm(value - expected) / size if size else 0.0
         worst = max(worst, error) if error == error else error

@@ -1,4 +1,4 @@
-"""The elementary operators: identity, diagonal, dense matrix, and one operator for each slice."""
+"""Elementary operators: identity, diagonal, dense matrix, and one operator applied to each slice."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from operators.errors import InputError, ShapeError
 
 
 class Identity(LinearOperator):
-    """The identity, A x = x, on a space or on a shape (then complex64)."""
+    """The identity, A x = x, on a space or on a shape (which then means complex64)."""
 
     def __init__(self, space: Space | tuple[int, ...]) -> None:
         space = space if isinstance(space, Space) else Space(space)
@@ -70,9 +70,9 @@ class Matrix(LinearOperator):
     Parameters
     ----------
     matrix : tensor
-        Shape (rows, columns). A complex matrix makes complex default spaces, a real one real default spaces.
+        Shape (rows, columns). The default spaces are complex for a complex matrix and real for a real one.
     domain, codomain : Space, optional
-        Spaces with as many elements as the matrix has columns and rows; the defaults are vectors.
+        Spaces with as many elements as the matrix has columns and rows, respectively; vectors by default.
     """
 
     def __init__(self, matrix: Tensor, domain: Space | None = None, codomain: Space | None = None) -> None:
@@ -83,9 +83,13 @@ class Matrix(LinearOperator):
         domain = domain or Space((columns,), matrix.dtype)
         codomain = codomain or Space((rows,), matrix.dtype)
         if _count(domain) != columns:
-            raise ShapeError(f"Matrix has {columns} columns, its domain {domain.shape} has {_count(domain)} elements")
+            raise ShapeError(
+                f"Matrix has {columns} columns, but its domain {domain.shape} has {_count(domain)} elements"
+            )
         if _count(codomain) != rows:
-            raise ShapeError(f"Matrix has {rows} rows, its codomain {codomain.shape} has {_count(codomain)} elements")
+            raise ShapeError(
+                f"Matrix has {rows} rows, but its codomain {codomain.shape} has {_count(codomain)} elements"
+            )
         super().__init__(domain, codomain)
         self.matrix = matrix
 
@@ -113,7 +117,7 @@ class Slices(LinearOperator):
     Parameters
     ----------
     operator : LinearOperator
-        From images to data; it takes batches, so all slices go through at once.
+        Operator from images to data; all slices go through it at once, as a batch.
     count : int
         Number of slices: volumes are ``(..., count, *image)``, data ``(..., count, *data)``.
     """

@@ -6,7 +6,7 @@ class ReconError(Exception):
 
 
 class InputError(ReconError, ValueError):
-    """An argument, a file or a setting is not usable; the message says what was expected."""
+    """An argument, a file or a setting cannot be used; the message says what was expected."""
 
 
 class ShapeError(InputError):

@@ -1,6 +1,6 @@
 """The centred orthonormal Fourier transform.
 
-The image centre and the k-space centre sit at index n // 2, for odd lengths too:
+The centres of image and k-space are at index n // 2, also for odd lengths:
 ``y[k] = n^(-1/2) sum_j x[j] exp(-2 pi i (j - c)(k - c) / n)``, ``c = n // 2``.
 """
 
@@ -34,7 +34,7 @@ def shift_signs(lengths: tuple[int, ...], dtype: torch.dtype, device: torch.devi
 
 
 def _centred(x: Tensor, axes: tuple[int, ...], inverse: bool) -> Tensor:
-    """Centre even axes by signs, which is exact and spares two copies, and odd axes by shifts."""
+    """Centre even axes by signs, which is exact and saves two copies, and odd axes by shifts."""
     axes = tuple(sorted(axis - x.ndim if axis >= 0 else axis for axis in axes))
     if not axes or len(set(axes)) < len(axes) or axes[0] < -x.ndim or axes[-1] >= 0:
         raise ShapeError(f"the centred FFT needs distinct axes of an array of shape {tuple(x.shape)}, got {axes}")

@@ -1,4 +1,4 @@
-"""The space that an operator's arrays live in: shape, number type and axis names of one item."""
+"""The space of an operator's arrays: shape, number type and axis names of one item."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ class Space:
     shape : tuple of int
         Lengths of the item's axes.
     dtype : torch.dtype
-        A floating or complex type. Only real or complex counts in `check`, not the precision.
+        A floating-point or complex type. `check` compares only real or complex, not the precision.
     axes : str
-        Names of the axes, separated by blanks, for messages.
+        Names of the axes, separated by spaces, for messages.
     """
 
     shape: tuple[int, ...]
@@ -46,7 +46,9 @@ class Space:
             raise InputError(f"Space needs float32, float64, complex64 or complex128, got {self.dtype}")
         if len(self.axes.split()) != len(self.shape):
             if self.axes != "y x":
-                raise InputError(f"Space of shape {self.shape} got {len(self.axes.split())} axis names {self.axes!r}")
+                raise InputError(
+                    f"Space of shape {self.shape} expected {len(self.shape)} axis names, got {self.axes!r}"
+                )
             numbered = " ".join(f"axis{i}" for i in range(len(self.shape)))
             object.__setattr__(self, "axes", _DEFAULT_AXES.get(len(self.shape), numbered))
 
@@ -71,8 +73,7 @@ class Space:
     def check(self, x: Tensor, owner: str = "array") -> None:
         """Raise ShapeError unless `x` is an item of this space, or a batch of items.
 
-        Rank, every length and real or complex are compared; the precision is not. `owner` names the receiver in
-        the message.
+        Rank, lengths and real or complex are compared; the precision is not. `owner` is named in the message.
         """
         if not isinstance(x, Tensor):
             raise ShapeError(f"{owner} expected a torch tensor, got {type(x).__name__}; use torch.as_tensor")

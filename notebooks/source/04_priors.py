@@ -20,7 +20,7 @@ from skimage.restoration import denoise_tv_chambolle
 import recon
 from recon import demo
 from recon.metrics import coverage, foreground, psnr
-from recon.training.previews import draw_prior
+from recon.training.pictures import draw_prior
 
 small = os.environ.get("DIFFRECON_NOTEBOOK_SIZE") == "small"  # the test-suite runs a quick version
 shipped = os.environ.get("DIFFRECON_NOTEBOOK_PRIOR", "brain-mri")

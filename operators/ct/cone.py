@@ -1,7 +1,7 @@
-"""Cone-beam CT on a circular orbit: line integrals of a volume, at small size, with a stored matrix.
+"""Cone-beam CT on a circular orbit: line integrals of small volumes, with a stored matrix.
 
-The world is that of `operators.ct.geometry`, with z along the axis of rotation; in arrays z grows with the slice and
-with the detector row. A detector with one row at z = 0 sees what a flat `FanBeam` sees.
+Coordinates are those of `operators.ct.geometry`, with z along the axis of rotation; in arrays, z grows with the slice
+index and with the detector row. A detector with one row at z = 0 measures what a flat `FanBeam` measures.
 """
 
 from __future__ import annotations
@@ -19,32 +19,32 @@ from operators.ct.geometry import Numbers, finite, positive
 from operators.ct.projectors.sparse import MAX_BYTES, Csr, multiply
 from operators.errors import InputError, ShapeError
 
-_CHUNK = 1 << 20  # entries that are computed at once
+_CHUNK = 1 << 20  # matrix entries computed at once
 _ENTRY = 8  # bytes
 
 
 @dataclass(frozen=True)
 class ConeBeam:
-    """Rays from a source on a circle to a flat detector of rows and columns.
+    """Rays from a source on a circular orbit to a flat detector.
 
     Parameters
     ----------
     angles : sequence of float, array or tensor
         Any list of angles in rad, as for `FanBeam`.
     det_count : (int, int)
-        Rows and columns of the detector; rows are along the axis of rotation.
+        Number of detector rows and columns; rows are stacked along the axis of rotation.
     det_spacing : float or (float, float)
-        Distance of rows and of columns in mm, at the detector.
+        Row and column spacing in mm, at the detector.
     source_to_iso, source_to_detector : float
-        In mm.
+        Distances of the source from the isocentre and from the detector in mm.
     detector_offset : (float, float)
         Shift of the detector along z and along its columns in mm.
 
     Raises
     ------
     InputError, ShapeError
-        For no angle, no element, lengths that are not positive or not finite, a detector in front of the isocentre, or
-        rays of 45 degrees and more to the plane of the orbit.
+        If there is no angle or no element, a length is not positive and finite, the detector is in front of the
+        isocentre, or a ray makes 45 degrees or more with the plane of the orbit.
     """
 
     angles: Numbers
@@ -58,12 +58,14 @@ class ConeBeam:
         object.__setattr__(self, "angles", finite(self.angles, "ConeBeam(angles)"))
         count = tuple(int(n) for n in self.det_count)
         if not len(self.angles) or len(count) != 2 or min(count) < 1:
-            raise InputError(f"ConeBeam needs an angle and (rows, columns) of 1 or more, came {self.det_count}")
+            raise InputError(
+                f"ConeBeam needs at least one angle and det_count (rows, columns) >= 1, got {self.det_count}"
+            )
         spacing = self.det_spacing if isinstance(self.det_spacing, tuple) else (self.det_spacing,) * 2
         pairs = {"det_count": count, "det_spacing": spacing, "detector_offset": self.detector_offset}
         for field, pair in pairs.items():
             if len(pair) != 2 or not all(math.isfinite(v) for v in pair) or (field == "det_spacing" and min(pair) <= 0):
-                raise InputError(f"ConeBeam needs {field} (z, u) in mm, finite, came {getattr(self, field)}")
+                raise InputError(f"ConeBeam expected a finite {field} (z, u) in mm, got {getattr(self, field)}")
             object.__setattr__(self, field, tuple(pair))
         positive(self, "source_to_iso")
         positive(self, "source_to_detector")
@@ -73,7 +75,9 @@ class ConeBeam:
                 f"{self.source_to_iso} mm"
             )
         if float(self.coordinates(0).abs().max()) >= self.source_to_detector:
-            raise InputError("ConeBeam: the outer rows are 45 degrees and more off the orbit; is det_spacing in mm?")
+            raise InputError(
+                "ConeBeam: the outer rows are 45 degrees or more off the plane of the orbit; is det_spacing in mm?"
+            )
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -99,8 +103,8 @@ class ConeBeam:
 class ConeCT(LinearOperator):
     """Line integrals of a volume along the rays of a cone beam, by Joseph's method in three dimensions.
 
-    A ray steps along x or y, the one it runs along more, and interpolates between the four voxels around it. Volumes
-    are (..., z, y, x) in 1/mm, projections (..., angle, row, column) without unit. The adjoint is exact.
+    A ray steps along x or y, whichever it is closer to, and interpolates between the four voxels around it. Volumes
+    are (..., z, y, x) in 1/mm, projections (..., angle, row, column), dimensionless. The adjoint is exact.
 
     Parameters
     ----------
@@ -108,14 +112,14 @@ class ConeCT(LinearOperator):
     volume_shape : (int, int, int)
         (z, y, x). The isocentre is in the middle.
     voxel_size : float or (float, float)
-        In mm; or that of z and that of y and x.
+        Voxel size in mm: one number, or that along z and that along y and x.
     max_bytes : int, optional
-        Refuse to build a matrix larger than this; two of this size are stored, A and its transpose.
+        Largest matrix that may be built; two of this size are stored, A and its transpose.
 
     Raises
     ------
     InputError, ShapeError
-        For shapes and sizes that are not usable, a source inside the volume, or a matrix that is too large.
+        If a shape or size cannot be used, the source is inside the volume, or the matrix is too large.
     """
 
     def __init__(
@@ -133,7 +137,7 @@ class ConeCT(LinearOperator):
             raise InputError(f"ConeCT needs voxel_size > 0 mm, got {voxel_size}")
         if math.hypot(*shape[1:]) / 2 * size[1] >= geometry.source_to_iso:
             raise InputError(
-                f"ConeCT: the source at {geometry.source_to_iso:.4g} mm is inside the volume; is that in mm?"
+                f"ConeCT: the source at {geometry.source_to_iso:.4g} mm is inside the volume; is the distance in mm?"
             )
         super().__init__(Space(shape, torch.float32, "z y x"), Space(geometry.shape, torch.float32, "angle row column"))
         self.geometry = geometry
@@ -161,7 +165,7 @@ def _build(geometry: ConeBeam, shape: tuple[int, int, int], size: tuple[float, .
     if estimate > max_bytes:
         raise InputError(
             f"the matrix of {len(points)} rays and {nz} x {ny} x {nx} voxels takes up to {estimate / 2**30:.2g} GiB, "
-            f"more than {max_bytes / 2**30:.2g} GiB: take fewer views, larger voxels, or give max_bytes"
+            f"more than {max_bytes / 2**30:.2g} GiB; use fewer views or larger voxels, or raise max_bytes"
         )
     room = max(_CHUNK // (4 * max(ny, nx)), 1)
     found = [_entries(p, d, shape) for p, d in zip(points.split(room), directions.split(room), strict=True)]
@@ -175,7 +179,7 @@ def _build(geometry: ConeBeam, shape: tuple[int, int, int], size: tuple[float, .
 
 
 def _entries(points: Tensor, directions: Tensor, shape: tuple[int, int, int]) -> tuple[Tensor, Tensor, Tensor]:
-    """Return how many entries each ray has, and their voxels and weights; rays as (column, row, slice)."""
+    """Return the number of entries of each ray, and their voxels and weights; rays are (column, row, slice)."""
     nz, ny, nx = shape
     by_row = directions[:, 1].abs() >= directions[:, 0].abs()
     (main, other), (here, there) = (
@@ -184,9 +188,9 @@ def _entries(points: Tensor, directions: Tensor, shape: tuple[int, int, int]) ->
     steps, width = (torch.where(by_row, a, b)[:, None] for a, b in ((ny, nx), (nx, ny)))
     stride, across = (torch.where(by_row, a, b)[:, None] for a, b in ((nx, 1), (1, nx)))
     k = torch.arange(max(nx, ny))[None]
-    along = (k - here) / main  # mm from the point
+    along = (k - here) / main  # distance from the point, mm
     place, level = there + along * other, points[:, 2:] + along * directions[:, 2:]
-    place, level = place.clamp(-2, max(nx, ny) + 1), level.clamp(-2, nz + 1)  # far outside is outside
+    place, level = place.clamp(-2, max(nx, ny) + 1), level.clamp(-2, nz + 1)  # far outside counts as outside
     first, below = place.floor(), level.floor()
     f, g = place - first, level - below
     columns, weights = [], []

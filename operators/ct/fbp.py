@@ -1,4 +1,4 @@
-"""Filtered backprojection for parallel rays and for flat and curved fans, over a full or a short scan."""
+"""Filtered backprojection for parallel rays and for flat and curved fans, for full and short scans."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from operators.ct.projection import check_grid
 from operators.errors import InputError
 
 FILTERS = ("ram-lak", "shepp-logan", "cosine", "hamming", "hann")
-_HOLE = 4.0  # a gap between angles of so many usual gaps is where the scan ends
+_HOLE = 4.0  # a gap this many times the usual spacing of the angles marks the end of the scan
 
 
 def fbp(
@@ -23,32 +23,32 @@ def fbp(
     """Reconstruct an image by filtered backprojection.
 
     Each projection is weighted, convolved with the band-limited ramp, and smeared back along its rays by linear
-    interpolation between detector elements. Angles may be any list: each counts for the angular range nearest to it.
-    A fan that covers less than a full turn gets Parker's weights, and a range that is too short for a complete
-    reconstruction (below 180 degrees plus the fan angle) none.
+    interpolation between detector elements. Angles may be any list: each one represents the angular range nearest to
+    it. A fan that covers less than a full rotation gets Parker's weights; a range too short for a complete
+    reconstruction (below 180 degrees plus the fan angle) gets none.
 
     Parameters
     ----------
     sinogram : Tensor
         Line integrals, (..., angle, detector).
     geometry : ParallelBeam or FanBeam
-        The scanner. A flying focal spot is followed in the backprojection.
+        Scanner geometry. A flying focal spot is taken into account in the backprojection.
     image_shape : (int, int)
         (y, x).
     pixel_size : float
-        In mm.
+        Side of the square pixels in mm.
     filter : str
-        Window on the ramp: "ram-lak" (none), "shepp-logan", "cosine", "hamming" or "hann".
+        Window on the ramp filter: "ram-lak" (none), "shepp-logan", "cosine", "hamming" or "hann".
 
     Returns
     -------
     Tensor, shape (..., y, x)
-        In 1/mm.
+        Attenuation in 1/mm.
 
     Raises
     ------
     InputError, ShapeError
-        For an unknown filter, or a sinogram or image shape that does not fit.
+        If the filter is unknown, or the sinogram or the image shape does not fit.
 
     References
     ----------
@@ -59,7 +59,7 @@ def fbp(
     space = Space(geometry.shape, torch.float32, "angle detector")
     space.check(sinogram, "fbp(sinogram)")
     if filter not in FILTERS:
-        raise InputError(f"fbp knows the filters {', '.join(FILTERS)}, not {filter!r}")
+        raise InputError(f"unknown filter {filter!r}; choose one of {', '.join(FILTERS)}")
     data = sinogram.reshape(-1, *geometry.shape)
     if isinstance(geometry, FanBeam):
         angular = _fan_weights(geometry)
@@ -77,13 +77,13 @@ def fbp(
 
 
 def _ramp(data: Tensor, spacing: float, window: str, arc: bool) -> Tensor:
-    """Convolve with the ramp, sampled where it is band-limited, so that its mean is right (Kak and Slaney, 61)."""
+    """Convolve with the band-limited ramp, sampled in space, so that its mean is right (Kak and Slaney, eq. 61)."""
     n = data.shape[-1]
     length = 1 << (2 * n - 1).bit_length()
     lag = torch.arange(length, dtype=torch.float64)
     lag = torch.minimum(lag, length - lag)
     distance = lag * spacing
-    if arc:  # (g / sin g)^2 of equal angles; lags beyond the detector are not used
+    if arc:  # (g / sin g)^2 for an equiangular fan; lags beyond the detector are not used
         distance = torch.sin(distance.clamp_max(math.pi / 2))
     odd = lag % 2 == 1
     kernel = torch.where(odd, -1 / (math.pi * torch.where(odd, distance, 1)) ** 2, 0)
@@ -101,7 +101,7 @@ def _ramp(data: Tensor, spacing: float, window: str, arc: bool) -> Tensor:
 
 
 def _backproject(data: Tensor, geometry: Beam, shape: tuple[int, int], pixel_size: float) -> Tensor:
-    """Sum over the angles of the filtered projections at each pixel, times the fan's distance weight."""
+    """Sum the filtered projections at each pixel over the angles, times the fan's distance weight."""
     ny, nx = shape
     sy, sx = geometry.image_shift
     row, column = torch.meshgrid(
@@ -127,7 +127,7 @@ def _backproject(data: Tensor, geometry: Beam, shape: tuple[int, int], pixel_siz
 
 
 def _distance_weight(geometry: Beam, angle: int, x: Tensor, y: Tensor) -> Tensor:
-    """1 / U^2 of a flat fan, 1 / L^2 of a curved one, 1 of parallel rays."""
+    """Return 1 / U^2 for a flat fan, 1 / L^2 for a curved one, and 1 for parallel rays."""
     if not isinstance(geometry, FanBeam):
         return torch.ones_like(x)
     t, distance = float(geometry.angles[angle]), geometry.source_to_iso
@@ -139,20 +139,20 @@ def _distance_weight(geometry: Beam, angle: int, x: Tensor, y: Tensor) -> Tensor
 
 
 def _ray_weights(geometry: FanBeam) -> Tensor:
-    """Weight of each element before filtering."""
+    """Return the weight of each element before filtering."""
     cos = torch.cos(geometry.fan_angles())
     return cos * geometry.source_to_iso if geometry.curved else cos
 
 
 def _fan_weights(geometry: FanBeam) -> Tensor:
-    """Angular range of each projection times the share of each ray among its two measurements, (angle, detector)."""
+    """Return each projection's angular range times each ray's share of its two measurements, (angle, detector)."""
     angles = np.asarray(geometry.angles)
     gaps, start = _gaps(angles, 2 * math.pi)
     width = torch.from_numpy(gaps)[:, None]
     if start is None:
         return (width / 2).expand(geometry.shape)
     extra = (float(gaps.sum()) - math.pi) / 2
-    gamma = -geometry.fan_angles()  # a ray comes back at t + pi - 2 gamma here; Parker's sign is the other one
+    gamma = -geometry.fan_angles()  # here a ray is measured again at t + pi - 2 gamma; Parker's sign is the opposite
     if extra < float(gamma.abs().max()):
         return width.expand(geometry.shape)
     turned = torch.from_numpy((angles - start) % (2 * math.pi))[:, None]
@@ -164,7 +164,7 @@ def _fan_weights(geometry: FanBeam) -> Tensor:
 
 
 def _gaps(angles: np.ndarray, period: float) -> tuple[np.ndarray, float | None]:
-    """Range that each angle stands for, and where the scan starts (None: it covers the whole period)."""
+    """Return the range that each angle represents, and where the scan starts (None: it covers the whole period)."""
     if len(angles) == 1:
         return np.array([period]), None
     order = np.argsort(angles % period, kind="stable")

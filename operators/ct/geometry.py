@@ -1,8 +1,8 @@
-"""Scanner geometries of two-dimensional CT as immutable values; engines see only the rays.
+"""Scanner geometries of two-dimensional CT as immutable values; engines only use the rays.
 
-The world has x to the right (along the columns) and y up (against the rows); its origin is the isocentre, lengths are
-mm and angles rad. At angle t the detector axis is ``u = (cos t, sin t)`` and the central ray runs along
-``d = (-sin t, cos t)``; the source of a fan is at ``-source_to_iso d``. This is ASTRA's convention.
+In world coordinates, x points right (along the columns) and y up (against the rows); the origin is the isocentre.
+Lengths are in mm and angles in rad. At angle t the detector axis is ``u = (cos t, sin t)`` and the central ray runs
+along ``d = (-sin t, cos t)``; the source of a fan is at ``-source_to_iso d``. This is ASTRA's convention.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Numbers = Sequence[float] | np.ndarray | Tensor
 
 @dataclass(frozen=True)
 class Beam(ABC):
-    """What all geometries share: a list of angles, and a detector of equal elements on a line or an arc."""
+    """Base of all geometries: a list of angles, and a detector of equal elements on a line or an arc."""
 
     angles: Numbers
     det_count: int
@@ -36,7 +36,7 @@ class Beam(ABC):
 
     @property
     def image_shift(self) -> tuple[float, float]:
-        """How far the isocentre is from the middle of the image array, (y, x) in pixels."""
+        """Offset of the isocentre from the middle of the image array, (y, x) in pixels."""
         return _pair(getattr(self, "center_shift", 0.0))
 
     def coordinates(self) -> Tensor:
@@ -45,7 +45,7 @@ class Beam(ABC):
         return (index - (self.det_count - 1) / 2) * self.det_spacing + getattr(self, "detector_offset", 0.0)
 
     def to_index(self, coordinate: Tensor) -> Tensor:
-        """Turn a position along the detector in mm into a fractional element."""
+        """Convert a position along the detector in mm to a fractional element index."""
         offset = getattr(self, "detector_offset", 0.0)
         return (coordinate - offset) / self.det_spacing + (self.det_count - 1) / 2
 
@@ -55,10 +55,10 @@ class Beam(ABC):
 
     @abstractmethod
     def detector_index(self, angle: int, x: Tensor, y: Tensor) -> Tensor:
-        """Return the fractional detector element that sees the points (x, y) in mm at the angle of this number."""
+        """Return the fractional detector element that sees the points (x, y) in mm at the angle with this index."""
 
     def _axes(self) -> tuple[Tensor, Tensor]:
-        """Detector axis u and direction d of the central ray, (angle, 2)."""
+        """Return the detector axis u and the direction d of the central ray, (angle, 2)."""
         angles = torch.tensor(self.angles, dtype=torch.float64)
         cos, sin = torch.cos(angles), torch.sin(angles)
         return torch.stack((cos, sin), -1), torch.stack((-sin, cos), -1)
@@ -93,10 +93,10 @@ class ParallelBeam(Beam):
     det_count : int
         Number of detector elements.
     det_spacing : float
-        Their distance in mm.
+        Distance between elements in mm.
     detector_offset : float
-        Shift of the detector along its axis in mm: a rotation axis seen at element c has the offset
-        ``((det_count - 1) / 2 - c) det_spacing``.
+        Shift of the detector along its axis in mm; ``((det_count - 1) / 2 - c) det_spacing`` if the axis of rotation
+        projects to element c.
     center_shift : float or (float, float)
         The isocentre is at index (n - 1) / 2 + center_shift of the image, (y, x) in pixels. Toolchains that rotate
         about n // 2 need 0.5 for even n.
@@ -104,7 +104,7 @@ class ParallelBeam(Beam):
     Raises
     ------
     InputError
-        For no angle, no detector element, lengths that are not positive, or values that are not finite.
+        If there is no angle or no element, a length is not positive, or a value is not finite.
     """
 
     detector_offset: float = 0.0
@@ -142,15 +142,15 @@ class FanBeam(Beam):
         The detector is an arc of radius `source_to_detector` about the nominal source.
     source_angle_offset : float or sequence of float
         Flying focal spot: angle in rad added to that of the source, one for all or one per projection. The detector
-        stays where it is.
+        does not move.
     source_radius_offset : float or sequence of float
         Flying focal spot: mm added to the distance of the source from the isocentre.
 
     Raises
     ------
     InputError, ShapeError
-        As in `ParallelBeam`; for a detector in front of the isocentre; for an arc of more than half a circle; for
-        offsets that are not one number or one per angle.
+        As in `ParallelBeam`; also if the detector is in front of the isocentre, the arc is more than half a circle,
+        or an offset is neither one number nor one per angle.
     """
 
     source_to_iso: float
@@ -175,13 +175,13 @@ class FanBeam(Beam):
         for field in ("source_angle_offset", "source_radius_offset"):
             value = finite(np.atleast_1d(np.asarray(getattr(self, field))), f"FanBeam({field})")
             if len(value) not in (1, len(self.angles)):
-                raise ShapeError(f"FanBeam expected one {field} or {len(self.angles)}, got {len(value)}")
+                raise ShapeError(f"FanBeam expected 1 or {len(self.angles)} values of {field}, got {len(value)}")
             object.__setattr__(self, field, value[0] if len(value) == 1 else value)
         if float(torch.linalg.vector_norm(self.sources(), dim=-1).min()) <= 0 or self._radius().min() <= 0:
             raise InputError("FanBeam: source_radius_offset moves the source into the isocentre")
 
     def fan_angles(self) -> Tensor:
-        """Angle of each element's ray from the central ray, for the source at its nominal place."""
+        """Angle between each element's ray and the central ray, for the source at its nominal position."""
         s = self.coordinates() / self.source_to_detector
         return s if self.curved else torch.atan(s)
 
@@ -210,7 +210,7 @@ class FanBeam(Beam):
         return source.contiguous(), direction / torch.linalg.vector_norm(direction, dim=-1, keepdim=True)
 
     def detector_index(self, angle: int, x: Tensor, y: Tensor) -> Tensor:
-        """Return the fractional element that the ray from the source through (x, y) meets."""
+        """Return the fractional element hit by the ray from the source through (x, y)."""
         t = float(self.angles[angle])
         cos, sin = math.cos(t), math.sin(t)
         sx, sy = (float(value) for value in self.sources()[angle])
@@ -242,7 +242,7 @@ def finite(values: Numbers, owner: str) -> tuple[float, ...]:
 
 
 def positive(beam: object, field: str) -> None:
-    """Turn a field of a geometry into a float, if it is a length."""
+    """Convert a field of a geometry to a float, or refuse it if it is not a length."""
     value = float(getattr(beam, field))
     if not (value > 0 and math.isfinite(value)):
         raise InputError(f"{type(beam).__name__} needs {field} > 0 mm, got {value}")
@@ -250,7 +250,7 @@ def positive(beam: object, field: str) -> None:
 
 
 def _pair(value: float | tuple[float, float]) -> tuple[float, float]:
-    """One number for both axes, or (y, x)."""
+    """Return (y, x) from one number for both axes or from two."""
     pair = tuple(float(v) for v in np.atleast_1d(np.asarray(value, dtype=np.float64)))
     if len(pair) not in (1, 2):
         raise ShapeError(f"expected one number or (y, x), got {value}")

@@ -1,4 +1,4 @@
-"""Dose: photon counts, their logarithm with a standard deviation for each ray, and Hounsfield units."""
+"""Photon counts, their logarithm with a standard deviation for each ray, and Hounsfield units."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ MU_WATER = 0.0192  # 1/mm, at about 70 keV
 
 
 class Measurement(NamedTuple):
-    """Noisy data of a scan.
+    """Noisy measurement of a scan.
 
     Attributes
     ----------
     counts : Tensor
-        Detected photons, electronic noise included, (..., angle, detector).
+        Detected photons, including electronic noise, (..., angle, detector).
     sinogram : Tensor
         Line integrals after the logarithm.
     noise_std : Tensor
@@ -34,16 +34,16 @@ class Measurement(NamedTuple):
 def simulate_counts(
     sinogram: Tensor, photons: float | Tensor, electronic_std: float = 0.0, *, seed: int = 0
 ) -> Measurement:
-    """Draw the counts of a scan and take their logarithm.
+    """Simulate the photon counts of a scan and take their logarithm.
 
-    ``counts ~ Poisson(I0 exp(-A x)) + N(0, sigma_e^2)``; then as `log_counts`.
+    ``counts ~ Poisson(I0 exp(-A x)) + N(0, sigma_e^2)``, followed by `log_counts`.
 
     Parameters
     ----------
     sinogram : Tensor
-        Noise-free line integrals A x, (..., angle, detector), without unit.
+        Noise-free line integrals A x, (..., angle, detector), dimensionless.
     photons : float or Tensor
-        I0, photons that reach a detector element without an object, broadcastable to `sinogram`.
+        I0, incident photons per ray, broadcastable to `sinogram`.
     electronic_std : float
         sigma_e, standard deviation of the electronic noise in photons.
     seed : int
@@ -52,7 +52,7 @@ def simulate_counts(
     Raises
     ------
     InputError, ShapeError
-        For I0 <= 0, sigma_e < 0, or a sinogram that is not real and finite.
+        If I0 <= 0 or sigma_e < 0, or the sinogram is not real and finite.
     """
     if not sinogram.is_floating_point():
         raise ShapeError(f"simulate_counts expected a real floating-point sinogram, got {sinogram.dtype}")
@@ -70,28 +70,28 @@ def simulate_counts(
 def log_counts(
     counts: Tensor, photons: float | Tensor, electronic_std: float = 0.0, *, min_counts: float = 1.0
 ) -> Measurement:
-    """Turn photon counts into line integrals and the standard deviation of each.
+    """Convert photon counts to line integrals and the standard deviation of each.
 
     ``sinogram = log(I0 / c)`` and ``noise_std = 1 / sqrt(w)`` with ``w = c^2 / (c + sigma_e^2)``, where
-    ``c = max(counts, min_counts)``. So a starved ray (no photon, or a negative reading) gets the finite line integral
-    log(I0 / min_counts) with a standard deviation of sqrt(min_counts + sigma_e^2) / min_counts, which is 1 or more:
-    hardly any weight beside rays with photons, and no infinity.
+    ``c = max(counts, min_counts)``. A starved ray (no photon, or a negative reading) thus gets the finite line
+    integral log(I0 / min_counts) with a standard deviation of sqrt(min_counts + sigma_e^2) / min_counts, which is 1 or
+    more: it has hardly any weight compared with rays that detect photons.
 
     Parameters
     ----------
     counts : Tensor
-        Photons, electronic noise included, (..., angle, detector).
+        Detected photons, including electronic noise, (..., angle, detector).
     photons : float or Tensor
-        I0, broadcastable to `counts`.
+        I0, incident photons per ray, broadcastable to `counts`.
     electronic_std : float
-        sigma_e in photons.
+        sigma_e, standard deviation of the electronic noise in photons.
     min_counts : float
-        Counts below this are taken for this.
+        Smaller counts are raised to this value.
 
     Raises
     ------
     InputError, ShapeError
-        For I0 <= 0, sigma_e < 0, min_counts <= 0, or counts that are not real and finite.
+        If I0 <= 0, sigma_e < 0 or min_counts <= 0, or the counts are not real and finite.
 
     References
     ----------
@@ -109,12 +109,12 @@ def log_counts(
 
 
 def hu_to_mu(hu: Tensor, mu_water: float = MU_WATER, mu_air: float = 0.0) -> Tensor:
-    """Turn Hounsfield units into attenuation in 1/mm, ``mu = mu_w + HU (mu_w - mu_a) / 1000``."""
+    """Convert Hounsfield units to attenuation in 1/mm, ``mu = mu_w + HU (mu_w - mu_a) / 1000``."""
     return mu_water + hu * (_contrast(mu_water, mu_air) / 1000)
 
 
 def mu_to_hu(mu: Tensor, mu_water: float = MU_WATER, mu_air: float = 0.0) -> Tensor:
-    """Turn attenuation in 1/mm into Hounsfield units, ``HU = 1000 (mu - mu_w) / (mu_w - mu_a)``."""
+    """Convert attenuation in 1/mm to Hounsfield units, ``HU = 1000 (mu - mu_w) / (mu_w - mu_a)``."""
     return (mu - mu_water) * (1000 / _contrast(mu_water, mu_air))
 
 

@@ -28,29 +28,29 @@ ENGINES: dict[str, Engine] = {
 class CT(LinearOperator):
     """Line integrals of an attenuation image, (A x)_ray = integral of x along the ray.
 
-    Images are (..., y, x) in 1/mm, real; sinograms are (..., angle, detector) without unit. The image is interpolated
-    by Joseph's method (`operators.ct.projectors.joseph`), and the adjoint is exact, except with the engines that say
+    Images are (..., y, x) in 1/mm, real; sinograms are (..., angle, detector), dimensionless. The image is interpolated
+    by Joseph's method (`operators.ct.projectors.joseph`), and the adjoint is exact, except for engines with
     ``exact_adjoint = False``.
 
     Parameters
     ----------
     geometry : ParallelBeam or FanBeam
-        The scanner.
+        Scanner geometry.
     image_shape : (int, int)
         (y, x). The isocentre is at index ((y - 1) / 2, (x - 1) / 2), plus the geometry's `center_shift`.
     pixel_size : float
         Side of the square pixels in mm.
     engine : str or callable
-        "sparse" (a stored matrix; fastest on a CPU), "onthefly" (no memory), "triton" (GPU), "astra" or "torch_radon"
-        (optional libraries), or "auto": the matrix where it takes at most `max_bytes`, else "onthefly". A callable
-        gets geometry, image shape and pixel size, and returns a LinearOperator.
+        "sparse" (stored matrix; fastest on a CPU), "onthefly" (no stored matrix), "triton" (GPU), "astra" or
+        "torch_radon" (optional libraries), or "auto": "sparse" if the matrix takes at most `max_bytes`, else
+        "onthefly". A callable gets geometry, image shape and pixel size, and returns a LinearOperator.
     max_bytes : int
-        Largest matrix that "auto" stores; its transpose takes as much again.
+        Largest matrix that "auto" stores; its transpose takes the same amount again.
 
     Raises
     ------
     InputError, ShapeError
-        For an unknown engine, a shape or pixel size that is not usable, or a source inside the image.
+        If the engine is unknown, the shape or pixel size cannot be used, or the source is inside the image.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class CT(LinearOperator):
             engine = "sparse" if sparse.fits(geometry, shape, size, max_bytes) else "onthefly"
         if isinstance(engine, str):
             if engine not in ENGINES:
-                raise InputError(f"CT knows the engines auto, {', '.join(ENGINES)}, not {engine!r}")
+                raise InputError(f"CT: unknown engine {engine!r}; choose one of auto, {', '.join(ENGINES)}")
             build = ENGINES[engine]
         else:
             build = engine
@@ -88,7 +88,7 @@ class CT(LinearOperator):
 def check_grid(
     geometry: Beam, image_shape: tuple[int, int], pixel_size: float, owner: str
 ) -> tuple[tuple[int, int], float]:
-    """Return a usable image shape and pixel size, or say what is wrong with them."""
+    """Return the checked image shape and pixel size."""
     if not isinstance(geometry, Beam):
         raise InputError(f"{owner} expected a ParallelBeam or FanBeam, got {type(geometry).__name__}")
     shape = tuple(int(n) for n in np.atleast_1d(np.asarray(image_shape)))

@@ -1,4 +1,4 @@
-"""`Radon` and `RadonFanbeam` as torch-radon's users know them, in pixel units and on any device."""
+"""`Radon` and `RadonFanbeam` with the interface of torch-radon, in pixel units and on any device."""
 
 from __future__ import annotations
 
@@ -33,20 +33,20 @@ class _Projector:
         return self._on(x.device)(self._clipped(x))
 
     def backward(self, sinogram: Tensor) -> Tensor:
-        """Project sinograms back, the adjoint of `forward`."""
+        """Backproject sinograms: the adjoint of `forward`."""
         return self._clipped(self._on(sinogram.device).H(sinogram))
 
     backprojection = backward
 
     def filter_sinogram(self, sinogram: Tensor, filter_name: str = "ramp") -> Tensor:
-        """Filter projections over half a turn, so that `backprojection` of the result is a reconstruction.
+        """Filter projections over 180 degrees, so that `backprojection` of the result is a reconstruction.
 
         `filter_name` is "ramp", "shepp-logan", "cosine", "hamming" or "hann". For parallel rays, as in torch-radon;
         `operators.ct.fbp` reconstructs fans.
         """
         name = {"ramp": "ram-lak"}.get(filter_name, filter_name)
         if name not in FILTERS:
-            raise InputError(f"filter_sinogram knows the filters ramp, {', '.join(FILTERS[1:])}, not {filter_name!r}")
+            raise InputError(f"unknown filter {filter_name!r}; choose one of ramp, {', '.join(FILTERS[1:])}")
         return _ramp(sinogram, self.det_spacing, name, arc=False) * (math.pi * self.det_spacing / len(self.angles))
 
     def _on(self, device: torch.device) -> LinearOperator:
@@ -59,20 +59,20 @@ class _Projector:
 
 
 class Radon(_Projector):
-    """Parallel rays in pixel units.
+    """Parallel-beam projector in pixel units.
 
     Parameters
     ----------
     resolution : int
         Side of the square images in pixels.
     angles : sequence of float, array or tensor
-        In rad.
+        Projection angles in rad.
     det_count : int
-        Detector elements; `resolution` when not positive.
+        Number of detector elements; `resolution` if not positive.
     det_spacing : float
-        Their distance in pixels.
+        Distance between elements in pixels.
     clip_to_circle : bool
-        Take pixels outside the inscribed circle as zero.
+        Treat pixels outside the inscribed circle as zero.
     engine : str
         As in `CT`.
     """
@@ -91,18 +91,18 @@ class Radon(_Projector):
 
 
 class RadonFanbeam(_Projector):
-    """A flat fan in pixel units.
+    """Projector of a flat fan in pixel units.
 
     Parameters
     ----------
     resolution, angles, det_count, clip_to_circle, engine
         As in `Radon`.
     source_distance : float
-        From the source to the middle of the image.
+        Distance from the source to the middle of the image.
     det_distance : float
-        From the middle of the image to the detector; `source_distance` when negative.
+        Distance from the middle of the image to the detector; `source_distance` if negative.
     det_spacing : float
-        At the detector; when negative, one pixel at the middle of the image.
+        Distance between elements at the detector; if negative, it corresponds to one pixel in the image.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Combinations of delayed samples that adapt to the data; all pixels of an image row at once."""
+"""Adaptive combinations of delayed samples, all pixels of an image row at once."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-_BYTES = 1 << 24  # of the covariances held at once
+_BYTES = 1 << 24  # covariances held at once
 
 
 @dataclass(frozen=True)
 class Options:
-    """Settings of `operators.ultrasound.beamform.beamform`; `half` is the number of rows on either side for R."""
+    """Settings of `operators.ultrasound.beamform.beamform`; R averages over `half` rows on either side."""
 
     method: str
     low_frequencies: int
@@ -23,7 +23,7 @@ class Options:
 
 
 def combine(delayed: Tensor, active: Tensor, inner: slice, options: Options) -> Tensor:
-    """Form image rows `inner` (z, x) from delayed samples (element, z, x), which reach `half` rows further."""
+    """Form image rows `inner` (z, x) from delayed samples (element, z, x), which extend `half` rows further."""
     if options.method in ("mv", "esbmv"):
         return minimum_variance(delayed, active, inner, options)
     samples, active = delayed[:, inner], active[:, inner]
@@ -33,7 +33,7 @@ def combine(delayed: Tensor, active: Tensor, inner: slice, options: Options) -> 
 
 
 def coherence(samples: Tensor, active: Tensor, low: int) -> Tensor:
-    """Share of the energy over the aperture in spatial frequencies up to `low` periods; 0: the coherence factor."""
+    """Fraction of the aperture's energy at spatial frequencies up to `low` periods; 0 gives the coherence factor."""
     count = active.sum(0).clamp(min=1)
     energy = (samples.abs() ** 2).sum(0) * count
     index = (torch.cumsum(active, 0) - 1).to(energy.dtype) / count
@@ -46,20 +46,20 @@ def coherence(samples: Tensor, active: Tensor, low: int) -> Tensor:
 
 
 def delay_multiply_and_sum(samples: Tensor) -> Tensor:
-    """Half of (sum q)^2 - sum q^2 with q = s / sqrt|s|."""
+    """Return half of (sum q)^2 - sum q^2 with q = s / sqrt|s|."""
     size = samples.abs()
     roots = samples / torch.where(size > 0, size, 1.0).sqrt()
-    # The product has twice the phase: back to that of one sample, so that it can be compounded as the others.
+    # The product has twice the phase: restore that of one sample, so that it is compounded like the other methods.
     product = (roots.sum(0) ** 2 - (roots**2).sum(0)) / 2
     phase = samples.sum(0)
     return product.abs() * phase / torch.where(phase.abs() > 0, phase.abs(), 1.0)
 
 
 def minimum_variance(delayed: Tensor, active: Tensor, inner: slice, options: Options) -> Tensor:
-    """Weights of least variance over the active elements of each pixel, whose samples are not weakened in `delayed`.
+    """Apply minimum-variance weights over the active elements of each pixel, whose samples in `delayed` are unweighted.
 
-    Pixels with equally many of them go together: zeros in the place of missing elements would have no variance, and get
-    all of the weight.
+    Pixels with the same number of active elements are processed together: zeros in place of missing elements would
+    have no variance, and get all of the weight.
     """
     samples = delayed.permute(1, 2, 0)  # z x element
     heard = active[:, inner].permute(1, 2, 0)
@@ -81,7 +81,7 @@ def minimum_variance(delayed: Tensor, active: Tensor, inner: slice, options: Opt
 
 
 def _weighted(taken: Tensor, centre: Tensor, options: Options) -> Tensor:
-    """w^H s averaged over subarrays, from samples (pixel, z, element) and those of the row itself (pixel, element)."""
+    """Average w^H s over subarrays, from samples (pixel, z, element) and those of the row itself (pixel, element)."""
     size = centre.shape[-1]
     length = max(int(size * options.subarray), 1)
     covariance = smoothed(torch.einsum("pza,pzb->pab", taken, taken.conj()), length)
@@ -102,9 +102,9 @@ def _weighted(taken: Tensor, centre: Tensor, options: Options) -> Tensor:
 
 
 def smoothed(matrix: Tensor, length: int) -> Tensor:
-    """Sum of the blocks (length, length) along the diagonal of Hermitian matrices (..., element, element).
+    """Sum the blocks (length, length) along the diagonal of Hermitian matrices (..., element, element).
 
-    ``R[a, b] = sum_p C[p + a, p + b]``: differences of running sums along the diagonals, not P products.
+    ``R[a, b] = sum_p C[p + a, p + b]``: computed as differences of running sums along the diagonals.
     """
     size = matrix.shape[-1]
     blocks = size - length + 1

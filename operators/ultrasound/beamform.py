@@ -1,4 +1,4 @@
-"""Beamformers of plane-wave channel data: delay and sum, and the adaptive ones it is compared with."""
+"""Beamformers for plane-wave channel data: delay-and-sum, and the adaptive ones it is compared with."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from operators.ultrasound.plane_wave import Engine, check_kinds, depth_phase, re
 from operators.ultrasound.pulse import analytic
 
 METHODS = ("das", "cf", "gcf", "dmas", "mv", "esbmv")
-_BYTES = 1 << 26  # of the delayed samples held at once
-_LEAST_RATE = 3.5  # samples a period of the carrier that two taps need
+_BYTES = 1 << 26  # delayed samples held at once
+_LEAST_RATE = 3.5  # samples per carrier period that two taps need
 
 
 def beamform(
@@ -45,47 +45,47 @@ def beamform(
 
     - "das": ``sum_e s_e``
     - "cf": DAS times ``|sum s|^2 / (M sum |s|^2)`` (Mallart and Fink 1994)
-    - "gcf": DAS times the share of the low spatial frequencies (Li and Li 2003)
-    - "dmas": ``((sum q)^2 - sum q^2) / 2`` with ``q = s / sqrt|s|`` on analytic samples, which is what a band-pass
-      around twice the carrier keeps of real ones (Matrone et al. 2015; Shen and Hsieh 2019)
+    - "gcf": DAS times the energy fraction of low spatial frequencies (Li and Li 2003)
+    - "dmas": ``((sum q)^2 - sum q^2) / 2`` with ``q = s / sqrt|s|`` on analytic samples, equivalent to a band-pass
+      around twice the carrier for real samples (Matrone et al. 2015; Shen and Hsieh 2019)
     - "mv": ``M w^H s`` with ``w = R^-1 1 / (1^H R^-1 1)``, R smoothed over subarrays and depth (Synnevag et al. 2009)
-    - "esbmv": its w projected on the strong eigenvectors of R (Asl and Mahloojifar 2010)
+    - "esbmv": w of "mv" projected onto the dominant eigenvectors of R (Asl and Mahloojifar 2010)
 
     Parameters
     ----------
     data : Tensor (..., angle, element, sample), or object with `data` and `geometry`
-        Real RF or complex samples, as the geometry says.
+        Real RF or complex samples, according to the geometry.
     grid : Grid
-        The pixels.
+        Pixels of the image.
     method : str
-        One of the above.
+        Beamforming method, one of the above.
     geometry : PlaneWaveGeometry, optional
-        The acquisition; needed where `data` does not hold it.
+        Acquisition; required if `data` does not hold it.
     f_number : float
-        0 for all elements at every depth.
+        Depth over the width of the active aperture; 0 for all elements at every depth.
     window : str
         Receive apodisation over the active aperture: "boxcar", "hann", "hamming" or "blackman" (not for mv, esbmv).
     interpolation : str
-        "linear", "cubic" or "sinc", about the carrier.
+        "linear", "cubic" or "sinc", around the carrier.
     engine : str
-        As in `PlaneWaveUltrasound`; of DAS.
+        As in `PlaneWaveUltrasound`; used for "das" only.
     low_frequencies : int
-        M0 of "gcf": spatial frequencies up to this number of periods over the aperture count as low.
+        For "gcf", M0: spatial frequencies up to this number of periods over the aperture count as low.
     subarray, loading, axial : float
-        Of "mv" and "esbmv": length of a subarray over M, diagonal loading over the mean eigenvalue, and length over
-        which R is averaged along z, in wavelengths.
+        For "mv" and "esbmv": length of a subarray relative to M, diagonal loading relative to the mean eigenvalue, and
+        length over which R is averaged along z, in wavelengths.
     threshold : float
-        Of "esbmv": eigenvalues above this share of the largest are kept.
+        For "esbmv": eigenvalues above this fraction of the largest are kept.
 
     Returns
     -------
     Tensor, shape (..., z, x)
-        Complex; its modulus is the envelope.
+        Complex base-band image; its modulus is the envelope.
 
     Raises
     ------
     InputError, ShapeError
-        For an unknown method or option, data that do not fit the geometry, or values that are not finite.
+        If a method or option is unknown, the data do not fit the geometry, or values are not finite.
     """
     choose(method, METHODS, "method")
     if geometry is None:
@@ -104,7 +104,7 @@ def beamform(
     if method == "das":
         image = Engine(plan, engine).gather(rows) / len(geometry.angles)
     else:
-        # Rows above and below a pixel have other apertures: for its covariance nothing may be missing there.
+        # Rows above and below a pixel have different apertures; the covariance needs all elements there.
         whole = make_plan(sorted_geometry, grid, **how) if method in ("mv", "esbmv") and f_number else plan
         options = adaptive.Options(method, low_frequencies, subarray, loading, threshold, _half(grid, geometry, axial))
         image = torch.stack([_image(plan, whole, item, options) for item in rows])
@@ -113,7 +113,7 @@ def beamform(
 
 
 def _image(plan: DelayPlan, whole: DelayPlan, rows: Tensor, options: adaptive.Options) -> Tensor:
-    """Mean over waves of one frame (angle, element, sample), in blocks of image rows."""
+    """Beamform one frame (angle, element, sample), averaged over waves, in blocks of image rows."""
     waves, elements = plan.rows
     nz, nx = len(plan.z), len(plan.x)
     block = max(_BYTES // (elements * nx * rows.element_size()), 1)
@@ -131,7 +131,7 @@ def _image(plan: DelayPlan, whole: DelayPlan, rows: Tensor, options: adaptive.Op
 
 
 def _delayed(plan: DelayPlan, rows: Tensor, wave: int, z_rows: slice) -> tuple[Tensor, Tensor]:
-    """Delayed samples of a wave, and which count, both (element, z, x)."""
+    """Return the delayed samples of a wave and which of them are active, both (element, z, x)."""
     nz, nx = z_rows.stop - z_rows.start, len(plan.x)
     one = plan.of_wave(wave)
     parts, counts = [], []
@@ -142,7 +142,7 @@ def _delayed(plan: DelayPlan, rows: Tensor, wave: int, z_rows: slice) -> tuple[T
 
 
 def _prepare(data: Tensor, geometry: PlaneWaveGeometry) -> tuple[Tensor, int]:
-    """Analytic rows (batch, angle, element, sample), and how much finer than the data they are sampled."""
+    """Return analytic rows (batch, angle, element, sample), and their oversampling relative to the data."""
     rows = data if data.is_complex() else _analytic(data, geometry)
     if geometry.demodulation_frequency:
         rows = rows * torch.as_tensor(record_phase(geometry), dtype=rows.dtype, device=rows.device).conj()
@@ -162,7 +162,7 @@ def _prepare(data: Tensor, geometry: PlaneWaveGeometry) -> tuple[Tensor, int]:
 
 
 def _analytic(data: Tensor, geometry: PlaneWaveGeometry) -> Tensor:
-    """Keep the half of the spectrum of RF data in which the carrier lies: band-pass sampling may have mirrored it."""
+    """Keep the half of the spectrum of RF data that contains the carrier: band-pass sampling may have mirrored it."""
     signal = analytic(data)
     return signal.conj() if geometry.spectral_zone() % 2 else signal
 
@@ -171,16 +171,16 @@ def _unpack(data: Any) -> tuple[Any, PlaneWaveGeometry]:
     if isinstance(getattr(data, "geometry", None), PlaneWaveGeometry):
         values = getattr(data, "data", None)
         if values is None:
-            raise InputError("beamform takes one frame: torch.from_numpy(data[0]) with geometry=data.geometry")
+            raise InputError("beamform expected one frame: pass torch.from_numpy(data[0]) with geometry=data.geometry")
         return (torch.from_numpy(values) if isinstance(values, np.ndarray) else values), data.geometry
-    raise InputError("beamform needs geometry=PlaneWaveGeometry(...), or data that hold one")
+    raise InputError("beamform needs geometry=PlaneWaveGeometry(...), or data with a geometry")
 
 
 def _check(data: Any, geometry: PlaneWaveGeometry) -> None:
     kind = torch.complex64 if geometry.is_complex else torch.float32
     Space(geometry.shape, kind, "angle element sample").check(data, "beamform(data)")
     if not bool(torch.isfinite(data).all()):
-        raise InputError("beamform(data) got values that are not finite; repair or leave out those channels")
+        raise InputError("beamform(data) got values that are not finite; repair or exclude those channels")
 
 
 def _check_options(low: int, subarray: float, loading: float, axial: float, threshold: float) -> None:
@@ -197,6 +197,6 @@ def _check_options(low: int, subarray: float, loading: float, axial: float, thre
 
 
 def _half(grid: Grid, geometry: PlaneWaveGeometry, axial: float) -> int:
-    """Image rows on either side over which R is averaged."""
+    """Return the number of image rows on either side over which R is averaged."""
     step = grid.spacing[0]
     return round(axial * geometry.wavelength / 2 / step) if step else 0

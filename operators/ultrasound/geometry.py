@@ -1,8 +1,8 @@
 """Plane-wave acquisitions and image grids as immutable values, in SI units.
 
-The world has x along the probe and z into the body; the origin is where the time starts: ``t = 0`` when the plane
-wave front of each angle passes it. A wave at the angle th (positive: towards +x) reaches the point (x, z) at
-``(x sin th + z cos th) / sound_speed``, and its echo comes to element e after another ``|r - r_e| / sound_speed``.
+The x axis runs along the probe, z into the body. Time starts at the origin: ``t = 0`` when the plane wave front of
+each angle passes it. A wave at the angle th (positive towards +x) reaches the point (x, z) at
+``(x sin th + z cos th) / sound_speed``, and its echo reaches element e after another ``|r - r_e| / sound_speed``.
 """
 
 from __future__ import annotations
@@ -20,51 +20,51 @@ from operators.errors import InputError, ShapeError
 Numbers = Sequence[float] | np.ndarray | Tensor | float
 
 
-#: Between a carrier and the next multiple of half the sampling frequency, over that half: nearer ones meet their mirror
-#: image.
+#: Smallest distance of a carrier from a multiple of half the sampling frequency, over that half: closer carriers
+#: overlap their mirror image.
 _LEAST_GAP = 0.1
-#: m/s, from gases to metals: another number is in another unit.
+#: m/s, from gases to metals: any other number is in another unit.
 _SPEEDS = (100.0, 10_000.0)
 
 
 @dataclass(frozen=True, eq=False)
 class PlaneWaveGeometry:
-    """How channel data (..., angle, element, sample) were acquired.
+    """Acquisition of channel data (..., angle, element, sample).
 
     Sample n of angle k is taken at ``initial_times[k] + n / sampling_frequency``. Real data (`is_complex` False) are
     radio-frequency (RF) samples. Complex data are ``analytic(t) exp(-2 pi i demodulation_frequency t)``: the analytic
-    signal itself where that frequency is 0, else base-band (IQ) samples, with the same time origin.
+    signal itself if that frequency is 0, else base-band (IQ) samples, with the same time origin.
 
     Parameters
     ----------
     element_positions : array, shape (element, 2) or (element, 3)
         (x, z) or (x, y, z) in m; images lie in the plane y = 0.
     angles : array, shape (angle,)
-        Of the transmitted waves in rad, within +-pi/2.
+        Angles of the transmitted plane waves in rad, within +-pi/2.
     sampling_frequency, center_frequency : float
-        Hz.
+        Sampling frequency and centre frequency of the pulse in Hz.
     sound_speed : float
-        m/s.
+        Speed of sound in m/s.
     sample_count : int
-        Samples of a channel.
+        Number of samples per channel.
     initial_times : float or array, shape (angle,)
         Time of the first sample in s; 0 is when the wave front passes the origin.
     demodulation_frequency : float
-        Hz; 0 for RF or analytic data.
+        Demodulation frequency in Hz; 0 for RF or analytic data.
     is_complex : bool, optional
-        Whether the data are complex; by default they are where `demodulation_frequency` is not 0.
+        Whether the data are complex; by default, they are if `demodulation_frequency` is not 0.
     element_width : float
-        m; 0 for points.
+        Width of an element in m; 0 for point elements.
     attenuation : float
-        dB/(MHz cm), along the whole way to the scatterer and back.
+        Attenuation of the tissue in dB/(MHz cm), along the whole path to the scatterer and back.
     transmit_aperture : (float, float), optional
-        Ends of the transmitting aperture along x in m; by default those of the elements. It stays what it is when
-        receiving elements are left out (`select`).
+        Ends of the transmitting aperture along x in m; by default those of the elements. It does not change
+        when receiving elements are removed (`select`).
 
     Raises
     ------
     InputError, ShapeError
-        For no angle, element or sample, values that are not finite, or units that cannot be SI.
+        If there is no angle, element or sample, a value is not finite, or a unit cannot be SI.
     """
 
     element_positions: Any
@@ -124,7 +124,7 @@ class PlaneWaveGeometry:
         for name, value in values.items():
             object.__setattr__(self, name, value)
         if self.demodulation_frequency and not self.is_complex:
-            raise InputError("PlaneWaveGeometry: demodulated data are complex; leave is_complex out")
+            raise InputError("PlaneWaveGeometry: demodulated data are complex, got is_complex=False")
 
     def _number(self, name: str, least: float | None) -> float:
         value = float(np.asarray(getattr(self, name)).reshape(-1)[0]) if np.size(getattr(self, name)) == 1 else math.nan
@@ -140,7 +140,7 @@ class PlaneWaveGeometry:
 
     @property
     def wavelength(self) -> float:
-        """Of the centre frequency, in m."""
+        """Wavelength at the centre frequency in m."""
         return self.sound_speed / self.center_frequency
 
     @property
@@ -150,17 +150,17 @@ class PlaneWaveGeometry:
         return points if points.shape[1] == 3 else np.insert(points, 1, 0.0, axis=1)
 
     def spectral_zone(self, frequency: float | None = None) -> int:
-        """Return which multiple of half the sampling frequency lies below a carrier: in odd zones spectra are mirrored.
+        """Return which multiple of half the sampling frequency lies below a carrier: odd zones have mirrored spectra.
 
         Parameters
         ----------
         frequency : float, optional
-            Hz; the centre frequency by default.
+            Carrier in Hz; the centre frequency by default.
 
         Raises
         ------
         InputError
-            If it is so near to a multiple that real samples do not tell the spectrum from its mirror image.
+            If it is so close to a multiple that the spectrum of real samples overlaps its mirror image.
         """
         carrier = self.center_frequency if frequency is None else frequency
         zones = 2 * carrier / self.sampling_frequency
@@ -174,19 +174,19 @@ class PlaneWaveGeometry:
     def select(
         self, angles: Sequence[int] | None = None, elements: Sequence[int] | None = None, decimation: int = 1
     ) -> PlaneWaveGeometry:
-        """Return the geometry of ``data[angles][:, elements][:, :, ::decimation]``; the transmission stays.
+        """Return the geometry of ``data[angles][:, elements][:, :, ::decimation]``; the transmission is unchanged.
 
         Parameters
         ----------
         angles, elements : sequence of int, optional
             Indices to keep; all by default.
         decimation : int
-            Keep every n-th sample.
+            Keep every N-th sample.
 
         Raises
         ------
         InputError
-            For an empty selection, or an index that does not exist.
+            If a selection is empty, or an index does not exist.
         """
         step = positive_count(decimation, "decimation")
         waves = _indices(angles, len(self.angles), "angle")
@@ -203,17 +203,17 @@ class PlaneWaveGeometry:
 
 @dataclass(frozen=True, eq=False)
 class Grid:
-    """The points of an image (..., z, x).
+    """Pixel grid of an image (..., z, x).
 
     Parameters
     ----------
     x, z : array
-        Rising coordinates of the columns and of the rows in m.
+        Increasing coordinates of the columns and of the rows in m.
 
     Raises
     ------
     InputError, ShapeError
-        For coordinates that are empty, not finite, not rising, or not in m.
+        If coordinates are empty, not finite, not increasing, or not in m.
     """
 
     x: Any
@@ -225,7 +225,7 @@ class Grid:
             if values.ndim != 1 or not values.size:
                 raise ShapeError(f"Grid expected a list of {name} coordinates, got shape {values.shape}")
             if (np.diff(values) <= 0).any():
-                raise InputError(f"Grid needs rising coordinates {name}")
+                raise InputError(f"Grid needs increasing {name} coordinates")
             if np.abs(values).max() > 1:
                 raise InputError(f"Grid: {name} reaches {np.abs(values).max():.4g} m; are the coordinates in mm?")
             object.__setattr__(self, name, frozen(values))
@@ -237,12 +237,12 @@ class Grid:
 
     @property
     def spacing(self) -> tuple[float, float]:
-        """Mean distance of rows and of columns in m; 0 along an axis of one point."""
+        """Mean row and column spacing in m; 0 along an axis with one point."""
         return _mean_step(self.z), _mean_step(self.x)
 
 
 def finite_array(values: Numbers, owner: str) -> np.ndarray:
-    """Return float64 numbers, or say that some are not finite."""
+    """Return the numbers as float64, or raise InputError if some are not finite."""
     try:
         array = np.array(values, dtype=np.float64)
     except (TypeError, ValueError):
@@ -253,14 +253,14 @@ def finite_array(values: Numbers, owner: str) -> np.ndarray:
 
 
 def positive_count(value: Any, name: str) -> int:
-    """Return a whole number of at least 1."""
+    """Return a whole number >= 1, or raise InputError."""
     if isinstance(value, bool) or np.size(value) != 1 or int(value) != value or value < 1:
-        raise InputError(f"expected a whole {name} >= 1, got {value}")
+        raise InputError(f"expected a whole number {name} >= 1, got {value}")
     return int(value)
 
 
 def frozen(array: np.ndarray) -> np.ndarray:
-    """Forbid writing into an array that belongs to a value."""
+    """Make an array read-only."""
     array.flags.writeable = False
     return array
 
@@ -270,7 +270,7 @@ def _indices(chosen: Sequence[int] | None, count: int, what: str) -> np.ndarray:
         return np.arange(count)
     index = np.atleast_1d(np.asarray(chosen))
     if not index.size:
-        raise InputError(f"the selection holds no {what}; at least one of {count} is needed")
+        raise InputError(f"the selection contains no {what}; expected at least one of {count}")
     if index.ndim != 1 or index.dtype.kind not in "iu" or index.min() < -count or index.max() >= count:
         raise InputError(f"{what} out of range: expected whole numbers from 0 to {count - 1}, got {chosen}")
     return index

@@ -1,4 +1,4 @@
-"""Plane-wave ultrasound: the channel data that a complex image of scatterers gives."""
+"""Plane-wave ultrasound: the channel data of a complex image of scatterers."""
 
 from __future__ import annotations
 
@@ -21,53 +21,54 @@ ENGINES: dict[str, Callable[[DelayPlan], Any]] = {
     "torch": torch_engine.TorchDelays,
     "numba": numba_engine.NumbaDelays,
 }
-_LEAST_RATE = 3.5  # samples a period of the carrier that two taps need
+_LEAST_RATE = 3.5  # samples per carrier period that two taps need
 
 
 class PlaneWaveUltrasound(LinearOperator):
-    """Channel data of a complex image, A = D H G W P: carrier, weights, delays, pulse, and what is recorded.
+    """Channel data of a complex image, A = D H G W P: carrier P, weights W, delays G, pulse H, recording D.
 
     ``y[k, e, n] = D sum_j w_kej h(t_n - tau_kej) exp(2 i w0 z_j / c) x_j`` with the delay ``tau_kej = (x_j sin th_k +
     z_j cos th_k + |r_j - r_e|) / c`` and the analytic pulse h. D takes the real part (RF data), or shifts by the
-    demodulation frequency (IQ data). The adjoint is exact: it uses the same positions and weights, and echoes outside
-    the record count nothing in both.
+    demodulation frequency (IQ data). The adjoint is exact: it uses the same positions and weights, and both
+    ignore echoes outside the record.
 
-    Images are (..., z, x), complex: the *base-band* reflectivity, in which a smooth image is a smooth interface, and
-    whose modulus is the envelope. A point scatterer of strength a at a pixel is ``a exp(-2 i w0 z / c)``
-    (`from_reflectivity`). A real image on the grids that are in use (a quarter of a wavelength along z) would be
-    aliased. Data are (..., angle, element, sample), real or complex as the geometry says.
+    Images are (..., z, x), complex: the *base-band* reflectivity, whose modulus is the envelope; a smooth image is a
+    smooth interface. A point scatterer of strength a at a pixel is ``a exp(-2 i w0 z / c)``
+    (`from_reflectivity`). A real image on the usual grids (a quarter of a wavelength along z) would be aliased.
+    Data are (..., angle, element, sample), real or complex according to the geometry.
 
     Parameters
     ----------
     data_geometry : PlaneWaveGeometry
-        The acquisition.
+        Acquisition of the data.
     grid : Grid
-        The pixels.
+        Pixels of the image.
     pulse : array, optional
-        The pulse, t = 0 in its middle, at `oversampling` times the sampling frequency; real or analytic. By default
-        a Gaussian of `bandwidth`.
+        Pulse with t = 0 in its middle, at `oversampling` times the sampling frequency; real or analytic. By default a
+        Gaussian of `bandwidth`.
     bandwidth : float
-        Of the Gaussian pulse: full width at half amplitude over the centre frequency.
+        Relative bandwidth of the Gaussian pulse: full width at half amplitude over the centre frequency.
     interpolation : str
-        "linear" (2 taps), "cubic" (4) or "sinc" (8), about the carrier.
+        "linear" (2 taps), "cubic" (4) or "sinc" (8), around the carrier.
     directivity : bool
-        Soft-baffle elements: ``sinc(w sin phi / lambda) cos phi``.
+        Directivity of soft-baffle elements, ``sinc(w sin phi / lambda) cos phi``.
     spreading : str
-        "cylindrical" (1/sqrt r), "spherical" (1/r) or "none" on the way back; 1 at a distance of 1 cm.
+        Geometric spreading on the way back: "cylindrical" (1/sqrt r), "spherical" (1/r) or "none"; 1 at a distance of
+        1 cm.
     transmit_mask : bool
-        Weaken what the wave from the aperture of the geometry does not hit; edges are as wide as the Fresnel zone.
+        Attenuate pixels outside the beam of the transmitting aperture; edges are as wide as the Fresnel zone.
     f_number : float
-        Elements further than ``z / (2 f_number)`` aside do not hear a pixel; 0 for all.
+        Elements more than ``z / (2 f_number)`` away laterally do not receive from a pixel; 0 for all elements.
     oversampling : int, optional
-        Delays and pulse are computed at this multiple of the sampling frequency; by default the least that gives 3.5
-        samples a period of the centre frequency, so that decimated data may be below Nyquist.
+        Delays and pulse are computed at this multiple of the sampling frequency; by default, the smallest with 3.5
+        samples per period of the centre frequency, so that decimated data may be below Nyquist.
     engine : str
-        "torch", "numba" (an optional library, faster on a CPU), or "auto": numba on a CPU where it is installed.
+        "torch", "numba" (an optional library, faster on a CPU), or "auto": numba on a CPU if it is installed.
 
     Raises
     ------
     InputError, ShapeError
-        For an unknown option or engine, or a pulse that is not usable.
+        If an option or engine is unknown, or the pulse cannot be used.
     """
 
     def __init__(
@@ -108,7 +109,7 @@ class PlaneWaveUltrasound(LinearOperator):
         self.geometry, self.grid = geometry, grid
         padded = np.zeros(fast_length(plan.length), np.complex128)
         padded[: len(samples)] = samples
-        # complex128 here; `.to(dtype)` moves it with the operator, and other precisions are cast when they come.
+        # complex128 here; `.to(dtype)` casts it with the operator, and `_like` for inputs of another precision.
         self._transfer = torch.from_numpy(np.fft.fft(np.roll(padded, -self._margin)))
         self._carrier = torch.from_numpy(depth_phase(geometry, grid))
         self._shift = torch.from_numpy(record_phase(geometry)) if geometry.demodulation_frequency else None
@@ -116,7 +117,7 @@ class PlaneWaveUltrasound(LinearOperator):
         super().__init__(Space(grid.shape, torch.complex64, "z x"), Space(geometry.shape, kind, "angle element sample"))
 
     def from_reflectivity(self, reflectivity: Tensor) -> Tensor:
-        """Turn strengths of point scatterers at the pixels (..., z, x) into the base-band image."""
+        """Convert strengths of point scatterers at the pixels (..., z, x) to the base-band image."""
         return reflectivity * _like(self._carrier, reflectivity).conj()[:, None]
 
     def _forward(self, x: Tensor) -> Tensor:
@@ -145,11 +146,11 @@ class PlaneWaveUltrasound(LinearOperator):
 
 
 class Engine:
-    """Scatter and gather of a plan by an engine that is chosen when the device of the data is known."""
+    """Scatter and gather of a plan; the engine is chosen when the device of the data is known."""
 
     def __init__(self, plan: DelayPlan, name: str) -> None:
         if name != "auto" and name not in ENGINES:
-            raise InputError(f"the engines of ultrasound are auto, {', '.join(ENGINES)}, not {name!r}")
+            raise InputError(f"PlaneWaveUltrasound: unknown engine {name!r}; choose one of auto, {', '.join(ENGINES)}")
         self.plan, self.name = plan, name
         self._torch = torch_engine.TorchDelays(plan)
         fast = name == "numba" or (name == "auto" and numba_engine.available())
@@ -169,19 +170,19 @@ class Engine:
 
 
 def check_kinds(geometry: object, grid: object, owner: str) -> None:
-    """Say which values are needed."""
+    """Raise InputError unless the arguments are a geometry and a grid."""
     for value, kind in ((geometry, PlaneWaveGeometry), (grid, Grid)):
         if not isinstance(value, kind):
             raise InputError(f"{owner} expected a {kind.__name__}, got {type(value).__name__}")
 
 
 def depth_phase(geometry: PlaneWaveGeometry, grid: Grid) -> np.ndarray:
-    """exp(2 i w0 z / c) of every row: what turns a base-band image into the carrier's."""
+    """Return exp(2 i w0 z / c) of every row, which modulates a base-band image with the carrier."""
     return np.exp(4j * math.pi * geometry.center_frequency / geometry.sound_speed * np.asarray(grid.z))
 
 
 def record_phase(geometry: PlaneWaveGeometry) -> np.ndarray:
-    """exp(-2 pi i fd t) of every sample, shape (angle, 1, sample): what demodulates analytic data."""
+    """Return exp(-2 pi i fd t) of every sample, shape (angle, 1, sample), which demodulates analytic data."""
     times = np.arange(geometry.sample_count) / geometry.sampling_frequency
     times = np.asarray(geometry.initial_times)[:, None, None] + times
     return np.exp(-2j * math.pi * geometry.demodulation_frequency * times)

@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from recon.images.sources import Slice, SourceConfig
 from recon.images.synthesis import change_contrast, fourier_resample, phase_jumps, random_intensity, random_phase
-from recon.priors.networks.positions import coordinates
+from recon.priors.networks.blocks import coordinates
 
 #: What an augmentation did to an image, as a network may be told: all zero for a slice as it came.
 LABELS = ("flip y", "flip x", "swap", "log zoom", "log stretch", "log contrast", "masked")

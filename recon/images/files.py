@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from recon.errors import InputError, ReconError
-from recon.files import dicom
-from recon.modalities.mri.files import npy
+from recon.files import dicom, npy
 
 if TYPE_CHECKING:
     from recon.images.sources import SourceConfig
@@ -17,12 +16,12 @@ if TYPE_CHECKING:
 #: What a file is, by how its name ends; DICOM files without an ending are known by their content.
 SUFFIXES = {
     **{".nii.gz": "nifti", ".nii": "nifti", ".dcm": "dicom", ".ima": "dicom", ".npy": "npy", ".npz": "npz"},
-    **{".h5": "kspace", ".hdf5": "kspace", ".cfl": "kspace"},
+    **{".h5": "raw", ".hdf5": "raw", ".cfl": "raw"},
 }
 
 
 def kind_of(path: Path) -> str | None:
-    """Return "nifti", "dicom", "npy", "npz" or "kspace"; None for any other file."""
+    """Return "nifti", "dicom", "npy", "npz" or "raw" (measured data, which a modality reads); None for other files."""
     known = next((kind for suffix, kind in SUFFIXES.items() if path.name.lower().endswith(suffix)), None)
     if known is None and not path.suffix and dicom.is_dicom(path):
         return "dicom"
@@ -70,7 +69,8 @@ def read_npy(path: Path, every: int = 1) -> np.ndarray:
     InputError
         If it is damaged, holds objects, or is neither ``(y, x)`` nor ``(slice, y, x)``.
     """
-    _check_images(*npy.array_header(path), path)
+    header = npy.array_header(path)
+    _check_images(header.shape, header.dtype, path)
     return _thinned(np.load(path, mmap_mode="r", allow_pickle=False), every)
 
 

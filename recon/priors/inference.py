@@ -1,4 +1,4 @@
-"""How a network is run: the one place that decides layout, precision, compilation, padding and how many images at once.
+"""How a network is run: the one place that decides layout, precision, compilation, padding and images per call.
 
 What a network computes is up to its prior; here is only what makes it fast and keeps it within memory.
 ``benchmarks/speed_network.py`` measures each of these, and by how much it changes the images.
@@ -17,8 +17,7 @@ from torch.nn import functional
 
 from recon.errors import ConfigError, ReconError
 from recon.options import require_precision
-from recon.priors.arithmetic import arithmetic
-from recon.priors.networks.positions import positions
+from recon.priors.networks.blocks import positions
 
 #: A way of compilation.
 GRAPHS = "cuda-graphs"
@@ -45,7 +44,7 @@ class PreparedNetwork:
     memory_format : torch.memory_format
         Of weights and images.
     precision : "float32", "tf32" or "bfloat16"
-        Arithmetic inside the network (:func:`recon.priors.arithmetic.arithmetic`); results are float32.
+        Arithmetic inside the network (:func:`recon.priors.inference.arithmetic`); results are float32.
     compiled : bool or "cuda-graphs"
         Whether ``torch.compile`` translates the network, which takes about a minute for each size of image and needs a
         C++ compiler; with CUDA graphs a GPU does not wait for Python in between (gradients go without).
@@ -200,3 +199,37 @@ def activation_bytes(network: nn.Module, like: Tensor, size: int, told_positions
         for handle in handles:
             handle.remove()
     return total / size**2
+
+
+@contextmanager
+def arithmetic(precision: str, device: torch.device) -> Iterator[None]:
+    """Run networks in ``precision``, whatever torch is set to, and leave torch as it was.
+
+    Parameters
+    ----------
+    precision : "float32", "tf32" or "bfloat16"
+        ``float32`` is that on every device: on GPUs torch itself lets convolutions round to ten bits. ``tf32`` allows
+        that, in matrix products, too, and changes nothing on a CPU. ``bfloat16`` is torch's autocast.
+    device : torch.device
+        Where the images are.
+    """
+    rounding = "tf32" if precision == "tf32" else "ieee"
+    with products(rounding, device), torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+        yield
+
+
+@contextmanager
+def products(kind: str, device: torch.device) -> Iterator[None]:
+    """Let a GPU compute products of float32 numbers as "ieee" or "tf32"; convolutions are such products."""
+    if device.type != "cuda":
+        yield
+        return
+    settings = (torch.backends.cudnn.conv, torch.backends.cuda.matmul)  # type: ignore[attr-defined]
+    before = [setting.fp32_precision for setting in settings]
+    try:
+        for setting in settings:
+            setting.fp32_precision = kind
+        yield
+    finally:
+        for setting, value in zip(settings, before, strict=True):
+            setting.fp32_precision = value

@@ -22,7 +22,7 @@ from torch import Tensor
 from recon.errors import CheckpointError, InputError, ShapeError
 from recon.priors.covariance import beside
 from recon.priors.inference import PreparedNetwork
-from recon.priors.networks.channels import from_channels, to_channels
+from recon.priors.networks.blocks import from_channels, to_channels
 from recon.priors.networks.files import read_card, read_tensors
 from recon.priors.networks.unet import EDMDenoiser, UNet
 from samplers import CovarianceModel

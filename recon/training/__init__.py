@@ -1,1 +1,1 @@
-"""Parts of the trainer: volumes, augmentation, checkpoints, evaluation and export."""
+"""Training of priors: runs, checkpoints, evaluation and export."""

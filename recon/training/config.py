@@ -1,4 +1,4 @@
-"""Settings of a training run: one frozen dataclass is the only source of names, defaults and meanings."""
+"""Settings of a training run: one frozen dataclass defines names, defaults and meanings."""
 
 from __future__ import annotations
 
@@ -29,57 +29,57 @@ class TrainConfig:
     output : str
         Folder for the checkpoint, the log and the held-out curves. A checkpoint found there is continued.
     initial : str
-        Weights (.safetensors of a network of the same architecture, whose images may be complex where these are real)
-        to start from; random ones by default.
+        Weights to start from (.safetensors of a network of the same architecture; a prior of real images may start from
+        one of complex images). Random weights by default.
     modality : str
         "mri" (complex images: measured, or magnitudes with a synthetic phase), "ct" (real images, attenuation relative
         to water) or "ultrasound" (complex base-band reflectivity, simulated when it is drawn: no files are read).
     sources : sequence of SourceConfig
-        Training files.
+        Sets of training files.
     network : mapping
-        Arguments of ``UNet``.
+        Arguments of :class:`recon.priors.networks.unet.UNet`.
     sigma_data : float
         Standard deviation of the data per real channel.
     parametrization : str
-        What the network predicts: "edm" (a mixture of image and noise), "vp" or "ve" (noise; from images of variance
-        1, or as they are), see :class:`recon.priors.networks.unet.EDMDenoiser`.
+        What the network predicts: "edm" (a mixture of image and noise), or the noise, from an input scaled to variance
+        1 ("vp") or unscaled ("ve"); see :class:`recon.priors.networks.unet.EDMDenoiser`.
     sigma_log_mean, sigma_log_std, sigma_min, sigma_max : float
-        Distribution of the training noise per real channel: log sigma normal, clipped.
+        Distribution of the training noise level per real channel: log sigma is normal, sigma is clipped.
     steps, warmup, decay : int
-        Optimiser steps in all; linear warm-up; steps of the final decay to zero (constant rate in between, so
-        ``steps`` can be changed while a run has not begun to decay).
+        Total number of optimiser steps, steps of the linear warm-up, and steps of the final decay to zero (the rate is
+        constant in between, so ``steps`` can be changed until a run begins to decay).
     patches : sequence of (size, batch, probability)
-        Patch sizes in pixels, images per step at that size and how often each is drawn.
+        Patch size in pixels, images per step at that size, and how often each size is drawn.
     position_channels : bool
-        Tell the network where in the whole image a patch lies (two more input channels): it learns from patches what
-        belongs where. It then needs images of the same framing as those of training.
+        Condition the network on the position of a patch in the whole image (two more input channels), so that it learns
+        from patches what belongs where. It then needs images framed like those of training.
     augmentation_labels : bool
-        Tell the network in training how an image was turned, scaled and changed in contrast, and leave some images as
-        they are: a prior from few data that does not make turned or stretched images.
+        Condition the network during training on how an image was flipped, scaled and changed in contrast, and leave
+        some images unchanged: a prior trained on few data then does not generate flipped or stretched images.
     learning_rate, muon_factor : float
-        Peak rate of AdamW (biases, embeddings, first and last layer) and how many times larger that of Muon (all other
-        kernels) is.
+        Peak rate of AdamW (biases, embeddings, first and last layer), and the rate of Muon (all other kernels) relative
+        to it.
     weight_decay, clip, ema_decay : float
-        Decoupled weight decay, largest gradient norm, decay of the moving average that is evaluated and shipped.
+        Decoupled weight decay, largest gradient norm, and decay of the moving average that is evaluated and exported.
     seed : int
-        Fixes initial weights, images and noise.
+        Determines initial weights, images and noise.
     precision : str
         "bfloat16" (autocast of the network) or "float32".
     threads : int
-        CPU threads; each takes its part of every batch. Results are reproducible for one number of threads.
+        CPU threads; each processes a part of every batch. Results are reproducible for a fixed number of threads.
     device : str
-        "cpu", "cuda", "cuda:1" or "auto". Under ``torchrun`` each process takes images of its own, on the GPU of its
-        number with "cuda", and all share their gradients.
+        "cpu", "cuda", "cuda:1" or "auto". Under ``torchrun``, each process draws its own images (with "cuda", on
+        the GPU with its local rank), and gradients are averaged.
     accumulate : int
-        Batches whose gradients are added up for one step: a large batch where memory is small. One process that
-        accumulates two batches and two processes with one each do the same, up to rounding.
+        Batches whose gradients are averaged in one step: a large batch in little memory. One process that accumulates
+        two batches and two processes with one each are equivalent, up to rounding.
     checkpoint_minutes, evaluation_minutes : float
-        How often to write a checkpoint and a held-out denoising curve.
+        Minutes between checkpoints and between held-out denoising curves.
     previews : int
-        Images that are drawn from the prior with every held-out curve (``previews.png``, beside ``curves.png``; needs
+        Number of images drawn from the prior with every held-out curve (``previews.png``, beside ``curves.png``; needs
         matplotlib); 0 for no pictures.
     card : mapping
-        Facts for the card of the exported prior: name, licence, training data, limits. Not used in training.
+        Entries for the card of the exported prior: name, licence, training data, limits. Not used in training.
     """
 
     data: str = ""
@@ -138,7 +138,7 @@ def load_config(path: str | Path, overrides: Mapping[str, Any] | None = None) ->
 
 
 def build_section(kind: type, table: Mapping[str, Any], where: str) -> Any:
-    """Build a dataclass from a table; ConfigError names an unknown key and ``where`` it was found."""
+    """Build a dataclass from a table; raise ConfigError with ``where`` for an unknown key."""
     names = {f.name for f in fields(kind)}
     for key in table:
         if key not in names:
@@ -150,14 +150,12 @@ def build_section(kind: type, table: Mapping[str, Any], where: str) -> Any:
 
 
 def validate(config: TrainConfig) -> None:
-    """Raise ConfigError where a setting is missing or makes no sense."""
+    """Raise ConfigError if a setting is missing or invalid."""
     for key in ("data", "output", "sources"):
         if not getattr(config, key):
             raise ConfigError(f"training needs {key!r}")
     rules.check(config, rules.SETTINGS)
     if not config.sigma_min < config.sigma_max:
-        raise ConfigError(
-            f"sigma_min is {config.sigma_min}, sigma_max {config.sigma_max}; expected sigma_min < sigma_max"
-        )
+        raise ConfigError(f"expected sigma_min < sigma_max, got {config.sigma_min} and {config.sigma_max}")
     for source in config.sources:
         check_source(source)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from recon.images.augment import step_generator
-from recon.priors.networks.channels import from_channels, to_channels
+from recon.priors.networks.blocks import from_channels, to_channels
 from recon.priors.networks.unet import EDMDenoiser
 from samplers.base import Denoiser
 

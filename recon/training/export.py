@@ -1,7 +1,12 @@
-"""Turn a training checkpoint into a prior that can be shipped: float16 weights and a machine-readable card.
+"""Turn training checkpoints into priors that can be shipped: float16 weights and a machine-readable card.
 
-``python -m recon.training.export CONFIG CHECKPOINT DESTINATION [--evaluation RESULTS]`` where CONFIG is the TOML file
-of the run and RESULTS the JSON file of ``benchmarks/quality_denoising.py`` (written into the card).
+``python -m recon.training.export CONFIG CHECKPOINT DESTINATION [--evaluation RESULTS]`` exports a checkpoint. CONFIG is
+the TOML file of the run; RESULTS is the JSON file of ``benchmarks/quality_denoising.py`` (written into the card).
+
+``python -m recon.training.export average DESTINATION PRIOR=WEIGHT PRIOR=WEIGHT ... [--evaluation RESULTS]`` averages
+exported priors that were trained from one another: what one run forgot, another may still know. The card is that of the
+first prior. Networks fine-tuned from the same weights often lie in one basin, where the average is better than its
+parts (Wortsman et al., "Model soups", ICML 2022). Nothing guarantees it: measure it.
 """
 
 from __future__ import annotations
@@ -9,19 +14,22 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from recon.errors import CheckpointError, InputError
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from recon.errors import CheckpointError, ConfigError, InputError
 from recon.modalities import training_images
 from recon.priors.network import load_network_prior
-from recon.priors.networks.files import ARCHITECTURE, write_prior
+from recon.priors.networks.files import ARCHITECTURE, read_card, read_tensors, write_prior
 from recon.training.config import TrainConfig, load_config
-from recon.training.identity import table_of
-from recon.training.initial import build_model, network_settings
-from recon.training.state import load_checkpoint
+from recon.training.state import build_model, load_checkpoint, network_settings, table_of
 
 
 def export_prior(
@@ -35,18 +43,18 @@ def export_prior(
     Raises
     ------
     CheckpointError
-        If the checkpoint cannot be used, was trained with another network than ``config`` has, its weights do not fit
-        float16, or the exported prior cannot be loaded.
+        If the checkpoint cannot be used, was trained with a network other than that of ``config``, its weights do not
+        fit float16, or the exported prior cannot be loaded.
     InputError
-        If ``destination`` has another ending.
+        If ``destination`` does not end in .safetensors.
     """
     if destination.suffix != ".safetensors":
-        raise InputError(f"{destination}: the name of exported weights ends in .safetensors")
+        raise InputError(f"{destination}: expected a file name that ends in .safetensors")
     state = load_checkpoint(checkpoint)
     _check_same(config, checkpoint, state)
     kind = training_images(config.modality)
     ratio = math.sqrt(kind.channels)
-    spread = 3 * config.sigma_log_std  # noise levels further out were hardly ever seen
+    spread = 3 * config.sigma_log_std  # noise levels further out were hardly ever drawn
     card = {
         "name": destination.stem,
         **config.card,
@@ -70,21 +78,18 @@ def export_prior(
     # The frequencies of the noise embedding follow from the architecture.
     tensors = {name: value for name, value in state["average"].items() if not name.endswith("embedding.frequencies")}
     complete = write_prior(destination, tensors, card)
-    load_network_prior(destination)  # what cannot be used is told now
+    load_network_prior(destination)  # fails here, not at first use, if the prior is unusable
     return complete
 
 
 def _check_same(config: TrainConfig, checkpoint: Path, state: Mapping[str, Any]) -> None:
-    """Raise CheckpointError if what the card will say is not what was trained."""
-    trained = {
-        **table_of(state, "identity"),
-        **table_of(state, "config"),
-    }  # the first checkpoints hold no configuration
+    """Raise CheckpointError if the configuration does not match what was trained."""
+    trained = {**table_of(state, "identity"), **table_of(state, "config")}  # the oldest checkpoints hold no "config"
     wanted = json.loads(json.dumps(asdict(config)))
     for name in ("modality", "network", "sigma_data", "parametrization", "position_channels", "augmentation_labels"):
         if name in trained and trained[name] != wanted[name]:
             raise CheckpointError(
-                f"{checkpoint} was trained with {name} = {trained[name]!r}, the configuration says {wanted[name]!r}"
+                f"{checkpoint} was trained with {name} = {trained[name]!r}, but the configuration has {wanted[name]!r}"
             )
     try:
         build_model(config).load_state_dict(state["average"])
@@ -95,7 +100,7 @@ def _check_same(config: TrainConfig, checkpoint: Path, state: Mapping[str, Any])
 
 
 def with_evaluation(card: Mapping[str, Any], evaluation: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Return the card with what a benchmark found: the error by noise level, which samplers use, and the rest."""
+    """Return the card with benchmark results: the error by noise level, which samplers use, and the rest."""
     if not evaluation:
         return dict(card)
     known = {name: evaluation[name] for name in ("error_std", "error_spectrum") if name in evaluation}
@@ -109,17 +114,101 @@ def _images(config: TrainConfig, steps: int) -> int:
     return round(steps * sum(batch * p for _, batch, p in config.patches) / total)
 
 
+def average_priors(
+    weights: Mapping[Path, float], destination: Path, evaluation: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Write the weighted average of priors to ``destination`` (.safetensors) and the card; return the card.
+
+    Parameters
+    ----------
+    weights : mapping from path to float
+        Positive weight of each prior; normalised to a sum of 1.
+    destination : Path
+    evaluation : mapping, optional
+        Replaces the benchmark results on the card of the first prior.
+
+    Raises
+    ------
+    ConfigError
+        If there are fewer than two priors or a weight is not positive.
+    CheckpointError
+        If a file cannot be read, or the priors have different networks.
+    """
+    if len(weights) < 2 or not all(math.isfinite(weight) and weight > 0 for weight in weights.values()):
+        raise ConfigError(f"expected two or more priors with positive weights, got the weights {[*weights.values()]}")
+    cards = {path: read_card(path.with_suffix(".json")) for path in weights}
+    first = next(iter(weights))
+    total = sum(weights.values())
+    mean: dict[str, Tensor] = {}
+    expected = _tensors(first)
+    for path, weight in weights.items():
+        for key in ("network", "sigma_data"):
+            if cards[path][key] != cards[first][key]:
+                raise CheckpointError(f"{path}: {key} differs from that of {first}, so the two cannot be averaged")
+        tensors = read_tensors(path, cards[path]["sha256"], expected)
+        mean = {name: mean.get(name, 0) + weight / total * value.double() for name, value in tensors.items()}
+    card = {key: value for key, value in cards[first].items() if key not in ("sha256", "bytes")}
+    card["average"] = [
+        {"sha256": cards[path]["sha256"], "share": round(weight / total, 4), "training": cards[path].get("training")}
+        for path, weight in weights.items()
+    ]
+    return write_prior(destination, mean, with_evaluation(card, evaluation))
+
+
+def _tensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"cannot read the weights {path}: {error}") from error
+
+
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run the export from the command line."""
-    parser = argparse.ArgumentParser(description="Export the averaged weights of a training checkpoint as a prior.")
-    parser.add_argument("config", type=Path)
-    parser.add_argument("checkpoint", type=Path)
-    parser.add_argument("destination", type=Path, help="a .safetensors file")
-    parser.add_argument("--evaluation", type=Path, help="JSON written by benchmarks/quality_denoising.py")
-    arguments = parser.parse_args(argv)
-    evaluation = json.loads(arguments.evaluation.read_text()) if arguments.evaluation else None
+    """Export or average from the command line."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if words[:1] == ["average"]:
+        _average_command(words[1:])
+    else:
+        _export_command(words)
+
+
+def _export_command(words: Sequence[str]) -> None:
+    parser = argparse.ArgumentParser(
+        prog="recon.training.export",
+        description="Export the averaged weights of a training checkpoint as a prior.",
+        epilog="`recon.training.export average --help`: average the weights of exported priors.",
+    )
+    parser.add_argument("config", type=Path, help="TOML file of the run")
+    parser.add_argument("checkpoint", type=Path, help="checkpoint.pt of the run")
+    parser.add_argument("destination", type=Path, help="output file (.safetensors)")
+    arguments, evaluation = _parse(parser, words)
     card = export_prior(load_config(arguments.config), arguments.checkpoint, arguments.destination, evaluation)
     print(f"{arguments.destination}: {card['bytes']:,} bytes, step {card['training']['steps']}")
+
+
+def _average_command(words: Sequence[str]) -> None:
+    parser = argparse.ArgumentParser(
+        prog="recon.training.export average",
+        description="Average the weights of priors that were trained from one another.",
+    )
+    parser.add_argument("destination", type=Path, help="output file (.safetensors)")
+    parser.add_argument("priors", nargs="+", type=_weighted, metavar="PRIOR=WEIGHT")
+    arguments, evaluation = _parse(parser, words)
+    card = average_priors(dict(arguments.priors), arguments.destination, evaluation)
+    print(f"{arguments.destination}: {card['bytes']:,} bytes, average of {len(card['average'])}")
+
+
+def _parse(parser: argparse.ArgumentParser, words: Sequence[str]) -> tuple[argparse.Namespace, dict[str, Any] | None]:
+    """Return the arguments and the benchmark results, if a file of them is named."""
+    parser.add_argument("--evaluation", type=Path, help="JSON written by benchmarks/quality_denoising.py")
+    arguments = parser.parse_args(words)
+    return arguments, json.loads(arguments.evaluation.read_text()) if arguments.evaluation else None
+
+
+def _weighted(text: str) -> tuple[Path, float]:
+    path, equals, weight = text.rpartition("=")
+    if not equals:
+        raise argparse.ArgumentTypeError(f"expected PRIOR=WEIGHT, got {text!r}")
+    return Path(path), float(weight)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""Does a prior copy its training images? Distances of its samples to their nearest training neighbours say.
+"""Test whether a prior copies its training images, by the distances of its samples to their nearest neighbours.
 
-A sample that was learnt by heart is closer to a training image than new images of the same kind are. So the distances
-of samples are divided by those of held-out slices: a ratio near 1 (or above) is what a prior that generalises has.
+A memorised sample is closer to a training image than new images of the same kind are. The distances of samples are
+therefore divided by those of held-out slices: a prior that generalises has a ratio near 1 or above.
 
-Distances are those of patches whose mean is taken off and whose norm is 1, d = sqrt(2 - 2 correlation), from 0 (the
-same, up to brightness and contrast) to sqrt(2) (unrelated), to the nearest of all windows of all training images, each
-in its eight orientations (mirrored and turned, as augmentation does). Phase does not count: magnitudes are compared.
+Distances are between patches with zero mean and unit norm, d = sqrt(2 - 2 correlation), from 0 (equal up to brightness
+and contrast) to sqrt(2) (unrelated), to the nearest of all windows of all training images, in all eight orientations
+(flips and rotations, as in augmentation). Magnitudes are compared; the phase is ignored.
 """
 
 from __future__ import annotations
@@ -20,26 +20,26 @@ from torch.nn import functional
 
 from recon.errors import InputError
 
-#: A patch whose standard deviation is below this share of the image's largest is background, and proves nothing.
+#: A patch with a standard deviation below this fraction of the image's is background and is not compared.
 STRUCTURE = 0.25
 
 
 @dataclass(frozen=True)
 class Neighbours:
-    """Distance of each patch to its nearest training window, and the number of the training image that holds it."""
+    """Distance of each patch to its nearest training window, and the index of the training image that contains it."""
 
     distance: Tensor
     image: Tensor
 
 
 def orientations(patches: Tensor) -> Tensor:
-    """Return ``(8, n, size, size)``: the patches mirrored and turned in every way."""
+    """Return ``(8, n, size, size)``: the patches in all flips and rotations."""
     turned = [patches.rot90(k, (1, 2)) for k in range(4)]
     return torch.stack([*turned, *(patch.flip(2) for patch in turned)])
 
 
 def cut_patches(images: Sequence[Tensor], size: int, count: int, seed: int) -> Tensor:
-    """Return ``(count, size, size)`` random patches with structure of the magnitudes ``(y, x)``, evenly over images.
+    """Return ``(count, size, size)`` random patches with structure, cut evenly from the magnitudes ``(y, x)``.
 
     Raises
     ------
@@ -51,18 +51,20 @@ def cut_patches(images: Sequence[Tensor], size: int, count: int, seed: int) -> T
     for k in range(200 * count):
         image = images[k % len(images)] if images else torch.zeros(0, 0)
         if min(image.shape) < size:
-            raise InputError(f"memorisation: patches of {size} pixels do not fit into an image of {tuple(image.shape)}")
+            raise InputError(
+                f"memorisation: patches of {size} x {size} pixels do not fit into an image of {tuple(image.shape)}"
+            )
         top, left = (int(rng.integers(n - size + 1)) for n in image.shape)
         patch = image[top : top + size, left : left + size]
         if patch.std() > STRUCTURE * image.std():
             found.append(patch)
         if len(found) == count:
             return torch.stack(found)
-    raise InputError("memorisation: the images show too little structure to cut patches from")
+    raise InputError("memorisation: the images contain too little structure to cut patches from")
 
 
 def whole(images: Iterable[Tensor], size: int, level: float = 0.1) -> Tensor:
-    """Return ``(n, size, size)``: what each image shows above ``level``, brought to one frame."""
+    """Return ``(n, size, size)``: the part of each image above ``level``, resampled to one size."""
     framed = []
     for image in images:
         rows, columns = (torch.nonzero((image > level).any(dim=axis)).flatten() for axis in (1, 0))
@@ -71,7 +73,7 @@ def whole(images: Iterable[Tensor], size: int, level: float = 0.1) -> Tensor:
         inside = image[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
         framed.append(functional.interpolate(inside[None, None], (size, size), mode="bilinear", antialias=True)[0, 0])
     if not framed:
-        raise InputError(f"memorisation: no image shows anything above {level}")
+        raise InputError(f"memorisation: no image has values above {level}")
     return torch.stack(framed)
 
 
@@ -82,9 +84,9 @@ def nearest(patches: Tensor, training: Iterable[Tensor], stride: int = 1) -> Nei
     ----------
     patches : Tensor ``(n, size, size)``
     training : iterable of Tensor ``(y, x)``
-        Magnitudes; every window of the size of the patches is compared. Those that are smaller are left out.
+        Magnitudes; every window of the patch size is compared. Images smaller than a patch are skipped.
     stride : int
-        Compare every so many-th window in both directions.
+        Compare every N-th window in both directions.
     """
     size, n = patches.shape[-1], len(patches)
     queries = _standardised(orientations(patches).reshape(8 * n, -1))
@@ -113,9 +115,9 @@ def compare(samples: Tensor, held_out: Tensor, training: Sequence[Tensor], strid
     Returns
     -------
     dict
-        ``ratio``: median distance of samples over that of held-out slices; ``ratio_5``: the same of the 5 % quantiles,
-        which single copies lower first; ``copies``: share of the samples that are closer than half the smallest
-        held-out distance; and the medians.
+        ``ratio``: median distance of samples over that of held-out slices; ``ratio_5``: the same for the 5 % quantiles,
+        which are more sensitive to single copies; ``copies``: fraction of samples closer than half the smallest
+        held-out distance; and the two medians.
     """
     ours, theirs = (nearest(patches, training, stride).distance for patches in (samples, held_out))
     low = [float(distance.quantile(0.05)) for distance in (ours, theirs)]

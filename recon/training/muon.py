@@ -1,8 +1,8 @@
-"""Muon: momentum whose steps are orthogonalised, for the kernels of convolutions.
+"""Muon: momentum with orthogonalised steps, for convolution kernels.
 
 Each kernel is a matrix M ``(out, in * ky * kx)``; the step is the nearest semi-orthogonal matrix to its momentum, found
-by five Newton-Schulz iterations, so that all directions of a layer learn at one speed. The step is scaled by
-0.2 sqrt(max(rows, columns)), which gives it about the size of Adam's: both share one learning rate.
+by five Newton-Schulz iterations, so that all directions of a layer learn at the same rate. The step is scaled by
+0.2 sqrt(max(rows, columns)), which makes it about as large as Adam's: both use the same learning rate.
 
 Source: Jordan et al., "Muon: an optimizer for hidden layers in neural networks", 2024; the scale is that of Liu et al.,
 "Muon is scalable for LLM training", 2025.
@@ -24,6 +24,7 @@ class Muon(torch.optim.Optimizer):
     Parameters
     ----------
     params : iterable of Tensor or of parameter groups
+        Parameters to optimise.
     lr : float
         Learning rate.
     momentum : float
@@ -69,7 +70,7 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonalise(matrices: Tensor, iterations: int = 5) -> Tensor:
-    """Bring the singular values of ``(batch, rows, columns)`` close to 1; bfloat16 is enough for that."""
+    """Bring the singular values of ``(batch, rows, columns)`` close to 1; bfloat16 is sufficient."""
     x = matrices.to(torch.bfloat16)
     tall = x.shape[1] > x.shape[2]
     x = x.mT if tall else x

@@ -1,42 +1,57 @@
-"""The processes of one training run, as ``torchrun`` starts them: each has images of its own, all share gradients."""
+"""Processes and threads of a training run, the signals that end it, and the lock on its folder.
+
+Each process (as ``torchrun`` starts them) and each thread takes its own part of the batch through forward and backward
+pass; the gradients are added at the end. Threads wait for each other once per step, not once per layer. On a shared
+CPU, where any thread may be held up at any time, that is more than twice as fast as torch's parallel loops.
+"""
 
 from __future__ import annotations
 
+import copy
 import importlib
 import os
-from collections.abc import Sequence
+import signal
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor, distributed
+from torch import Tensor, distributed, nn
 
 from recon.errors import ConfigError
 
+if sys.platform != "win32":
+    import fcntl
+
 
 class Ranks:
-    """One process among those of the run; the only one, unless ``torchrun`` started it.
+    """The current process among those of the run; the only one unless ``torchrun`` started several.
 
     Parameters
     ----------
     device : torch.device
-        What this process computes on: gradients travel by NCCL between GPUs, by Gloo between CPUs.
+        Device of this process: gradients are exchanged by NCCL between GPUs and by Gloo between CPUs.
 
     Attributes
     ----------
     rank, count : int
-        Number of this process, from 0, and how many there are.
+        Index of this process, and number of processes.
     """
 
     def __init__(self, device: torch.device) -> None:
         try:
             self.count, self.rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
         except ValueError as error:
-            raise ConfigError(f"WORLD_SIZE and RANK, as torchrun sets them, must be numbers: {error}") from error
+            raise ConfigError(f"expected whole numbers in WORLD_SIZE and RANK, which torchrun sets: {error}") from error
         self._device = device
         self._own = self.count > 1 and not distributed.is_initialized()
         if self._own:
-            # Its functions have the group of their first import as default: imported later, as the optimisers do, they
-            # would keep the group and its threads alive after `close`, and a thread that still holds a tensor when the
-            # interpreter ends aborts the process.
+            # Its functions bind the process group that exists at their first import as a default. Imported later, by
+            # the optimisers, they would keep the group and its threads alive after `close`, and a thread that still
+            # holds a tensor when the interpreter exits aborts the process.
             importlib.import_module("torch.distributed.nn.functional")
             distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
 
@@ -64,21 +79,122 @@ class Ranks:
         return bool(raised > 0)
 
     def wait(self) -> None:
-        """Wait until all processes are here."""
+        """Wait until all processes get here."""
         self.any(False)
 
     def close(self) -> None:
-        """Leave the others."""
+        """Leave the process group."""
         if self._own:
             distributed.destroy_process_group()
 
 
 def is_first_process() -> bool:
-    """Tell whether this process writes the files, before it has met the others."""
+    """Tell whether this process writes the files, before the process group exists."""
     return os.environ.get("RANK", "0") == "0"
 
 
 def device_of_this_process(name: str) -> str:
-    """Return ``name``, or the GPU of this process where ``torchrun`` gave it a number and ``name`` is "cuda"."""
+    """Return ``name``; for "cuda" under ``torchrun``, the GPU with the local rank of this process."""
     local = os.environ.get("LOCAL_RANK")
     return f"cuda:{local}" if name == "cuda" and local is not None else name
+
+
+class Workers:
+    """``count`` threads with one torch thread each; results do not depend on their timing."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self._pool = ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,))
+
+    def map(self, function: Callable[..., Any], *arguments: Iterable[Any]) -> list[Any]:
+        """Return ``[function(a) for a in arguments]``; exceptions reach the caller."""
+        return list(self._pool.map(function, *arguments))
+
+    def close(self) -> None:
+        """End the threads."""
+        self._pool.shutdown()
+
+
+class Replicas:
+    """Copies of a model that share its weights but have their own gradients, one per worker."""
+
+    def __init__(self, model: nn.Module, workers: Workers) -> None:
+        self.workers = workers
+        self.models = [model] + [copy.deepcopy(model) for _ in range(workers.count - 1)]
+        for replica in self.models[1:]:
+            for mine, theirs in zip(replica.parameters(), model.parameters(), strict=True):
+                mine.data = theirs.data
+
+    def gradients(self, loss: Callable[..., Tensor], *batch: Tensor) -> Tensor:
+        """Store the gradient of the mean of ``loss(model, *batch)`` in the model and return the mean."""
+        parts = list(zip(*(t.tensor_split(self.workers.count) for t in batch), strict=True))
+        parts = [part for part in parts if len(part[0])]
+
+        def run(model: nn.Module, part: Sequence[Tensor]) -> Tensor:
+            model.zero_grad()
+            value = loss(model, *part) * (len(part[0]) / len(batch[0]))
+            value.backward()
+            return value.detach()
+
+        values = self.workers.map(run, self.models[: len(parts)], parts)
+        total = _gradients(self.models[0])
+        for replica in self.models[1 : len(parts)]:
+            torch._foreach_add_(total, _gradients(replica))
+        return torch.stack(values).sum()
+
+
+def _gradients(model: nn.Module) -> list[Tensor]:
+    return [p.grad for p in model.parameters() if p.grad is not None]
+
+
+class StopFlag:
+    """Turns SIGTERM and SIGINT into a flag, so that a step is never interrupted."""
+
+    def __init__(self) -> None:
+        self.raised = False
+        self._previous: dict[int, Any] = {}
+        try:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self._previous[number] = signal.signal(number, self._raise)
+        except ValueError:
+            pass  # not in the main thread: stopping is up to the caller
+
+    def _raise(self, *_: Any) -> None:
+        self.raised = True
+
+    def restore(self) -> None:
+        """Restore the previous handlers."""
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def folder_of_one_run(folder: Path) -> Iterator[None]:
+    """Create and lock a folder; the system releases the lock when the process ends, however it ends.
+
+    Raises
+    ------
+    ConfigError
+        If another run has locked it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / ".lock", "a+") as file:
+        _hold(file.fileno(), folder)
+        file.truncate(0)
+        file.write(f"{os.getpid()}\n")
+        file.flush()
+        yield
+
+
+def _hold(descriptor: int, folder: Path) -> None:
+    if sys.platform == "win32":
+        return  # two runs in one folder are not detected there
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        owner = (folder / ".lock").read_text().strip() or "unknown"
+        raise ConfigError(
+            f"the output folder {folder} is in use by another training run (process {owner}); stop it first"
+        ) from error
+    except OSError:
+        return  # the file system does not support locks

@@ -1,4 +1,4 @@
-"""One training run: model, data, loss and log; ``TrainingRun.advance`` does one step."""
+"""A training run: model, data, loss and log; ``TrainingRun.advance`` takes one step."""
 
 from __future__ import annotations
 
@@ -19,27 +19,32 @@ from recon.images.augment import Pool
 from recon.modalities import training_images
 from recon.priors.network import NetworkPrior
 from recon.training import pictures
-from recon.training.ahead import Ahead, drawing_threads
-from recon.training.batches import Batch, draw_batch, edm_loss
+from recon.training.batches import Ahead, Batch, draw_batch, drawing_threads, edm_loss
 from recon.training.config import TrainConfig
 from recon.training.evaluate import denoising_curve
-from recon.training.identity import changes, differences, identity_of
-from recon.training.initial import build_model, start_from
-from recon.training.parallel import Ranks, device_of_this_process
-from recon.training.previews import draw_prior
-from recon.training.state import TrainingState, load_checkpoint, save_checkpoint
-from recon.training.workers import Replicas, Workers
+from recon.training.parallel import Ranks, Replicas, Workers, device_of_this_process
+from recon.training.pictures import draw_prior
+from recon.training.state import (
+    TrainingState,
+    build_model,
+    changes,
+    differences,
+    identity_of,
+    load_checkpoint,
+    save_checkpoint,
+    start_from,
+)
 
 
 def learning_rate_at(config: TrainConfig, step: int) -> float:
-    """Return the rate: linear warm-up, constant, then linear decay to zero over the last ``config.decay`` steps."""
+    """Return the learning rate: linear warm-up, constant, then linear decay to zero over ``config.decay`` steps."""
     rise = (step + 1) / max(1, config.warmup)
     fall = (config.steps - step) / max(1, config.decay)
     return config.learning_rate * max(0.0, min(1.0, rise, fall))
 
 
 class TrainingRun:
-    """One training run: data, model, log; ``advance`` does a step."""
+    """A training run: data, model, log; ``advance`` takes one step."""
 
     def __init__(self, config: TrainConfig, say: Callable[[str], None] | None = None) -> None:
         self.config, self.say = config, say
@@ -73,18 +78,18 @@ class TrainingRun:
         state = load_checkpoint(self.path)
         if wrong := differences(state, self.config):
             raise CheckpointError(
-                f"{self.path} was written with another network, data or noise distribution or seed ({', '.join(wrong)}"
-                " differs); choose another output folder or the configuration it was started with"
+                f"{self.path} was written with a different network, seed, data or noise distribution "
+                f"({', '.join(wrong)} differs); choose another output folder, or the configuration that it was started with"
             )
         self.state.load_state_dict(state)
         if changed := changes(state, self.config):
             self.log(f"changed on resume: {', '.join(changed)}")
-        for name in ("loss.jsonl", "held_out.jsonl"):  # what came after the checkpoint comes again
+        for name in ("loss.jsonl", "held_out.jsonl"):  # steps after the checkpoint are repeated
             if self.ranks.first:
                 pictures.keep_until(self.folder / name, self.state.step)
 
     def advance(self) -> None:
-        """Do one optimiser step; DivergenceError if the loss or the gradient is not finite."""
+        """Take one optimiser step; raise DivergenceError if the loss or the gradient is not finite."""
         config, state = self.config, self.state
         rate = learning_rate_at(config, state.step)
         state.set_learning_rates(config.muon_factor * rate, rate)
@@ -96,7 +101,7 @@ class TrainingRun:
         self.losses.append(loss)
 
     def _gradients(self) -> Tensor:
-        """Leave the gradient of all pieces of this step, of all processes, in the model; return the mean loss here."""
+        """Store the gradient over all pieces and processes in the model; return the mean loss of this process."""
         count, parameters = self.config.accumulate, list(self.state.model.parameters())
         losses: list[Tensor] = []
         total: list[Tensor] = []
@@ -116,28 +121,28 @@ class TrainingRun:
         return draw_batch(self.config, self.modality, self.pools, step, piece)
 
     def _following(self, step: int, piece: int) -> tuple[int, int]:
-        """Return step and piece of the batch that this process needs after that one."""
+        """Return step and piece of the batch that this process needs next."""
         count, first = self.config.accumulate, self.ranks.rank * self.config.accumulate
         return (step, piece + 1) if piece + 1 < first + count else (step + 1, first)
 
     def _piece(self, piece: int) -> Tensor:
-        """Draw one piece of the step, leave its gradient in the model and return its loss."""
+        """Draw one piece of the step, store its gradient in the model and return its loss."""
         batch = self.batches.take(self.state.step, piece).to(self.device)
 
         def loss_of(model: Any, *parts: Tensor) -> Tensor:
-            told = dict(zip(batch.conditions, parts[3:], strict=True))
-            return edm_loss(model, parts[0], parts[1], parts[2], self.config.precision, **told)
+            conditions = dict(zip(batch.conditions, parts[3:], strict=True))
+            return edm_loss(model, parts[0], parts[1], parts[2], self.config.precision, **conditions)
 
         return self.replicas.gradients(loss_of, batch.clean, batch.sigma, batch.noise, *batch.conditions.values())
 
     def close(self) -> None:
-        """End the threads and leave the other processes."""
+        """End the threads and leave the process group."""
         self.batches.close()
         self.workers.close()
         self.ranks.close()
 
     def housekeeping(self) -> None:
-        """Log, save and evaluate when their time has come."""
+        """Log, save and evaluate when due."""
         if self.state.step % 50 == 0:
             self.report()
         now = time.monotonic()
@@ -150,7 +155,7 @@ class TrainingRun:
             self.evaluated = time.monotonic()
 
     def report(self) -> None:
-        """Log the mean loss of the steps since the last report, if there were any, and the time that is left."""
+        """Log the mean loss since the last report, if there were any steps, and the remaining time."""
         if not self.losses:
             return
         now, step = time.monotonic(), self.state.step
@@ -179,7 +184,7 @@ class TrainingRun:
         self.log(f"step {self.state.step} held-out PSNR {curve}")
 
     def draw(self) -> None:
-        """Draw the curves, and images of the prior as it is, where matplotlib is installed."""
+        """Plot the curves and draw images from the current prior, if matplotlib is installed."""
         if not (self.ranks.first and self.config.previews and pictures.has_matplotlib()):
             return
         pictures.draw_curves(*(self.folder / name for name in ("loss.jsonl", "held_out.jsonl", "curves.png")))

@@ -1,8 +1,11 @@
-"""Everything a run needs to continue: weights, optimiser, moving average and step, written atomically."""
+"""What a run starts from or continues with: network, settings and checkpoint."""
 
 from __future__ import annotations
 
 import copy
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,19 +14,128 @@ from torch import Tensor, nn
 
 from recon.errors import CheckpointError, ReconError
 from recon.files.atomic import atomic_path
-from recon.priors.networks.unet import EDMDenoiser
+from recon.images import rules
+from recon.images.augment import LABELS
+from recon.modalities import training_images
+from recon.priors.network import load_network_prior
+from recon.priors.networks.unet import EDMDenoiser, UNet
+from recon.training.config import TrainConfig
 from recon.training.muon import Muon
-from recon.training.workers import Workers
+from recon.training.parallel import Workers
+
+
+def build_model(config: TrainConfig) -> EDMDenoiser:
+    """Return the network with initial weights that depend on ``config.seed`` only."""
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):  # does not touch the global generators
+        torch.manual_seed(config.seed)
+        model = EDMDenoiser(UNet(**network_settings(config)), config.sigma_data, config.parametrization)
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return model
+
+
+def network_settings(config: TrainConfig) -> dict[str, Any]:
+    """Return the arguments of ``UNet``: the configured ones, the modality's channels, and the conditions."""
+    channels = training_images(config.modality).channels
+    settings: dict[str, Any] = {"in_channels": channels, "out_channels": channels}
+    if config.position_channels:
+        settings["position_channels"] = True
+    if config.augmentation_labels:
+        settings["augmentation_labels"] = len(LABELS)
+    return {**settings, **config.network}
+
+
+def check_network(config: TrainConfig) -> None:
+    """Raise ConfigError if the network cannot be built or does not accept the patch sizes."""
+    rules.check_patches(config.patches, rules.network_multiple(network_settings(config)))
+
+
+def start_from(model: EDMDenoiser, weights: Path) -> None:
+    """Copy the weights of an exported prior into a model of the same architecture.
+
+    A model of real images may start from a prior of complex ones: it takes the channel of the real part. A model
+    conditioned on positions or augmentation may start from one that is not, and initially is the same function.
+
+    Raises
+    ------
+    CheckpointError
+        If the file is damaged or contains a different network.
+    """
+    source = load_network_prior(weights).model
+    given, own = source.state_dict(), model.state_dict()
+    for name in given.keys() & own.keys() & {"network.head.weight", "network.head.bias"}:
+        given[name] = given[name][: len(own[name])]
+    images, conditions = given["network.stem.weight"].tensor_split([source.network.in_channels], dim=1)
+    if model.network.position_channels and not source.network.position_channels:
+        conditions = torch.zeros_like(images[:, :1]).repeat(1, 2, 1, 1)
+    given["network.stem.weight"] = torch.cat([images[:, : model.network.in_channels], conditions], dim=1)
+    given = {name: value for name, value in own.items() if name.endswith("embedding.labels.weight")} | given
+    wrong = [name for name in own if name not in given or given[name].shape != own[name].shape]
+    if wrong or len(given) != len(own):
+        raise CheckpointError(
+            f"{weights} contains a different network than the configuration: {(wrong or list(given))[0]}"
+        )
+    model.load_state_dict(given)
+
+
+_ALWAYS = ("sources", "network", "seed", "patches", "sigma_data", "sigma_log_mean", "sigma_log_std")
+#: Missing in the oldest checkpoints, which are compared without them.
+_ADDED = ("modality", "sigma_min", "sigma_max")
+#: Newer settings, compared if they differ from their defaults.
+_NEWER = {"position_channels": False, "augmentation_labels": False, "accumulate": 1, "parametrization": "edm"}
+#: Paths and card entries have no influence on the weights.
+_PLACES = ("data", "output", "card")
+
+
+def identity_of(config: TrainConfig) -> dict[str, Any]:
+    """Return the settings that may not change when a run is continued, as JSON values."""
+    settings = _plain(config)
+    used = [name for name, default in _NEWER.items() if settings[name] != default]
+    found = {key: settings[key] for key in (*_ALWAYS, *_ADDED, *used)}
+    for source in found["sources"]:
+        for name, default in {"every": 1, "phase_jumps": 0.0}.items():
+            if source[name] == default:
+                del source[name]
+    return found
+
+
+def differences(checkpoint: Mapping[str, Any], config: TrainConfig) -> list[str]:
+    """Return the names of the settings by which ``config`` differs from the run that wrote ``checkpoint``."""
+    stored, own = table_of(checkpoint, "identity"), identity_of(config)
+    names = {*stored, *own} - {name for name in _ADDED if name not in stored}
+    return sorted(name for name in names if stored.get(name, ...) != own.get(name, ...))
+
+
+def changes(checkpoint: Mapping[str, Any], config: TrainConfig) -> list[str]:
+    """Return which other settings have changed since ``checkpoint``, as ``name old -> new``; the new ones apply."""
+    stored, own = table_of(checkpoint, "config"), _plain(config)
+    kept = (*_PLACES, *_ALWAYS, *_ADDED, *_NEWER)
+    names = [name for name in own if name in stored and name not in kept]
+    return [f"{name} {stored[name]} -> {own[name]}" for name in names if stored[name] != own[name]]
+
+
+def _plain(config: TrainConfig) -> dict[str, Any]:
+    """Return the settings with lists instead of tuples."""
+    plain: dict[str, Any] = json.loads(json.dumps(asdict(config)))
+    return plain
+
+
+def table_of(checkpoint: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Return a table that the checkpoint stores as JSON; an empty one if it has none."""
+    try:
+        found = json.loads(checkpoint.get(name) or "{}")
+    except (TypeError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 class TrainingState:
-    """Model, optimisers, moving average of the weights and the number of finished steps."""
+    """Model, optimisers, moving average of the weights, and number of finished steps."""
 
     def __init__(self, model: EDMDenoiser, weight_decay: float, ema_decay: float) -> None:
         self.model = model
         self.average = copy.deepcopy(model).requires_grad_(False)
         kernels, others = split_parameters(model)
-        # Two groups of about the same size, for two workers.
+        # Two groups of about equal size, for two workers.
         groups = [{"params": kernels[0::2]}, {"params": kernels[1::2]}]
         self.muon = Muon(groups, lr=0.0, weight_decay=weight_decay)
         self.adam = torch.optim.AdamW(others, lr=0.0, betas=(0.9, 0.99), weight_decay=weight_decay, fused=True)
@@ -31,13 +143,13 @@ class TrainingState:
         self.step = 0
 
     def set_learning_rates(self, muon: float, adam: float) -> None:
-        """Set the rates of the next step."""
+        """Set the learning rates of the next step."""
         for optimiser, rate in ((self.muon, muon), (self.adam, adam)):
             for group in optimiser.param_groups:
                 group["lr"] = rate
 
     def update(self, workers: Workers) -> None:
-        """Step both optimisers with the gradients at hand and count the step."""
+        """Step both optimisers with the current gradients and count the step."""
         workers.map(self.muon.step_group, self.muon.param_groups)
         self.adam.step()
         self.step += 1
@@ -45,7 +157,7 @@ class TrainingState:
 
     @torch.no_grad()
     def update_average(self) -> None:
-        """Move the average towards the weights; the window grows with the step, so the start is forgotten."""
+        """Move the average towards the weights; its window grows with the step, so that the start is forgotten."""
         decay = min(self.ema_decay, (1 + self.step) / (10 + self.step))
         torch._foreach_lerp_(list(self.average.parameters()), list(self.model.parameters()), 1 - decay)
 
@@ -81,23 +193,23 @@ def split_parameters(model: EDMDenoiser) -> tuple[list[nn.Parameter], list[nn.Pa
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Write ``state`` so that ``path`` always holds a complete file.
+    """Write ``state`` atomically, so that ``path`` is always a complete file.
 
     Raises
     ------
     ReconError
-        If it cannot be written: the disk is full, or the folder is gone. What was there is kept.
+        If it cannot be written (the disk is full, or the folder is gone); an earlier checkpoint is kept.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        for half in path.parent.glob(f".*-{path.name}"):  # of a process that was killed while it wrote
+        for half in path.parent.glob(f".*-{path.name}"):  # left by a process that was killed while writing
             half.unlink(missing_ok=True)
         with atomic_path(path) as temporary, open(temporary, "wb") as file:
             torch.save(state, file)
-    except (OSError, RuntimeError) as error:  # torch tells of a full disk by a RuntimeError
+    except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
         reason = str(error.__context__ if isinstance(error.__context__, OSError) else error).splitlines()[0]
         raise ReconError(
-            f"cannot write the checkpoint {path}: {reason}; is the disk full? An earlier one is kept as it was"
+            f"cannot write the checkpoint {path}: {reason}; is the disk full? An earlier checkpoint is unchanged"
         ) from error
 
 

@@ -1,64 +1,12 @@
-"""Atomic writes, provenance, devices, options."""
+"""Devices and options."""
 
-import json
-import os
 from pathlib import Path
 
 import pytest
-import torch
 
 from recon.device import resolve_device
-from recon.engine.provenance import collect, plain
 from recon.errors import ConfigError
-from recon.files.atomic import atomic_path
 from recon.options import RunConfig
-
-
-def test_atomic_path_replaces_in_one_step(tmp_path: Path) -> None:
-    target = tmp_path / "a.nii.gz"
-    target.write_text("old")
-    with atomic_path(target) as temporary:
-        temporary.write_text("new")
-        assert target.read_text() == "old"
-        assert temporary.parent == tmp_path
-        assert temporary.name.endswith("a.nii.gz")
-    assert target.read_text() == "new"
-    assert list(tmp_path.iterdir()) == [target]
-
-
-@pytest.mark.parametrize("problem", [RuntimeError, KeyboardInterrupt, SystemExit])
-def test_atomic_path_leaves_nothing_behind(tmp_path: Path, problem: type[BaseException]) -> None:
-    with pytest.raises(problem), atomic_path(tmp_path / "a.h5") as temporary:
-        temporary.write_text("half")
-        raise problem
-    assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.skipif(os.name != "posix", reason="permission bits are a POSIX thing")
-def test_results_have_ordinary_permissions(tmp_path: Path) -> None:
-    (tmp_path / "ordinary").touch()
-    with atomic_path(tmp_path / "a.h5"):
-        pass
-    assert (tmp_path / "a.h5").stat().st_mode == (tmp_path / "ordinary").stat().st_mode
-
-
-def test_provenance_is_json_and_names_the_source_without_its_folder(tmp_path: Path) -> None:
-    (tmp_path / "scan.npy").write_bytes(b"abc")
-    record = collect(
-        config={"mask": None}, seed=1, source=tmp_path / "scan.npy", slices=range(2), citations=["b", "a", "b"]
-    )
-    assert record["source"] == {
-        "name": "scan.npy",
-        "sha256": "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad",
-    }
-    assert record["citations"] == ["a", "b"]
-    assert record["libraries"]["torch"].startswith(torch.__version__.split("+")[0])
-    assert record["date_utc"].endswith("+00:00")
-    assert str(tmp_path) not in json.dumps(record)
-
-
-def test_plain_values() -> None:
-    assert plain({"a": torch.tensor([1.0]), 2: (Path("x"), 1j)}) == {"a": [1.0], "2": ["x", [0.0, 1.0]]}
 
 
 def test_devices() -> None:

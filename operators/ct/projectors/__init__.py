@@ -1,1 +1,1 @@
-"""Engines that compute line integrals, one a file; each is a LinearOperator from an image to a sinogram."""
+"""Engines that compute line integrals, one per file; each is a LinearOperator from an image to a sinogram."""

@@ -16,13 +16,14 @@ from operators.errors import InputError
 class AstraProjector(LinearOperator):
     """Line integrals by ASTRA's CPU projectors ("linear" for parallel rays, "line_fanflat" for a fan).
 
-    The library promises no exact adjoint (its GPU pair is none), so solvers that need one refuse this engine, although
-    its CPU pair passes `check_operator`. "linear" is Joseph's method as here; "line_fanflat" has other weights.
+    The library does not promise an exact adjoint (its GPU pair is not adjoint), so solvers that need one refuse this
+    engine, although its CPU pair passes `check_operator`. "linear" is Joseph's method, as in this package;
+    "line_fanflat" has different weights.
 
     Raises
     ------
     InputError
-        When the library is missing, or for a geometry it does not have: curved detectors, flying focal spots and
+        If the library is missing, or the geometry is one it does not support: curved detectors, flying focal spots, and
         detector or centre shifts.
     """
 
@@ -53,7 +54,7 @@ class AstraProjector(LinearOperator):
             values = [torch.from_numpy(apply(item.numpy()).copy()) for item in items]
         finally:
             astra.projector.delete(projector)
-        # pixels have length 1 there
+        # ASTRA's pixels have side 1
         scaled = torch.stack(values).mul_(self.pixel_size) if values else items.new_empty(0, *target.shape)
         return scaled.to(x).reshape(*source.batch_shape(x), *target.shape)
 
@@ -69,15 +70,15 @@ class AstraProjector(LinearOperator):
 
 
 def import_astra() -> Any:
-    """Import the library, or say how to get it."""
+    """Import the library, or raise InputError that says how to install it."""
     try:
         return importlib.import_module("astra")
     except ImportError as error:
-        raise InputError(f"engine='astra' needs the package astra-toolbox ({error}); or take engine='auto'") from None
+        raise InputError(f"engine='astra' needs the package astra-toolbox ({error}); or use engine='auto'") from None
 
 
 def require_simple(geometry: Beam, engine: str) -> None:
-    """Refuse what the wrapped libraries cannot express."""
+    """Refuse geometries that the wrapped libraries do not support."""
     shifted = getattr(geometry, "detector_offset", 0.0) or any(geometry.image_shift)
     bent = isinstance(geometry, FanBeam) and (
         geometry.curved
@@ -86,6 +87,6 @@ def require_simple(geometry: Beam, engine: str) -> None:
     )
     if not isinstance(geometry, ParallelBeam | FanBeam) or shifted or bent:
         raise InputError(
-            f"engine={engine!r} has parallel and flat fan beams without shifts or flying focal spot only; "
-            "take engine='auto'"
+            f"engine={engine!r} supports only parallel and flat fan beams without shifts or flying focal spot; "
+            "use engine='auto'"
         )

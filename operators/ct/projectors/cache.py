@@ -1,7 +1,7 @@
-"""A folder of matrices on disk: ``RECON_CACHE`` or ``~/.cache/diffrecon``; not used where it cannot be written.
+"""Cache of matrices on disk, in ``RECON_CACHE`` or ``~/.cache/diffrecon``; skipped where it cannot be written.
 
-``RECON_CACHE=off`` switches it off. A file is written under another name and renamed when it is complete; one that
-cannot be read is built anew. The oldest files go when the folder grows beyond `LIMIT` bytes.
+``RECON_CACHE=off`` disables it. Files are written under a temporary name and renamed when complete; a matrix whose
+file cannot be read is built again. The oldest files are deleted when the folder grows beyond `LIMIT` bytes.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from pathlib import Path
 
 import numpy as np
 
-LEAST = 1 << 24  # bytes: smaller matrices are built as fast as they are read
+LEAST = 1 << 24  # bytes; smaller matrices are built as fast as they are read
 LIMIT = 4 << 30
 
 
 def folder() -> Path | None:
-    """Return the folder, or None where it is switched off."""
+    """Return the folder, or None if the cache is disabled."""
     name = os.environ.get("RECON_CACHE", "")
     if name.lower() in ("off", "0", "none"):
         return None
     try:
         return Path(name) if name else Path.home() / ".cache" / "diffrecon"
-    except RuntimeError:  # no home
+    except RuntimeError:  # there is no home directory
         return None
 
 
@@ -42,7 +42,7 @@ def load(key: str) -> dict[str, np.ndarray] | None:
 
 
 def save(key: str, arrays: dict[str, np.ndarray]) -> None:
-    """Store arrays under a key, atomically; do nothing for small ones or where that is not possible."""
+    """Store arrays under a key, atomically; skip small ones, and do nothing where writing is not possible."""
     place, size = folder(), sum(array.nbytes for array in arrays.values())
     if place is None or not LEAST <= size <= LIMIT:
         return
@@ -56,7 +56,7 @@ def save(key: str, arrays: dict[str, np.ndarray]) -> None:
             file.flush()
             os.fsync(file.fileno())
         partial.replace(place / f"{key}.npz")
-    except OSError:  # read-only, full: the matrix is in memory all the same
+    except OSError:  # read-only or full: the matrix is still in memory
         if partial is not None:
             partial.unlink(missing_ok=True)
 

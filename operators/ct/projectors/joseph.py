@@ -1,6 +1,6 @@
-"""Joseph's interpolation of a line integral, the discretisation that all exact engines share.
+"""Joseph's interpolation of a line integral, the discretisation of all exact engines.
 
-A ray steps along its main axis (the one it runs along more) from one row or column of pixels to the next, and
+A ray steps along its main axis (the one it is closer to) from one row or column of pixels to the next, and
 interpolates linearly along the other axis: with row r and position c = start + slope r,
 ``(A x)_ray = weight sum_r [(1 - f) x[r, floor c] + f x[r, floor c + 1]]``, ``f = c - floor c``,
 ``weight = pixel_size / |cos|`` of the angle to the main axis. Pixels outside the image count as zero.
@@ -21,7 +21,7 @@ from operators.ct.geometry import Beam
 class Lines(NamedTuple):
     """Rays in the index coordinates of an image, each of shape (angle, detector).
 
-    ``by_row`` tells whether the main axis is y (one step a row); then the ray is at column ``start + slope * row``,
+    ``by_row`` is True where the main axis is y (one step per row); then the ray is at column ``start + slope * row``,
     otherwise at row ``start + slope * column``. ``weight`` is the length of a step in mm.
     """
 
@@ -57,29 +57,29 @@ def lines_of(points: Tensor, directions: Tensor, image_shape: tuple[int, int], p
 
 
 def entries(lines: Lines, by_row: bool, image_shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Return pixels and weights of rays that share a main axis.
+    """Return pixels and weights of rays with the same main axis.
 
     Parameters
     ----------
     lines : Lines
         Rays of one main axis, each field of shape (ray,).
     by_row : bool
-        Their main axis is y.
+        Whether their main axis is y.
     image_shape : (int, int)
         (y, x).
 
     Returns
     -------
     Tensor, Tensor
-        Flat pixel indices (int32) and weights (float64), both (ray, step, 2); outside the image the weight is zero
-        and the pixel any valid one.
+        Flat pixel indices (int32) and weights (float64), both (ray, step, 2); outside the image, the weight is
+        zero and the pixel is an arbitrary valid one.
     """
     ny, nx = image_shape
     steps, width = (ny, nx) if by_row else (nx, ny)
     stride, across = (nx, 1) if by_row else (1, nx)
     k = torch.arange(steps, dtype=torch.int32, device=lines.start.device)
     position = torch.addcmul(lines.start[:, None], lines.slope[:, None], k.to(lines.start.dtype))
-    position.clamp_(-2, width + 1)  # far outside is outside, and safe as an integer
+    position.clamp_(-2, width + 1)  # far outside counts as outside; the clamp keeps the integer conversion safe
     first = torch.floor(position)
     fraction = position.sub_(first)
     first = first.to(torch.int32)

@@ -1,4 +1,4 @@
-"""Build Joseph's matrix and its transpose as CSR arrays, without a general sort."""
+"""Build Joseph's matrix and its transpose as CSR matrices, without a general sort."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from torch import Tensor
 
 from operators.ct.projectors import joseph
 
-_CHUNK = 1 << 15  # ray steps whose entries are computed at once, within the cache
-_BAND = 1 << 12  # pixels whose entries are transposed at once, within the cache
+_CHUNK = 1 << 15  # ray steps computed at once; fits the cache
+_BAND = 1 << 12  # pixels transposed at once; fits the cache
 
 
 def build(
     lines: joseph.Lines, image_shape: tuple[int, int]
 ) -> tuple[scipy.sparse.csr_matrix, scipy.sparse.csr_matrix, Tensor]:
-    """Return the matrix of some rays, those that step by rows first, its transpose, and the row of each ray.
+    """Return the matrix of the rays (those that step by rows come first), its transpose, and each ray's row.
 
-    Two entries are stored for each step inside the image; where one of the two pixels is outside, its weight is zero.
+    Two entries are stored per step inside the image; a pixel outside the image has zero weight.
     """
     by_row = lines.by_row.reshape(-1)
     order = torch.argsort(~by_row, stable=True)
@@ -60,10 +60,10 @@ def _transpose(
     split: int,
     image_shape: tuple[int, int],
 ) -> scipy.sparse.csr_matrix:
-    """Transpose the matrix of rays, of which the first `split` step by rows, one band of image rows after the other.
+    """Transpose the matrix, whose first `split` rays step by rows, one band of image rows after the other.
 
     The steps of a ray that touch a band are consecutive, and their places in the transpose stay in the cache. A ray
-    that steps by columns can touch two bands with one step, so a band then has a margin for what belongs to another.
+    that steps by columns can touch two bands with one step, so a band then has a margin for entries of its neighbour.
     """
     (ny, nx), index = image_shape, matrix.indices.dtype
     rows = np.zeros(ny * nx + 1, index)
@@ -100,9 +100,9 @@ def _transpose(
 def _between(
     start: np.ndarray, slope: np.ndarray, lower: float, upper: float, steps: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """First step, and one behind the last, at which rays may be between two positions; rather one too many."""
+    """Return the first step, and one past the last, at which rays may be between two positions (at most one extra)."""
     slack = 1e-6
-    least = slack / (2 * steps)  # in place of less it moves a ray by at most the slack
+    least = slack / (2 * steps)  # replaces a smaller slope; moves a ray by at most the slack
     safe = np.where(np.abs(slope) < least, least, slope)
     ends = np.sort(np.stack(((lower - slack - start) / safe, (upper + slack - start) / safe)), axis=0)
     low, high = np.clip(np.stack((np.floor(ends[0]), np.ceil(ends[1]) + 1)), 0, steps).astype(np.int64)
@@ -110,7 +110,7 @@ def _between(
 
 
 def _inside(start: np.ndarray, slope: np.ndarray, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """First step, and how many, at which rays are within one pixel of an image of (steps, width)."""
+    """Return the first step and the number of steps at which rays are within one pixel of an image (steps, width)."""
     length, width = shape
     level = np.abs(slope) < 1e-12
     safe = np.where(level, 1.0, slope)
@@ -133,7 +133,7 @@ def _fill(
     image_shape: tuple[int, int],
     by_row: bool,
 ) -> None:
-    """Write the entries of consecutive rays of one main axis."""
+    """Write the entries of consecutive rays with the same main axis."""
     nx = image_shape[1]
     width, stride, across = (nx, nx, 1) if by_row else (image_shape[0], 1, nx)
     offset = first - np.concatenate([[0], np.cumsum(steps)[:-1]])
@@ -156,7 +156,7 @@ def _fill(
     else:
         left_column = left + k
     columns[0::2], columns[1::2] = left_column, left_column + across
-    # Steps at an edge, seldom: one of the two pixels, or by rounding both, are outside and weigh nothing.
+    # At an edge, one of the two pixels (rarely, by rounding, both) is outside and has zero weight.
     edge = np.flatnonzero(left.view(np.uint32) >= width - 1)
     for side in (0, 1):
         pixel = left[edge] + side

@@ -1,4 +1,4 @@
-"""Joseph's weights computed when they are needed: no memory, exact adjoint, any device; slower than the matrix."""
+"""Joseph's weights computed on the fly: no stored matrix, exact adjoint, any device; slower than the matrix."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from operators.base import LinearOperator, Space
 from operators.ct.geometry import Beam
 from operators.ct.projectors import joseph
 
-_CPU_STEPS, _GPU_STEPS = 1 << 17, 1 << 23  # ray steps at once
+_CPU_STEPS, _GPU_STEPS = 1 << 17, 1 << 23  # ray steps per chunk
 
 
 class OnTheFlyProjector(LinearOperator):
@@ -20,11 +20,11 @@ class OnTheFlyProjector(LinearOperator):
     Parameters
     ----------
     geometry : Beam
-        The rays.
+        Scanner geometry.
     image_shape : (int, int)
         (y, x).
     pixel_size : float
-        In mm.
+        Side of the square pixels in mm.
     """
 
     def __init__(self, geometry: Beam, image_shape: tuple[int, int], pixel_size: float) -> None:
@@ -34,7 +34,7 @@ class OnTheFlyProjector(LinearOperator):
         lines = joseph.make_lines(geometry, image_shape, pixel_size)
         by_row = lines.by_row.reshape(-1)
         self._by_row, self._by_column = (torch.nonzero(by_row == kind).reshape(-1) for kind in (True, False))
-        # As whole numbers of a fixed unit they survive .to(float32), which would move rays by a share of a pixel.
+        # Stored as integers of a fixed unit, they survive .to(float32), which would move rays by a fraction of a pixel.
         self._lines = [value.reshape(-1).view(torch.int64) for value in lines[1:]]
 
     def _forward(self, x: Tensor) -> Tensor:
@@ -54,7 +54,7 @@ class OnTheFlyProjector(LinearOperator):
         return out.reshape(*self.codomain.batch_shape(y), *self.domain.shape)
 
     def _chunks(self, dtype: torch.dtype) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Rays of one main axis with their pixels and weights."""
+        """Yield rays with the same main axis, and their pixels and weights."""
         for group, by_row in ((self._by_row, True), (self._by_column, False)):
             shape = (self.domain.shape[0], self.domain.shape[1])
             room = _CPU_STEPS if group.device.type == "cpu" else _GPU_STEPS

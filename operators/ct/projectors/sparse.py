@@ -1,8 +1,8 @@
 """Default engine: Joseph's matrix stored as a pair of CSR matrices, A and its transpose.
 
-The entries are computed in double precision, stored once in single precision and used by both directions, so the
-adjoint is exact. All images of a batch, and their turned copies (`operators.ct.projectors.symmetry`), are columns of
-one product: each entry is read once for all.
+The entries are computed in double precision, stored in single precision and used in both directions, so the adjoint
+is exact. All images of a batch, and their rotated and flipped copies (`operators.ct.projectors.symmetry`), are columns
+of one product: each entry is read once for all of them.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from operators.errors import InputError
 
 MAX_BYTES = 1 << 30
 _ENTRY = 8  # bytes of a stored entry: a float32 value and an int32 index
-_COLUMNS = 64  # columns of one product; more would leave the cache
-_BAG = 16  # from so many columns on, gathering whole rows beats the library's sparse product on a CPU
+_COLUMNS = 64  # columns per product; more would exceed the cache
+_BAG = 16  # from this many columns on, gathering whole rows beats the library's sparse product on a CPU
 _FORMAT = b"diffrecon joseph 2"
 
 Csr = tuple[Tensor, Tensor, Tensor]
@@ -38,20 +38,20 @@ class SparseProjector(LinearOperator):
     Parameters
     ----------
     geometry : Beam
-        The rays.
+        Scanner geometry.
     image_shape : (int, int)
         (y, x).
     pixel_size : float
-        In mm.
+        Side of the square pixels in mm.
     max_bytes : int, optional
-        Refuse to build a matrix larger than this; two of this size are stored, A and its transpose.
+        Largest matrix that may be built; two of this size are stored, A and its transpose.
     use_cache : bool, optional
         Keep large matrices in the cache folder (`operators.ct.projectors.cache`).
 
     Raises
     ------
     InputError
-        When the matrix would be larger than `max_bytes`; take the on-the-fly engine then.
+        If the matrix would be larger than `max_bytes`; use the on-the-fly engine then.
     """
 
     def __init__(
@@ -89,12 +89,12 @@ class SparseProjector(LinearOperator):
         self.turns = self._pixels.shape[1]
         self._kinds = turns.recognise(self._pixels, image_shape) if self.turns > 1 else None
         turn = torch.arange(self.turns)
-        self._unturned = torch.empty_like(self._pixels)  # each turned image's places in the order of the image
+        self._unturned = torch.empty_like(self._pixels)  # inverse of each flip or rotation
         self._unturned[self._pixels, turn] = torch.arange(len(self._pixels))[:, None] * self.turns + turn
 
     @property
     def nbytes(self) -> int:
-        """Bytes of both stored matrices."""
+        """Size of both stored matrices in bytes."""
         return sum(t.numel() * t.element_size() for t in (*self._matrix, *self._transposed))
 
     def _forward(self, x: Tensor) -> Tensor:
@@ -132,7 +132,7 @@ class SparseProjector(LinearOperator):
 
 
 def fits(geometry: Beam, image_shape: tuple[int, int], pixel_size: float, max_bytes: int = MAX_BYTES) -> bool:
-    """Tell whether the matrix stays below `max_bytes` (symmetry counted)."""
+    """Tell whether the matrix stays below `max_bytes` (symmetry included)."""
     points, directions = joseph.pixel_rays(geometry, image_shape, pixel_size)
     if _estimate(directions, image_shape) <= max_bytes:
         return True
@@ -150,13 +150,13 @@ def _arrays(
 
 
 def multiply(matrix: Csr, columns: Tensor) -> Tensor:
-    """Product of a CSR matrix and dense columns."""
+    """Multiply a CSR matrix and dense columns."""
     rows, index, values = matrix
     values = values.to(columns.dtype)
     if columns.device.type == "cpu" and columns.shape[1] >= _BAG:
         return embedding_bag(index, columns, rows, mode="sum", per_sample_weights=values, include_last_offset=True)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # CSR is called beta
+        warnings.simplefilter("ignore", UserWarning)  # torch warns that CSR support is in beta
         size = (rows.numel() - 1, columns.shape[0])
         sparse = torch.sparse_csr_tensor(rows, index, values, size, check_invariants=False)
     if columns.shape[1] == 1:
@@ -165,14 +165,14 @@ def multiply(matrix: Csr, columns: Tensor) -> Tensor:
 
 
 def _sum_rows(values: Tensor, index: Tensor) -> Tensor:
-    """Sum, for each row of an index, the rows that it names."""
+    """Sum, for each row of an index, the rows that it lists."""
     if values.device.type == "cpu":
         return embedding_bag(index, values, mode="sum")
     return values.index_select(0, index.reshape(-1)).reshape(*index.shape, -1).sum(1)
 
 
 def _estimate(directions: Tensor, image_shape: tuple[int, int]) -> int:
-    """Bytes of the matrix at most: two entries a step."""
+    """Return an upper bound of the matrix size in bytes: two entries per step."""
     by_row = directions[..., 1].abs() >= directions[..., 0].abs()
     steps = int(by_row.sum()) * image_shape[0] + int((~by_row).sum()) * image_shape[1]
     return 2 * steps * _ENTRY
@@ -187,7 +187,7 @@ def _key(points: Tensor, directions: Tensor, image_shape: tuple[int, int], pixel
 
 
 def _usable(arrays: dict[str, np.ndarray], sinogram: tuple[int, int], image: tuple[int, int]) -> bool:
-    """Check a cached matrix before compiled code follows its indices."""
+    """Check a cached matrix before compiled code uses its indices."""
     try:
         pixels, rays = image[0] * image[1], sinogram[0] * sinogram[1]
         turned, places = arrays["pixels"], arrays["places"]

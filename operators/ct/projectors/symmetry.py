@@ -1,9 +1,9 @@
-"""Find the symmetry of a set of rays under the flips and quarter turns of the image.
+"""Find the symmetry of a set of rays under flips and 90-degree rotations of the image.
 
 If a symmetry g of the square (or rectangle) maps the rays of angle i onto those of angle j, then the projections at j
-are the projections of the image x(g .) at i. A matrix then needs one angle of each orbit, and the turned images are
-more columns of the same product: less memory, less to build, and each matrix entry is read once for all of them.
-Nothing here knows the kind of geometry: the rays themselves are compared.
+are the projections of the image x(g .) at i. A matrix then needs only one angle per orbit, and the rotated and
+flipped images are more columns of the same product: less memory, less to build, and each matrix entry is read once for
+all of them. The type of geometry does not matter: the rays themselves are compared.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _IDENTITY, _TURN, _FLIP = np.eye(2), np.array([[0.0, -1.0], [1.0, 0.0]]), np.dia
 _ROTATIONS = [np.linalg.matrix_power(_TURN, k) for k in range(4)]
 _SQUARE = [
     [*_ROTATIONS, *(r @ _FLIP for r in _ROTATIONS)],
-    [_IDENTITY, _TURN, _FLIP, _TURN @ _FLIP],  # parallel rays: half a turn changes nothing
+    [_IDENTITY, _TURN, _FLIP, _TURN @ _FLIP],  # parallel rays: a rotation by 180 degrees changes nothing
     _ROTATIONS,
     [_IDENTITY, _TURN],
 ]
@@ -30,9 +30,9 @@ _RECTANGLE = [
     [_IDENTITY, -_FLIP],
     [_IDENTITY, -_IDENTITY],
 ]
-_TOLERANCE = 1e-7  # pixels, for rays that count as the same
-_FEW = 2  # turns up to which twice as many, for half a turn of parallel rays, cost less than they save
-_WASTE = 1.15  # computed over wanted projections that is still worth the smaller matrix
+_TOLERANCE = 1e-7  # pixels; rays closer than this count as the same
+_FEW = 2  # up to this many copies, doubling them for 180 degrees of parallel rays costs less than it saves
+_WASTE = 1.15  # computed over requested projections for which the smaller matrix is still worth it
 
 
 class Orbits(NamedTuple):
@@ -41,11 +41,11 @@ class Orbits(NamedTuple):
     Attributes
     ----------
     points, directions : Tensor, shape (base ray, 2)
-        The rays that are computed, as (column, row), relative to the middle of the image.
+        Rays that are computed, as (column, row), relative to the middle of the image.
     pixels : Tensor, shape (pixel, turn)
-        Pixel of the image that stands at each place of each turned image.
+        Pixel of the image at each position of each rotated or flipped copy.
     rays : Tensor, shape (angle * detector,)
-        Place of each ray among (base ray, turn), flat.
+        Flat index of each ray in (base ray, turn).
     """
 
     points: Tensor
@@ -55,14 +55,14 @@ class Orbits(NamedTuple):
 
     @property
     def turns(self) -> int:
-        """The number of turned images."""
+        """Number of rotated and flipped copies, the image itself included."""
         return self.pixels.shape[1]
 
 
 def find_orbits(points: Tensor, directions: Tensor, image_shape: tuple[int, int]) -> Orbits:
-    """Find the symmetry that leaves the fewest base rays.
+    """Find the symmetry with the fewest base rays.
 
-    Where the symmetry allows, all base rays run along the columns of the image.
+    Where the symmetry allows it, all base rays run along the columns of the image.
 
     Parameters
     ----------
@@ -72,7 +72,7 @@ def find_orbits(points: Tensor, directions: Tensor, image_shape: tuple[int, int]
         (y, x).
     """
     angles, detectors = points.shape[:2]
-    few = [k * (detectors - 1) // 8 for k in range(5)]  # with their mirrors: elements are equally spaced
+    few = [k * (detectors - 1) // 8 for k in range(5)]  # mirrored detectors are covered: elements are equally spaced
     few = sorted({*few, *(detectors - 1 - k for k in few)})
     p, d = points[:, few].numpy(), directions[:, few].numpy()
     best = _cover([_IDENTITY], {0: _matches(p, d, _IDENTITY)}, angles)
@@ -115,13 +115,13 @@ def find_orbits(points: Tensor, directions: Tensor, image_shape: tuple[int, int]
 
 
 def _mirrored(p: np.ndarray, d: np.ndarray) -> bool:
-    """Tell whether half a turn maps each projection onto itself, backwards, so that half of its rays suffice."""
+    """Tell whether a rotation by 180 degrees reverses each projection, so that half of its rays suffice."""
     target, backwards = _matches(p, d, -_IDENTITY)
     return bool((target == np.arange(len(p))).all() and backwards.all())
 
 
 def _products(group: list[np.ndarray], g: np.ndarray, mirrored: bool) -> tuple[np.ndarray, np.ndarray] | None:
-    """Number of h g for each h of a list, or None where one is not in it; -h g counts where rays are mirrored."""
+    """Return the index of h g for each h of a list, or None if one is missing; -h g counts where rays are mirrored."""
     signs = (1, -1) if mirrored else (1,)
     found = [
         [(k, s < 0) for s in signs for k, other in enumerate(group) if np.array_equal(s * (h @ g), other)]
@@ -134,7 +134,7 @@ def _products(group: list[np.ndarray], g: np.ndarray, mirrored: bool) -> tuple[n
 
 
 def _signature(p: np.ndarray, d: np.ndarray) -> np.ndarray:
-    """Describe lines by foot point and doubled angle, whatever point and sense were given."""
+    """Describe lines by foot point and doubled angle, independent of the given point and direction."""
     foot = p - (p * d).sum(-1, keepdims=True) * d
     size = max(float(np.abs(foot).max()), 1.0)
     double = np.stack((d[..., 0] ** 2 - d[..., 1] ** 2, 2 * d[..., 0] * d[..., 1]), -1) * size
@@ -142,9 +142,9 @@ def _signature(p: np.ndarray, d: np.ndarray) -> np.ndarray:
 
 
 def _matches(p: np.ndarray, d: np.ndarray, g: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """For each angle, the angle that g maps it to (or -1), and whether the detector runs backwards there."""
+    """Return the angle that g maps each angle to (or -1), and whether the detector is reversed there."""
     own, mapped = _signature(p, d), _signature(p @ g.T, d @ g.T)
-    ends = [0, -1]  # enough to find the candidate; all elements are then compared
+    ends = [0, -1]  # enough to find a candidate; all elements are compared afterwards
     tree = cKDTree(own[:, ends].reshape(len(p), -1))
     target, reversed_ = np.full(len(p), -1), np.zeros(len(p), bool)
     for backwards in (False, True):
@@ -160,7 +160,7 @@ _Cover = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, list[np.ndarray]]
 
 
 def _cover(group: list[np.ndarray], maps: dict[int, tuple[np.ndarray, np.ndarray]], angles: int) -> _Cover:
-    """Take base angles one by one until all angles are images of one."""
+    """Add base angles one by one until every angle is the image of one."""
     turn, place = np.full(angles, -1), np.zeros(angles, np.int64)
     flipped = np.zeros(angles, bool)
     base: list[int] = []
@@ -170,7 +170,7 @@ def _cover(group: list[np.ndarray], maps: dict[int, tuple[np.ndarray, np.ndarray
         for k in range(len(group)):
             target = maps[k][0][angle]
             if k == 0:
-                target = angle  # also where two angles have the same rays
+                target = angle  # also if two angles have the same rays
             if target >= 0 and turn[target] < 0:
                 turn[target], place[target] = k, len(base)
                 flipped[target] = maps[k][1][angle] if k else False
@@ -179,9 +179,9 @@ def _cover(group: list[np.ndarray], maps: dict[int, tuple[np.ndarray, np.ndarray
 
 
 def _permutation(g: np.ndarray, image_shape: tuple[int, int]) -> np.ndarray:
-    """Index of the pixel g p for every pixel p."""
+    """Return the index of the pixel g p for every pixel p."""
     ny, nx = image_shape
     row, column = np.arange(ny)[:, None] - (ny - 1) / 2, np.arange(nx) - (nx - 1) / 2
     middle = (ny - 1) / 2 * nx + (nx - 1) / 2
-    along = g[1] * nx + g[0]  # by how much the index grows with the column and the row
+    along = g[1] * nx + g[0]  # increments of the index along column and row
     return np.rint(row * along[1] + middle + column * along[0]).astype(np.int64).reshape(-1)

@@ -1,4 +1,4 @@
-"""Optional engine: torch-radon on a GPU (GPL-3), upstream's API and that of the fork on conda-forge.
+"""Optional engine: torch-radon on a GPU (GPL-3), with the API of upstream and of the fork on conda-forge.
 
 Its backprojection is not the adjoint of its projection, so ``exact_adjoint`` is False and solvers that need an exact
 adjoint refuse it.
@@ -19,13 +19,12 @@ from operators.errors import InputError
 
 
 class TorchRadonProjector(LinearOperator):
-    """Line integrals by torch-radon; mm are turned into its pixel units.
+    """Line integrals by torch-radon; lengths are converted from mm to its pixel units.
 
     Raises
     ------
     InputError
-        When the library is missing, the image is not square, the geometry is not one it has, or a tensor is not on a
-        GPU.
+        If the library is missing, the image is not square, the geometry is not supported, or a tensor is not on a GPU.
     """
 
     exact_adjoint = False
@@ -48,16 +47,18 @@ class TorchRadonProjector(LinearOperator):
 
     def _apply(self, function: Any, x: Tensor) -> Tensor:
         if x.device.type != "cuda":
-            raise InputError(f"engine='torch_radon' works on a GPU, got a tensor on {x.device}")
+            raise InputError(f"engine='torch_radon' needs a tensor on a GPU, got one on {x.device}")
         return function(x.detach().to(torch.float32).contiguous()).to(x.dtype) * self.pixel_size
 
 
 def make_radon(geometry: Beam, resolution: int, pixel_size: float) -> Any:
-    """Build the projector of whichever API is installed."""
+    """Build the projector with whichever API is installed."""
     try:
         library = importlib.import_module("torch_radon")
     except ImportError as error:
-        raise InputError(f"engine='torch_radon' needs the package torch-radon ({error}); take engine='auto'") from None
+        raise InputError(
+            f"engine='torch_radon' needs the package torch-radon ({error}); or use engine='auto'"
+        ) from None
     angles = torch.tensor(geometry.angles, dtype=torch.float32)
     count, spacing = geometry.det_count, geometry.det_spacing / pixel_size
     fork = hasattr(library, "ParallelBeam")
@@ -81,7 +82,7 @@ def make_radon(geometry: Beam, resolution: int, pixel_size: float) -> Any:
 
 
 def _volume(library: Any, resolution: int) -> Any:
-    """Return a volume of known size, so that backprojection may come first."""
+    """Return a volume of known size, so that backprojection can be called first."""
     volume = library.volumes.Volume2D()
     volume.set_size(resolution, resolution)
     return volume

@@ -1,9 +1,9 @@
 """GPU engine in Triton: a ray-driven projection and its exact adjoint, a pixel-driven gather with the same weights.
 
-A pixel at step r and place c of a ray's lines gets ``weight max(0, 1 - |start + slope r - c|)`` in both directions.
+A pixel at step r and position c of a ray's lines gets ``weight max(0, 1 - |start + slope r - c|)`` in both directions.
 The gather finds the rays of a projection within one pixel by bisection, since their positions are monotone along
-each run of detector elements with one main axis; no atomic sums, so results do not vary from run to run. The kernels
-exist only where Triton does; `emulate_gather` is the adjoint's index algebra in numpy.
+each run of detector elements with one main axis; no atomic sums, so results are reproducible. The kernels need
+Triton; `emulate_gather` computes the adjoint's index algebra in numpy.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from operators.ct.geometry import Beam
 from operators.ct.projectors import joseph
 from operators.errors import InputError
 
-_RAYS, _PIXELS = 128, 128  # work of one program
+_RAYS, _PIXELS = 128, 128  # rays and pixels of one program
 
 
 class TritonProjector(LinearOperator):
@@ -30,7 +30,7 @@ class TritonProjector(LinearOperator):
     Raises
     ------
     InputError
-        When Triton is missing or a tensor is not on a CUDA device.
+        If Triton is missing or a tensor is not on a CUDA device.
     """
 
     def __init__(self, geometry: Beam, image_shape: tuple[int, int], pixel_size: float) -> None:
@@ -40,7 +40,7 @@ class TritonProjector(LinearOperator):
         kernels()
         lines = joseph.make_lines(geometry, image_shape, pixel_size)
         self._by_row = lines.by_row.to(torch.uint8)
-        # From the middle of the image the positions of rays lose less in single precision.
+        # Measured from the middle of the image, positions lose less accuracy in single precision.
         self._start = centred_start(lines, image_shape).to(torch.float32)
         self._slope, self._weight = lines.slope.to(torch.float32), lines.weight.to(torch.float32)
         table, self._reach = runs(lines, image_shape)
@@ -77,12 +77,14 @@ class TritonProjector(LinearOperator):
 
     def _on_device(self, x: Tensor, space: Space) -> Tensor:
         if x.device.type != "cuda" or self._start.device != x.device:
-            raise InputError(f"engine='triton' on {self._start.device} got a tensor on {x.device}; both need one GPU")
+            raise InputError(
+                f"engine='triton' on {self._start.device} got a tensor on {x.device}; both need the same GPU"
+            )
         return x.detach().reshape(-1, *space.shape).to(torch.float32).contiguous()
 
 
 def centred_start(lines: joseph.Lines, image_shape: tuple[int, int]) -> Tensor:
-    """Position of each ray at the middle step, relative to the middle of the other axis."""
+    """Return the position of each ray at the middle step, relative to the middle of the other axis."""
     ny, nx = image_shape
     middle = torch.where(lines.by_row, (ny - 1) / 2, (nx - 1) / 2)
     across = torch.where(lines.by_row, (nx - 1) / 2, (ny - 1) / 2)
@@ -90,12 +92,12 @@ def centred_start(lines: joseph.Lines, image_shape: tuple[int, int]) -> Tensor:
 
 
 def runs(lines: joseph.Lines, image_shape: tuple[int, int]) -> tuple[np.ndarray, int]:
-    """Runs of consecutive elements with one main axis, and how many rays can be within one pixel of a point.
+    """Return runs of elements with the same main axis, and how many rays can be within one pixel of a point.
 
     Returns
     -------
     ndarray, shape (run, 4)
-        int32: first ray and one behind the last (flat), whether it steps by rows, whether positions rise.
+        int32: first ray and one past the last (flat), whether they step by rows, whether positions increase.
     int
     """
     by_row = lines.by_row.numpy()
@@ -115,7 +117,7 @@ def runs(lines: joseph.Lines, image_shape: tuple[int, int]) -> tuple[np.ndarray,
 
 
 def emulate_gather(lines: joseph.Lines, y: np.ndarray, image_shape: tuple[int, int]) -> np.ndarray:
-    """Compute the adjoint of one sinogram (ray,) by the formulas of the kernel, one array operation for all pixels."""
+    """Compute the adjoint of one sinogram (ray,) by the formulas of the kernel, vectorised over pixels."""
     table, reach = runs(lines, image_shape)
     start, slope, weight = (v.numpy().reshape(-1) for v in (centred_start(lines, image_shape), lines[2], lines[3]))
     row, column = (i - (n - 1) / 2 for i, n in zip(np.indices(image_shape), image_shape, strict=True))
@@ -139,11 +141,11 @@ def emulate_gather(lines: joseph.Lines, y: np.ndarray, image_shape: tuple[int, i
 
 @functools.cache
 def kernels() -> Any:
-    """Compile-ready kernels, or an error that says what to take instead."""
+    """Return the kernels, or raise InputError that names the alternative."""
     try:
         from operators.ct.projectors import triton_kernels
     except ImportError as error:
         raise InputError(
-            f"engine='triton' needs a GPU build of torch with Triton ({error}); take engine='auto'"
+            f"engine='triton' needs a GPU build of torch with Triton ({error}); or use engine='auto'"
         ) from None
     return triton_kernels

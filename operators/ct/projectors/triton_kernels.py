@@ -9,7 +9,7 @@ tl = importlib.import_module("triton.language")
 
 @triton.jit
 def project(image, out, by_row, start, slope, weight, rays, ny, nx, BLOCK: tl.constexpr):
-    """Step along a block of rays of one image."""
+    """Sum one image along a block of rays."""
     item = tl.program_id(1).to(tl.int64)
     ray = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     live = ray < rays

@@ -1,1 +1,1 @@
-"""Engines that scatter an image into channel data along its delays, and gather it back; one a file."""
+"""Engines that scatter an image into channel data along its delays, and gather it back; one per file."""

@@ -1,7 +1,7 @@
 """Delays compiled by numba (an optional library) on a CPU: one pass over the pixels of a row, weights in registers.
 
-The scatter runs in parallel over elements (each with its own rows, so that no sums collide) and the gather over rows
-of the image; both take positions and weights from the same code, and reuse those of an element for all waves.
+The scatter runs in parallel over elements (each writes its own rows, so sums do not collide) and the gather over rows
+of the image; both use the same code for positions and weights, and reuse those of an element for all waves.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor
 from operators.errors import InputError
 from operators.ultrasound.delays.plan import DelayPlan, carrier
 
-_LOCK = threading.Lock()  # some of numba's thread pools must not be entered twice at a time
+_LOCK = threading.Lock()  # some of numba's thread pools are not re-entrant
 
 
 class NumbaDelays:
@@ -26,7 +26,7 @@ class NumbaDelays:
     Raises
     ------
     InputError
-        When numba is missing, or a tensor is not on the CPU.
+        If numba is missing, or a tensor is not on the CPU.
     """
 
     def __init__(self, plan: DelayPlan, max_bytes: int = 0) -> None:
@@ -65,17 +65,17 @@ def available() -> bool:
 
 @functools.cache
 def kernels() -> Any:
-    """Compile-ready kernels, or an error that says what to take instead."""
+    """Return the kernels, or raise InputError that names the alternative."""
     try:
         from operators.ultrasound.delays import numba_kernels
     except ImportError as error:
-        raise InputError(f"engine='numba' needs numba ({error}); take engine='torch' or 'auto'") from None
+        raise InputError(f"engine='numba' needs numba ({error}); use engine='torch' or 'auto'") from None
     return numba_kernels
 
 
 def _parts(values: Tensor) -> np.ndarray:
     if values.device.type != "cpu":
-        raise InputError(f"engine='numba' works on the CPU, got a tensor on {values.device}; take engine='torch'")
+        raise InputError(f"engine='numba' needs a tensor on the CPU, got one on {values.device}; use engine='torch'")
     return torch.view_as_real(values.detach().resolve_conj().contiguous()).numpy()
 
 
@@ -86,7 +86,7 @@ def _threads() -> None:
 
 
 def _arguments(plan: DelayPlan, kind: Any) -> tuple[Any, ...]:
-    """Cast the plan to the precision of the data; a missing polynomial is an empty one."""
+    """Cast the plan to the precision of the data; a missing polynomial becomes an empty array."""
 
     def cast(values: np.ndarray | None) -> np.ndarray:
         return np.ascontiguousarray(np.empty(0) if values is None else values, dtype=kind)

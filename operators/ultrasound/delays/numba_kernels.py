@@ -1,7 +1,7 @@
 """Numba kernels of `operators.ultrasound.delays.numba_engine`; importing this module needs numba.
 
-Complex numbers are pairs of reals on the last axis. Every loop over the pixels of an image row is either arithmetic
-alone, which the compiler turns into vector instructions, or the scattered access alone.
+Complex numbers are pairs of reals on the last axis. Every loop over the pixels of an image row is either pure
+arithmetic, which the compiler vectorises, or pure scattered access.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ _FAST = {"reassoc", "contract", "arcp", "nsz"}
 
 @njit(inline="always", fastmath=_FAST, error_model="numpy")
 def _polynomial(coefficients, at, out):
-    """Write a polynomial of ``at`` to ``out``, two powers a pass: with all inside, nothing would be vectorised."""
+    """Write a polynomial of ``at`` to ``out``, two powers per pass: one loop over all would not be vectorised."""
     d = coefficients.size - 1
     for i in range(at.size):
         out[i] = coefficients[d]
@@ -31,7 +31,7 @@ def _polynomial(coefficients, at, out):
 
 @njit(inline="always", fastmath=_FAST, error_model="numpy")
 def _receive(x, z, across0, down, off2, strength, directivity, window, numbers, spreading, distance, weight, t, u):
-    """Distance in samples and receive weight of one row of pixels; ``t`` and ``u`` are room for intermediate values."""
+    """Distance in samples and receive weight of one row of pixels; ``t`` and ``u`` are scratch space."""
     one, zero = numbers.dtype.type(1), numbers.dtype.type(0)
     ahead = max(down, zero)
     base = down * down + off2

@@ -1,9 +1,9 @@
-"""What every delay engine computes: positions in samples, weights and taps of each pixel, wave and element.
+"""What delay engines compute: positions in samples, weights and taps of each pixel, wave and element.
 
 The echo of pixel j reaches element e after wave k at the position ``p = T_kj + r_ej - t0_k`` in samples (all lengths
 are scaled by ``sampling_frequency / sound_speed``). It is spread over `taps` samples n around p by the kernel of an
 interpolation *around the carrier*: ``kappa(n - p) exp(i theta (n - p))`` with ``theta = 2 pi f0 / fs``. An echo is
-narrow in frequency once its carrier is taken off, so that even two taps place it well at four samples a period.
+narrow-band once its carrier is removed, so that even two taps are accurate at four samples per period.
 """
 
 from __future__ import annotations
@@ -30,40 +30,40 @@ _SINC_TAPS, _KAISER = 8, 6.0
 
 @dataclass(frozen=True, eq=False)
 class DelayPlan:
-    """Numbers of one acquisition and grid in samples; float64 arrays.
+    """One acquisition and grid in units of samples; arrays are float64.
 
     Attributes
     ----------
     x, z : ndarray
         Pixel coordinates.
     elements : ndarray, shape (element, 3)
-        x, z and distance from the image plane.
+        Coordinates x and z, and distance from the image plane.
     element_weights : ndarray, shape (element,)
         Receive apodisation over the whole aperture.
     transmit_x, transmit_z : ndarray, shapes (angle, x) and (angle, z)
-        The two parts of the way of the waves; `transmit_z` has the time of the first sample taken off.
+        The two parts of the transmit path; the time of the first sample is subtracted from `transmit_z`.
     transmit_weights : ndarray, shape (angle, z, x), or None
-        Strength of the waves.
+        Amplitude of the waves at the pixels.
     length : int
-        Samples of a row, the margins included.
+        Number of samples per row, including margins.
     theta : float
-        Phase of the carrier from one sample to the next, rad.
+        Phase increment of the carrier per sample in rad.
     taps : ndarray, shape (tap, power)
         Interpolation weights as polynomials of the fraction ``p - floor(p)``; tap m falls on floor(p) + first + m.
     first : int
         Offset of the first tap.
     directivity : ndarray or None
-        Polynomial of sin^2, times the cosine, of the angle of arrival.
+        Polynomial in sin^2 of the angle of arrival, to be multiplied by its cosine.
     window : ndarray or None
-        Apodisation as a polynomial of ``(2 f_number dx / dz)^2``, cut at 1.
+        Apodisation as a polynomial in ``(2 f_number dx / dz)^2``, clipped at 1.
     f_number : float
-        0 for none.
+        Receive f-number; 0 for the whole aperture.
     spreading : float
-        Exponent of 1 / r.
+        Exponent of 1 / r in the geometric spreading.
     reference : float
         Distance at which the spreading weight is 1.
     attenuation : float
-        Neper a sample of the way back.
+        Attenuation in neper per sample on the way back.
     """
 
     x: np.ndarray
@@ -86,7 +86,7 @@ class DelayPlan:
 
     @property
     def rows(self) -> tuple[int, int]:
-        """Waves and elements."""
+        """Numbers of waves and elements."""
         return len(self.transmit_x), len(self.elements)
 
     def of_wave(self, wave: int) -> DelayPlan:
@@ -111,14 +111,14 @@ def make_plan(
     f_number: float = 0.0,
     window: str = "boxcar",
 ) -> DelayPlan:
-    """Scale a geometry and a grid to samples at `oversampling` times the sampling frequency.
+    """Express a geometry and a grid in samples at `oversampling` times the sampling frequency.
 
     Rows begin `margin` samples before the first sample of a channel.
 
     Raises
     ------
     InputError
-        For an option that is not known or not usable.
+        If an option is unknown or cannot be used.
     """
     choose(interpolation, INTERPOLATIONS, "interpolation")
     choose(spreading, SPREADING, "spreading")
@@ -157,7 +157,7 @@ def make_plan(
 def interpolation_taps(name: str) -> tuple[int, np.ndarray]:
     """Return the offset of the first tap, and the taps as polynomials of the fraction.
 
-    "linear" has 2 taps, "cubic" 4 (Keys 1981, a = -1/2), "sinc" 8 (Kaiser window; a sum of taps of 1).
+    "linear" has 2 taps, "cubic" 4 (Keys 1981, a = -1/2), "sinc" 8 (Kaiser window, taps that sum to 1).
     """
     if name == "linear":
         return 0, np.array([[1.0, -1.0], [0.0, 1.0]])
@@ -174,19 +174,19 @@ def interpolation_taps(name: str) -> tuple[int, np.ndarray]:
 
 
 def carrier(theta: float, tolerance: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return cos(theta f) and -sin(theta f) as polynomials of the fraction f in [0, 1)."""
+    """Return cos(theta f) and -sin(theta f) as polynomials in the fraction f in [0, 1)."""
     return _polynomial(lambda f: np.cos(theta * f), tolerance), _polynomial(lambda f: -np.sin(theta * f), tolerance)
 
 
 def choose(name: str, known: object, what: str) -> None:
-    """Say which names there are when one is not among them."""
+    """Raise InputError that lists the known names unless `name` is one of them."""
     names = list(known)  # type: ignore[call-overload]
     if name not in names:
-        raise InputError(f"{what} is one of {', '.join(names)}, not {name!r}")
+        raise InputError(f"unknown {what} {name!r}; choose one of {', '.join(names)}")
 
 
 def _polynomial(function: Callable[[np.ndarray], np.ndarray], tolerance: float) -> np.ndarray:
-    """Fit a smooth function on [0, 1] by the shortest polynomial that keeps the tolerance."""
+    """Fit a smooth function on [0, 1] by the polynomial of lowest degree within the tolerance."""
     nodes = 0.5 - 0.5 * np.cos(np.pi * (np.arange(128) + 0.5) / 128)
     values = function(nodes)
     for degree in range(0, 41):
@@ -197,13 +197,13 @@ def _polynomial(function: Callable[[np.ndarray], np.ndarray], tolerance: float) 
 
 
 def _directivity(geometry: PlaneWaveGeometry) -> np.ndarray:
-    """Soft-baffle element: sinc(w sin / lambda) as a polynomial of sin^2 (Selfridge et al. 1980)."""
+    """Return sinc(w sin / lambda) of a soft-baffle element as a polynomial in sin^2 (Selfridge et al. 1980)."""
     ratio = geometry.element_width / geometry.wavelength
     return _polynomial(lambda s2: np.sinc(ratio * np.sqrt(s2)), 1e-7)
 
 
 def _whole_window(x: np.ndarray, window: str) -> np.ndarray:
-    """Weights of a window over all elements; half a pitch beyond the outermost it would be at its end."""
+    """Return the weights of a window over all elements; it ends half a pitch beyond the outermost ones."""
     half = np.ptp(x) / 2 * len(x) / max(len(x) - 1, 1)
     return WINDOWS[window]((x - (x.max() + x.min()) / 2) / half) if half else np.ones(len(x))
 
@@ -211,7 +211,7 @@ def _whole_window(x: np.ndarray, window: str) -> np.ndarray:
 def _transmit_weights(
     geometry: PlaneWaveGeometry, grid: Grid, neper: float, scale: float, masked: bool
 ) -> np.ndarray | None:
-    """Attenuation on the way in, and the shadow edges of the aperture, as wide as the first Fresnel zone."""
+    """Return the attenuation of the transmitted wave times its beam edges, as wide as the first Fresnel zone."""
     if not (neper or masked):
         return None
     angles = np.asarray(geometry.angles)[:, None, None]

@@ -1,7 +1,7 @@
-"""Delays in plain torch, on any device: weights and indices are recomputed in chunks and nothing is kept.
+"""Delays in plain torch, on any device: weights and indices are recomputed in chunks and not stored.
 
 On a CPU the scatter adds in the order of the pixels. On a GPU the samples of a row are sorted and summed as segments,
-without atomic sums, so that results do not vary from run to run.
+without atomic sums, so that results are reproducible.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from torch import Tensor
 
 from operators.ultrasound.delays.plan import DelayPlan
 
-EDGE = 1 + 1e-5  # an element on the edge of the aperture hears the pixel in every precision
-_CPU_PAIRS, _GPU_PAIRS = 1 << 19, 1 << 24  # pairs of pixel and row at once, all images of a batch together
+EDGE = 1 + 1e-5  # an element on the edge of the aperture counts as inside in every precision
+_CPU_PAIRS, _GPU_PAIRS = 1 << 19, 1 << 24  # pairs of pixel and row per chunk, all images of a batch together
 
 
 class Pairs(NamedTuple):
-    """Some rows (wave and element) and what each pixel has to do with them."""
+    """Positions and weights of all pixels in some rows (wave and element)."""
 
-    rows: slice  # among the rows, (angle, element) flattened
-    start: Tensor  # (row, pixel) whole number: sample of tap 0
+    rows: slice  # which rows, (angle, element) flattened
+    start: Tensor  # (row, pixel) integer: sample of tap 0
     fraction: Tensor  # (row, pixel)
     weight: Tensor  # (row, pixel) complex: weight and phase of the carrier
 
@@ -57,7 +57,7 @@ class TorchDelays:
 
 
 def sampled(plan: DelayPlan, flat: Tensor, pairs: Pairs) -> Tensor:
-    """Interpolate rows (batch, row, length) at the positions of the pixels, all but weight and carrier."""
+    """Interpolate rows (batch, row, length) at the positions of the pixels, without weight and carrier."""
     value = flat.new_zeros(len(flat), *pairs.start.shape)
     for place, tap, phase in taps_of(plan, pairs):
         inside = (place >= 0) & (place < plan.length)
@@ -67,7 +67,7 @@ def sampled(plan: DelayPlan, flat: Tensor, pairs: Pairs) -> Tensor:
 
 
 def pairs_of(plan: DelayPlan, like: Tensor, z_rows: slice = slice(None)) -> Iterator[Pairs]:
-    """Chunks of rows against all pixels of some rows of the image, in the precision and on the device of `like`."""
+    """Yield chunks of rows and all pixels of some image rows, in the precision and on the device of `like`."""
     real = like.real.dtype
 
     def put(values: np.ndarray) -> Tensor:
@@ -116,7 +116,7 @@ def receive(plan: DelayPlan, x: Tensor, z: Tensor, elements: Tensor, weights: Te
 
 
 def taps_of(plan: DelayPlan, pairs: Pairs) -> Iterator[tuple[Tensor, Tensor, complex]]:
-    """Sample, weight and phase of every tap."""
+    """Yield sample, weight and phase of every tap."""
     for m, coefficients in enumerate(plan.taps):
         offset = plan.first + m
         angle = plan.theta * offset
@@ -124,7 +124,7 @@ def taps_of(plan: DelayPlan, pairs: Pairs) -> Iterator[tuple[Tensor, Tensor, com
 
 
 def add_up(values: Tensor, place: Tensor, length: int) -> Tensor:
-    """Sum values (batch, row, pixel) at places (row, pixel) into (batch, row, length); places = length are dropped."""
+    """Sum values (batch, row, pixel) at places (row, pixel) into (batch, row, length), except places = length."""
     if values.device.type == "cpu":
         parts = torch.view_as_real(values).movedim(-1, 0)
         index = place.expand(*parts.shape)
@@ -134,7 +134,7 @@ def add_up(values: Tensor, place: Tensor, length: int) -> Tensor:
 
 
 def add_sorted(values: Tensor, place: Tensor, length: int) -> Tensor:
-    """Do as `add_up` by sorting: differences of running sums, in double precision."""
+    """Compute the same as `add_up` by sorting: differences of running sums, in double precision."""
     ordered, order = torch.sort(place, dim=-1, stable=True)
     edges = torch.arange(length + 1, device=place.device).expand(len(place), -1).contiguous()
     ends = torch.searchsorted(ordered.contiguous(), edges)

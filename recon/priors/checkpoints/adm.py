@@ -14,8 +14,7 @@ from torch import Tensor
 
 from recon.errors import CheckpointError
 from recon.priors.checkpoints.archive import Content
-from recon.priors.checkpoints.layout import Checkpoint
-from recon.priors.checkpoints.tensors import choose, states
+from recon.priors.checkpoints.tensors import Checkpoint, choose, states
 
 TITLE = "guided-diffusion ADM U-Net (DDS, DPS, OpenAI)"
 PREFIXES = ("model.", "diffusion_model.")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from recon.errors import CheckpointError
-from recon.priors.checkpoints.layout import Checkpoint, Layout
+from recon.priors.checkpoints.tensors import Checkpoint, Layout
 
 #: Keys of a card. With one of these it is a card of ours, whatever else is in there ...
 MARKS = {"scale", "images", "gain", "offset", "sha256", "licence", "network", "parametrization"}

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from recon.errors import CheckpointError
 from recon.priors.checkpoints.archive import Content
-from recon.priors.checkpoints.layout import Checkpoint
+from recon.priors.checkpoints.tensors import Checkpoint
 
 KEY, DIGEST = "diffrecon", "digest"
 FIELDS = ("layout", "architecture", "network", "parametrization", "channels", "weights", "card")

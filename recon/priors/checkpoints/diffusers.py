@@ -9,7 +9,7 @@ from typing import Any
 
 from recon.errors import CheckpointError
 from recon.priors.checkpoints.archive import Content, read_file
-from recon.priors.checkpoints.layout import Checkpoint
+from recon.priors.checkpoints.tensors import Checkpoint
 
 TITLE = "diffusers UNet2DModel"
 WEIGHTS = "diffusion_pytorch_model.safetensors"

@@ -13,8 +13,7 @@ from torch import Tensor
 
 from recon.errors import CheckpointError
 from recon.priors.checkpoints.archive import Content
-from recon.priors.checkpoints.layout import Checkpoint, count
-from recon.priors.checkpoints.tensors import choose, states
+from recon.priors.checkpoints.tensors import Checkpoint, choose, count, states
 
 TITLE = "EDM (InverseBench)"
 PREFIXES = ("model.",)

@@ -16,10 +16,9 @@ from recon.priors.checkpoints import adm, diffusers, edm, ncsnv2, score_sde
 from recon.priors.checkpoints.archive import Content, read_file, sha256_of
 from recon.priors.checkpoints.card import check_keys, complete, read_sidecar
 from recon.priors.checkpoints.converted import is_converted, read_converted
-from recon.priors.checkpoints.layout import Checkpoint, Layout
 from recon.priors.checkpoints.parametrization import parametrize, sigma_range
 from recon.priors.checkpoints.prior import CheckpointPrior
-from recon.priors.checkpoints.tensors import account, fill
+from recon.priors.checkpoints.tensors import Checkpoint, Layout, account, fill
 from recon.priors.networks.table import ARCHITECTURES, build
 
 LAYOUTS: dict[str, Layout] = {

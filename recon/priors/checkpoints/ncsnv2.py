@@ -11,8 +11,7 @@ from typing import Any
 
 from recon.errors import CheckpointError
 from recon.priors.checkpoints.archive import Content
-from recon.priors.checkpoints.layout import Checkpoint
-from recon.priors.checkpoints.tensors import choose, is_state, states, strip
+from recon.priors.checkpoints.tensors import Checkpoint, choose, is_state, states, strip
 
 TITLE = "NCSNv2 deepest (csgm-mri-langevin)"
 

@@ -15,8 +15,7 @@ from torch import Tensor
 
 from recon.errors import CheckpointError
 from recon.priors.checkpoints.archive import Content
-from recon.priors.checkpoints.layout import Checkpoint
-from recon.priors.checkpoints.tensors import averages, states
+from recon.priors.checkpoints.tensors import Checkpoint, averages, states
 
 TITLE = "score_sde NCSN++ (score-MRI, DiffusionMBIR)"
 FREQUENCIES = "all_modules.0.W"

@@ -1,4 +1,4 @@
-"""What the published networks share: step embedding, attention between pixels, filtered resampling."""
+"""What several networks share: step embedding, attention between pixels, filtering, channels and pixel positions."""
 
 from __future__ import annotations
 
@@ -54,3 +54,46 @@ def fir_up(x: Tensor, kernel: Tensor) -> Tensor:
     channels = x.shape[1]
     weight = (4 * kernel).to(x.dtype).expand(channels, 1, -1, -1)
     return functional.conv_transpose2d(x, weight, stride=2, padding=(kernel.shape[-1] - 1) // 2, groups=channels)
+
+
+def to_channels(images: Tensor) -> Tensor:
+    """Return ``(batch, channel, y, x)`` float32 of images ``(batch, y, x)``: two channels if complex, else one."""
+    if not images.is_complex():
+        return images.float()[:, None]
+    return torch.view_as_real(images.to(torch.complex64)).permute(0, 3, 1, 2)  # is channels_last already
+
+
+def from_channels(channels: Tensor) -> Tensor:
+    """Return images ``(batch, y, x)`` of ``(batch, channel, y, x)``: complex64 of two channels, float32 of one."""
+    if channels.shape[1] == 1:
+        return channels[:, 0].float()
+    return torch.view_as_complex(channels.permute(0, 2, 3, 1).float().contiguous())
+
+
+def coordinates(first: int, count: int, length: int, device: torch.device | str = "cpu") -> Tensor:
+    """Return ``(count,)`` centres of the pixels from ``first`` on, of an axis whose ``length`` pixels span -1 to 1."""
+    return (2 * torch.arange(first, first + count, dtype=torch.float32, device=device) + 1) / length - 1
+
+
+def positions(
+    shape: tuple[int, int],
+    padded: tuple[int, int] | None = None,
+    margin: tuple[int, int] = (0, 0),
+    device: torch.device | str = "cpu",
+) -> Tensor:
+    """Return ``(1, 2, y, x)``: the y and x coordinate of every pixel of an image of ``shape``.
+
+    Parameters
+    ----------
+    shape : (int, int)
+        Of the image.
+    padded : (int, int), optional
+        Its size with the pixels that were added around it; their coordinates go on beyond -1 and 1.
+    margin : (int, int)
+        How many of them are above, and to the left.
+    """
+    y, x = (
+        coordinates(-before, count, length, device)
+        for length, count, before in zip(shape, padded or shape, margin, strict=True)
+    )
+    return torch.stack(torch.meshgrid(y, x, indexing="ij"))[None]

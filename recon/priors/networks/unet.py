@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from recon.priors.networks.positions import positions
+from recon.priors.networks.blocks import positions
 
 #: What the network of an :class:`EDMDenoiser` may predict.
 PARAMETRIZATIONS = ("edm", "vp", "ve")

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from recon.errors import InputError
+from recon.files import npy
 from recon.modalities.ct.data import CTImages
-from recon.modalities.mri.files import npy
 
 
 def sniff(path: Path) -> bool:
@@ -63,7 +63,7 @@ def _number(file: Path) -> float:
 
 
 def _shape(file: Path) -> tuple[int, int]:
-    shape, dtype = npy.array_header(file)
+    shape, dtype, _, _ = npy.array_header(file)
     if len(shape) != 2 or min(shape) < 1 or dtype.kind not in "biuf":
         raise InputError(f"{file}: expected one real image (y, x), got {dtype} {shape}")
     return shape[0], shape[1]

@@ -14,9 +14,9 @@ import numpy as np
 
 from recon.errors import InputError, ShapeError
 from recon.files import hdf5
-from recon.files.arrays import check_complex, check_lengths, sampling_mask
 from recon.files.atomic import atomic_path
 from recon.modalities.mri.data import KspaceScan
+from recon.modalities.mri.files.arrays import check_complex, check_lengths, sampling_mask
 from recon.modalities.mri.files.mrd_header import MrdHeader, parse_header
 
 _REFERENCES = ("reconstruction_rss", "reconstruction_esc")

@@ -16,12 +16,11 @@ from recon.training.cli import TrainConfig, load_config, main, run_command, trai
 from recon.training.config import validate
 from recon.training.evaluate import error_curve, error_spectrum, evaluation_noise
 from recon.training.export import export_prior
-from recon.training.initial import build_model, check_network, start_from
 from recon.training.modalities import MODALITIES
 from recon.training.muon import Muon, orthogonalise
+from recon.training.parallel import Replicas, Workers
 from recon.training.run import learning_rate_at
-from recon.training.state import load_checkpoint
-from recon.training.workers import Replicas, Workers
+from recon.training.state import build_model, check_network, load_checkpoint, start_from
 
 nibabel = pytest.importorskip("nibabel")
 SMALL = {"channels": [8, 8], "encoder_blocks": [1, 1], "decoder_blocks": [1], "embedding": 8}
@@ -88,7 +87,7 @@ def test_starting_from_exported_weights(config, tmp_path):
     for name, tensor in expected.items():
         torch.testing.assert_close(continued[name], tensor, atol=1e-6, rtol=1e-3)
     other = replace(second, output=str(tmp_path / "third"), network={**SMALL, "channels": [8, 16]})
-    with pytest.raises(CheckpointError, match="another network"):
+    with pytest.raises(CheckpointError, match="different network"):
         train(other)
 
 
@@ -125,7 +124,7 @@ def test_global_random_state_is_untouched(config):
 
 def test_damaged_or_foreign_checkpoints_are_refused(config):
     path = train(replace(config, steps=1))
-    with pytest.raises(CheckpointError, match="another network"):
+    with pytest.raises(CheckpointError, match="different network"):
         train(replace(config, seed=9))
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(CheckpointError, match="cannot read"):
@@ -213,7 +212,7 @@ def test_command(config, volumes, tmp_path, capsys):
 
 @pytest.mark.parametrize("name", ["brain-mri", "cardiac-mri", "ct", "ultrasound"])
 def test_shipped_configurations_are_valid(name):
-    path = Path(__file__).parents[2] / "benchmarks" / "configs" / f"{name}.toml"
+    path = Path(__file__).parents[3] / "benchmarks" / "configs" / f"{name}.toml"
     loaded = load_config(path, {"data": "data", "output": "run"})
     validate(loaded)
     check_network(loaded)

@@ -5,7 +5,7 @@ import torch
 from recon.errors import InputError
 from recon.priors import GaussianPrior
 from recon.training.memorisation import compare, cut_patches, nearest, orientations, whole
-from recon.training.previews import draw_prior
+from recon.training.pictures import draw_prior
 
 
 def textures(count, seed, size=40):

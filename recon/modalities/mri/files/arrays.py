@@ -1,4 +1,4 @@
-"""Checks that several readers share."""
+"""Checks that readers of k-space share."""
 
 import numpy as np
 

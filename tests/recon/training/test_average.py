@@ -11,7 +11,7 @@ from recon.errors import CheckpointError, ConfigError
 from recon.priors.network import load_network_prior
 from recon.priors.networks.files import ARCHITECTURE, write_prior
 from recon.priors.networks.unet import EDMDenoiser, UNet
-from recon.training.average import average_priors, main
+from recon.training.export import average_priors, main
 
 NETWORK = {
     "in_channels": 2,
@@ -41,7 +41,7 @@ def test_weights_are_averaged_and_the_card_says_so(tmp_path: Path) -> None:
     target = tmp_path / "mean.safetensors"
     results = tmp_path / "results.json"
     results.write_text(json.dumps({"all": 3.0, "error_std": {"sigma": [0.1], "error": [0.05]}}))
-    main([str(target), f"{first}=3", f"{second}=1", "--evaluation", str(results)])
+    main(["average", str(target), f"{first}=3", f"{second}=1", "--evaluation", str(results)])
     a, b, mean = load_file(first), load_file(second), load_file(target)
     assert mean.keys() == a.keys()
     for name, value in mean.items():
@@ -57,11 +57,11 @@ def test_what_has_no_average_is_refused(tmp_path: Path) -> None:
     first = prior(tmp_path / "a.safetensors", 1)
     other = prior(tmp_path / "b.safetensors", 2, sigma_data=0.3)
     target = tmp_path / "mean.safetensors"
-    with pytest.raises(CheckpointError, match="sigma_data is another"):
+    with pytest.raises(CheckpointError, match="sigma_data differs"):
         average_priors({first: 1.0, other: 1.0}, target)
-    for shares in ({first: 1.0}, {first: 1.0, other: 0.0}, {first: 1.0, other: float("nan")}):
-        with pytest.raises(ConfigError, match="positive shares"):
-            average_priors(shares, target)
+    for weights in ({first: 1.0}, {first: 1.0, other: 0.0}, {first: 1.0, other: float("nan")}):
+        with pytest.raises(ConfigError, match="positive weights"):
+            average_priors(weights, target)
     damaged = prior(tmp_path / "c.safetensors", 3)
     damaged.write_bytes(b"damaged")
     with pytest.raises(CheckpointError, match="sha256"):

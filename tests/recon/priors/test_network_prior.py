@@ -7,8 +7,14 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from recon.errors import CheckpointError, ConfigError, InputError, ReconError, ShapeError
-from recon.priors.arithmetic import arithmetic, products
-from recon.priors.inference import PreparedNetwork, activation_bytes, available_memory, pad_to_multiple
+from recon.priors.inference import (
+    PreparedNetwork,
+    activation_bytes,
+    arithmetic,
+    available_memory,
+    pad_to_multiple,
+    products,
+)
 from recon.priors.network import WEIGHTS_FOLDER, NetworkPrior, load_network_prior
 from recon.priors.networks.files import write_prior
 from recon.priors.networks.unet import EDMDenoiser, UNet

@@ -45,7 +45,7 @@ def test_listing_is_complete():
         assert needed <= set(entry), name
         assert entry["url"] is None or entry["url"].startswith("https://")
         assert entry["url"] or entry["link"], f"{name}: say why there is no link"
-    citations = (Path(__file__).parents[2] / "docs" / "references.bib").read_text("utf-8")
+    citations = (Path(__file__).parents[3] / "docs" / "references.bib").read_text("utf-8")
     for entry in known.values():
         assert f"{{{entry['citation']}," in citations
 
@@ -227,7 +227,7 @@ def test_options_of_the_authors_are_understood(make_checkpoint):
 def test_the_documented_example_runs(tmp_path, monkeypatch, capsys):
     import re
 
-    page = (Path(__file__).parents[2] / "docs" / "priors.md").read_text("utf-8")
+    page = (Path(__file__).parents[3] / "docs" / "priors.md").read_text("utf-8")
     (example,) = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
     monkeypatch.chdir(tmp_path)
     names = {}

@@ -14,7 +14,7 @@ from recon.errors import CheckpointError, ConfigError, ReconError
 from recon.training.cli import train
 from recon.training.state import load_checkpoint, save_checkpoint
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def config(small_training):
 
 def test_progress_is_said_and_a_stopped_run_says_so(config, tmp_path, capsys, monkeypatch):
     from recon.cli import main
-    from recon.training.stop_flag import StopFlag
+    from recon.training.parallel import StopFlag
 
     command = [
         "train",
@@ -79,7 +79,7 @@ def test_export_compares_with_what_was_trained(config, tmp_path):
             export_prior(replace(config, **{name: value}), path, target)
     state = load_checkpoint(path)
     torch.save({**state, "config": None}, path)  # as the first checkpoints
-    with pytest.raises(CheckpointError, match=r"was trained with sigma_data = 0\.25, the configuration says 0.5"):
+    with pytest.raises(CheckpointError, match=r"was trained with sigma_data = 0\.25, but the configuration has 0.5"):
         export_prior(replace(config, sigma_data=0.5), path, target)
     del state["average"]["network.head.bias"]
     torch.save(state, path)
@@ -100,7 +100,7 @@ def test_rows_beyond_the_checkpoint_are_dropped_when_a_run_goes_on(config):
 
 
 def test_two_runs_do_not_share_a_folder(config, tmp_path):
-    script = "import sys; from pathlib import Path; from recon.training.lock import folder_of_one_run\n"
+    script = "import sys; from pathlib import Path; from recon.training.parallel import folder_of_one_run\n"
     script += "with folder_of_one_run(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
     other = subprocess.Popen(
         [sys.executable, "-c", script, config.output],
@@ -111,7 +111,7 @@ def test_two_runs_do_not_share_a_folder(config, tmp_path):
     )
     try:
         assert other.stdout.readline() == "held\n"
-        with pytest.raises(ConfigError, match=rf"in use by another training \(process {other.pid}\)"):
+        with pytest.raises(ConfigError, match=rf"in use by another training run \(process {other.pid}\)"):
             train(config)
     finally:
         other.kill()

@@ -13,14 +13,13 @@ import torch
 
 from recon.errors import CheckpointError, ConfigError, InputError
 from recon.images.augment import Pool, step_generator
-from recon.training.ahead import Ahead, drawing_threads
-from recon.training.batches import draw_batch
+from recon.training.batches import Ahead, draw_batch, drawing_threads
 from recon.training.cli import TrainConfig, train
 from recon.training.modalities import modality
 from recon.training.parallel import device_of_this_process
 from recon.training.state import load_checkpoint
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 #: What ``python -m recon.training.cli`` does; then, that no thread of the process group is left to abort the exit.
 PROCESS = """
 from pathlib import Path
@@ -93,7 +92,7 @@ def test_settings_of_parallel_runs(config, monkeypatch, tmp_path):
     with pytest.raises(ConfigError, match="device"):
         train(replace(config, device="tpu"))
     train(replace(config, steps=1))
-    with pytest.raises(CheckpointError, match="another network"):
+    with pytest.raises(CheckpointError, match="different network"):
         train(replace(config, accumulate=2))
     monkeypatch.setenv("LOCAL_RANK", "1")
     assert device_of_this_process("cuda") == "cuda:1"
@@ -151,7 +150,7 @@ def test_networks_that_predict_noise_are_trained_exported_and_used(config, tmp_p
     torch.testing.assert_close(found, expected, rtol=1e-2, atol=1e-3)
     with pytest.raises(CheckpointError, match="parametrization"):
         export_prior(replace(config, parametrization="edm"), path, tmp_path / "other.safetensors")
-    with pytest.raises(CheckpointError, match="another network"):
+    with pytest.raises(CheckpointError, match="different network"):
         train(replace(config, parametrization="edm"))
     with pytest.raises(InputError, match="ends in"):
         export_prior(config, path, tmp_path / "mine.pt")

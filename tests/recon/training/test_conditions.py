@@ -12,12 +12,11 @@ from recon.images.augment import LABELS, Pool, draw_images, draw_real_images, st
 from recon.images.sources import Slice, SourceConfig
 from recon.priors.inference import pad_to_multiple
 from recon.priors.network import load_network_prior
-from recon.priors.networks.positions import coordinates, positions
+from recon.priors.networks.blocks import coordinates, positions
 from recon.priors.networks.unet import EDMDenoiser, UNet
 from recon.training.cli import TrainConfig, train
 from recon.training.export import export_prior
-from recon.training.initial import build_model, start_from
-from recon.training.state import load_checkpoint
+from recon.training.state import build_model, load_checkpoint, start_from
 
 SMALL = {"channels": [8, 8], "encoder_blocks": [1, 1], "decoder_blocks": [1], "embedding": 8}
 
@@ -138,7 +137,7 @@ def test_resume_is_exact_and_other_conditions_are_another_run(config, tmp_path):
     train(parts)
     again = load_checkpoint(train(replace(parts, steps=4, decay=1)))["average"]
     assert all(torch.equal(whole[name], again[name]) for name in whole)
-    with pytest.raises(CheckpointError, match="another network"):
+    with pytest.raises(CheckpointError, match="different network"):
         train(replace(config, augmentation_labels=False))
     with pytest.raises(ConfigError, match="position_channels"):
         train(replace(config, position_channels="yes"))
@@ -159,7 +158,7 @@ def test_old_checkpoints_are_continued(config):
 def test_what_has_changed_on_resume_is_refused_or_said(config):
     path = train(replace(config, steps=1))
     for change in ({"sigma_max": 9.0}, {"sigma_min": 0.01}, {"modality": "ct"}):
-        with pytest.raises(CheckpointError, match=f"another network.*{next(iter(change))} differs"):
+        with pytest.raises(CheckpointError, match=f"different network.*{next(iter(change))} differs"):
             train(replace(config, **change))
     train(replace(config, steps=2, weight_decay=0.25, clip=2.0, precision="bfloat16", ema_decay=0.9))
     (line,) = [line for line in (path.parent / "log.txt").read_text().splitlines() if "changed on resume" in line]
@@ -190,7 +189,7 @@ def test_a_network_with_conditions_starts_as_the_one_without(config, tmp_path):
     told = load_network_prior(tmp_path / "told.safetensors").model.state_dict()["network.stem.weight"]
     assert torch.equal(real.state_dict()["network.stem.weight"], told[:, [0, 2, 3]])
     for without in (plain, replace(plain, augmentation_labels=True)):  # nobody would tell it where a patch lies
-        with pytest.raises(CheckpointError, match="another network"):
+        with pytest.raises(CheckpointError, match="different network"):
             start_from(build_model(without), tmp_path / "told.safetensors")
 
 
