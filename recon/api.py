@@ -78,13 +78,13 @@ def reconstruct(
     ----------
     source : path, array or Problem
         A raw-data file (fastMRI, BART, npy); centred k-space ``(coil, y, x)``, ``(y, x)`` or ``(slice, coil, y, x)``
-        with zeros where not sampled; CT images or projections (:func:`recon.io.open_ct`, or their path); channel data
-        of plane waves (:func:`recon.io.open_ultrasound`, or their path); or a prepared :class:`samplers.Problem` in
+        with zeros where not sampled; CT images or projections (`recon.io.open_ct`, or their path); channel data
+        of plane waves (`recon.io.open_ultrasound`, or their path); or a prepared `samplers.Problem` in
         the scale of the prior.
     prior : str, path or Denoiser
-        See :func:`recon.load_prior`; "auto" is "brain-mri" for k-space, "ct" for CT and "ultrasound" for ultrasound.
+        See `recon.load_prior`; "auto" is "brain-mri" for k-space, "ct" for CT and "ultrasound" for ultrasound.
     sampler : str or Sampler
-        ``"dds"``, ``"exact"`` (Gaussian priors), or a strategy of :mod:`samplers`.
+        ``"dds"``, ``"exact"`` (Gaussian priors), or a strategy of `samplers`.
     samples : int
         How many images to draw; at least 2 for a std map.
     seed : int
@@ -92,7 +92,7 @@ def reconstruct(
     acceleration : float, optional
         Undersample fully sampled data retrospectively; with ``mask=None`` by random columns.
     mask : str or array, optional
-        A pattern of :func:`operators.make_mask` for retrospective undersampling, or a boolean array that says where
+        A pattern of `operators.make_mask` for retrospective undersampling, or a boolean array that says where
         the data were sampled (broadcastable to ``(y, x)``); by default wherever k-space is not zero.
     center_fraction : float, optional
         Fully sampled share of the centre, for retrospective undersampling.
@@ -120,10 +120,10 @@ def reconstruct(
     pixel_size : float, optional
         CT: pixel size in mm, where the file tells none or another one is wanted.
     reader : mapping or str, optional
-        CT: options of the reader of a path, such as ``{"series": 3}`` or ``"series=3"``; see :func:`recon.io.open_ct`.
+        CT: options of the reader of a path, such as ``{"series": 3}`` or ``"series=3"``; see `recon.io.open_ct`.
     angles, elements, array, decimation : int, int, str, int, optional
         Ultrasound: how many waves (1: the one straight down) and elements ("uniform", "random" or "centre"), and every
-        how many of the demodulated samples; see :class:`recon.modalities.ultrasound.prepare.Acquisition`.
+        how many of the demodulated samples; see `recon.modalities.ultrasound.prepare.Acquisition`.
     depth, width : "A:B" or (float, float), optional
         Ultrasound: part of the field of view in mm.
     model_error : float, optional

@@ -35,7 +35,7 @@ class Drawing:
     Parameters
     ----------
     prior : str, Path or Denoiser
-        What :func:`recon.load_prior` takes.
+        What `recon.load_prior` takes.
     sampler : Sampler
     samples, seed : int
     batch_size : int or None

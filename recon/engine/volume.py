@@ -17,7 +17,7 @@ from samplers import Denoiser, Problem
 
 @dataclass(frozen=True, eq=False)
 class Volume:
-    """The slices of a volume, ready to be sampled together; see :class:`recon.modalities.base.Prepared`.
+    """The slices of a volume, ready to be sampled together; see `recon.modalities.base.Prepared`.
 
     Attributes
     ----------

@@ -42,7 +42,7 @@ class TrainConfig:
         Standard deviation of the data per real channel.
     parametrization : str
         What the network predicts: "edm" (a mixture of image and noise), "vp" or "ve" (noise; from images of variance
-        1, or as they are), see :class:`recon.priors.networks.unet.EDMDenoiser`.
+        1, or as they are), see `recon.priors.networks.unet.EDMDenoiser`.
     sigma_log_mean, sigma_log_std, sigma_min, sigma_max : float
         Distribution of the training noise per real channel: log sigma normal, clipped.
     steps, warmup, decay : int

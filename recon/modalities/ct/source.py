@@ -44,7 +44,7 @@ class CTSource:
         In mm; for images without one, and for the image of measured projections. Where a file of projections does not
         know its lengths, that of the detector.
     reader : str or mapping, optional
-        Options of the reader of a path, see :func:`recon.io.open_ct`, such as ``"series=3"``.
+        Options of the reader of a path, see `recon.io.open_ct`, such as ``"series=3"``.
 
     Raises
     ------

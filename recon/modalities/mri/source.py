@@ -114,7 +114,7 @@ class KspaceSource:
     seed : int
         Of its pattern.
     **settings
-        Of :func:`recon.modalities.mri.prepare.prepare`: ``coil_maps``, ``noise_std``, ``noise_covariance``,
+        Of `recon.modalities.mri.prepare.prepare`: ``coil_maps``, ``noise_std``, ``noise_covariance``,
         ``model_error``, ``coils``, ``calib_size``.
 
     Raises

@@ -41,7 +41,7 @@ _SMOOTH, _FLOOR = (1.0, 2.0), 1e-5
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """A frame, ready to be sampled; see :class:`recon.modalities.base.Prepared`.
+    """A frame, ready to be sampled; see `recon.modalities.base.Prepared`.
 
     Attributes
     ----------

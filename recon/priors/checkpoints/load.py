@@ -55,7 +55,7 @@ def load_checkpoint(
     images : "complex" or "real", optional
         What the images are; by default what the card or the layout says.
     device, max_batch, precision
-        As in :class:`recon.priors.network.NetworkPrior`.
+        As in `recon.priors.network.NetworkPrior`.
 
     Raises
     ------
@@ -102,7 +102,7 @@ def read_checkpoint(path: str | Path, card: Mapping[str, Any] | None = None) -> 
     Raises
     ------
     InputError, CheckpointError
-        As :func:`load_checkpoint`.
+        As `load_checkpoint`.
     """
     return _read(Path(path), card)[0]
 

@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from recon.priors.networks.positions import positions
 
-#: What the network of an :class:`EDMDenoiser` may predict.
+#: What the network of an `EDMDenoiser` may predict.
 PARAMETRIZATIONS = ("edm", "vp", "ve")
 
 
