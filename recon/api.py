@@ -43,14 +43,14 @@ def reconstruct(
     Parameters
     ----------
     source : path, recording, array or Problem
-        A raw-data file or folder of any modality (see `recon info`), what :func:`recon.open` returns, an array that a
-        modality knows (centred k-space, with zeros where it was not sampled), or a prepared :class:`samplers.Problem`
+        A raw-data file or folder of any modality (see `recon info`), what `recon.open` returns, an array that a
+        modality knows (centred k-space, with zeros where it was not sampled), or a prepared `samplers.Problem`
         in the scale of the prior, which belongs to the modality of its operator.
     prior : str, path or Denoiser
-        See :func:`recon.load_prior`; "auto" is the shipped prior of the modality.
+        See `recon.load_prior`; "auto" is the shipped prior of the modality.
     sampler : str, mapping or Sampler
         A name (`recon samplers` lists them), a name with fields of its own (``{"name": "dds", "eta": 0.5}``), or a
-        strategy of :mod:`samplers`.
+        strategy of `samplers`.
     samples : int
         Number of posterior samples; at least 2 for a std map.
     seed : int

@@ -112,7 +112,7 @@ def gradient(x: Tensor) -> Tensor:
 
 
 def divergence(q: Tensor) -> Tensor:
-    """Return the negative adjoint of :func:`gradient`."""
+    """Return the negative adjoint of `gradient`."""
     down, across = q
     out = torch.zeros_like(down)
     out[..., :-1, :] += down[..., :-1, :]

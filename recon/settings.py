@@ -117,7 +117,7 @@ class Settings:
         return modalities.bind(known, self.named, known.options().updated(self.tables.get(modality, {}), modality))
 
     def arguments(self, modality: str) -> dict[str, Any]:
-        """Return the arguments of :func:`recon.reconstruct` for a source of a modality."""
+        """Return the arguments of `recon.reconstruct` for a source of a modality."""
         chosen = {**asdict(self.run), "options": self.options(modality)}
         if self.sampler:
             chosen["sampler"] = {"name": self.run.sampler, **self.sampler}

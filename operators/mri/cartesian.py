@@ -41,7 +41,7 @@ class CartesianMRI(LinearOperator):
     axis in front of the image axes. ``normal`` transforms only along the axes on which the mask varies: along a fully
     sampled axis FFT and inverse FFT cancel. It needs no centring either, since the mask is stored shifted. For one set
     of coil maps, a mask that varies along one axis and enough images at once it is a product with one small matrix for
-    each line (:mod:`operators.mri.gram`), whatever the number of coils.
+    each line (`operators.mri.gram`), whatever the number of coils.
 
     Raises
     ------

@@ -29,7 +29,7 @@ class SamplingRun:
     Parameters
     ----------
     prior : str, Path or Denoiser
-        What :func:`recon.load_prior` takes; "auto" is the shipped prior of the modality.
+        What `recon.load_prior` takes; "auto" is the shipped prior of the modality.
     sampler : Sampler
     samples, seed : int
     batch_size : int or None

@@ -37,7 +37,7 @@ def open_with(
     options : mapping
         For the reader.
     formats, hint : str, optional
-        For the message about a path that no reader knows, see :func:`unreadable`.
+        For the message about a path that no reader knows, see `unreadable`.
 
     Raises
     ------

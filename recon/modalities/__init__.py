@@ -1,7 +1,7 @@
 """The modalities: each is one folder here with its options, readers and preparation, and its physics in `operators`.
 
 A folder with ``options.OPTIONS`` and ``modality.MODALITY`` is a modality; so is what another distribution offers as an
-entry point ``diffrecon.modalities`` (a :class:`recon.modalities.base.Modality`). Nothing else in the engine names one.
+entry point ``diffrecon.modalities`` (a `recon.modalities.base.Modality`). Nothing else in the engine names one.
 Importing this package is cheap: a modality is loaded when it is asked for.
 """
 

@@ -231,7 +231,7 @@ class Modality:
     title : str
         In messages, help and reports.
     options : type
-        A frozen dataclass of :class:`recon.options.Options`.
+        A frozen dataclass of `recon.options.Options`.
     readers : mapping
         By format; distributions join through the entry points ``diffrecon.readers.<name>``.
     formats : str
@@ -243,7 +243,7 @@ class Modality:
     prior : str
         Shipped prior for ``prior="auto"``.
     operators : tuple of type
-        Operators of this modality: a :class:`samplers.Problem` belongs to the modality of its operator.
+        Operators of this modality: a `samplers.Problem` belongs to the modality of its operator.
     description : Description
     samplers : mapping
         Settings that differ from the engine's, by the name of the sampler.

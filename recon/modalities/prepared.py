@@ -27,7 +27,7 @@ class Prepared:
         What the user should know.
     """
 
-    #: Whether :meth:`refined` does anything.
+    #: Whether `refined` does anything.
     refinable: ClassVar[bool] = False
 
     problem: Problem

@@ -34,7 +34,7 @@ def load_prior(
     Parameters
     ----------
     source : str, path or Denoiser
-        A name of :func:`list_models` (``"brain-mri"``); a published network of which you have the file, by its name
+        A name of `list_models` (``"brain-mri"``); a published network of which you have the file, by its name
         (``recon models`` lists them) or its path: ``.pt``, ``.pth``, ``.safetensors`` or the folder of a diffusers
         model; ``"gaussian"``, a stationary Gaussian with an image-like spectrum (no network; needs ``shape``); a name
         that another distribution offers through the entry points ``diffrecon.priors``; or any object with
@@ -86,7 +86,7 @@ def load_prior(
 
 
 def require_known(source: str) -> None:
-    """Raise InputError for a prior that :func:`load_prior` would not find; nothing is loaded."""
+    """Raise InputError for a prior that `load_prior` would not find; nothing is loaded."""
     path = Path(source)
     shipped = [card["name"] for card in list_models()]
     if source in (GAUSSIAN, *shipped, *hub_store.entries(), *plugins.names("priors")) or path.exists():

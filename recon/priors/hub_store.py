@@ -1,6 +1,6 @@
 """Published networks by name: what is known of each, where its file is kept, and fetching it when asked to.
 
-Nothing is downloaded unless :func:`download` is called (``recon models download NAME``). Where no sha256 is published
+Nothing is downloaded unless `download` is called (``recon models download NAME``). Where no sha256 is published
 (null in ``hub.json``), a file is verified by its tensors: names, shapes, finite values and number of parameters.
 """
 
@@ -74,7 +74,7 @@ def load_published(name: str, **options: Any) -> CheckpointPrior:
     ----------
     name : str
     **options
-        Of :func:`recon.priors.checkpoints.load_checkpoint`.
+        Of `recon.priors.checkpoints.load_checkpoint`.
 
     Raises
     ------

@@ -44,7 +44,7 @@ class PreparedNetwork:
     memory_format : torch.memory_format
         Of weights and images.
     precision : "float32", "tf32" or "bfloat16"
-        Arithmetic inside the network (:func:`recon.priors.inference.arithmetic`); results are float32.
+        Arithmetic inside the network (`recon.priors.inference.arithmetic`); results are float32.
     compiled : bool or "cuda-graphs"
         Whether ``torch.compile`` translates the network, which takes about a minute for each size of image and needs a
         C++ compiler; with CUDA graphs a GPU does not wait for Python in between (gradients go without).

@@ -42,7 +42,7 @@ class NetworkPrior:
     card : mapping
         Machine-readable description (training data, licence, scale rule); empty for a network of your own.
     max_batch, precision, compiled
-        How the network is run, see :class:`recon.priors.inference.PreparedNetwork`.
+        How the network is run, see `recon.priors.inference.PreparedNetwork`.
 
     The network is fully convolutional: images of any size are padded to a multiple of its coarsest pixel and cropped
     back. ``space`` is None for that reason. Gradients flow through to ``x``; parameters carry none.
@@ -190,7 +190,7 @@ def load_network_prior(
 ) -> NetworkPrior:
     """Load a network prior from a safetensors file and the JSON card of the same name beside it.
 
-    ``max_batch``, ``precision`` and ``compiled`` are those of :class:`recon.priors.inference.PreparedNetwork`.
+    ``max_batch``, ``precision`` and ``compiled`` are those of `recon.priors.inference.PreparedNetwork`.
 
     Raises
     ------

@@ -99,7 +99,7 @@ def prepare_projections(
     water : float, optional
         Attenuation of water in 1/mm; by default that of 70 keV.
     hounsfield : bool
-        Whether results are in HU, or in 1/mm where `water` is another attenuation, see :func:`typical_attenuation`.
+        Whether results are in HU, or in 1/mm where `water` is another attenuation, see `typical_attenuation`.
     device : torch.device or str
     """
     angles = np.asarray(geometry.angles)

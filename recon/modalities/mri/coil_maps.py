@@ -78,7 +78,7 @@ def maps_from(kspace: Tensor, region: Region | None, noise_std: float) -> CoilMa
     ----------
     kspace : Tensor, shape ``(coil, y, x)``
     region : (slice, slice), optional
-        See :func:`operators.mri.autocalibration.calibration_region`.
+        See `operators.mri.autocalibration.calibration_region`.
     noise_std : float
 
     Raises

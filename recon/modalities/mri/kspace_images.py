@@ -18,7 +18,7 @@ _COMPLETE = 0.7
 def read_kspace(path: Path, every: int, pixel: float) -> tuple[list[np.ndarray], tuple[float, float]]:
     """Return complex images ``(y, x)`` of every ``every``-th slice and their pixel size in mm.
 
-    The coils are prewhitened and combined by ESPIRiT maps, as :func:`recon.modalities.mri.prepare.prepare` does for a
+    The coils are prewhitened and combined by ESPIRiT maps, as `recon.modalities.mri.prepare.prepare` does for a
     reconstruction: the prior sees the images it will be asked for. Readout oversampling is cut off, and images are
     cropped to the matrix that the file says the scanner gives out.
 

@@ -139,7 +139,7 @@ class PreparedSlice(Prepared):
         Parameters
         ----------
         image : Tensor, shape ``domain``
-            A draw of the posterior of :attr:`problem`, of a few steps.
+            A draw of the posterior of `problem`, of a few steps.
         """
         measured, maps, found = self.measured, self.coil_maps, self.found
         image = image * (self.problem.scale / measured.unit)

@@ -73,7 +73,7 @@ def given_noise(noise_std: float | None, covariance: np.ndarray | Tensor | None,
 def estimate_noise(kspace: Tensor, mask: Tensor, region: Region | None) -> CoilNoise:
     """Estimate the noise of the coils from the measured data alone.
 
-    The air or outer k-space (:func:`operators.estimate_noise_covariance`) serves unless signal reaches to the edge of
+    The air or outer k-space (`operators.estimate_noise_covariance`) serves unless signal reaches to the edge of
     what was sampled, as in scans of low resolution or of the centre only. The quietest directions of the calibration
     region tell: where they are much quieter, they give the level, and coils count as independent.
     """

@@ -24,11 +24,11 @@ class Sampling:
     Parameters
     ----------
     pattern : str, optional
-        A pattern of :func:`operators.make_mask`.
+        A pattern of `operators.make_mask`.
     acceleration : float
         Grid points for each sampled one.
     center_fraction : float, optional
-        Share of the columns (or of each axis) that is fully sampled; see :func:`operators.make_mask`.
+        Share of the columns (or of each axis) that is fully sampled; see `operators.make_mask`.
     seed : int
     """
 
@@ -54,7 +54,7 @@ def prepare(
     """Turn the k-space of one slice into a Problem.
 
     Noise is found in the air, in outer k-space or in the calibration region, coil maps by ESPIRiT from the measured
-    centre; coils are whitened by the noise and by the errors of the maps. :meth:`PreparedSlice.refined` takes the same
+    centre; coils are whitened by the noise and by the errors of the maps. `PreparedSlice.refined` takes the same
     further with a first image.
 
     Parameters
@@ -72,7 +72,7 @@ def prepare(
         Noise level of each k-space sample (``E|e|^2 = noise_std^2``), in the units of ``kspace``, the same and
         independent in all coils; estimated by default.
     noise_covariance : array, shape ``(coil, coil)``, optional
-        ``E[e e^H]`` of the coils, as :func:`operators.noise_covariance` gives it from a noise scan.
+        ``E[e e^H]`` of the coils, as `operators.noise_covariance` gives it from a noise scan.
     model_error : float, optional
         Error of the model as a share of the local signal; estimated by default, 0 for none.
     coils : int, optional

@@ -1,6 +1,6 @@
 """MRI training images: magnitude slices of NIfTI, DICOM and NumPy files, complex ones of k-space and NumPy files.
 
-What a file is follows from the ending of its name (see :mod:`recon.images.files`). Magnitudes get a synthetic phase
+What a file is follows from the ending of its name (see `recon.images.files`). Magnitudes get a synthetic phase
 when they are drawn; complex images keep the phase that was measured.
 """
 

@@ -1,6 +1,6 @@
 """Random tissue for ultrasound training images: level of the speckle, cysts, layers, points and interfaces.
 
-Lengths are in pixels of :data:`recon.modalities.ultrasound.training.PIXEL`; levels in dB, 0 being speckle of rms 1.
+Lengths are in pixels of `recon.modalities.ultrasound.training.PIXEL`; levels in dB, 0 being speckle of rms 1.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Scene:
 
 
 def draw_scene(kind: str, shape: tuple[int, int], rng: np.random.Generator) -> Scene:
-    """Return a random scene of a kind of :data:`SCENES`."""
+    """Return a random scene of a kind of `SCENES`."""
     level, base = _background(shape, rng)
     density = 1.0
     points = np.zeros((0, 3))

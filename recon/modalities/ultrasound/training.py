@@ -1,9 +1,9 @@
 """Ultrasound training images, made by a generator: complex speckle, points and interfaces on the grid of the pipeline.
 
 Nothing is read from files. An image is what an ideal probe would see of random scatterers: the base-band reflectivity
-(:class:`operators.PlaneWaveUltrasound`) within a band of wave numbers that is somewhat wider than what 75 compounded
+(`operators.PlaneWaveUltrasound`) within a band of wave numbers that is somewhat wider than what 75 compounded
 waves of a PICMUS-like probe show. Speckle is fully developed, or sparse; scatterers lie anywhere, not on pixels. What
-the tissue looks like is in :mod:`recon.modalities.ultrasound.scenes`.
+the tissue looks like is in `recon.modalities.ultrasound.scenes`.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ HELD_OUT_SHAPE, _HELD_OUT_SEED = (256, 192), 2**40
 def load_slices(root: Path, source: SourceConfig, held_out: bool = False) -> list[Slice]:
     """Return the held-out images of a source, one for each name in ``held_out`` (a number: its seed); no others.
 
-    ``pattern`` is a kind of scene of :data:`recon.modalities.ultrasound.scenes.SCENES`. Training images are made when
+    ``pattern`` is a kind of scene of `recon.modalities.ultrasound.scenes.SCENES`. Training images are made when
     they are drawn.
 
     Raises

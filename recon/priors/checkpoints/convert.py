@@ -29,7 +29,7 @@ def convert_checkpoint(
     force : bool
         Overwrite ``target``.
     card : mapping, optional
-        As in :func:`recon.priors.checkpoints.load.load_checkpoint`; it becomes part of the file.
+        As in `recon.priors.checkpoints.load.load_checkpoint`; it becomes part of the file.
 
     Raises
     ------

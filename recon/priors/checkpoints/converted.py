@@ -33,7 +33,7 @@ def describe(checkpoint: Checkpoint) -> dict[str, str]:
 
 
 def read_converted(content: Content) -> Checkpoint:
-    """Return what :func:`describe` wrote.
+    """Return what `describe` wrote.
 
     Raises
     ------

@@ -21,7 +21,7 @@ class CheckpointPrior(NetworkPrior):
     ----------
     model : nn.Module
         ``model(x, sigma)`` denoises ``(batch, channels, y, x)`` with sigma per channel (see
-        :mod:`recon.priors.checkpoints.parametrization`).
+        `recon.priors.checkpoints.parametrization`).
     channels : int
         Of the network.
     sigma_range : (float, float)
@@ -37,7 +37,7 @@ class CheckpointPrior(NetworkPrior):
         was trained on -1 ... 1 and images of 0 ... 1: gain 2, offset -1.
     card : mapping
     max_batch, precision
-        As in :class:`recon.priors.inference.PreparedNetwork`.
+        As in `recon.priors.inference.PreparedNetwork`.
     multiple : int, optional
         Sizes must be multiples of this; by default ``model.network.multiple``.
     """
@@ -91,7 +91,7 @@ class CheckpointPrior(NetworkPrior):
         Parameters
         ----------
         x : Tensor
-            ``(batch, y, x)``, complex or real as :attr:`images` says, or ``(batch, channel, y, x)`` real.
+            ``(batch, y, x)``, complex or real as `images` says, or ``(batch, channel, y, x)`` real.
         sigma : float or Tensor
             Noise level, one for all or ``(batch,)``. Below ``sigma_min`` the network is asked at ``sigma_min``.
 

@@ -23,9 +23,9 @@ class Checkpoint:
     layout : str
         Which kind of file this was.
     architecture, network
-        Name in :data:`recon.priors.networks.table.ARCHITECTURES` and its arguments.
+        Name in `recon.priors.networks.table.ARCHITECTURES` and its arguments.
     parametrization : dict
-        See :func:`recon.priors.checkpoints.parametrization.parametrize`; sigmas per channel.
+        See `recon.priors.checkpoints.parametrization.parametrize`; sigmas per channel.
     channels : int
     tensors : dict of Tensor
         Averaged weights under the names of the network; not yet accounted for.

@@ -101,7 +101,7 @@ class ADMUNet(nn.Module):
     scale_shift, resblock_updown, conv_resample : bool
         How steps modulate, and how resolution changes: in residual blocks, or else by (learned) resampling.
     grouped_heads : bool
-        Order of the attention weights, see :class:`ADMAttention`.
+        Order of the attention weights, see `ADMAttention`.
 
     Height and width must be multiples of ``multiple``.
     """

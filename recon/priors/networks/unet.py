@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from recon.priors.networks.blocks import positions
 
-#: What the network of an :class:`EDMDenoiser` may predict.
+#: What the network of an `EDMDenoiser` may predict.
 PARAMETRIZATIONS = ("edm", "vp", "ve")
 
 
@@ -95,6 +95,8 @@ class UNet(nn.Module):
         Length of the vector that tells the network in training how an image was augmented, so that augmented images
         do not leak into what it denoises without (Karras et al., 2022, appendix F.2); 0 for none.
 
+    Notes
+    -----
     Height and width must be multiples of ``2 ** (len(channels) - 1)``.
     """
 
