@@ -21,9 +21,9 @@ from quality_uncertainty import CONFIG, acquire
 import recon
 from recon import metrics
 from recon.engine.samplers import resolve_sampler
+from recon.modalities import training_images
+from recon.modalities.mri.training import evaluation_image
 from recon.training.config import load_config
-from recon.training.evaluate import evaluation_image
-from recon.training.modalities import MODALITIES
 
 
 def main() -> None:
@@ -77,7 +77,7 @@ def _curves(arguments: argparse.Namespace) -> plt.Figure:
 def _maps(arguments: argparse.Namespace) -> plt.Figure:
     """Return mean, error and standard deviation of one slice, a row for each sampler."""
     source = next(s for s in load_config(CONFIG).sources if "open_ms" in s.pattern)
-    item = MODALITIES["mri"].held_out(arguments.data, source, 3)[1]
+    item = training_images("mri").held_out(arguments.data, source, 3)[1]
     image = evaluation_image(item, 1).numpy()
     kspace, mask, maps = acquire(image, "random", 4.0, 0)
     truth = np.abs(image)

@@ -25,10 +25,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from recon.images.sources import Slice, SourceConfig
+from recon.modalities import training_images
 from recon.priors import load_prior
 from recon.training.config import load_config
 from recon.training.memorisation import compare, cut_patches, nearest, whole
-from recon.training.modalities import modality
 from recon.training.pictures import draw_prior
 
 CONFIG = Path(__file__).parent / "configs" / "brain-mri.toml"
@@ -53,7 +53,7 @@ def main() -> None:
     parser.add_argument("--sheet", type=Path)
     arguments = parser.parse_args()
     config = load_config(arguments.config)
-    kind = modality(config.modality)
+    kind = training_images(config.modality)
     training = images_of(arguments, config.sources, kind, held_out=False)
     held_out = images_of(arguments, [s for s in config.sources if s.held_out], kind, held_out=True)
     shape = (arguments.size, arguments.size)

@@ -18,10 +18,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from recon.modalities import training_images
+from recon.modalities.mri.training import evaluation_image
 from recon.priors.network import WEIGHTS_FOLDER, NetworkPrior, load_network_prior
 from recon.training.config import load_config
-from recon.training.evaluate import evaluation_image, evaluation_noise
-from recon.training.modalities import MODALITIES
+from recon.training.evaluate import evaluation_noise
 from samplers.jacobian import differences, vjp
 
 CONFIG = Path(__file__).parent / "configs" / "brain-mri.toml"
@@ -38,7 +39,7 @@ def main() -> None:
     arguments = parser.parse_args()
     prior = load_network_prior(arguments.prior)
     sources = load_config(CONFIG).sources
-    items = [item for s in sources for item in MODALITIES["mri"].held_out(arguments.data, s, arguments.slices)]
+    items = [item for s in sources for item in training_images("mri").held_out(arguments.data, s, arguments.slices)]
     images = [evaluation_image(item, k)[None, :96, :96] for k, item in enumerate(items)]
     rows = []
     for sigma in SIGMAS:

@@ -31,10 +31,10 @@ from operators.ct.fbp import FILTERS, fbp
 from recon import metrics
 from recon.baselines import least_squares, total_variation
 from recon.engine.samplers import resolve_sampler
-from recon.modalities.ct.options import GEOMETRIES, Scan
+from recon.modalities import training_images
+from recon.modalities.ct.options import GEOMETRIES
 from recon.modalities.ct.prepare import Prepared, prepare_image
 from recon.training.config import load_config
-from recon.training.modalities import modality
 
 CONFIG = Path(__file__).parent / "configs" / "ct.toml"
 WINDOWS = {"full": (-1000.0, 2000.0), "soft": (-160.0, 240.0)}
@@ -46,7 +46,7 @@ def main() -> None:
     """Run every slice with every number of views and photons."""
     arguments = _arguments()
     config = load_config(CONFIG)
-    kind = modality(config.modality)
+    kind = training_images(config.modality)
     items = [i for s in config.sources if s.held_out for i in kind.held_out(arguments.data, s, arguments.slices)]
     images = [resized(item, arguments.size) for item in items]
     rows = json.loads(arguments.output.read_text()) if arguments.output and arguments.output.exists() else []
@@ -67,8 +67,8 @@ def _slice(
 ) -> dict[str, dict[str, float]]:
     """Reconstruct one slice in every way."""
     hounsfield, pixel = image
-    scan = Scan(views, geometry=arguments.geometry, arc=arguments.arc, photons=photons or None, seed=number)
-    ready = prepare_image(hounsfield, pixel, scan)
+    scan = recon.CT(views=views, geometry=arguments.geometry, arc=arguments.arc, photons=photons or None)
+    ready = prepare_image(hounsfield, pixel, scan, seed=number)
     result = _baselines(ready, hounsfield)
     support = metrics.foreground(hounsfield)
     for name in arguments.samplers:

@@ -22,10 +22,10 @@ from quality_ct import CONFIG, quality_of, resized
 from recon import load_prior, metrics
 from recon.engine.samplers import resolve_sampler
 from recon.engine.volume import BySlice, Volume, join
-from recon.modalities.ct.options import Scan
+from recon.modalities import training_images
+from recon.modalities.ct.options import CT
 from recon.modalities.ct.prepare import prepare_image
 from recon.training.config import load_config
-from recon.training.modalities import modality
 from recon.uncertainty import coverage_curve
 from samplers import Samples, sample
 
@@ -34,7 +34,7 @@ def main() -> None:
     """Reconstruct a stack of each source with both samplers."""
     arguments = _arguments()
     config = load_config(CONFIG)
-    kind = modality(config.modality)
+    kind = training_images(config.modality)
     for source in config.sources:
         if not source.held_out or arguments.source not in source.pattern:
             continue
@@ -43,7 +43,7 @@ def main() -> None:
         stack = [resized(item, arguments.size) for item in items[first : first + arguments.slices]]
         truth = np.stack([image for image, _ in stack])
         prepared = [
-            prepare_image(image, pixel, Scan(arguments.views, photons=arguments.photons or None, seed=number))
+            prepare_image(image, pixel, CT(arguments.views, photons=arguments.photons or None), seed=number)
             for number, (image, pixel) in enumerate(stack)
         ]
         print(f"{source.pattern}: {truth.shape}, neighbours differ by {_step(truth):.1f} HU", flush=True)

@@ -24,10 +24,10 @@ import torch
 from torch import Tensor
 
 from recon.baselines import divergence, gradient
+from recon.modalities import training_images
 from recon.priors.network import WEIGHTS_FOLDER, load_network_prior
 from recon.training.config import load_config
 from recon.training.evaluate import SIGMAS, error_curve, error_spectrum, psnr, with_noise
-from recon.training.modalities import modality
 
 CONFIG = Path(__file__).parent / "configs" / "brain-mri.toml"
 
@@ -150,7 +150,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help="JSON file with the results")
     arguments = parser.parse_args()
     config = load_config(arguments.config)
-    kind, sources = modality(config.modality), [s for s in config.sources if s.held_out]
+    kind, sources = training_images(config.modality), [s for s in config.sources if s.held_out]
     items = [(s, item) for s in sources for item in kind.held_out(arguments.data, s, arguments.slices)]
     images = [(f"{s.pattern}|{item.name}", kind.test_image(item, k)) for k, (s, item) in enumerate(items)]
     tv = baselines(images, arguments.baseline)

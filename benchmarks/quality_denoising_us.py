@@ -21,11 +21,11 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
+from recon.modalities import training_images
 from recon.modalities.ultrasound.training import PIXEL
 from recon.priors.network import WEIGHTS_FOLDER, load_network_prior
 from recon.training.config import load_config
 from recon.training.evaluate import SIGMAS, error_curve, psnr, with_noise
-from recon.training.modalities import modality
 
 CONFIG = Path(__file__).parent / "configs" / "ultrasound.toml"
 LEVELS = (0.01, *SIGMAS)
@@ -50,7 +50,7 @@ def main() -> None:
     options = parser.parse_args()
     prior = load_network_prior(options.prior, precision=options.precision)
     config = load_config(options.config)
-    kind = modality(config.modality)
+    kind = training_images(config.modality)
     result: dict[str, Any] = {}
     every: list[Tensor] = []
     for source in config.sources:

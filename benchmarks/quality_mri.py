@@ -132,7 +132,7 @@ def _baselines(prepared: Prepared, reference: np.ndarray) -> dict[str, Any]:
     y, maps = problem.y.numpy(), prepared.coil_maps.numpy()
     weights = np.broadcast_to(prepared.mask.numpy(), y.shape[-2:]).astype(np.float32)
     scale, intensity = problem.scale, prepared.intensity.numpy()
-    scores: dict[str, Any] = {"zero-filled": _scores(np.abs(prepared.zero_filled.numpy()), reference)}
+    scores: dict[str, Any] = {"zero-filled": _scores(np.abs(prepared.images["zero_filled"].numpy()), reference)}
     apps = {"l1-wavelet": sigpy_mri.L1WaveletRecon, "total-variation": sigpy_mri.TotalVariationRecon}
     for name, app in apps.items():
         tried = []

@@ -32,9 +32,9 @@ from recon.demo import loop_sensitivities
 from recon.engine.samplers import resolve_sampler
 from recon.io import open_kspace
 from recon.metrics import foreground
+from recon.modalities import training_images
+from recon.modalities.mri.training import evaluation_image
 from recon.training.config import load_config
-from recon.training.evaluate import evaluation_image
-from recon.training.modalities import MODALITIES
 from recon.uncertainty import Case, calibrate
 from recon.uncertainty.evaluation import Evaluation, evaluate
 
@@ -83,7 +83,7 @@ def _held_out(arguments: argparse.Namespace) -> list[tuple[str, np.ndarray]]:
     """Return the held-out slices by name."""
     known = [source for source in load_config(arguments.config).sources if source.held_out]
     sources = [source for source in known if arguments.source in source.pattern]
-    items = [item for s in sources for item in MODALITIES["mri"].held_out(arguments.data, s, arguments.slices)]
+    items = [item for s in sources for item in training_images("mri").held_out(arguments.data, s, arguments.slices)]
     return [(item.name, evaluation_image(item, k).numpy()) for k, item in enumerate(items)]
 
 

@@ -32,7 +32,7 @@ from operators.ultrasound import beamform
 from recon.errors import InputError
 from recon.io import open_ultrasound, read_picmus_image, read_picmus_phantom
 from recon.modalities.ultrasound.image_metrics import box_region, cnr, contrast_regions, fwhm, gcnr, speckle_snr
-from recon.modalities.ultrasound.options import Acquisition
+from recon.modalities.ultrasound.options import Ultrasound
 from recon.modalities.ultrasound.patterns import ARRAYS
 from recon.modalities.ultrasound.prepare import prepare_frame
 from recon.modalities.ultrasound.report import level, level_std, white_of
@@ -214,7 +214,7 @@ def heard(data: Any, truth: np.ndarray, scene: Scene, options: argparse.Namespac
     A multiple that is closest to a posterior mean would not do: means are smaller than what they are the mean of.
     """
     elements = min(ELEMENTS, len(data.geometry.element_positions))
-    used = Acquisition(angles=1, elements=elements, array="centre", depth=scene.depth, width=scene.width)
+    used = Ultrasound(angles=1, elements=elements, array="centre", depth=scene.depth, width=scene.width)
     problem = prepare_frame(data, 0, used).problem
     weight = 1 / problem.noise_std
     echoes = weight * problem.operator(torch.from_numpy(truth.astype(np.complex64)))

@@ -31,12 +31,13 @@ import recon
 from recon.demo import STEPS, load_patient, simulate
 from recon.errors import ReconError
 from recon.metrics import psnr as recon_psnr
+from recon.modalities import training_images
+from recon.modalities.mri.training import evaluation_image
 from recon.priors import load_prior
 from recon.priors.inference import GRAPHS, PreparedNetwork
 from recon.priors.network import NetworkPrior
 from recon.training.config import load_config
-from recon.training.evaluate import evaluation_image, psnr, with_noise
-from recon.training.modalities import modality
+from recon.training.evaluate import psnr, with_noise
 
 SIGMAS = (0.05, 0.3, 1.0)
 BATCH = 8
@@ -118,7 +119,7 @@ def test_images(data: Path | None, size: int) -> Tensor:
         found = [torch.from_numpy(load_patient()[0].astype(np.complex64))]
     else:
         config = load_config(CONFIG)
-        kind, held = modality(config.modality), [s for s in config.sources if s.held_out]
+        kind, held = training_images(config.modality), [s for s in config.sources if s.held_out]
         items = [item for s in held for item in kind.held_out(data, s, 1)]
         found = [evaluation_image(item, k) for k, item in enumerate(items)]
     return torch.stack([framed(image, size) for image in found])

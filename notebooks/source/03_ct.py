@@ -24,7 +24,6 @@ import recon
 from recon.baselines import least_squares, total_variation
 from recon.metrics import coverage, foreground
 from recon.modalities.ct.prepare import prepare_image
-from recon.modalities.ct.options import Scan
 
 small = os.environ.get("DIFFRECON_NOTEBOOK_SIZE") == "small"  # the test-suite runs a quick version
 size, steps, samples = (64, 5, 3) if small else (256, None, 8)
@@ -77,8 +76,8 @@ def torso(size: int) -> np.ndarray:
 
 
 truth = torso(size)
-scan = Scan(views=32, photons=1e5)
-ready = prepare_image(truth, pixel, scan)
+options = recon.CT(views=32, photons=1e5)
+ready = prepare_image(truth, pixel, options)
 problem = ready.problem
 fig, axes = plt.subplots(1, 3, figsize=(13, 3.6), layout="constrained", width_ratios=[1, 1, 1.4])
 axes[0].imshow(truth, vmin=-1000, vmax=800)
@@ -111,7 +110,7 @@ def hounsfield(x):
 weights = (10, 30, 100) if small else (1, 3, 10, 30, 100, 300)
 variations = [hounsfield(total_variation(problem, w * size / 256, nonnegative=True)) for w in weights]
 images = {
-    "filtered backprojection": ready.fbp.numpy(),
+    "filtered backprojection": ready.images["fbp"].numpy(),
     "least squares": hounsfield(least_squares(problem, 10 if small else 60)),
     "total variation": max(variations, key=psnr),
 }
@@ -198,7 +197,7 @@ limited = recon.reconstruct(
     progress=False,
 )
 fig, axes = plt.subplots(1, 4, figsize=(14, 3.6), layout="constrained")
-problem_limited = prepare_image(truth, pixel, Scan(views=60, arc=120, photons=1e5)).problem
+problem_limited = prepare_image(truth, pixel, recon.CT(views=60, arc=120, photons=1e5)).problem
 fitted = hounsfield(least_squares(problem_limited, 10 if small else 60))
 for axis, (name, image) in zip(axes, {"least squares": fitted, "posterior mean": limited.mean}.items(), strict=False):
     axis.imshow(image, **soft)

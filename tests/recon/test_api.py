@@ -12,10 +12,10 @@ import recon
 from operators import fftc, make_mask
 from recon.demo import loop_sensitivities, simulate
 from recon.engine.assemble import Part, _held
+from recon.engine.slices import choose_slices
 from recon.errors import DivergenceError, InputError, ShapeError
 from recon.metrics import psnr
 from recon.modalities.mri.prepare import Sampling, crop_oversampling, infer_mask, prepare
-from recon.modalities.selection import choose_slices
 from samplers import DDS, ExactGaussian, Problem, Step, sample
 
 SHAPE = (96, 80)

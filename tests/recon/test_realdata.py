@@ -58,8 +58,8 @@ def test_noise_and_scale_come_from_undersampled_data(
 ) -> None:
     prepared = prepare(noisy, sampling=Sampling(pattern, acceleration, 0.08))
     scale = np.quantile(reference, 0.99)
-    assert prepared.facts["noise_std"] == pytest.approx(NOISE * scale, rel=0.15)
-    assert prepared.facts["scale"] == pytest.approx(scale, rel=0.25)
+    assert prepared.diagnostics["noise_std"] == pytest.approx(NOISE * scale, rel=0.15)
+    assert prepared.diagnostics["scale"] == pytest.approx(scale, rel=0.25)
 
 
 @pytest.mark.parametrize(("pattern", "acceleration"), CASES)

@@ -12,10 +12,9 @@ from recon.errors import ConfigError, InputError
 from recon.images.augment import Pool, draw_images, fourier_resample, step_generator
 from recon.images.sources import Slice, SourceConfig
 from recon.images.synthesis import phase_jumps
-from recon.modalities.mri.training import load_slices
+from recon.modalities import training_images
+from recon.modalities.mri.training import evaluation_image, load_slices
 from recon.training.cli import TrainConfig, train
-from recon.training.evaluate import evaluation_image
-from recon.training.modalities import MODALITIES
 from recon.training.state import load_checkpoint
 
 SMALL = {"channels": [8, 8], "encoder_blocks": [1, 1], "decoder_blocks": [1], "embedding": 8}
@@ -234,7 +233,7 @@ def test_ct_from_folders_arrays_and_dicom(write_dicom, tmp_path):
     padded = water.copy()
     padded[0] = 60000
     write_dicom(tmp_path / "slice.IMA", padded, "CT", **tags)
-    load = MODALITIES["ct"].load
+    load = training_images("ct").load
     arrays = load(tmp_path, SourceConfig("L*", hounsfield=(1.0, -1024.0), pixel=0.6, every=2), False)
     assert len(arrays) == 2 and arrays[0].spacing == (0.6, 0.6)
     (item,) = load(tmp_path, SourceConfig("*.IMA"), False)

@@ -13,9 +13,9 @@ import torch
 
 from recon.errors import CheckpointError, ConfigError, InputError
 from recon.images.augment import Pool, step_generator
+from recon.modalities import training_images
 from recon.training.batches import Ahead, draw_batch, drawing_threads
 from recon.training.cli import TrainConfig, train
-from recon.training.modalities import modality
 from recon.training.parallel import device_of_this_process
 from recon.training.state import load_checkpoint
 
@@ -37,12 +37,12 @@ def config(small_training):
 
 
 def pools_of(config: TrainConfig) -> list[Pool]:
-    kind = modality(config.modality)
+    kind = training_images(config.modality)
     return [Pool.build(s, kind.load(Path(config.data), s, False)) for s in config.sources]
 
 
 def test_pieces_of_a_step_differ_and_have_one_size(config):
-    kind, pools = modality("mri"), pools_of(config)
+    kind, pools = training_images("mri"), pools_of(config)
     for step in range(4):
         first, second, again = (draw_batch(config, kind, pools, step, piece) for piece in (0, 1, 1))
         assert first.clean.shape == second.clean.shape and not torch.equal(first.clean, second.clean)

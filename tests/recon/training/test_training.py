@@ -9,6 +9,7 @@ import torch
 from recon.errors import CheckpointError, ConfigError, InputError, ShapeError
 from recon.images.augment import Pool, draw_images, fourier_resample, step_generator
 from recon.images.sources import Slice, SourceConfig
+from recon.modalities import training_images
 from recon.modalities.mri.training import load_slices
 from recon.priors.network import load_network_prior
 from recon.training.batches import edm_loss
@@ -16,7 +17,6 @@ from recon.training.cli import TrainConfig, load_config, main, run_command, trai
 from recon.training.config import validate
 from recon.training.evaluate import error_curve, error_spectrum, evaluation_noise
 from recon.training.export import export_prior
-from recon.training.modalities import MODALITIES
 from recon.training.muon import Muon, orthogonalise
 from recon.training.parallel import Replicas, Workers
 from recon.training.run import learning_rate_at
@@ -139,7 +139,7 @@ def test_held_out_files_are_kept_apart(config, volumes):
     train_names = {s.name.split(":")[0] for s in load_slices(volumes, source)}
     held_names = {s.name.split(":")[0] for s in load_slices(volumes, source, held_out=True)}
     assert train_names == {"s0_t1.nii.gz", "s1_t1.nii.gz"} and held_names == {"s2_t1.nii.gz"}
-    slices = MODALITIES["mri"].held_out(volumes, source, 3)
+    slices = training_images("mri").held_out(volumes, source, 3)
     assert len(slices) == 3 and {s.plane for s in slices} == {"axial"}
     assert slices[0].image.shape == (44, 40) and slices[0].spacing == (1.5, 1.5)
     with pytest.raises(InputError, match="no training file"):
@@ -288,7 +288,7 @@ class Lazy:
 def test_error_of_a_denoiser_is_measured_in_total_and_by_frequency():
     image = np.ones((64, 48), np.float16)  # signal everywhere
     slice_ = Slice(image, image > 0, (1.0, 1.0), "axial", "s")
-    images = [MODALITIES["mri"].test_image(slice_, k) for k in range(4)]
+    images = [training_images("mri").test_image(slice_, k) for k in range(4)]
     found = error_spectrum(Lazy(), images, (0.1, 0.5))
     kept = np.array(found["frequency"]) < 0.18
     lost = np.array(found["frequency"]) > 0.28
@@ -323,7 +323,7 @@ def ct_config(tmp_path):
 
 
 def test_ct_images_keep_their_unit(ct_config):
-    kind = MODALITIES["ct"]
+    kind = training_images("ct")
     items = kind.load(Path(ct_config.data), ct_config.sources[0], False)
     assert [item.name for item in items] == ["s0.npy:axial:0", "s1.npy:axial:0"]
     assert items[0].image[24, 20] == pytest.approx(1.0)  # water

@@ -11,8 +11,8 @@ from scipy import stats
 from recon import Posterior
 from recon.engine.provenance import compact
 from recon.errors import InputError
+from recon.modalities.mri.conditions import describe_mask
 from recon.uncertainty import Calibration, Case, allowed_risk, calibrate, fingerprint, smallest_factor, spread_map
-from recon.uncertainty.fingerprint import describe_mask
 
 PROVENANCE = {
     "operator": "CartesianMRI",

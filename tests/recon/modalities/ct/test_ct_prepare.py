@@ -6,7 +6,7 @@ import torch
 
 from recon.errors import InputError
 from recon.modalities.ct.data import ScanGeometry
-from recon.modalities.ct.options import Scan
+from recon.modalities.ct.options import CT
 from recon.modalities.ct.prepare import estimate_noise, field_of_view, prepare_image, prepare_projections
 
 SIZE, PIXEL = 64, 2.0
@@ -41,27 +41,27 @@ def test_projections_of_a_file_land_where_the_object_is(kind, offset):
     distances = {"source_to_iso_mm": 300.0, "source_to_detector_mm": 500.0} if fan else {}
     angles = np.linspace(0, 2 * np.pi, 180, endpoint=False)
     geometry = ScanGeometry(kind, angles, 160, 2.0, offset, **distances)
-    scan = Scan()
+    scan = CT()
     ready = prepare_projections(chords(geometry), geometry, scan, image_shape=(SIZE, SIZE), pixel_size=PIXEL)
     truth = disc()
     inner, outer = _eroded(truth > 0), _eroded(truth <= -999)
-    assert np.abs(ready.fbp.numpy()[inner].mean() - truth[inner].mean()) < 15
-    assert np.abs(ready.fbp.numpy()[outer].mean() + 1000) < 15
+    assert np.abs(ready.images["fbp"].numpy()[inner].mean() - truth[inner].mean()) < 15
+    assert np.abs(ready.images["fbp"].numpy()[outer].mean() + 1000) < 15
     # The operator agrees with the file's line integrals: little is left of them for the true image.
     image = torch.from_numpy(truth / 1000 + 1).float()
     assert (ready.problem.operator(image) - ready.problem.y).norm() < 0.025 * ready.problem.y.norm()
     assert any("water" in note for note in ready.notes)
-    fewer = prepare_projections(chords(geometry), geometry, Scan(views_every=4), water=0.0192)
+    fewer = prepare_projections(chords(geometry), geometry, CT(views_every=4), water=0.0192)
     assert fewer.problem.y.shape == (45, 160) and not fewer.notes
-    assert fewer.facts["pixel_size_mm"] * 160 == pytest.approx(2 * field_of_view(geometry))
+    assert fewer.diagnostics["pixel_size_mm"] * 160 == pytest.approx(2 * field_of_view(geometry))
 
 
 @pytest.mark.parametrize("geometry", ["fan", "fan-flat", "parallel"])
 def test_images_are_simulated_and_come_back_in_their_unit(geometry):
     truth = disc()
-    ready = prepare_image(truth, PIXEL, Scan(views=180, geometry=geometry))
+    ready = prepare_image(truth, PIXEL, CT(views=180, geometry=geometry))
     inner = _eroded(truth > 0)
-    assert np.abs(ready.fbp.numpy()[inner].mean() - truth[inner].mean()) < 15
+    assert np.abs(ready.images["fbp"].numpy()[inner].mean() - truth[inner].mean()) < 15
     assert ready.problem.scale == 1000 and ready.problem.offset == -1000
     relative = torch.from_numpy(truth / 1000 + 1).float()
     torch.testing.assert_close(ready.problem.operator(relative), ready.problem.y, rtol=1e-4, atol=1e-3)
@@ -70,14 +70,14 @@ def test_images_are_simulated_and_come_back_in_their_unit(geometry):
 
 def test_photons_make_noise_of_the_level_that_the_problem_tells():
     truth = disc()
-    clean = prepare_image(truth, PIXEL, Scan(views=60)).problem
-    noisy = prepare_image(truth, PIXEL, Scan(views=60, photons=1e4, seed=3)).problem
+    clean = prepare_image(truth, PIXEL, CT(views=60)).problem
+    noisy = prepare_image(truth, PIXEL, CT(views=60, photons=1e4), seed=3).problem
     score = (noisy.y - clean.y) / noisy.noise_std
     assert float(score.std()) == pytest.approx(1, rel=0.05)
     assert float(noisy.noise_std.max() / noisy.noise_std.min()) > 1.2  # dense rays are noisier
-    again = prepare_image(truth, PIXEL, Scan(views=60, photons=1e4, seed=3)).problem
+    again = prepare_image(truth, PIXEL, CT(views=60, photons=1e4), seed=3).problem
     assert torch.equal(again.y, noisy.y)
-    electronic = prepare_image(truth, PIXEL, Scan(views=60, photons=1e4, electronic_noise=80.0)).problem
+    electronic = prepare_image(truth, PIXEL, CT(views=60, photons=1e4, electronic_noise=80.0)).problem
     assert float(((electronic.y - clean.y) / electronic.noise_std).std()) == pytest.approx(1, rel=0.05)
     assert float((electronic.noise_std / noisy.noise_std).min()) > 1.2
 
@@ -87,7 +87,7 @@ def test_noise_level_of_a_measured_sinogram():
     noise = 0.02 * np.random.default_rng(0).standard_normal((90, 200))
     assert estimate_noise(torch.from_numpy(chords(geometry) + noise)) == pytest.approx(0.02, rel=0.1)
     photons = np.full((1, 200), 1e5)
-    ready = prepare_projections(chords(geometry), geometry, Scan(), photons=photons, water=0.02)
+    ready = prepare_projections(chords(geometry), geometry, CT(), photons=photons, water=0.02)
     expected = np.exp(chords(geometry) / 2) / np.sqrt(1e5) / 0.02
     np.testing.assert_allclose(ready.problem.noise_std.numpy(), expected, rtol=1e-5)
 
@@ -103,11 +103,11 @@ def test_scans_that_cannot_be_are_refused():
         ({"electronic_noise": 3.0}, "photons"),
     ):
         with pytest.raises(InputError, match=hint):
-            Scan(**wrong)
+            CT(**wrong)
     with pytest.raises(InputError, match="how many"):
-        prepare_image(disc(), PIXEL, Scan())
+        prepare_image(disc(), PIXEL, CT())
     with pytest.raises(InputError, match="pixel size"):
-        prepare_image(disc(), 40.0, Scan(views=8))
+        prepare_image(disc(), 40.0, CT(views=8))
     with pytest.raises(InputError, match="photons"):
         estimate_noise(torch.zeros(4, 2))
 
@@ -129,7 +129,7 @@ def test_a_calibration_belongs_to_its_projections(other, field):
     from recon.uncertainty.fingerprint import fingerprint, require_match
 
     def of(**scan):
-        facts = prepare_image(disc(), PIXEL, Scan(**{"views": 32, "photons": 1e5, **scan})).facts
+        facts = prepare_image(disc(), PIXEL, CT(**{"views": 32, "photons": 1e5, **scan})).diagnostics
         return fingerprint(Posterior(np.ones((2, 4, 4)), provenance={"operator": "CT", "measured": [facts]}))
 
     if field is None:

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from recon.cli import main
+from recon.engine.slices import of_slices
 from recon.errors import InputError
 from recon.modalities.ct.data import CTProjections, ScanGeometry
-from recon.modalities.ct.options import Scan
+from recon.modalities.ct.options import CT, reader_options
 from recon.modalities.ct.source import CTSource
-from recon.modalities.selection import of_slices, reader_options
 from recon.posterior import Posterior
 
 SMALL = {"rows": 8, "columns": 48, "views_per_turn": 60, "turns": 1.5}
@@ -42,46 +42,46 @@ def synchrotron(path: Path, attenuation: float = 0.05) -> Path:
 @pytest.mark.parametrize("first", [0.0, 40.0])
 def test_an_arc_of_measured_projections(first: float) -> None:
     stack = parallel(np.deg2rad(first + np.arange(0, 360, 3.0)))
-    ready, _ = CTSource(stack, Scan(views_every=2, arc=90.0)).prepare(0, "cpu")
+    ready = CTSource(stack, CT(views_every=2, arc=90.0)).prepare(0, "cpu")
     expected = np.arange(0, 30, 2)
-    np.testing.assert_allclose(ready.problem.y[:, 0] * ready.water, expected, rtol=1e-6)
+    np.testing.assert_allclose(ready.problem.y[:, 0] * ready.diagnostics["water_per_mm"], expected, rtol=1e-6)
     np.testing.assert_allclose(np.asarray(ready.problem.operator.geometry.angles), stack.geometry.angles[expected])
     noise_std = np.exp(expected / 2) / np.sqrt(1e5 + expected)
-    np.testing.assert_allclose(ready.problem.noise_std[:, 0] * ready.water, noise_std, rtol=1e-5)
-    known = CTSource(stack, Scan(views_every=2, arc=90.0)).config
+    np.testing.assert_allclose(ready.problem.noise_std[:, 0] * ready.diagnostics["water_per_mm"], noise_std, rtol=1e-5)
+    known = CTSource(stack, CT(views_every=2, arc=90.0)).config
     assert known == {"views_every": 2, "arc": 90.0, "pixel_size": None, "reader": {}}
-    every, _ = CTSource(stack, Scan()).prepare(0, "cpu")
+    every = CTSource(stack, CT()).prepare(0, "cpu")
     assert every.problem.y.shape == (120, 24)
 
 
 @pytest.mark.parametrize("option", [{"photons": 1e4}, {"geometry": "parallel"}, {"views": 8}])
 def test_what_measured_projections_have_already_is_refused(option: dict) -> None:
     with pytest.raises(InputError, match=next(iter(option))):
-        CTSource(parallel(np.arange(4.0)), Scan(**option))
+        CTSource(parallel(np.arange(4.0)), CT(**option))
 
 
 @pytest.mark.parametrize("size", [0.0, -1.0, math.nan, math.inf])
 def test_pixel_sizes_that_cannot_be(size: float) -> None:
     with pytest.raises(InputError, match="pixel_size"):
-        CTSource(parallel(np.arange(4.0)), Scan(), size)
+        CTSource(parallel(np.arange(4.0)), CT(), size)
 
 
 def test_each_slice_has_noise_of_its_own(tmp_path: Path, write_ct: Callable[..., Path]) -> None:
     for k in range(2):
         write_ct(tmp_path / f"{k}.dcm", np.full((16, 16), 1024, np.uint16), z=3.0 * k)
-    source = CTSource(tmp_path, Scan(views=12, photons=1e4, seed=5))
-    clean, _ = CTSource(tmp_path, Scan(views=12)).prepare(0, "cpu")
-    first, second = ((source.prepare(k, "cpu")[0].problem.y - clean.problem.y).numpy().ravel() for k in (0, 1))
+    source = CTSource(tmp_path, CT(views=12, photons=1e4), seed=5)
+    clean = CTSource(tmp_path, CT(views=12)).prepare(0, "cpu")
+    first, second = ((source.prepare(k, "cpu").problem.y - clean.problem.y).numpy().ravel() for k in (0, 1))
     assert abs(np.corrcoef(first, second)[0, 1]) < 0.2
-    again, _ = source.prepare(1, "cpu")
+    again = source.prepare(1, "cpu")
     np.testing.assert_array_equal(again.problem.y.numpy().ravel() - clean.problem.y.numpy().ravel(), second)
 
 
 def test_slices_share_the_matrix_and_leave_none_behind(tmp_path: Path, helix: Callable) -> None:
-    source = CTSource(helix(**SMALL).write(tmp_path / "scan"), Scan())
-    first, second = (source.prepare(k, "cpu")[0] for k in (0, 1))
+    source = CTSource(helix(**SMALL).write(tmp_path / "scan"), CT())
+    first, second = (source.prepare(k, "cpu") for k in (0, 1))
     assert first.problem.operator is second.problem.operator
-    other = CTSource(source.stack, Scan(views_every=2)).prepare(0, "cpu")[0]
+    other = CTSource(source.recording, CT(views_every=2)).prepare(0, "cpu")
     assert other.problem.operator is not first.problem.operator
     left = weakref.ref(first.problem.operator)
     del first, second
@@ -90,8 +90,8 @@ def test_slices_share_the_matrix_and_leave_none_behind(tmp_path: Path, helix: Ca
 
 
 def test_the_image_of_measured_projections_has_a_size(tmp_path: Path, helix: Callable) -> None:
-    source = CTSource(helix(**SMALL).write(tmp_path / "scan"), Scan())
-    ready, _ = source.prepare(0, "cpu")
+    source = CTSource(helix(**SMALL).write(tmp_path / "scan"), CT())
+    ready = source.prepare(0, "cpu")
     step, y, x = source.geometry["voxel_size_mm"]
     assert y == x == ready.problem.operator.pixel_size
     assert step == pytest.approx(1.0947 * 595 / 1085.6, rel=1e-3)
@@ -99,11 +99,11 @@ def test_the_image_of_measured_projections_has_a_size(tmp_path: Path, helix: Cal
 
 def test_lengths_that_the_file_does_not_know(tmp_path: Path) -> None:
     path = synchrotron(tmp_path / "scan.h5")
-    unknown, first = CTSource(path, Scan()), CTSource(path, Scan(), PIXEL)
-    told = CTSource(first.stack, Scan(), PIXEL)  # as `recon run` does, which opens a file once
+    unknown, first = CTSource(path, CT()), CTSource(path, CT(pixel_size=PIXEL))
+    told = CTSource(first.recording, CT(pixel_size=PIXEL))  # as `recon run` does, which opens a file once
     assert unknown.geometry["voxel_size_mm"] is None
     assert told.stack.geometry.det_spacing_mm == PIXEL
-    here, there = (one.prepare(0, "cpu")[0] for one in (unknown, told))
+    here, there = (one.prepare(0, "cpu") for one in (unknown, told))
     assert here.problem.operator.domain.shape == there.problem.operator.domain.shape
     sizes = [one.problem.operator.pixel_size for one in (here, there)]
     assert sizes[1] == pytest.approx(PIXEL * sizes[0])
@@ -119,17 +119,17 @@ def test_voxels_are_where_dicom_has_them(tmp_path: Path, write_ct: Callable[...,
     for k, name in enumerate("bca"):
         tags = {"ImagePositionPatient": origins[k].tolist(), "ImageOrientationPatient": [*across, *down]}
         write_ct(tmp_path / f"{name}.dcm", np.zeros((4, 6), np.uint16), PixelSpacing=[3.0, 2.0], **tags)
-    source = CTSource(tmp_path, Scan(views=4))
+    source = CTSource(tmp_path, CT(views=4))
     affine = np.array(of_slices(source.geometry, chosen)["affine"])
     for k, index in enumerate(chosen):
         expected = origins[index] + 2.0 * 5 * across + 3.0 * 3 * down
         np.testing.assert_allclose(affine @ [5, 3, k, 1], [-expected[0], -expected[1], expected[2], 1.0], atol=1e-6)
-    assert "affine" not in CTSource(tmp_path, Scan(views=4), 2.0).geometry
+    assert "affine" not in CTSource(tmp_path, CT(views=4, pixel_size=2.0)).geometry
 
 
 def test_the_affine_of_one_file(tmp_path: Path, write_ct: Callable[..., Path]) -> None:
     path = write_ct(tmp_path / "a.dcm", np.zeros((4, 4), np.uint16), z=7.0)
-    affine = np.array(CTSource(path, Scan(views=4)).geometry["affine"])
+    affine = np.array(CTSource(path, CT(views=4)).geometry["affine"])
     np.testing.assert_allclose(np.linalg.norm(affine[:3, :3], axis=0), [0.7421875, 0.7421875, 3.0])
     np.testing.assert_allclose(affine[:3, 3], [190.0, 190.0, 7.0])
 
@@ -160,8 +160,8 @@ def test_one_of_several_series(
 
 def test_a_rotation_axis_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = synchrotron(tmp_path / "scan.h5")
-    source = CTSource(path, Scan(), PIXEL, "rotation_centre=6.5")
-    assert source.stack.geometry.det_offset_mm == pytest.approx(PIXEL)
+    source = CTSource(path, CT(pixel_size=PIXEL, reader="rotation_centre=6.5"))
+    assert source.recording.geometry.det_offset_mm == pytest.approx(PIXEL)
     command = ["run", str(path), "-o", str(tmp_path / "out"), "--dry-run", "--reader"]
     for wrong in ("rotation_centre=left", "rotation_centre=99"):
         assert main([*command, wrong]) == 2
@@ -171,37 +171,37 @@ def test_a_rotation_axis_from_the_command_line(tmp_path: Path, capsys: pytest.Ca
 
 def test_what_was_taken_for_granted_is_told(tmp_path: Path, write_ct: Callable[..., Path]) -> None:
     np.save(tmp_path / "1.npy", np.full((8, 8), 0.5))
-    ready, image = CTSource(tmp_path, Scan(views=4)).prepare(0, "cpu")
+    ready, image = CTSource(tmp_path, CT(views=4)).prepare(0, "cpu")
     assert image is not None and np.abs(image).max() == 0
     assert len(ready.notes) == 1 and "1 mm" in ready.notes[0]
-    assert not CTSource(tmp_path, Scan(views=4), 0.7).prepare(0, "cpu")[0].notes
+    assert not CTSource(tmp_path, CT(views=4, pixel_size=0.7)).prepare(0, "cpu").notes
     dicom = write_ct(tmp_path / "a.dcm", np.zeros((8, 8), np.uint16), PixelSpacing=None)
-    assert len(CTSource(dicom, Scan(views=4)).prepare(0, "cpu")[0].notes) == 1
-    assert not CTSource(dicom, Scan(views=4), 0.7).prepare(0, "cpu")[0].notes
+    assert len(CTSource(dicom, CT(views=4)).prepare(0, "cpu").notes) == 1
+    assert not CTSource(dicom, CT(views=4, pixel_size=0.7)).prepare(0, "cpu").notes
 
 
 @pytest.mark.parametrize("attenuation", [0.003, 0.05, 0.3])
 def test_a_synchrotron_knows_no_hounsfield_units(tmp_path: Path, attenuation: float) -> None:
     """Whatever the energy, the prior sees an object of about one; the result is in the unit of the lengths."""
     path = synchrotron(tmp_path / "scan.h5", attenuation)
-    source = CTSource(path, Scan())
-    ready, _ = source.prepare(0, "cpu")
-    assert float(ready.fbp[7:9, 7:9].mean()) == pytest.approx(attenuation, rel=0.1)
-    relative = (ready.fbp - ready.problem.offset) / ready.problem.scale
+    source = CTSource(path, CT())
+    ready = source.prepare(0, "cpu")
+    assert float(ready.images["fbp"][7:9, 7:9].mean()) == pytest.approx(attenuation, rel=0.1)
+    relative = (ready.images["fbp"] - ready.problem.offset) / ready.problem.scale
     assert 0.8 < float(relative[7:9, 7:9].mean()) < 1.3
     assert source.geometry["units"] == "1/element" and "window" not in source.geometry
     assert not ready.notes
-    told = CTSource(path, Scan(), PIXEL)
+    told = CTSource(path, CT(pixel_size=PIXEL))
     assert told.geometry["units"] == "1/mm"
-    assert float(told.prepare(1, "cpu")[0].fbp[7:9, 7:9].mean()) == pytest.approx(attenuation / PIXEL, rel=0.1)
+    assert float(told.prepare(1, "cpu").images["fbp"][7:9, 7:9].mean()) == pytest.approx(attenuation / PIXEL, rel=0.1)
 
 
 def test_a_synchrotron_that_saw_nothing(tmp_path: Path) -> None:
     path = synchrotron(tmp_path / "scan.h5", 0.0)
     with pytest.raises(InputError, match="nothing that attenuates"):
-        CTSource(path, Scan(), reader="rotation_centre=7.5").prepare(0, "cpu")
+        CTSource(path, CT(reader="rotation_centre=7.5")).prepare(0, "cpu")
     with pytest.raises(InputError, match="edge of the detector"):
-        CTSource(path, Scan(), reader="rotation_centre=0").prepare(0, "cpu")
+        CTSource(path, CT(reader="rotation_centre=0")).prepare(0, "cpu")
 
 
 def test_measured_projections_from_the_command_line(tmp_path: Path, helix: Callable) -> None:
@@ -229,6 +229,6 @@ def test_a_reference_on_another_grid_is_none() -> None:
     numbers, image = np.ones((8, 24), np.float32), np.full((16, 16), 0.02, np.float32)
     common = {"load_reference": lambda _: image, "image_shape": (16, 16), "pixel_spacing_mm": (2.0, 2.0)}
     stack = CTProjections(Path("x"), "lodopab", 1, lambda _: numbers, geometry, water_attenuation_per_mm=0.02, **common)
-    _, reference = CTSource(stack, Scan()).prepare(0, "cpu")
+    _, reference = CTSource(stack, CT()).prepare(0, "cpu")
     assert reference is not None and np.abs(reference).max() < 1e-3  # water
-    assert CTSource(stack, Scan(), 1.0).prepare(0, "cpu")[1] is None
+    assert CTSource(stack, CT(pixel_size=1.0)).prepare(0, "cpu")[1] is None

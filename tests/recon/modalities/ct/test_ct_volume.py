@@ -12,7 +12,7 @@ from operators import Slices
 from recon.cli import main
 from recon.engine.volume import BySlice, join
 from recon.errors import InputError
-from recon.modalities.ct.options import Scan
+from recon.modalities.ct.options import CT
 from recon.modalities.ct.prepare import prepare_image
 from recon.posterior import Posterior
 from recon.priors import GaussianPrior
@@ -54,18 +54,18 @@ def test_neighbours_help(scan: Path) -> None:
 
 def test_the_problem_of_a_volume_is_that_of_its_slices() -> None:
     rng = np.random.default_rng(0)
-    slices = [prepare_image(rng.uniform(-50, 50, (8, 8)), 4.0, Scan(views=6, photons=1e4, seed=k)) for k in range(3)]
+    slices = [prepare_image(rng.uniform(-50, 50, (8, 8)), 4.0, CT(views=6, photons=1e4), seed=k) for k in range(3)]
     volume = join(slices)
     assert isinstance(volume.problem.operator, Slices) and volume.problem.y.shape[0] == 3
     assert (volume.problem.scale, volume.problem.offset) == (1000, -1000)
     x = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     expected = torch.stack([one.problem.misfit(x[:, k]) for k, one in enumerate(slices)]).mean(0)
     torch.testing.assert_close(volume.problem.misfit(x), expected)
-    torch.testing.assert_close(volume.companions["fbp"], torch.stack([one.fbp for one in slices]))
+    torch.testing.assert_close(volume.images["fbp"], torch.stack([one.images["fbp"] for one in slices]))
 
 
 def test_what_cannot_be_joined() -> None:
-    one, other = (prepare_image(np.zeros((8, 8)), 4.0, Scan(views=n)) for n in (6, 7))
+    one, other = (prepare_image(np.zeros((8, 8)), 4.0, CT(views=n)) for n in (6, 7))
     with pytest.raises(InputError, match="one operator"):
         join([one, other])
     with pytest.raises(InputError, match="one operator"):

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 from recon.errors import InputError, ReconError
+from recon.files.dispatch import is_known
 from recon.modalities.ct.data import CTImages
 from recon.modalities.ct.files.dicom_images import pair_by_position
-from recon.modalities.ct.files.readers import is_ct, open_ct
+from recon.modalities.ct.files.readers import READERS, open_ct
 
 pydicom = pytest.importorskip("pydicom")
 Writer = Callable[..., Path]
@@ -193,8 +194,8 @@ def test_not_dicom(tmp_path: Path, write_ct: Writer) -> None:
         open_ct(tmp_path / "c")
     with pytest.raises(InputError, match="has no option part"):
         open_ct(good, part="test")
-    assert is_ct(good)
-    assert not is_ct(tmp_path / "b.dcm")
+    assert is_known(READERS, good)
+    assert not is_known(READERS, tmp_path / "b.dcm")
 
 
 @pytest.mark.parametrize("syntax", ["1.2.840.10008.1.2.99", "1.2.3", "SECRET"])

@@ -11,7 +11,8 @@ from operators import fftc, ifftc, make_mask
 from recon.errors import InputError, ShapeError
 from recon.modalities.mri import coil_maps as mri_maps
 from recon.modalities.mri.coil_maps import needs_second, object_of
-from recon.modalities.mri.prepare import Prepared, Sampling, prepare
+from recon.modalities.mri.measured import PreparedSlice
+from recon.modalities.mri.prepare import Sampling, prepare
 
 SIZE, COILS, NOISE = 96, 6, 0.004
 
@@ -52,7 +53,7 @@ def _truth() -> torch.Tensor:
     return torch.from_numpy(np.abs(_object()))
 
 
-def _explained(ready: Prepared) -> float:
+def _explained(ready: PreparedSlice) -> float:
     """The share of the energy of the noise-free coil images that the maps explain, inside the object."""
     images = ready.whitening(torch.from_numpy(_coils() * _object()).to(torch.complex64))
     maps = ready.coil_maps / ready.coil_maps.abs().square().sum(0).sqrt().clamp(min=1e-6)
@@ -60,7 +61,7 @@ def _explained(ready: Prepared) -> float:
     return 1 - float(left.abs().square().sum() / images.abs().square().sum())
 
 
-def _first_image(ready: Prepared) -> torch.Tensor:
+def _first_image(ready: PreparedSlice) -> torch.Tensor:
     """The noise-free image through the maps of a slice, in the scale of its problem."""
     images = ready.whitening(torch.from_numpy(_coils() * _object()).to(torch.complex64))
     return (ready.coil_maps.conj() * images).sum(0) / ready.problem.scale
@@ -78,8 +79,8 @@ def test_a_first_image_completes_short_calibrations() -> None:
     ready = prepare(_scan(), _lines(6))
     better = ready.refined(_first_image(ready))
     assert 1 - _explained(better) < (1 - _explained(ready)) / 2
-    assert "self-consistent" in better.facts["maps_from"]
-    assert better.facts["calibration"] == ready.facts["calibration"]
+    assert "self-consistent" in better.diagnostics["maps_from"]
+    assert better.diagnostics["calibration"] == ready.diagnostics["calibration"]
 
 
 def test_too_few_lines_say_what_to_do() -> None:
@@ -104,7 +105,7 @@ def test_maps_that_do_not_explain_the_centre_are_an_error(monkeypatch: pytest.Mo
 @pytest.mark.parametrize("level", [0.004, 0.05])
 def test_noise_and_scale_are_within_a_quarter(pattern: str, level: float) -> None:
     ready = prepare(_scan(level), sampling=Sampling(pattern, 3.0))
-    found = ready.refined(_first_image(ready)).facts
+    found = ready.refined(_first_image(ready)).diagnostics
     assert found["noise_std"] == pytest.approx(level, rel=0.25)
     truth = np.quantile(np.sqrt((np.abs(_coils() * _object()) ** 2).sum(0)), 0.99)
     # The first estimate is made for brains, which are not as smooth as this object.
@@ -114,7 +115,7 @@ def test_noise_and_scale_are_within_a_quarter(pattern: str, level: float) -> Non
 @pytest.mark.parametrize("pattern", [None, "equispaced", "random", "gaussian1d"])
 def test_signal_at_the_edge_of_what_was_sampled_is_not_taken_for_noise(realdata: Path, pattern: str | None) -> None:
     kspace = np.load(realdata / "mri_kspace" / "brain_16ch_96.npy")
-    facts = prepare(kspace, sampling=Sampling(pattern, 4.0)).facts
+    facts = prepare(kspace, sampling=Sampling(pattern, 4.0)).diagnostics
     assert facts["noise_std"] == pytest.approx(6.5, rel=0.25)  # the air beside the head holds 6 to 7
     assert facts["noise_from"] == ("calibration region" if pattern else "outer k-space or air")
     assert facts["maps"] == 1
@@ -124,7 +125,7 @@ def test_scale_without_a_centre() -> None:
     mask = _lines(0)
     truth = np.quantile(np.abs(_object()), 0.99)
     ready = prepare(_scan(), mask, coil_maps=_coils().astype(np.complex64))
-    assert ready.facts["scale"] == pytest.approx(truth, rel=0.25) and ready.facts["calibration"] == []
+    assert ready.diagnostics["scale"] == pytest.approx(truth, rel=0.25) and ready.diagnostics["calibration"] == []
 
 
 def test_a_noise_covariance_is_used_and_checked() -> None:
@@ -132,10 +133,10 @@ def test_a_noise_covariance_is_used_and_checked() -> None:
     covariance = root @ root.T
     kspace = _scan(0.02, covariance)
     given = prepare(kspace, noise_covariance=(0.02**2 * covariance).astype(np.complex64))
-    assert given.facts["noise_from"] == "given"
-    assert given.facts["noise_std"] == pytest.approx(0.02 * np.sqrt(np.trace(covariance) / COILS), rel=1e-3)
+    assert given.diagnostics["noise_from"] == "given"
+    assert given.diagnostics["noise_std"] == pytest.approx(0.02 * np.sqrt(np.trace(covariance) / COILS), rel=1e-3)
     found = prepare(kspace)
-    assert found.facts["noise_std"] == pytest.approx(given.facts["noise_std"], rel=0.25)
+    assert found.diagnostics["noise_std"] == pytest.approx(given.diagnostics["noise_std"], rel=0.25)
     with pytest.raises(ShapeError, match="noise_covariance: expected"):
         prepare(kspace, noise_covariance=np.eye(3))
     with pytest.raises(InputError, match="Hermitian positive definite"):
@@ -154,8 +155,8 @@ def test_whitening_costs_nothing_where_the_model_errs_more_than_the_noise() -> N
     reference = ifftc(torch.from_numpy(kspace)).abs().square().sum(0).sqrt()
     inside = reference > 0.1 * reference.max()
 
-    def error(ready: Prepared) -> float:
-        return float((ready.zero_filled.abs() - reference)[inside].square().mean().sqrt())
+    def error(ready: PreparedSlice) -> float:
+        return float((ready.images["zero_filled"].abs() - reference)[inside].square().mean().sqrt())
 
     ready = prepare(kspace, noise_covariance=(0.002**2 * quiet).astype(np.complex64))
     refined = ready.refined(_first_image(ready))
@@ -169,7 +170,7 @@ def test_errors_of_the_model_are_noise_of_the_data() -> None:
     for name, maps in (("right", right), ("wrong", wrong)):
         ready = prepare(_scan(), coil_maps=maps, noise_std=NOISE)
         refined = ready.refined(_first_image(ready))
-        shares[name] = refined.facts["model_error"]
+        shares[name] = refined.diagnostics["model_error"]
         level = torch.as_tensor(refined.problem.noise_std)
         assert level.shape == (1, SIZE, SIZE)
         if name == "wrong":  # by rings, the strongest where the signal is
@@ -179,7 +180,7 @@ def test_errors_of_the_model_are_noise_of_the_data() -> None:
     again = off.refined(_first_image(off)).problem
     assert again.noise_std * again.scale == pytest.approx(NOISE, rel=1e-3)
     told = prepare(_scan(), coil_maps=right, noise_std=NOISE, model_error=0.05)
-    assert told.facts["model_error"] == 0.05
+    assert told.diagnostics["model_error"] == 0.05
 
 
 def _folded() -> np.ndarray:
@@ -189,15 +190,15 @@ def _folded() -> np.ndarray:
 
 def test_an_object_larger_than_the_field_of_view_gets_two_maps() -> None:
     folded = prepare(_folded(), sampling=Sampling("equispaced", 2.0))
-    assert folded.facts["maps"] == 2 and folded.problem.operator.domain.shape == (2, SIZE, SIZE // 2)
-    assert prepare(_scan(), sampling=Sampling("equispaced", 2.0)).facts["maps"] == 1
+    assert folded.diagnostics["maps"] == 2 and folded.problem.operator.domain.shape == (2, SIZE, SIZE // 2)
+    assert prepare(_scan(), sampling=Sampling("equispaced", 2.0)).diagnostics["maps"] == 1
     complete = prepare(_folded())
     reference = ifftc(torch.from_numpy(_folded())).abs().square().sum(0).sqrt()
     images = complete.problem.operator.H(complete.problem.y) * complete.problem.scale
     combined = complete.combine(images)
     assert combined.shape == reference.shape and not combined.is_complex()
     refined = complete.refined(images / complete.problem.scale)
-    assert refined.facts["maps"] == 2
+    assert refined.diagnostics["maps"] == 2
     from operators import conjugate_gradient
 
     operator, y = refined.problem.operator, refined.problem.y
@@ -209,7 +210,7 @@ def test_an_object_larger_than_the_field_of_view_gets_two_maps() -> None:
 def test_given_pairs_of_maps_are_accepted() -> None:
     maps = torch.from_numpy(np.stack([_coils(), np.roll(_coils(), SIZE // 2, axis=-1)]).astype(np.complex64))
     ready = prepare(_scan(), coil_maps=maps)
-    assert ready.facts["maps"] == 2 and ready.zero_filled.shape == (SIZE, SIZE)
+    assert ready.diagnostics["maps"] == 2 and ready.images["zero_filled"].shape == (SIZE, SIZE)
     with pytest.raises(ShapeError, match=r"or \(map, coil, y, x\), got"):
         prepare(_scan(), coil_maps=maps[:, :3])
 
@@ -226,4 +227,4 @@ def test_a_scale_of_the_data_does_not_matter() -> None:
     mask = torch.as_tensor(make_mask((SIZE, SIZE), "random", 3))
     small, large = (prepare(_scan() * unit, mask) for unit in (1e-6, 1e6))
     torch.testing.assert_close(small.problem.y, large.problem.y, rtol=1e-4, atol=1e-5)
-    assert replace(small).facts["maps_from"] == large.facts["maps_from"]
+    assert replace(small).diagnostics["maps_from"] == large.diagnostics["maps_from"]

@@ -16,7 +16,7 @@ from recon.modalities.ultrasound.data import PlaneWaveData
 from recon.modalities.ultrasound.files.readers import open_ultrasound
 from recon.modalities.ultrasound.grid import COLUMNS, ROWS, record_window, scene_of
 from recon.modalities.ultrasound.image_metrics import fwhm
-from recon.modalities.ultrasound.options import Acquisition
+from recon.modalities.ultrasound.options import Ultrasound
 from recon.modalities.ultrasound.prepare import _wiener, prepare_frame
 from recon.modalities.ultrasound.pulse import pulse_of, pulse_samples
 from recon.posterior import Posterior
@@ -77,7 +77,7 @@ def test_pulse_is_that_of_the_spectrum(speckle):
 
 
 def test_pulse_of_demodulated_data_has_gone_through_their_filter():
-    used = Acquisition().thin_out(made(channel_data(noise=0)))
+    used = Ultrasound().thin_out(made(channel_data(noise=0)))
     assert used.geometry.sampling_frequency == FS / 3
     plain, filtered = (pulse_samples(used.geometry, FC, 0.8, band) for band in (None, FS / 3))
     gain = np.abs(np.fft.fft(filtered, 512)), np.abs(np.fft.fft(plain, 512))
@@ -89,31 +89,31 @@ def test_pulse_of_demodulated_data_has_gone_through_their_filter():
 
 
 def test_problem_explains_the_data_and_knows_their_noise(speckle):
-    ready = prepare_frame(made(speckle), 0, Acquisition(angles=1))
+    ready = prepare_frame(made(speckle), 0, Ultrasound(angles=1))
     problem = ready.problem
     assert problem.operator.domain.dtype == torch.complex64 and problem.y.is_complex()
     assert ready.grid.spacing == pytest.approx((ROWS * C / FC, COLUMNS * C / FC))
-    assert ready.facts["angles_deg"] == [0.0] and ready.facts["elements"] == 16
-    assert ready.facts["fit_residual"] < 0.06 and not ready.notes
+    assert ready.diagnostics["angles_deg"] == [0.0] and ready.diagnostics["elements"] == 16
+    assert ready.diagnostics["fit_residual"] < 0.06 and not ready.notes
     # Electronic noise of RF with std s is 2 s / sqrt(n) in every n-th base-band sample.
-    assert ready.facts["noise_std"] == pytest.approx(2 * NOISE / np.sqrt(3), rel=0.3)
+    assert ready.diagnostics["noise_std"] == pytest.approx(2 * NOISE / np.sqrt(3), rel=0.3)
     level = problem.noise_std * problem.scale
     assert level.shape == (1, 1, problem.y.shape[-1])
     strength = (problem.y * problem.scale).abs().square().mean().sqrt()
-    assert 0.05 <= ready.facts["model_error"] < 0.06
-    assert ready.facts["noise_std"] < level.median() < 0.1 * strength + ready.facts["noise_std"]
+    assert 0.05 <= ready.diagnostics["model_error"] < 0.06
+    assert ready.diagnostics["noise_std"] < level.median() < 0.1 * strength + ready.diagnostics["noise_std"]
     # The .99 quantile of the image is about 1 in the scale of the prior, and delay and sum is in the result's units.
-    assert 0.3 < ready.das.abs().square().mean().sqrt() / problem.scale < 3
+    assert 0.3 < ready.images["das"].abs().square().mean().sqrt() / problem.scale < 3
 
 
 def test_point_is_where_it_is_in_both_images(speckle):
     from recon.modalities.ultrasound.prepare import speckle_prior
     from samplers import ExactGaussian
 
-    ready = prepare_frame(made(channel_data(strength=0.02)), 0, Acquisition(angles=1, depth=(6, 8)))
+    ready = prepare_frame(made(channel_data(strength=0.02)), 0, Ultrasound(angles=1, depth=(6, 8)))
     mean = ExactGaussian(iterations=60).posterior_mean(ready.problem, speckle_prior(ready))
     widths = []
-    for image in (ready.das.abs().numpy(), mean.abs().numpy()):
+    for image in (ready.images["das"].abs().numpy(), mean.abs().numpy()):
         row, column = np.unravel_index(image.argmax(), image.shape)
         assert ready.grid.x[column] == pytest.approx(POINT[0], abs=0.11e-3)
         assert ready.grid.z[row] == pytest.approx(POINT[1], abs=0.11e-3)
@@ -123,18 +123,18 @@ def test_point_is_where_it_is_in_both_images(speckle):
 
 def test_field_of_view_keeps_out_what_lies_around_it(speckle):
     data = made(speckle)
-    ready = prepare_frame(data, 0, Acquisition(depth=(6, 8), width=(-1, 1.5)))
+    ready = prepare_frame(data, 0, Ultrasound(depth=(6, 8), width=(-1, 1.5)))
     z, x = ready.grid.z * 1e3, ready.grid.x * 1e3
     assert 6 <= z[0] < 6.1 and 7.9 < z[-1] <= 8 and -1 <= x[0] < -0.85 and 1.35 < x[-1] <= 1.5
-    assert ready.facts["fit_residual"] < 0.08
-    whole = prepare_frame(data, 0, Acquisition())
+    assert ready.diagnostics["fit_residual"] < 0.08
+    whole = prepare_frame(data, 0, Ultrasound())
     # Its pixels are pixels of the whole image, and so are the values of delay and sum, up to the scale.
     rows, columns = (np.searchsorted(full, part - 1e-9) for full, part in
                      ((whole.grid.z, ready.grid.z), (whole.grid.x, ready.grid.x)))  # fmt: skip
-    cut = whole.das[rows][:, columns].abs()
-    assert np.corrcoef(cut.flatten(), ready.das.abs().flatten())[0, 1] > 0.999
+    cut = whole.images["das"][rows][:, columns].abs()
+    assert np.corrcoef(cut.flatten(), ready.images["das"].abs().flatten())[0, 1] > 0.999
     # Samples before the first and long after the last echo are not used.
-    used = Acquisition().thin_out(data)
+    used = Ultrasound().thin_out(data)
     scene, region = scene_of(used.geometry, (6, 8), None)
     window = record_window(used.geometry, region.grid, region)
     assert 0 < window.start < window.stop < used.shape[2]
@@ -147,13 +147,13 @@ def test_field_of_view_keeps_out_what_lies_around_it(speckle):
 
 @pytest.mark.parametrize("options", [{}, {"width": (-1.0, 1.0), "depth": (5.5, 8.0)}], ids=["whole", "part"])
 def test_what_lies_outside_is_taken_off_or_counts_as_noise(options):
-    used = Acquisition().thin_out(made(channel_data()))
+    used = Ultrasound().thin_out(made(channel_data()))
     scene, _ = scene_of(used.geometry, None, None)
     generator = torch.Generator().manual_seed(3)
     image = torch.randn(scene.shape, dtype=torch.complex64, generator=generator)
     y = PlaneWaveUltrasound(used.geometry, scene, bandwidth=0.5)(image)
     y = y + NOISE * y.abs().square().mean().sqrt() * torch.randn(y.shape, dtype=y.dtype, generator=generator)
-    ready = prepare_frame(made(y.numpy(), used.geometry), 0, Acquisition(**options))
+    ready = prepare_frame(made(y.numpy(), used.geometry), 0, Ultrasound(**options))
     rows, columns = (slice(k, k + n) for k, n in zip(
         (np.searchsorted(full, part[0] - 1e-9) for full, part in ((scene.z, ready.grid.z), (scene.x, ready.grid.x))),
         ready.grid.shape, strict=True))  # fmt: skip
@@ -165,15 +165,17 @@ def test_what_lies_outside_is_taken_off_or_counts_as_noise(options):
 
 def test_selection_and_undersampling(speckle):
     data = made(speckle)
-    few = Acquisition(angles=3, elements=8, array="centre", decimation=4, noise_std=0.5, time_shift=0.1)
+    few = Ultrasound(angles=3, elements=8, array="centre", decimation=4, noise_std=0.5, time_shift=0.1)
     used = few.thin_out(few.choose(data))
     assert used.shape == (3, 8, -(-COUNT // 4))
     assert used.geometry.initial_times == pytest.approx(1e-7 * np.ones(3))
     # Four is beyond the band of the pulse: the filter stays that of three, and so does the noise of a sample.
     assert used.noise_std(0).item() == pytest.approx(0.5 * 2 / np.sqrt(3))
-    absorbed = prepare_frame(data, 0, Acquisition(angles=1, attenuation=2.0, depth=(4, 9)))
-    plain = prepare_frame(data, 0, Acquisition(angles=1, depth=(4, 9)))
-    gain = [float(each.das.abs()[-1].mean() / each.das.abs()[0].mean()) for each in (absorbed, plain)]
+    absorbed = prepare_frame(data, 0, Ultrasound(angles=1, attenuation=2.0, depth=(4, 9)))
+    plain = prepare_frame(data, 0, Ultrasound(angles=1, depth=(4, 9)))
+    gain = [
+        float(each.images["das"].abs()[-1].mean() / each.images["das"].abs()[0].mean()) for each in (absorbed, plain)
+    ]
     way = 2e2 * (plain.grid.z[-1] - plain.grid.z[0])  # cm, there and back
     assert 20 * np.log10(gain[0] / gain[1]) == pytest.approx(2.0 * FC / 1e6 * way, rel=1e-3)
     assert isinstance(absorbed.problem.operator, PlaneWaveUltrasound)
@@ -184,9 +186,9 @@ def test_selection_and_undersampling(speckle):
 def test_samples_below_the_nyquist_rate_are_explained_by_what_the_others_say(decimation):
     """The image that explains all samples explains every n-th of them: aliases are in the model, not in its error."""
     data = made(channel_data(noise=0.0))
-    full = prepare_frame(data, 0, Acquisition(angles=1, model_error=0.05))
+    full = prepare_frame(data, 0, Ultrasound(angles=1, model_error=0.05))
     fit, _ = _wiener(full.problem, full.grid)
-    fewer = prepare_frame(data, 0, Acquisition(angles=1, decimation=decimation, model_error=0.05))
+    fewer = prepare_frame(data, 0, Ultrasound(angles=1, decimation=decimation, model_error=0.05))
     assert np.array_equal(fewer.grid.z[:120], full.grid.z[:120])  # the last row depends on the last sample
     image = torch.zeros(fewer.grid.shape, dtype=fit.dtype)
     image[: len(fit)] = fit[: len(image)]
@@ -198,10 +200,10 @@ def test_samples_below_the_nyquist_rate_are_explained_by_what_the_others_say(dec
 def test_elements_that_heard_nothing_are_left_out(speckle):
     silent = speckle.copy()
     silent[:, [3, 9]] = 0
-    ready = prepare_frame(made(silent), 0, Acquisition(angles=1))
-    assert ready.facts["elements"] == 14 and ready.problem.operator.geometry.shape[1] == 14
+    ready = prepare_frame(made(silent), 0, Ultrasound(angles=1))
+    assert ready.diagnostics["elements"] == 14 and ready.problem.operator.geometry.shape[1] == 14
     assert ready.notes == ["element(s) 3, 9 of those selected hold next to nothing and are left out"]
-    assert ready.facts["fit_residual"] < 0.06
+    assert ready.diagnostics["fit_residual"] < 0.06
 
 
 @pytest.mark.filterwarnings("ignore:the data residual")  # which may be large then, too
@@ -217,25 +219,25 @@ def test_gain_that_was_undone_is_in_the_noise(speckle):
     gain = np.linspace(1, 8, COUNT)
     loud = speckle * gain + 5.0 * np.random.default_rng(0).standard_normal(speckle.shape)
     data = made(loud.astype(np.float32)).without_gain(gain, noise="after")
-    ready = prepare_frame(data, 0, Acquisition(angles=1, model_error=0.0))
+    ready = prepare_frame(data, 0, Ultrasound(angles=1, model_error=0.0))
     level = ready.problem.noise_std.flatten()
     assert float(level[0] / level[-1]) > 3
 
 
 def test_complex_samples_are_used_as_they_are(speckle):
     iq = made(speckle).to_iq(bandwidth=FS / 3).select(decimation=3)
-    ready = prepare_frame(made(iq[0], iq.geometry), 0, Acquisition(angles=1))
+    ready = prepare_frame(made(iq[0], iq.geometry), 0, Ultrasound(angles=1))
     assert ready.problem.y.shape[-1] <= iq.shape[2]
-    assert ready.facts["fit_residual"] < 0.08
-    assert ready.facts["sampling_frequency_mhz"] == pytest.approx(FS / 3e6)
+    assert ready.diagnostics["fit_residual"] < 0.08
+    assert ready.diagnostics["sampling_frequency_mhz"] == pytest.approx(FS / 3e6)
 
 
 def test_time_zero_that_is_wrong_shifts_the_image(speckle):
     data = made(channel_data(strength=0.02))
     found = []
     for shift in (0.0, 0.3):
-        ready = prepare_frame(data.shifted(0.3e-6 - shift * 1e-6), 0, Acquisition(time_shift=shift))
-        found.append(ready.grid.z[int(ready.das.abs().argmax()) // ready.das.shape[1]])
+        ready = prepare_frame(data.shifted(0.3e-6 - shift * 1e-6), 0, Ultrasound(time_shift=shift))
+        found.append(ready.grid.z[int(ready.images["das"].abs().argmax()) // ready.images["das"].shape[1]])
     assert found[0] - found[1] == pytest.approx(0.0, abs=1e-9)
     assert found[0] == pytest.approx(POINT[1] + 0.3e-6 * C / 2, abs=0.1e-3)
 
@@ -273,7 +275,7 @@ def test_selections_that_are_not_in_the_data(wanted, message, speckle):
 )
 def test_acquisitions_that_cannot_be(wrong):
     with pytest.raises(InputError, match=next(iter(wrong))):
-        Acquisition(**wrong)
+        Ultrasound(**wrong)
 
 
 def test_a_file_becomes_samples_and_a_picture(picmus_file, tmp_path, capsys):
@@ -348,11 +350,11 @@ def test_options_of_ultrasound_are_refused_elsewhere():
 
 def test_muscle_in_vivo(realdata):
     data = open_ultrasound(realdata / "ultrasound" / "muscle_invivo_1angle.hdf5")
-    wanted = Acquisition(elements=48, array="centre", depth=(18, 22), width=(-3, 3))
+    wanted = Ultrasound(elements=48, array="centre", depth=(18, 22), width=(-3, 3))
     ready = prepare_frame(data, 0, wanted)
     # One straight-ray model of one wave explains most of what a scanner heard in a living leg.
-    assert ready.facts["fit_residual"] < 0.15
-    assert 3.9e6 < ready.facts["pulse_frequency_mhz"] * 1e6 < 5.0e6  # tissue takes the high frequencies away
+    assert ready.diagnostics["fit_residual"] < 0.15
+    assert 3.9e6 < ready.diagnostics["pulse_frequency_mhz"] * 1e6 < 5.0e6  # tissue takes the high frequencies away
     assert not ready.notes
     ratio = ready.problem.y.abs().square().mean().sqrt() / torch.as_tensor(ready.problem.noise_std).mean()
     assert 2 < ratio < 40
@@ -360,9 +362,9 @@ def test_muscle_in_vivo(realdata):
 
 def test_disc_that_was_sampled_below_nyquist(realdata):
     data = open_ultrasound(realdata / "ultrasound" / "rotating_disk_1angle.mat")
-    ready = prepare_frame(data, 0, Acquisition(elements=64, depth=(18, 24), width=(-4, 4)))
-    assert ready.facts["sampling_frequency_mhz"] == pytest.approx(10 / 3)
-    assert ready.facts["fit_residual"] < 0.2
+    ready = prepare_frame(data, 0, Ultrasound(elements=64, depth=(18, 24), width=(-4, 4)))
+    assert ready.diagnostics["sampling_frequency_mhz"] == pytest.approx(10 / 3)
+    assert ready.diagnostics["fit_residual"] < 0.2
 
 
 def test_strategies_by_name_have_settings_for_ultrasound():

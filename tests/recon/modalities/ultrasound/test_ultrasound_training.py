@@ -10,14 +10,13 @@ from recon.engine.samplers import resolve_sampler
 from recon.errors import ConfigError
 from recon.images.augment import Pool, step_generator
 from recon.images.sources import SourceConfig
+from recon.modalities import modality, training_images
 from recon.modalities.ultrasound.grid import COLUMNS, ROWS
 from recon.modalities.ultrasound.image_metrics import fwhm
 from recon.modalities.ultrasound.scenes import SCENES, Scene, draw_scene
 from recon.modalities.ultrasound.training import BAND, PIXEL, band, draw_images, load_slices, make_image
-from recon.priors.hub import prior_for
 from recon.training.cli import TrainConfig, train
 from recon.training.evaluate import with_noise
-from recon.training.modalities import MODALITIES
 from recon.training.state import load_checkpoint
 
 SMALL = {"channels": [8, 8], "encoder_blocks": [1, 1], "decoder_blocks": [1], "embedding": 8}
@@ -114,7 +113,7 @@ def test_held_out_images_are_of_other_seeds():
     assert np.iscomplexobj(first.image) and not np.array_equal(first.image, second.image)
     np.testing.assert_array_equal(load_slices(None, source, True)[0].image, first.image)
     assert load_slices(None, source, False) == []
-    assert MODALITIES["ultrasound"].test_image(first, 0).dtype == torch.complex64
+    assert training_images("ultrasound").test_image(first, 0).dtype == torch.complex64
 
 
 @pytest.mark.parametrize(
@@ -152,7 +151,7 @@ def test_a_run_trains_on_simulated_images(tmp_path):
 
 
 def test_the_prior_of_ultrasound_is_found_and_keeps_what_it_says():
-    assert prior_for("auto", "ultrasound") == "ultrasound"
+    assert modality("ultrasound").prior == "ultrasound"
     prior = recon.load_prior("ultrasound")
     assert prior.channels == 2 and prior.card["licence"] == "Apache-2.0"
     assert prior.sigma_min <= resolve_sampler("dds", modality="ultrasound").sigma_min
