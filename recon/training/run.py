@@ -79,7 +79,7 @@ class TrainingRun:
         if wrong := differences(state, self.config):
             raise CheckpointError(
                 f"{self.path} was written with a different network, seed, data or noise distribution "
-                f"({', '.join(wrong)} differs); choose another output folder, or the configuration that it was started with"
+                f"({', '.join(wrong)} differs); choose another output folder, or the configuration it was started with"
             )
         self.state.load_state_dict(state)
         if changed := changes(state, self.config):
