@@ -1,4 +1,4 @@
-"""Alias of :mod:`recon.training.cli`: ``python -m recon.train CONFIG`` and ``from recon.train import train``."""
+"""Alias of `recon.training.cli`: ``python -m recon.train CONFIG`` and ``from recon.train import train``."""
 
 import sys
 

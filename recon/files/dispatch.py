@@ -1,4 +1,4 @@
-"""Choosing a reader by content and passing it its options."""
+"""Choosing a reader by content and handing it its options: what the tables of CT and ultrasound readers share."""
 
 import inspect
 import os
@@ -12,7 +12,7 @@ from recon.errors import InputError
 def open_with(
     readers: Mapping[str, Any], path: str | os.PathLike[str], options: Mapping[str, Any], unknown: Callable[[Path], str]
 ) -> Any:
-    """Read a path with the first reader that recognises it.
+    """Read a path with the first reader that is responsible for it.
 
     Parameters
     ----------
@@ -21,14 +21,14 @@ def open_with(
     path
         A file or a folder.
     options
-        Options of the reader.
+        For the reader.
     unknown
-        Describes a path that no reader recognises, for the error message.
+        Says what a path is that no reader knows.
 
     Raises
     ------
     InputError
-        If the path does not exist, no reader recognises it, it is damaged, or the reader has no such option.
+        If there is nothing, no reader knows it, it is damaged, or the reader has no such option.
     """
     file = Path(path)
     try:
@@ -42,7 +42,7 @@ def open_with(
 
 
 def is_known(readers: Mapping[str, Any], path: str | os.PathLike[str]) -> bool:
-    """Tell whether one of the readers recognises a path."""
+    """Tell whether one of the readers is responsible for a path."""
     try:
         return any(reader.sniff(Path(path)) for reader in readers.values())
     except (OSError, InputError):
@@ -54,5 +54,5 @@ def _read(name: str, reader: Any, file: Path, options: Mapping[str, Any]) -> Any
     unknown = sorted(set(options) - set(known))
     if unknown:
         offered = ", ".join(known) or "none"
-        raise InputError(f"{file}: the {name} reader has no option {', '.join(unknown)} (its options: {offered})")
+        raise InputError(f"{file}: the reader of {name} has no option {', '.join(unknown)} (it has: {offered})")
     return reader.read(file, **options)

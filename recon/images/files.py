@@ -31,7 +31,7 @@ def kind_of(path: Path) -> str | None:
 def matching_files(root: Path, source: SourceConfig, held_out: bool) -> list[Path]:
     """Return the training files of a source, or the held-out ones; a matching folder stands for its files.
 
-    An ``.npz`` file may contain both (see :func:`read_npz`).
+    An ``.npz`` file may contain both (see `read_npz`).
 
     Raises
     ------

@@ -18,7 +18,7 @@ from samplers.base import Denoiser
 
 WEIGHTS_FOLDER = Path(__file__).parent / "weights"
 GAUSSIAN = "gaussian"
-#: Shipped prior of each kind of data.
+#: Which shipped prior goes with which kind of data.
 SHIPPED = {"mri": "brain-mri", "ct": "ct", "ultrasound": "ultrasound"}
 WEIGHTS_SUFFIXES = (".safetensors", ".pt", ".pth", ".ckpt", ".pkl", ".bin")
 
@@ -36,7 +36,7 @@ def load_prior(
     Parameters
     ----------
     source : str, path or Denoiser
-        A name from :func:`list_models` (``"brain-mri"``); a published network, by its name (``recon models`` lists
+        A name from `list_models` (``"brain-mri"``); a published network, by its name (``recon models`` lists
         them) or the path of its file: ``.pt``, ``.pth``, ``.safetensors`` or the folder of a diffusers
         model; ``"gaussian"``, a stationary Gaussian with an image-like spectrum (no network; needs ``shape``); a name
         that another distribution provides through the entry points ``diffrecon.priors``; or any object with
@@ -89,12 +89,12 @@ def load_prior(
 
 
 def prior_for(prior: str | Path | Denoiser, modality: str) -> str | Path | Denoiser:
-    """Return the prior, or the name of the modality's shipped one for "auto"."""
+    """Return the prior, or the name of the shipped one of the modality for "auto"."""
     return SHIPPED[modality] if isinstance(prior, str) and prior == "auto" else prior
 
 
 def require_known(source: str) -> None:
-    """Raise InputError for a prior that :func:`load_prior` would not find; nothing is loaded."""
+    """Raise InputError for a prior that `load_prior` would not find; nothing is loaded."""
     path = Path(source)
     shipped = [card["name"] for card in list_models()]
     if source in (GAUSSIAN, *shipped, *hub_store.entries(), *plugins.names("priors")) or path.exists():

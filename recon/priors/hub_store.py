@@ -1,6 +1,6 @@
 """Published networks by name: their descriptions, the cache of their files, and downloads on request.
 
-Nothing is downloaded unless :func:`download` is called (``recon models download NAME``). Where no sha256 is published
+Nothing is downloaded unless `download` is called (``recon models download NAME``). Where no sha256 is published
 (null in ``hub.json``), a file is verified by its tensors: names, shapes, finite values and number of parameters.
 """
 
@@ -75,7 +75,7 @@ def load_published(name: str, **options: Any) -> CheckpointPrior:
     name : str
         Name of the network.
     **options
-        Options of :func:`recon.priors.checkpoints.load_checkpoint`.
+        Options of `recon.priors.checkpoints.load_checkpoint`.
 
     Raises
     ------

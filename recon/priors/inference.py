@@ -44,7 +44,7 @@ class PreparedNetwork:
     memory_format : torch.memory_format
         Memory layout of weights and images.
     precision : "float32", "tf32" or "bfloat16"
-        Arithmetic inside the network (:func:`recon.priors.inference.arithmetic`); results are float32.
+        Arithmetic inside the network (`recon.priors.inference.arithmetic`); results are float32.
     compiled : bool or "cuda-graphs"
         Whether to compile the network with ``torch.compile``, which takes about a minute per image size and needs a C++
         compiler. With CUDA graphs, a GPU does not wait for Python (calls with gradients do not use them).

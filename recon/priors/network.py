@@ -42,8 +42,10 @@ class NetworkPrior:
     card : mapping
         Machine-readable description (training data, licence, scale); may be empty.
     max_batch, precision, compiled
-        See :class:`recon.priors.inference.PreparedNetwork`.
+        See `recon.priors.inference.PreparedNetwork`.
 
+    Notes
+    -----
     The network is fully convolutional: images of any size are padded to a multiple of its coarsest pixel and cropped
     back, so ``space`` is None. Gradients flow through to ``x``; parameters have none.
     """
@@ -191,7 +193,7 @@ def load_network_prior(
 ) -> NetworkPrior:
     """Load a network prior from a safetensors file and the JSON card of the same name beside it.
 
-    See :class:`recon.priors.inference.PreparedNetwork` for ``max_batch``, ``precision`` and ``compiled``.
+    See `recon.priors.inference.PreparedNetwork` for ``max_batch``, ``precision`` and ``compiled``.
 
     Raises
     ------

@@ -37,12 +37,12 @@ class TrainConfig:
     sources : sequence of SourceConfig
         Sets of training files.
     network : mapping
-        Arguments of :class:`recon.priors.networks.unet.UNet`.
+        Arguments of `recon.priors.networks.unet.UNet`.
     sigma_data : float
         Standard deviation of the data per real channel.
     parametrization : str
         What the network predicts: "edm" (a mixture of image and noise), or the noise, from an input scaled to variance
-        1 ("vp") or unscaled ("ve"); see :class:`recon.priors.networks.unet.EDMDenoiser`.
+        1 ("vp") or unscaled ("ve"); see `recon.priors.networks.unet.EDMDenoiser`.
     sigma_log_mean, sigma_log_std, sigma_min, sigma_max : float
         Distribution of the training noise level per real channel: log sigma is normal, sigma is clipped.
     steps, warmup, decay : int

@@ -151,7 +151,7 @@ def test_bad_options(
     ("options", "words"),
     [
         (("--prior", "nothing"), "unknown prior 'nothing'"),
-        (("--prior", "absent.pt"), "there is no file absent.pt"),
+        (("--prior", "absent.pt"), "the file absent.pt does not exist"),
         (("--precision", "int8"), "precision is 'int8'; expected float32 or tf32 or bfloat16"),
         (("--noise-std", "-1"), "noise_std: must be 0 or more"),
     ],

@@ -29,7 +29,7 @@ def convert_checkpoint(
     force : bool
         Overwrite an existing ``target``.
     card : mapping, optional
-        As in :func:`recon.priors.checkpoints.load.load_checkpoint`; it is stored in the file.
+        As in `recon.priors.checkpoints.load.load_checkpoint`; it is stored in the file.
 
     Raises
     ------

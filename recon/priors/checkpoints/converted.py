@@ -33,7 +33,7 @@ def describe(checkpoint: Checkpoint) -> dict[str, str]:
 
 
 def read_converted(content: Content) -> Checkpoint:
-    """Return the checkpoint that :func:`describe` described.
+    """Return the checkpoint that `describe` described.
 
     Raises
     ------

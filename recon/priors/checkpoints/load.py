@@ -54,7 +54,7 @@ def load_checkpoint(
     images : "complex" or "real", optional
         Kind of images; by default according to the card or the layout.
     device, max_batch, precision
-        As in :class:`recon.priors.network.NetworkPrior`.
+        As in `recon.priors.network.NetworkPrior`.
 
     Raises
     ------
@@ -101,7 +101,7 @@ def read_checkpoint(path: str | Path, card: Mapping[str, Any] | None = None) -> 
     Raises
     ------
     InputError, CheckpointError
-        As for :func:`load_checkpoint`.
+        As for `load_checkpoint`.
     """
     return _read(Path(path), card)[0]
 

@@ -21,7 +21,7 @@ class CheckpointPrior(NetworkPrior):
     ----------
     model : nn.Module
         ``model(x, sigma)`` denoises ``(batch, channels, y, x)`` with sigma per channel (see
-        :mod:`recon.priors.checkpoints.parametrization`).
+        `recon.priors.checkpoints.parametrization`).
     channels : int
         Number of channels of the network.
     sigma_range : (float, float)
@@ -38,7 +38,7 @@ class CheckpointPrior(NetworkPrior):
     card : mapping
         Machine-readable description.
     max_batch, precision
-        As in :class:`recon.priors.inference.PreparedNetwork`.
+        As in `recon.priors.inference.PreparedNetwork`.
     multiple : int, optional
         Sizes must be multiples of this; by default ``model.network.multiple``.
     """
@@ -94,7 +94,7 @@ class CheckpointPrior(NetworkPrior):
         Parameters
         ----------
         x : Tensor
-            ``(batch, y, x)``, complex or real according to :attr:`images`, or real ``(batch, channel, y, x)``.
+            ``(batch, y, x)``, complex or real according to `images`, or real ``(batch, channel, y, x)``.
         sigma : float or Tensor
             Noise level, one for all or ``(batch,)``. Below ``sigma_min`` the network is evaluated at ``sigma_min``.
 

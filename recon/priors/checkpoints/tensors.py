@@ -23,9 +23,9 @@ class Checkpoint:
     layout : str
         Layout of the file.
     architecture, network
-        Name in :data:`recon.priors.networks.table.ARCHITECTURES` and its arguments.
+        Name in `recon.priors.networks.table.ARCHITECTURES` and its arguments.
     parametrization : dict
-        See :func:`recon.priors.checkpoints.parametrization.parametrize`; sigmas per channel.
+        See `recon.priors.checkpoints.parametrization.parametrize`; sigmas per channel.
     channels : int
         Number of image channels.
     tensors : dict of Tensor

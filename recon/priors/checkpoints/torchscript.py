@@ -39,7 +39,7 @@ def load_torchscript(
 ) -> CheckpointPrior:
     """Load a TorchScript denoiser, as used by BART (``--external-graph``).
 
-    A TorchScript file is a program, so :func:`recon.load_prior` refuses it: load it here if you trust its source.
+    A TorchScript file is a program, so `recon.load_prior` refuses it: load it here if you trust its source.
 
     Parameters
     ----------
@@ -49,7 +49,7 @@ def load_torchscript(
     sigma_min, sigma_max : float
         Range of noise levels it was trained for, per channel.
     channels, images, gain
-        As in :class:`CheckpointPrior`.
+        As in `CheckpointPrior`.
     multiple : int
         Height and width must be multiples of this; images are padded.
 

@@ -101,8 +101,10 @@ class ADMUNet(nn.Module):
     scale_shift, resblock_updown, conv_resample : bool
         How steps modulate features, and how the resolution changes: in residual blocks, or by (learned) resampling.
     grouped_heads : bool
-        Order of the attention weights, see :class:`ADMAttention`.
+        Order of the attention weights, see `ADMAttention`.
 
+    Notes
+    -----
     Height and width must be multiples of ``multiple``.
     """
 

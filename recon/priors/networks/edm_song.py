@@ -1,7 +1,7 @@
 """DDPM++ and NCSN++ as rewritten for EDM by Karras et al. (``SongUNet``).
 
 Karras et al., "Elucidating the Design Space of Diffusion-Based Generative Models", NeurIPS 2022, appendix F.
-Parameter names are those of the published weights, as in :mod:`recon.priors.networks.edm`.
+Parameter names are those of the published weights, as in `recon.priors.networks.edm`.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class SongUNet(nn.Module):
     Parameters
     ----------
     resolution, channels, out_channels, features, multipliers, res_blocks
-        As in :class:`recon.priors.networks.edm.DhariwalUNet`.
+        As in `recon.priors.networks.edm.DhariwalUNet`.
     attention_levels : sequence of int
         Levels with attention: in every encoder block and in the last decoder block.
     encoder : "standard", "skip" or "residual"

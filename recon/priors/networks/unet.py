@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from recon.priors.networks.blocks import positions
 
-#: Possible predictions of the network of an :class:`EDMDenoiser`.
+#: Possible predictions of the network of an `EDMDenoiser`.
 PARAMETRIZATIONS = ("edm", "vp", "ve")
 
 
@@ -95,6 +95,8 @@ class UNet(nn.Module):
         Length of the vector that describes the augmentation of a training image, so that augmentations do not leak into
         denoised images (Karras et al., 2022, appendix F.2); 0 for none.
 
+    Notes
+    -----
     Height and width must be multiples of ``2 ** (len(channels) - 1)``.
     """
 

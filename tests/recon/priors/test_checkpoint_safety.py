@@ -245,7 +245,7 @@ def test_other_archives_and_unknown_layouts(make_checkpoint, tmp_path):
     refused(plain, "not one written by torch.save")
     refused(make_checkpoint("edm", lambda content: {"weights": torch.zeros(3)}), "unknown layout .*weights")
     refused(make_checkpoint("edm", lambda content: "text"), "unknown layout")
-    with pytest.raises(InputError, match="no file"):
+    with pytest.raises(InputError, match="does not exist"):
         load_prior(tmp_path / "absent.pt")
     header = (2**60).to_bytes(8, "little") + b"{"
     (tmp_path / "w.safetensors").write_bytes(header + b" " * 50)

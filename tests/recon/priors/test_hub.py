@@ -121,7 +121,7 @@ def test_dead_links_say_what_to_do(hub, tmp_path):
     ):
         hub_store.download("tiny")
     hub(url=None, link="the file was deleted")
-    with pytest.raises(InputError, match="cannot be downloaded: the file was deleted; get it by hand"):
+    with pytest.raises(InputError, match="cannot be downloaded: the file was deleted; get it manually"):
         hub_store.download("tiny")
     with pytest.raises(InputError, match="the file was deleted"):
         load_prior("tiny")
