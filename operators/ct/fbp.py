@@ -145,7 +145,7 @@ def _ray_weights(geometry: FanBeam) -> Tensor:
 
 
 def _fan_weights(geometry: FanBeam) -> Tensor:
-    """Return each projection's angular range times each ray's share of its two measurements, (angle, detector)."""
+    """Return the angular range of each projection times Parker's weight of each ray, (angle, detector)."""
     angles = np.asarray(geometry.angles)
     gaps, start = _gaps(angles, 2 * math.pi)
     width = torch.from_numpy(gaps)[:, None]

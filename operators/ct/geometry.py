@@ -237,7 +237,7 @@ def finite(values: Numbers, owner: str) -> tuple[float, ...]:
     if array.ndim != 1:
         raise ShapeError(f"{owner} expected a one-dimensional list, got shape {array.shape}")
     if not np.isfinite(array).all():
-        raise InputError(f"{owner} holds values that are not finite")
+        raise InputError(f"{owner} contains values that are not finite")
     return tuple(array.tolist())
 
 

@@ -248,7 +248,7 @@ def finite_array(values: Numbers, owner: str) -> np.ndarray:
     except (TypeError, ValueError):
         raise InputError(f"{owner} expected real numbers, got {type(values).__name__}") from None
     if not np.isfinite(array).all():
-        raise InputError(f"{owner} holds {int((~np.isfinite(array)).sum())} values that are not finite")
+        raise InputError(f"{owner} contains {int((~np.isfinite(array)).sum())} values that are not finite")
     return array
 
 

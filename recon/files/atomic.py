@@ -1,4 +1,4 @@
-"""Writing files so that a crash, a full disk or Ctrl-C never leaves half of one behind."""
+"""Atomic writes: a crash, a full disk or Ctrl-C never leaves a partial file behind."""
 
 import os
 import tempfile
@@ -9,10 +9,11 @@ from pathlib import Path
 
 @contextmanager
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Give a temporary file beside `path` to write to; on success it becomes `path` in one step.
+    """Provide a temporary file beside `path` for writing; on success it replaces `path` in one step.
 
     The data are flushed to the disk before the rename, so that after a power cut there is either the old file or the
-    whole new one. On any exception, also KeyboardInterrupt, the temporary file is removed and `path` stays as it was.
+    complete new one. On any exception, including KeyboardInterrupt, the temporary file is removed and `path` is
+    unchanged.
 
     Parameters
     ----------
@@ -22,7 +23,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     Yields
     ------
     pathlib.Path
-        A file in the same folder, empty, whose name has the same ending.
+        An empty file in the same folder, with the same ending.
     """
     target = Path(path)
     descriptor, name = tempfile.mkstemp(prefix=".", suffix=f"-{target.name}", dir=target.parent)
@@ -31,7 +32,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     try:
         yield temporary
         _flush(temporary)
-        temporary.chmod(0o666 & ~_umask())  # mkstemp makes private files; a result is an ordinary one
+        temporary.chmod(0o666 & ~_umask())  # mkstemp creates private files; give results ordinary permissions
         os.replace(temporary, target)
     except BaseException:
         temporary.unlink(missing_ok=True)
@@ -45,7 +46,7 @@ def _flush(path: Path) -> None:
 
 
 def _flush_folder(folder: Path) -> None:
-    """Make the rename itself durable, where the system lets us open folders."""
+    """Make the rename durable, on systems that can open folders."""
     if os.name != "posix":
         return
     descriptor = os.open(folder, os.O_RDONLY)

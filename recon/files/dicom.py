@@ -1,7 +1,7 @@
-"""Opening DICOM files that strangers wrote (needs the extra `dicom`); the reading side's only contact with pydicom.
+"""Opening untrusted DICOM files (needs the extra `dicom`); the only module that reads with pydicom.
 
-Everything is checked from the header before pixels are decoded. What pydicom says about a file may quote names of
-patients: its warnings and log lines are switched off here, and our messages hold file names, tags and numbers only.
+Everything is checked from the header before pixels are decoded. pydicom's messages may quote names of patients: its
+warnings and log lines are suppressed here, and our messages contain file names, tags and numbers only.
 """
 
 import io
@@ -20,12 +20,12 @@ from recon.errors import InputError, ReconError
 CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"
 _DEFER, _AT_ONCE = 2**16, 2**22
 _PIXEL_DATA = 0x7FE00010
-# Compressed slices: more than this many times the file is a bomb, and no scanner makes larger images.
+# Compressed slices: anything larger than this many times the file is a bomb; no scanner makes larger images.
 _EXPANSION, _ALWAYS_FINE, _MOST_PIXELS = 100, 64 * 2**20, 2**26
 
 
 def is_dicom(path: Path) -> bool:
-    """Tell by the four letters after the preamble."""
+    """Tell whether a file is DICOM, by the four letters after the preamble."""
     if not path.is_file():
         return False
     with open(path, "rb") as stream:
@@ -34,7 +34,7 @@ def is_dicom(path: Path) -> bool:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep pydicom's warnings and log lines, which may quote the header, away from everybody."""
+    """Suppress pydicom's warnings and log lines, which may quote the header."""
     logger = logging.getLogger("pydicom")
     before = logger.disabled
     logger.disabled = True
@@ -47,7 +47,7 @@ def quiet() -> Iterator[None]:
 
 
 def pydicom_module() -> Any:
-    """Import pydicom, or say how to get it."""
+    """Import pydicom, or raise an error that says how to install it."""
     try:
         import pydicom
     except ImportError as error:
@@ -56,17 +56,17 @@ def pydicom_module() -> Any:
 
 
 def read_header(path: Path) -> Any:
-    """Read everything but large values, and check that the pixels are where the header says.
+    """Read everything but large values, and check the header against the pixel data.
 
     Returns
     -------
     pydicom.Dataset
-        Without the pixels; `pixels` says where they are.
+        The header without the pixels; `pixels` locates them.
 
     Raises
     ------
     InputError
-        If it is not DICOM, damaged, truncated, without pixels, or its sizes contradict each other.
+        If it is not DICOM, damaged or truncated, has no pixels, or its sizes contradict each other.
     """
     pydicom = pydicom_module()
     try:
@@ -75,15 +75,15 @@ def read_header(path: Path) -> Any:
             start = stream.read(min(length, _AT_ONCE))
             if start[128:132] != b"DICM":
                 raise InputError(
-                    f"{path}: not a DICOM file (no 'DICM' at byte 128); remove it from the folder or name another"
+                    f"{path}: not a DICOM file (no 'DICM' at byte 128); remove it from the folder or pass another"
                 )
             stream.seek(0)
-            # pydicom asks for a few bytes at a time; from memory that is ten times as fast.
+            # pydicom reads a few bytes at a time, which is ten times as fast from memory.
             source = io.BytesIO(start) if length <= _AT_ONCE else stream
             header = pydicom.dcmread(source, defer_size=_DEFER)
     except (OSError, InputError):
         raise
-    except Exception as error:  # pydicom raises many kinds; their texts may quote the patient
+    except Exception as error:  # pydicom raises many types; their messages may quote patient data
         raise InputError(f"{path}: the DICOM header is damaged or truncated ({type(error).__name__})") from None
     _check_syntax(header, path, pydicom)
     _check_pixels(header, path)
@@ -91,7 +91,7 @@ def read_header(path: Path) -> Any:
 
 
 class Pixels(NamedTuple):
-    """Where the pixels of a file are; `read()` gives the stored integers `(rows, columns)`, without rescaling."""
+    """Location of the pixels in a file; `read()` returns the stored integers `(rows, columns)`, not rescaled."""
 
     path: Path
     shape: tuple[int, int]
@@ -111,15 +111,15 @@ class Pixels(NamedTuple):
             array = array.astype(array.dtype.newbyteorder("="), copy=False)
         if not self.unused:
             return array
-        if array.dtype.kind == "i":  # the bits that are not used need not repeat the sign
+        if array.dtype.kind == "i":  # the unused bits need not repeat the sign
             return (array << self.unused) >> self.unused
         if (array >> (8 * array.dtype.itemsize - self.unused)).any():
-            raise InputError(f"{self.path}: pixels use more than the BitsStored of the header; it is damaged")
+            raise InputError(f"{self.path}: pixels use more bits than BitsStored in the header; the file is damaged")
         return array
 
 
 def pixels(path: Path, header: Any) -> Pixels:
-    """Return where the pixels are, by a header from `read_header`."""
+    """Locate the pixels, given a header from `read_header`."""
     allocated, stored = (int(number(header, name, path, 0) or 0) for name in ("BitsAllocated", "BitsStored"))
     syntax = header.file_meta.TransferSyntaxUID
     kind = "i" if number(header, "PixelRepresentation", path, 0) else "u"
@@ -131,7 +131,7 @@ def pixels(path: Path, header: Any) -> Pixels:
 
 
 def read_all(path: Path) -> Any:
-    """Read a file whose header is known to be sound, with every value in memory."""
+    """Read a file with a checked header, with every value in memory."""
     pydicom = pydicom_module()
     with quiet():
         return pydicom.dcmread(io.BytesIO(path.read_bytes()))
@@ -152,21 +152,23 @@ def _decoded(path: Path, shape: tuple[int, int]) -> np.ndarray:
             "is installed (pip install 'diffrecon[dicom]')"
         ) from None
     if array.shape != shape:
-        raise InputError(f"{path}: the pixels decode to {array.shape}, the header says {shape} (rows, columns)")
+        raise InputError(
+            f"{path}: the pixels decode to shape {array.shape}, but the header says {shape} (rows, columns)"
+        )
     return np.asarray(array)
 
 
 def number(header: Any, name: str | int, path: Path, default: float | None = None) -> float | None:
-    """Return a numeric value by keyword or tag; `default` where it is missing."""
+    """Return a numeric value by keyword or tag, or `default` if it is missing."""
     values = numbers(header, name, path, count=1)
     return default if values is None else float(values[0])
 
 
 def numbers(header: Any, name: str | int, path: Path, count: int | None = None) -> np.ndarray | None:
-    """Return numeric values by keyword or tag, float64, or None where the tag is missing or empty.
+    """Return numeric values by keyword or tag, float64, or None if the tag is missing or empty.
 
-    Private tags arrive in three ways: typed (explicit VR), as raw bytes (VR UN: binary32; uint16 where there are two
-    bytes; binary64 where there are eight for each of `count` numbers), and as text, "369.625 backslash 32.5".
+    Private tags occur in three forms: typed (explicit VR), as raw bytes (VR UN: binary32; uint16 if there are two
+    bytes; binary64 if there are eight for each of `count` numbers), and as text, "369.625 backslash 32.5".
     """
     value = _value(header, name, path)
     if value is None or (hasattr(value, "__len__") and len(value) == 0):
@@ -178,11 +180,11 @@ def numbers(header: Any, name: str | int, path: Path, count: int | None = None) 
             return np.array([float(part) for part in value.split("\\")])
         return np.atleast_1d(np.asarray([float(one) for one in np.atleast_1d(np.asarray(value, dtype=object))]))
     except (ValueError, TypeError):
-        raise InputError(f"{path}: {_label(name)} must hold numbers, it does not") from None
+        raise InputError(f"{path}: expected numbers in {_label(name)}") from None
 
 
 def word(header: Any, name: str | int, path: Path) -> str | None:
-    """Return a short code word by keyword or tag, upper case, or None where it is missing."""
+    """Return a short code word by keyword or tag in upper case, or None if it is missing."""
     value = _value(header, name, path)
     if value is None:
         return None
@@ -191,7 +193,7 @@ def word(header: Any, name: str | int, path: Path) -> str | None:
 
 
 def text(header: Any, name: str) -> str:
-    """Return a value by keyword as text; empty where it is missing or damaged."""
+    """Return a value by keyword as text; empty if it is missing or damaged."""
     try:
         value = _value(header, name, Path())
     except InputError:
@@ -216,13 +218,13 @@ def _value(header: Any, name: str | int, path: Path) -> Any:
 
 
 def _from_bytes(value: bytes, count: int | None) -> np.ndarray:
-    # Text may be padded at its end with a space or a zero; but a zero after one digit is a binary uint16.
+    # Text may be padded with a space or a zero; but a zero after one digit is a binary uint16.
     text = value.rstrip(b" \0") if len(value) != 2 or value[1] else b""
     if text and all(byte in b"0123456789+-.eE\\ " for byte in text):
         try:
             return np.array([float(part) for part in text.split(b"\\")])
         except ValueError:
-            pass  # a binary number whose bytes all look like digits
+            pass  # a binary number whose bytes all happen to be digits
     if len(value) == 2:
         return np.frombuffer(value, "<u2").astype(float)
     return np.frombuffer(value, "<f8" if count is not None and len(value) == 8 * count else "<f4").astype(float)
@@ -235,13 +237,13 @@ def _label(name: str | int) -> str:
 def _check_syntax(header: Any, path: Path, pydicom: Any) -> None:
     syntax = header.file_meta.get("TransferSyntaxUID")
     if syntax is None:
-        raise InputError(f"{path}: the DICOM file does not say its transfer syntax; it is damaged")
+        raise InputError(f"{path}: the transfer syntax is missing; the DICOM file is damaged")
     if syntax not in pydicom.uid.AllTransferSyntaxes:
-        raise InputError(f"{path}: the transfer syntax {str(syntax)[:64]} is not one of DICOM; it is damaged")
+        raise InputError(f"{path}: {str(syntax)[:64]} is not a DICOM transfer syntax; the file is damaged")
 
 
 def _check_pixels(header: Any, path: Path) -> None:
-    """Compare sizes, bits and bytes before anything is decoded."""
+    """Compare sizes, bits and bytes before decoding anything."""
     sizes = []
     for name in ("Rows", "Columns", "BitsAllocated", "BitsStored"):
         value = number(header, name, path)
@@ -250,21 +252,21 @@ def _check_pixels(header: Any, path: Path) -> None:
         sizes.append(int(value))
     rows, columns, allocated, stored = sizes
     if allocated not in (8, 16, 32) or stored > allocated:
-        raise InputError(f"{path}: BitsStored {stored} of BitsAllocated {allocated} contradict each other")
+        raise InputError(f"{path}: BitsStored {stored} and BitsAllocated {allocated} contradict each other")
     if number(header, "HighBit", path, stored - 1) != stored - 1:
-        raise InputError(f"{path}: HighBit must be BitsStored - 1 = {stored - 1}; the header is damaged")
+        raise InputError(f"{path}: expected HighBit = BitsStored - 1 = {stored - 1}; the header is damaged")
     if number(header, "SamplesPerPixel", path, 1) != 1:
-        raise InputError(f"{path}: holds colours; expected one grey value a pixel")
+        raise InputError(f"{path}: a colour image; expected one grey value per pixel")
     if number(header, "NumberOfFrames", path, 1) != 1:
-        raise InputError(f"{path}: a multi-frame file; convert it to one file a slice first")
+        raise InputError(f"{path}: a multi-frame file; convert it to one file per slice first")
     if _PIXEL_DATA not in header:
-        raise InputError(f"{path}: holds no pixels (PixelData is missing)")
+        raise InputError(f"{path}: contains no pixels (PixelData is missing)")
     element = header.get_item(_PIXEL_DATA, keep_deferred=True)
     expected, on_disk = rows * columns * allocated // 8, os.path.getsize(path)
     if header.file_meta.TransferSyntaxUID.is_compressed or header.file_meta.TransferSyntaxUID.is_deflated:
         if rows * columns > _MOST_PIXELS or expected > max(_ALWAYS_FINE, _EXPANSION * on_disk):
             raise InputError(f"{path}: declares {rows} x {columns} pixels in {on_disk} bytes; refused as a bomb")
-        del header[_PIXEL_DATA]  # compressed pixels are decoded from the file, not held in memory
+        del header[_PIXEL_DATA]  # compressed pixels are decoded from the file, not kept in memory
         return
     if expected > on_disk:
         raise InputError(
@@ -274,7 +276,7 @@ def _check_pixels(header: Any, path: Path) -> None:
     held = int(getattr(element, "length", None) or len(element.value or b""))
     if held not in (expected, expected + expected % 2):
         raise InputError(
-            f"{path}: PixelData holds {held} bytes, but {rows} x {columns} pixels of {allocated} bits are {expected}"
+            f"{path}: PixelData has {held} bytes, but {rows} x {columns} pixels of {allocated} bits are {expected}"
         )
     if getattr(element, "value", None) is None and getattr(element, "value_tell", 0) + held > on_disk:
         raise InputError(f"{path}: the pixels end before {rows} x {columns} are complete; the file is truncated")

@@ -1,7 +1,7 @@
-"""Opening HDF5 files that strangers wrote: everything is checked from the headers before a byte of data is read.
+"""Opening untrusted HDF5 files: everything is checked from the headers before any data are read.
 
 HDF5 can point to other files (external links, external raw storage, virtual datasets), can run plug-in code (filters),
-and can declare sizes that the file does not hold. None of that is needed for imaging data, so none of it is followed.
+and can declare sizes that exceed the file. Imaging data need none of this, so all of it is refused.
 """
 
 import os
@@ -18,9 +18,9 @@ from recon.errors import InputError
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 # HDF5 may start after a user block of 512, 1024, 2048 ... bytes.
 _OFFSETS = (0, *(512 << k for k in range(8)))
-# The filters that h5py itself brings: gzip, shuffle, fletcher32, szip, nbit, scale-offset, lzf.
+# The filters that h5py itself provides: gzip, shuffle, fletcher32, szip, nbit, scale-offset, lzf.
 _FILTERS = {1, 2, 3, 4, 5, 6, 32000}
-# Measured data hardly compress; what unpacks to more than this many times its stored size is a bomb or empty.
+# Measured data hardly compress; data that unpack to more than this multiple of their stored size are a bomb or empty.
 _EXPANSION = 100
 _ALWAYS_FINE = 64 * 2**20
 _MAX_ATTRIBUTE_BYTES = 2**16
@@ -28,7 +28,7 @@ _MAX_ATTRIBUTES = 256
 
 
 def is_hdf5(path: Path) -> bool:
-    """Tell whether the file carries the HDF5 signature."""
+    """Tell whether a file has the HDF5 signature."""
     if not path.is_file():
         return False
     with open(path, "rb") as stream:
@@ -64,21 +64,23 @@ def dataset(file: h5py.File, name: str) -> h5py.Dataset:
     Raises
     ------
     InputError
-        If it is missing, reached through a link, stored outside the file, packed by an unknown filter, or declares
-        more data than the file can hold.
+        If it is missing, reached through a link, stored outside the file, compressed with an unknown filter, or
+        declares more data than the file can contain.
     """
     where = f"{file.filename}: {name}"
     found = _follow(file, name)
     if not isinstance(found, h5py.Dataset):
-        raise InputError(f"{where}: expected a dataset, found a group")
+        raise InputError(f"{where}: expected a dataset, got a group")
     if found.external:
         raise InputError(
-            f"{where}: stored in another file ({found.external[0][0]}); refused, copy the data into one file"
+            f"{where}: stored in another file ({found.external[0][0]}), which is refused; copy the data into one file"
         )
     if found.is_virtual:
-        raise InputError(f"{where}: a virtual dataset that points to other files; refused, copy the data into one file")
+        raise InputError(
+            f"{where}: a virtual dataset that points to other files, which is refused; copy the data into one file"
+        )
     if found.shape is None:
-        raise InputError(f"{where}: holds no data")
+        raise InputError(f"{where}: contains no data")
     _check_filters(found, where)
     _check_size(found, where)
     return found
@@ -102,16 +104,16 @@ def has(file: h5py.File, name: str) -> bool:
 
 
 def _follow(file: h5py.File, name: str) -> h5py.Group | h5py.Dataset:
-    """Walk to an object over hard links only."""
+    """Return an object that is reached over hard links only."""
     here: Any = file
     for part in name.strip("/").split("/"):
         link = here.get(part, getlink=True) if isinstance(here, h5py.Group) else None
         if link is None:
-            raise InputError(f"{file.filename}: there is no dataset {name!r} (the file holds: {keys(file)})")
+            raise InputError(f"{file.filename}: there is no dataset {name!r} (the file contains: {keys(file)})")
         if not isinstance(link, h5py.HardLink):
             target = getattr(link, "filename", None) or getattr(link, "path", "elsewhere")
             raise InputError(
-                f"{file.filename}: {name} is a link to {target!r}; links are refused, store the data itself"
+                f"{file.filename}: {name} is a link to {target!r}, which is refused; store the data itself"
             )
         here = here[part]
     return here
@@ -122,11 +124,13 @@ def _check_filters(found: h5py.Dataset, where: str) -> None:
     for k in range(plist.get_nfilters()):
         code = plist.get_filter(k)[0]
         if code not in _FILTERS:
-            raise InputError(f"{where}: packed by the unknown HDF5 filter {code}; repack the file with gzip (h5repack)")
+            raise InputError(
+                f"{where}: compressed with the unknown HDF5 filter {code}; repack the file with gzip (h5repack)"
+            )
 
 
 def _check_size(found: h5py.Dataset, where: str) -> None:
-    """Compare what is declared with what is stored, in exact integers."""
+    """Compare declared and stored sizes in exact integers."""
     declared = found.dtype.itemsize
     for length in found.shape:
         declared *= int(length)
@@ -148,7 +152,7 @@ def _check_size(found: h5py.Dataset, where: str) -> None:
 
 
 def attributes(item: h5py.HLObject, names: Sequence[str] | None = None) -> dict[str, Any]:
-    """Read the small plain attributes (numbers, strings, short lists), all or those of some names."""
+    """Read small plain attributes (numbers, strings, short lists), all or those with the given names."""
     plain: dict[str, Any] = {}
     for name in list(item.attrs)[:_MAX_ATTRIBUTES]:
         if names is not None and name not in names:
@@ -170,7 +174,7 @@ def text(found: h5py.Dataset, limit: int = 2**20) -> str:
     """Read a scalar string dataset of at most `limit` bytes."""
     where = f"{found.file.filename}: {found.name}"
     if found.shape not in ((), (1,)) or found.dtype.kind not in "SO" or found.dtype.itemsize > limit:
-        raise InputError(f"{where}: expected one string of at most {_size(limit)}, found {found.dtype} {found.shape}")
+        raise InputError(f"{where}: expected one string of at most {_size(limit)}, got {found.dtype} {found.shape}")
     value = found[()] if found.shape == () else found[0]
     if not isinstance(value, bytes | str) or len(value) > limit:
         raise InputError(f"{where}: expected one string of at most {_size(limit)}")

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 def write_nifti(path: str | os.PathLike[str], posterior: "Posterior") -> list[Path]:
     """Write mean, std and the 90 % interval of the magnitude as float32 NIfTI files.
 
-    `brain.nii.gz` gives `brain_mean.nii.gz`, `brain_std.nii.gz`, `brain_lower.nii.gz`, `brain_upper.nii.gz` (the last
-    two only where there are two samples or more). The first NIfTI axis is x, then y, then slice; the affine holds the
-    voxel size, and an affine of the source (`geometry["affine"]`) where there is one.
+    `brain.nii.gz` becomes `brain_mean.nii.gz`, `brain_std.nii.gz`, `brain_lower.nii.gz`, `brain_upper.nii.gz` (the last
+    two only if there are two or more samples). The first NIfTI axis is x, then y, then slice; the affine is that of the
+    source (`geometry["affine"]`) if there is one, and otherwise holds the voxel size.
 
     Returns
     -------

@@ -1,6 +1,6 @@
-"""NumPy files: headers of `.npy`, members of `.npz`, without trusting either.
+"""Opening untrusted NumPy files: headers of `.npy`, members of `.npz`.
 
-Nothing is ever unpickled, and sizes are compared with the file before memory is taken.
+Nothing is ever unpickled, and sizes are compared with the file before memory is allocated.
 """
 
 import io
@@ -65,7 +65,7 @@ def members(path: Path) -> set[str]:
     Raises
     ------
     InputError
-        If the archive is damaged, or one of them unpacks to more than the file can plausibly hold.
+        If the archive is damaged, or an array unpacks to more than the file can plausibly contain.
     """
     with _archive(path) as archive:
         for info in archive.infolist():
@@ -90,7 +90,7 @@ def read_member(path: Path, name: str) -> np.ndarray:
         header = _read_header(stream, archive.getinfo(f"{name}.npy").file_size, where)
         content = stream.read()
     if len(content) != prod(header.shape) * header.dtype.itemsize:
-        raise InputError(f"{where}: is truncated")
+        raise InputError(f"{where}: the array is truncated")
     return np.frombuffer(content, header.dtype).reshape(header.shape, order="F" if header.fortran else "C")
 
 
@@ -100,16 +100,16 @@ def read_archive(path: Path, needed: str, *others: str) -> dict[str, np.ndarray]
     Raises
     ------
     InputError
-        If the file is damaged, holds objects, or lacks what is needed.
+        If the file is damaged, contains objects, or lacks the required array.
     """
     found = members(path)
     if needed not in found:
-        raise InputError(f"{path}: an .npz file must hold {needed!r} here, this one holds {sorted(found)}")
+        raise InputError(f"{path}: expected an array {needed!r} in this .npz file, got {sorted(found)}")
     return {name: read_member(path, name) for name in (needed, *others) if name in found}
 
 
 def _read_header(stream: IO[bytes], size: int, where: str) -> Header:
-    """Read the header of an array of `size` bytes, header included."""
+    """Read the header of an array with `size` bytes, including the header."""
     start = stream.read(12)
     if len(start) < 12 or start[:6] != _MAGIC or start[6] not in (1, 2, 3):
         raise InputError(f"{where}: the NumPy header is damaged or truncated")
@@ -117,7 +117,7 @@ def _read_header(stream: IO[bytes], size: int, where: str) -> Header:
     length = struct.unpack("<H" if width == 2 else "<I", start[8 : 8 + width])[0]
     offset = 8 + width + length
     if not 2 <= length <= _MAX_HEADER or offset > size:
-        raise InputError(f"{where}: announces a NumPy header of {length} bytes; refused")
+        raise InputError(f"{where}: declares a NumPy header of {length} bytes; refused")
     head = io.BytesIO(start + stream.read(offset - 12))
     version = np.lib.format.read_magic(head)
     parse = np.lib.format.read_array_header_1_0 if width == 2 else np.lib.format.read_array_header_2_0
@@ -126,12 +126,12 @@ def _read_header(stream: IO[bytes], size: int, where: str) -> Header:
     except (ValueError, TypeError, SyntaxError, TokenError, RecursionError, MemoryError) as error:
         raise InputError(f"{where}: the NumPy header (version {version[0]}) cannot be read") from error
     if dtype.hasobject:
-        raise InputError(f"{where}: holds Python objects, which could run code; save a plain numerical array instead")
+        raise InputError(
+            f"{where}: contains Python objects, which could run code; save a plain numerical array instead"
+        )
     declared, found = prod(shape) * dtype.itemsize, size - offset
     if any(length < 0 for length in shape) or declared != found:
-        raise InputError(
-            f"{where}: announces {shape} {dtype} = {declared} bytes, but {found} are there; it is truncated"
-        )
+        raise InputError(f"{where}: declares {shape} {dtype} = {declared} bytes, but contains {found}; it is truncated")
     return Header(shape, dtype, fortran, offset)
 
 

@@ -6,12 +6,12 @@ Readable with plain h5py; complex arrays are HDF5 compounds (r, i), as h5py writ
     samples             (n, [slice,] y, x) complex64 or float32, in the units of the input
     mean, std           ([slice,] y, x): complex posterior mean, total standard deviation of the valid samples
     interval            (2, [slice,] y, x): lower and upper end; attributes level, method; needs 2 samples
-    magnitude_mean, magnitude_std   the same of |samples|
+    magnitude_mean, magnitude_std   the same for |samples|
     images/<name>       zero_filled, reference, mask, ...
     diagnostics/<name>  valid (n,) bool, residual (n,), ...
     geometry, provenance   JSON text
 
-Only `samples`, `images`, `diagnostics`, `geometry` and `provenance` are read back; the summaries are computed again.
+Only `samples`, `images`, `diagnostics`, `geometry` and `provenance` are read back; the summaries are recomputed.
 """
 
 import json
@@ -49,7 +49,7 @@ def is_posterior(path: Path) -> bool:
 def write_posterior(path: str | os.PathLike[str], posterior: Posterior) -> None:
     """Write a posterior atomically: `path` is either as before or complete."""
     with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
-        # Text that is read back has a fixed length: HDF5's heap of variable text is a poor place to look for damage.
+        # Text that is read back has a fixed length: damage in HDF5's heap of variable-length strings is hard to detect.
         file.attrs.update({"format": np.bytes_(FORMAT), "format_version": VERSION, "description": _DESCRIPTION})
         _write_arrays(file, posterior)
         for name, image in posterior.images.items():
@@ -69,7 +69,7 @@ def _write_arrays(file: h5py.File, posterior: Posterior) -> None:
         file.create_dataset(name, data=data)
         file[name].attrs.update({"axes": axes, "units": units, "description": description, **more})
 
-    put("samples", posterior.samples, f"sample {axes}", "draws from the posterior distribution of the image")
+    put("samples", posterior.samples, f"sample {axes}", "samples from the posterior distribution of the image")
     file.create_group("images")
     file.create_group("diagnostics")
     if not posterior.n_valid:
@@ -77,7 +77,7 @@ def _write_arrays(file: h5py.File, posterior: Posterior) -> None:
     magnitude = posterior.magnitude
     known = "expectation" in posterior.images
     put("mean", posterior.mean, axes, "posterior mean" if known else "mean of the valid samples")
-    put("std", posterior.std, axes, "sqrt(sum_k |x_k - mean|^2 / (n - 1)); zero if there is one sample only")
+    put("std", posterior.std, axes, "sqrt(sum_k |x_k - mean|^2 / (n - 1)); zero if there is only one sample")
     put(
         "magnitude_mean", magnitude.mean, axes, "magnitude of the posterior mean" if known else "mean of the magnitudes"
     )
@@ -107,20 +107,20 @@ def read_posterior(path: str | os.PathLike[str]) -> Posterior:
     Raises
     ------
     InputError
-        If there is no such file, it is damaged, or it was not written by this format's version.
+        If the file does not exist, is damaged, or has another format or version.
     """
     file_path = Path(path)
     if not file_path.is_file():
         raise InputError(f"{file_path}: no such file")
     if not is_posterior(file_path):
         raise InputError(
-            f"{file_path}: not a result of diffrecon (an HDF5 file with the attribute format = {FORMAT!r})"
+            f"{file_path}: not a diffrecon result (expected an HDF5 file with the attribute format = {FORMAT!r})"
         )
     with hdf5.open_hdf5(file_path) as file:
         written = hdf5.attributes(file, ("format_version",)).get("format_version")
         if written != VERSION:
             raise InputError(
-                f"{file_path}: has format version {written}, this release reads {VERSION}; update diffrecon"
+                f"{file_path}: has format version {written}, but this release reads version {VERSION}; update diffrecon"
             )
         samples = hdf5.dataset(file, "samples")
         if samples.dtype.kind not in "fc" or samples.ndim not in (3, 4):
@@ -131,7 +131,9 @@ def read_posterior(path: str | os.PathLike[str]) -> Posterior:
         posterior = Posterior(samples[()], geometry, provenance, diagnostics, images)
         for k in np.flatnonzero(posterior.valid):
             if not np.isfinite(posterior.samples[k]).all():
-                raise InputError(f"{file_path}: samples: number {k} is marked as valid but not finite; it is damaged")
+                raise InputError(
+                    f"{file_path}: samples: number {k} is marked as valid but is not finite; the file is damaged"
+                )
         return posterior
 
 
@@ -140,7 +142,9 @@ def _images(file: h5py.File, shape: tuple[int, ...]) -> dict[str, np.ndarray]:
     for name in _names(file, "images"):
         image = hdf5.dataset(file, f"images/{name}")
         if not 1 <= image.ndim <= len(shape):
-            raise InputError(f"{file.filename}: images/{name}: the shape {image.shape} does not fit samples of {shape}")
+            raise InputError(
+                f"{file.filename}: images/{name}: shape {image.shape} does not match samples of shape {shape}"
+            )
         images[name] = image[()]
     return images
 

@@ -1,7 +1,7 @@
-"""Random training images from slices: complex ones, measured or made from magnitudes, or real ones.
+"""Random training images from slices: complex (measured, or made from magnitudes) or real.
 
-Every random number of a batch comes from one counter-based generator keyed by (seed, step): a batch depends on nothing
-but those two numbers, so a resumed run sees exactly the images that an uninterrupted one would have seen.
+Every random number of a batch comes from one counter-based generator keyed by (seed, step): a batch depends on these
+two numbers only, so a resumed run sees exactly the images that an uninterrupted one would have seen.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from recon.images.sources import Slice, SourceConfig
 from recon.images.synthesis import change_contrast, fourier_resample, phase_jumps, random_intensity, random_phase
 from recon.priors.networks.blocks import coordinates
 
-#: What an augmentation did to an image, as a network may be told: all zero for a slice as it came.
+#: Augmentations that a network may be conditioned on; all zero for an unchanged slice.
 LABELS = ("flip y", "flip x", "swap", "log zoom", "log stretch", "log contrast", "masked")
 
 
 def step_generator(seed: int, step: int, piece: int = 0) -> np.random.Generator:
-    """Return the generator of all randomness of training step ``step``, or of one piece of it."""
+    """Return the random generator of training step ``step``, or of one piece of it."""
     key = np.array([seed, step], dtype=np.uint64)
     return np.random.Generator(np.random.Philox(key=key, counter=np.array([0, 0, 0, piece], dtype=np.uint64)))
 
@@ -37,11 +37,11 @@ class Pool:
 
     @classmethod
     def build(cls, source: SourceConfig, slices: Sequence[Slice]) -> Pool:
-        """Group ``slices``."""
+        """Group ``slices`` by plane."""
         return cls(source, {plane: [s for s in slices if s.plane == plane] for plane in source.planes})
 
     def draw(self, rng: np.random.Generator) -> Slice:
-        """Return a random slice; the first plane has half of the draws."""
+        """Return a random slice; the first plane gets half of the draws."""
         planes = list(self.source.planes)
         first = len(planes) == 1 or rng.random() < 0.5
         group = self.slices[planes[0] if first else planes[rng.integers(1, len(planes))]]
@@ -50,9 +50,9 @@ class Pool:
 
 @dataclass(frozen=True)
 class Patch:
-    """Pixels ``(size, size)``, where they lie in their image ``(y, x)``, and what was done to that image.
+    """Pixels ``(size, size)``, their position in the image ``(y, x)``, and the augmentation of that image.
 
-    ``jumps`` asks for a phase that is not smooth.
+    ``jumps`` requests a synthetic phase that is not smooth.
     """
 
     pixels: Tensor
@@ -64,13 +64,13 @@ class Patch:
 
 @dataclass(frozen=True)
 class Drawn:
-    """Images ``(batch, channels, size, size)`` of one step and what else a network may be told of them."""
+    """Images ``(batch, channels, size, size)`` of one step, and what a network may be conditioned on."""
 
     images: Tensor
     patches: Sequence[Patch]
 
     def position(self) -> Tensor:
-        """Return ``(batch, 2, size, size)``: y and x of each pixel in the image that it was cut from, -1 to 1."""
+        """Return ``(batch, 2, size, size)``: y and x of each pixel in the whole image, from -1 to 1."""
         size = self.images.shape[-1]
         grids = []
         for patch in self.patches:
@@ -88,8 +88,8 @@ def draw_images(
 ) -> Drawn:
     """Return real and imaginary parts of random complex images, ``(batch, 2, size, size)`` float32.
 
-    Magnitudes get a random smooth phase, and as many of them as their source says jumps on top; images that are complex
-    keep theirs, turned by a random constant. A share of ``untouched`` is only cut out, not augmented.
+    Magnitudes get a random smooth phase, a fraction of them (``phase_jumps`` of their source) with jumps on top;
+    complex images keep their phase, up to a random constant. A fraction ``untouched`` is only cropped, not augmented.
     """
     patches = _draw(_patch, pools, rng, batch, size, untouched)
     intensity, phase = random_intensity(rng, batch, size), random_phase(rng, batch, size)
@@ -109,7 +109,7 @@ def draw_images(
 def draw_real_images(
     pools: Sequence[Pool], rng: np.random.Generator, batch: int, size: int, untouched: float = 0.0
 ) -> Drawn:
-    """Return random CT images ``(batch, 1, size, size)`` float32, whose values are physical and stay as they are."""
+    """Return random real images ``(batch, 1, size, size)`` float32; their values are physical and are not rescaled."""
     patches = _draw(_real_patch, pools, rng, batch, size, untouched)
     return Drawn(torch.stack([patch.pixels for patch in patches])[:, None], patches)
 
@@ -122,7 +122,7 @@ def _draw(
     size: int,
     untouched: float,
 ) -> list[Patch]:
-    """Cut ``batch`` patches out of random slices of random pools."""
+    """Cut ``batch`` patches from random slices of random pools."""
     weights = np.array([pool.source.weight for pool in pools])
     choice = rng.choice(len(pools), size=batch, p=weights / weights.sum())
     return [
@@ -131,7 +131,7 @@ def _draw(
 
 
 def _real_patch(item: Slice, source: SourceConfig, rng: np.random.Generator, size: int, untouched: bool) -> Patch:
-    """Resample, cut, mirror and turn one patch; a few are scaled by some percent, as scanners and energies differ."""
+    """Resample, crop and flip one patch; a few are scaled by some percent, as scanners and energies differ."""
     image = torch.from_numpy(item.image.astype(np.float32))
     zoom = [1.0, 1.0]
     if not untouched and rng.random() >= source.native:
@@ -148,7 +148,7 @@ def _real_patch(item: Slice, source: SourceConfig, rng: np.random.Generator, siz
 
 
 def _patch(item: Slice, source: SourceConfig, rng: np.random.Generator, size: int, untouched: bool) -> Patch:
-    """Cut, resample, mirror and turn one patch of a magnitude or of a complex image."""
+    """Resample, crop and flip one patch of a magnitude or complex image."""
     image = item.image if np.iscomplexobj(item.image) else item.image.astype(np.float32)
     if untouched:
         return _cut(image, size, rng, 0.1, 0.15)
@@ -173,7 +173,7 @@ def _patch(item: Slice, source: SourceConfig, rng: np.random.Generator, size: in
 
 
 def _turn(patch: Patch, rng: np.random.Generator) -> Patch:
-    """Mirror each axis and swap the two, each with probability one half: the whole image, as it were."""
+    """Flip each axis and swap the two, each with probability one half, as if the whole image were flipped."""
     flipped = [rng.random() < 0.5 for _ in range(2)]
     flips = [axis for axis in (0, 1) if flipped[axis]]
     pixels = patch.pixels.flip(flips) if flips else patch.pixels
@@ -190,11 +190,11 @@ def _turn(patch: Patch, rng: np.random.Generator) -> Patch:
     )
 
 
-def _cut(image: np.ndarray, size: int, rng: np.random.Generator, level: float, share: float) -> Patch:
-    """Cut a random window; tries up to four times to find one of which a ``share`` is above ``level``."""
+def _cut(image: np.ndarray, size: int, rng: np.random.Generator, level: float, fraction: float) -> Patch:
+    """Cut a random window; try up to four times to find one with more than ``fraction`` of it above ``level``."""
     for attempt in range(4):
         pixels, first, length = _window(image, (size, size), rng)
-        if (np.abs(pixels) > level).mean() > share or attempt == 3:
+        if (np.abs(pixels) > level).mean() > fraction or attempt == 3:
             break
     return Patch(torch.from_numpy(pixels), (first[0], first[1]), (length[0], length[1]), (0.0,) * len(LABELS))
 
@@ -202,9 +202,9 @@ def _cut(image: np.ndarray, size: int, rng: np.random.Generator, level: float, s
 def _window(
     image: np.ndarray, window: Sequence[int], rng: np.random.Generator
 ) -> tuple[np.ndarray, list[int], list[int]]:
-    """Cut a random window; where it is larger than the image, the image lies in it at random on zeros.
+    """Cut a random window; an image that is smaller is zero-padded at random positions.
 
-    Returns the pixels, the first pixel in the image, and the size of the image with these zeros.
+    Returns the pixels, the first pixel in the image, and the size of the padded image.
     """
     out = np.zeros(window, dtype=image.dtype)
     source, target, firsts, lengths = [], [], [], []

@@ -1,4 +1,4 @@
-"""Files that training draws from: which ones match, what they are, and the images in those that hold slices."""
+"""Training files: which ones match a source, their kind, and the images in those that contain slices."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from recon.files import dicom, npy
 if TYPE_CHECKING:
     from recon.images.sources import SourceConfig
 
-#: What a file is, by how its name ends; DICOM files without an ending are known by their content.
+#: Kind of a file by its ending; DICOM files without an ending are recognised by their content.
 SUFFIXES = {
     **{".nii.gz": "nifti", ".nii": "nifti", ".dcm": "dicom", ".ima": "dicom", ".npy": "npy", ".npz": "npz"},
     **{".h5": "raw", ".hdf5": "raw", ".cfl": "raw"},
@@ -29,14 +29,14 @@ def kind_of(path: Path) -> str | None:
 
 
 def matching_files(root: Path, source: SourceConfig, held_out: bool) -> list[Path]:
-    """Return the training files of a source, or those held out; a folder that matches stands for its files.
+    """Return the training files of a source, or the held-out ones; a matching folder stands for its files.
 
-    An ``.npz`` file may hold images of both kinds (see `read_npz`).
+    An ``.npz`` file may contain both (see `read_npz`).
 
     Raises
     ------
     InputError
-        If nothing matches, or what matches is of no known kind.
+        If nothing matches, or a matching file is of unknown kind.
     """
     matches = sorted(root.glob(source.pattern))
     files = [file for match in matches for file in (_inside(match) if match.is_dir() else [match])]
@@ -53,7 +53,7 @@ def matching_files(root: Path, source: SourceConfig, held_out: bool) -> list[Pat
 
 
 def _inside(folder: Path) -> list[Path]:
-    """Return the files of a folder that are of a known kind: what lies beside them (a licence, a table) is left out."""
+    """Return the files of a known kind in a folder; others beside them (a licence, a table) are ignored."""
     return [file for file in sorted(folder.iterdir()) if file.is_file() and kind_of(file) is not None]
 
 
@@ -62,12 +62,12 @@ def _is_held_out(file: Path, root: Path, source: SourceConfig) -> bool:
 
 
 def read_npy(path: Path, every: int = 1) -> np.ndarray:
-    """Return images ``(slice, y, x)`` of a ``.npy`` file, real or complex; ``every``-th slices only.
+    """Return images ``(slice, y, x)`` of a ``.npy`` file, real or complex; every N-th slice only.
 
     Raises
     ------
     InputError
-        If it is damaged, holds objects, or is neither ``(y, x)`` nor ``(slice, y, x)``.
+        If it is damaged, contains objects, or is neither ``(y, x)`` nor ``(slice, y, x)``.
     """
     header = npy.array_header(path)
     _check_images(header.shape, header.dtype, path)
@@ -77,12 +77,12 @@ def read_npy(path: Path, every: int = 1) -> np.ndarray:
 def read_npz(path: Path, source: SourceConfig, held_out: bool) -> tuple[np.ndarray, list[str]]:
     """Return ``images (slice, y, x)`` of a ``.npz`` file, and the names of the slices.
 
-    Where there are ``names``, one for each image, those that start as ``source.held_out`` says are held out.
+    If the file has ``names``, one per image, those that start with one of ``source.held_out`` are held out.
 
     Raises
     ------
     InputError
-        If it is damaged, has no usable ``images``, or ``names`` do not fit them.
+        If it is damaged, has no usable ``images``, or their number differs from that of ``names``.
     """
     content = npy.read_archive(path, "images", "names")
     _check_images(content["images"].shape, content["images"].dtype, path)
@@ -91,7 +91,7 @@ def read_npz(path: Path, source: SourceConfig, held_out: bool) -> tuple[np.ndarr
         return images, [f"{path.name}:{source.every * k}" for k in range(len(images))]
     names = [str(name) for name in content["names"].ravel()][:: source.every]
     if len(names) != len(images):
-        raise InputError(f"{path}: holds {len(content['names'])} names for {len(content['images'])} images")
+        raise InputError(f"{path}: contains {len(content['names'])} names for {len(content['images'])} images")
     chosen = [k for k, name in enumerate(names) if name.startswith(tuple(source.held_out)) == held_out]
     return images[chosen], [names[k] for k in chosen]
 
@@ -107,7 +107,7 @@ def _thinned(images: np.ndarray, every: int) -> np.ndarray:
 
 
 def read_dicom(path: Path, pixel: float) -> tuple[np.ndarray, tuple[float, float]]:
-    """Return the image ``(y, x)`` of a DICOM file, float32, rescaled where its header says so, and its pixel size."""
+    """Return the image ``(y, x)`` of a DICOM file, float32, rescaled according to its header, and its pixel size."""
     header = dicom.read_header(path)
     slope, intercept = (dicom.number(header, f"Rescale{name}", path) for name in ("Slope", "Intercept"))
     image = dicom.pixels(path, header).read().astype(np.float32)
@@ -116,7 +116,7 @@ def read_dicom(path: Path, pixel: float) -> tuple[np.ndarray, tuple[float, float
 
 
 def pixel_spacing(path: Path, header: object, pixel: float) -> tuple[float, float]:
-    """Return the pixel size ``(y, x)`` in mm of a DICOM header; ``pixel`` where it says none."""
+    """Return the pixel size ``(y, x)`` in mm of a DICOM header; ``pixel`` if it has none."""
     spacing = dicom.numbers(header, "PixelSpacing", path)
     if spacing is None:
         return pixel, pixel

@@ -1,4 +1,4 @@
-"""What the settings of a training run may be."""
+"""Valid values of the settings of a training run."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ Rule = tuple[Callable[[Any], bool], str]
 
 
 def whole(least: int) -> Rule:
-    """Whole numbers from ``least`` on."""
-    return lambda v: isinstance(v, int) and not isinstance(v, bool) and v >= least, f"a whole number, at least {least}"
+    """Whole numbers >= ``least``."""
+    return lambda v: isinstance(v, int) and not isinstance(v, bool) and v >= least, f"a whole number >= {least}"
 
 
 def number(low: float, high: float = math.inf, open_low: bool = False, open_high: bool = True) -> Rule:
-    """Finite numbers of an interval."""
+    """Finite numbers in an interval."""
 
     def fits(v: Any) -> bool:
         if isinstance(v, bool) or not isinstance(v, int | float) or not math.isfinite(v):
@@ -39,7 +39,7 @@ def number(low: float, high: float = math.inf, open_low: bool = False, open_high
 
 
 def either(values: Sequence[Any]) -> Rule:
-    """One of a few."""
+    """One of a few values."""
     return lambda v: v in values, " or ".join(str(v) for v in values)
 
 
@@ -58,9 +58,9 @@ def _rising(value: Any) -> bool:
 POSITIVE, SHARE = number(0, open_low=True), number(0, 1, open_high=False)
 SWITCH: Rule = (lambda v: isinstance(v, bool), "true or false")
 TABLE: Rule = (lambda v: isinstance(v, Mapping), "a table")
-TEXT: Rule = (lambda v: isinstance(v, str), "a text")
-TEXTS: Rule = (_texts, "a list of texts")
-#: Of ``TrainConfig``.
+TEXT: Rule = (lambda v: isinstance(v, str), "a string")
+TEXTS: Rule = (_texts, "a list of strings")
+#: Rules for the fields of ``TrainConfig``.
 SETTINGS: dict[str, Rule] = {
     **dict.fromkeys(("data", "output", "initial", "modality", "device"), TEXT),
     **dict.fromkeys(("network", "card"), TABLE),
@@ -88,15 +88,15 @@ SETTINGS: dict[str, Rule] = {
     "evaluation_minutes": POSITIVE,
     "previews": whole(0),
 }
-#: Of ``SourceConfig``.
+#: Rules for the fields of ``SourceConfig``.
 SOURCE: dict[str, Rule] = {
     "pattern": (
         lambda v: isinstance(v, str) and not Path(v).is_absolute(),
-        "a pattern relative to the folder of the data",
+        "a pattern relative to the data folder",
     ),
     "planes": TEXTS,
     "held_out": TEXTS,
-    "spacing": (_rising, "two rising numbers in mm"),
+    "spacing": (_rising, "two increasing numbers in mm"),
     "hounsfield": (_two, "two numbers"),
     "weight": POSITIVE,
     "native": SHARE,
@@ -116,27 +116,27 @@ def check(settings: Any, rules: Mapping[str, Rule], where: str = "") -> None:
 
 
 def check_patches(patches: Any, multiple: int) -> None:
-    """Raise ConfigError unless these are sizes that the network can halve, with numbers of images and shares."""
-    size, batch, share = whole(1)[0], whole(1)[0], number(0)[0]
+    """Raise ConfigError unless these are valid sizes for the network, with numbers of images and probabilities."""
+    size, batch, probability = whole(1)[0], whole(1)[0], number(0)[0]
     good = isinstance(patches, list | tuple) and len(patches) > 0
     for patch in patches if good else ():
         fits = isinstance(patch, list | tuple) and len(patch) == 3
-        if not (fits and size(patch[0]) and patch[0] % multiple == 0 and batch(patch[1]) and share(patch[2])):
+        if not (fits and size(patch[0]) and patch[0] % multiple == 0 and batch(patch[1]) and probability(patch[2])):
             raise ConfigError(
-                f"patches has {patch!r}; expected [size, images, share] with a size that {multiple} divides"
+                f"patches has {patch!r}; expected [size, images, probability], size a multiple of {multiple}"
             )
     if not good or not sum(patch[2] for patch in patches) > 0:
-        raise ConfigError(f"patches is {patches!r}; expected a list of [size, images, share]")
+        raise ConfigError(f"patches is {patches!r}; expected a list of [size, images, probability]")
 
 
 def network_multiple(settings: Mapping[str, Any]) -> int:
-    """Return what image sizes must be multiples of; ConfigError if there is no network with these arguments."""
+    """Return what image sizes must be multiples of; raise ConfigError if these arguments are not valid."""
     known = sorted(inspect.signature(UNet).parameters)
     for key in settings:
         if key not in known:
-            raise ConfigError(f"[network]: unknown key {key!r}; expected some of {', '.join(known)}")
+            raise ConfigError(f"[network]: unknown key {key!r}; known keys: {', '.join(known)}")
     try:
-        with torch.device("meta"):  # without memory, and without random numbers
+        with torch.device("meta"):  # takes no memory and no random numbers
             return int(UNet(**settings).multiple)
     except (TypeError, ValueError, IndexError, RuntimeError, ArithmeticError) as error:
-        raise ConfigError(f"[network]: there is no network with these settings: {error}") from error
+        raise ConfigError(f"[network]: invalid settings: {error}") from error

@@ -1,4 +1,4 @@
-"""What training draws from: a set of files as the configuration names it, and one image of them."""
+"""Training sources: a set of files in the configuration, and one image from them."""
 
 from __future__ import annotations
 
@@ -16,40 +16,40 @@ PLANES = {"sagittal": 0, "coronal": 1, "axial": 2}
 
 @dataclass(frozen=True)
 class SourceConfig:
-    """A set of files that training draws from.
+    """A set of training files.
 
-    Volumes are NIfTI (``.nii``, ``.nii.gz``). Slices are DICOM (``.dcm``, ``.ima``, or no ending) and NumPy (``.npy``:
-    ``(y, x)`` or ``(slice, y, x)``; complex ones are complex MR images; for MRI also ``.npz`` with ``images`` and, if
-    they come from several patients, ``names``). k-space, for MRI, is fastMRI (``.h5``) and BART (``.cfl``): fully
-    sampled, combined by ESPIRiT maps to complex images when training starts.
+    Volumes are NIfTI (``.nii``, ``.nii.gz``). Slices are DICOM (``.dcm``, ``.ima``, or no ending) or NumPy, real or
+    complex: ``.npy`` ``(y, x)`` or ``(slice, y, x)``, or ``.npz`` with ``images`` and, if they come from several
+    patients, ``names``. Raw data (``.h5``, ``.cfl``) are reconstructed when training starts. Which of these are
+    supported depends on the modality.
 
     Parameters
     ----------
     pattern : str
-        Glob relative to the data folder, of files or of folders of such files.
+        Glob pattern relative to the data folder, for files or for folders of files.
     weight : float
-        Share of the training images that comes from this source (normalised over sources).
+        Fraction of the training images that come from this source (normalised over sources).
     planes : sequence of str
-        Planes to cut volumes in: "axial", "coronal", "sagittal". The first gets half of the draws when there are
-        several. Files of slices are taken as they are, and belong to the first one.
+        Planes to cut volumes in: "axial", "coronal", "sagittal". If there are several, the first gets half of
+        the draws. Files of slices are not cut; they belong to the first plane.
     spacing : two floats
         Range of the pixel size in mm that images are resampled to.
     native : float
-        Share of the images that keep the pixels of their file.
+        Fraction of images that keep the pixel size of their file.
     max_zoom : float
         Never enlarge an image by more than this factor.
     held_out : sequence of str
-        Files whose name, or the name of a folder below the data folder that they are in, starts with one of these
-        are never trained on; nor are images of such names in a ``.npz`` file.
+        Files are never trained on if their name, or that of a folder below the data folder that contains them, starts
+        with one of these; nor are images with such names in an ``.npz`` file.
     hounsfield : two floats
-        CT: slope and intercept that turn the values of the files into Hounsfield units.
+        Slope and intercept that convert CT values of files without a unit to Hounsfield units.
     pixel : float
-        Pixel size in mm of files that hold none (``.npy``, k-space without a header).
+        Pixel size in mm of files that do not contain one (``.npy``, raw data without a header).
     every : int
-        Take only every so many-th slice of NumPy and k-space files: a large collection does not fit in memory.
+        Keep every N-th slice of NumPy and raw-data files, for collections that do not fit in memory.
     phase_jumps : float
-        MRI: share of the magnitudes whose synthetic phase is not only smooth, but jumps at fat, turns about small
-        structures and is random where it is dark, as that of measured images does.
+        Fraction of magnitudes whose synthetic phase is not only smooth, but jumps at fat, rotates around small
+        structures and is random in dark regions, like that of measured MR images.
     """
 
     pattern: str
@@ -67,7 +67,7 @@ class SourceConfig:
 
 @dataclass(frozen=True)
 class Slice:
-    """One image ``(y, x)`` in the scale of the prior, its mask of the head or body and pixel size in mm ``(y, x)``.
+    """One image ``(y, x)`` in the scale of the prior, a mask of the head or body, and its pixel size in mm ``(y, x)``.
 
     Magnitudes are float16, attenuation is float32, complex images are complex64.
     """
@@ -80,8 +80,8 @@ class Slice:
 
 
 def check_source(source: SourceConfig) -> None:
-    """Raise ConfigError where a setting makes no sense."""
+    """Raise ConfigError if a setting is invalid."""
     rules.check(source, rules.SOURCE, "sources: ")
     unknown = set(source.planes) - set(PLANES)
     if unknown or not source.planes:
-        raise ConfigError(f"unknown plane {sorted(unknown)[:1]}; expected some of {sorted(PLANES)}")
+        raise ConfigError(f"unknown plane {sorted(unknown)[:1]}; choose from {sorted(PLANES)}")

@@ -1,4 +1,4 @@
-"""What training images are made of beside the slices: resampling in k-space, smooth intensity and smooth phase."""
+"""Synthetic parts of training images: resampling in k-space, smooth intensity, and phase."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from torch.nn import functional
 def fourier_resample(image: np.ndarray, rows: int, columns: int) -> np.ndarray:
     """Resample an image ``(y, x)``, real or complex, by cropping or zero-filling its spectrum, as a scanner does.
 
-    Interpolation in image space would damp the frequencies near the edge of k-space, where measured images are not
-    damped. A sharp edge rings, also below zero: so does the real part of a measured image.
+    Interpolation in image space would damp frequencies near the edge of k-space, which measured images are not. Sharp
+    edges ring, also below zero, like the real part of a measured image.
     """
     if np.iscomplexobj(image):
         return _resample_complex(image, (rows, columns))
@@ -43,21 +43,21 @@ def _resample_complex(image: np.ndarray, shape: Sequence[int]) -> np.ndarray:
 
 
 def change_contrast(image: np.ndarray, exponent: float) -> np.ndarray:
-    """Raise the magnitude of an image, which is about 1 where it is bright, to a power; the phase stays."""
+    """Raise the magnitude of an image (about 1 where it is bright) to a power; keep the phase."""
     if np.iscomplexobj(image):
         return image * np.maximum(np.abs(image), np.float32(1e-3)) ** np.float32(exponent - 1)
     return image ** np.float32(exponent)
 
 
 def random_intensity(rng: np.random.Generator, batch: int, size: int) -> Tensor:
-    """Return a random scale (the run-time estimate of the scale is not exact) times a mild shading."""
+    """Return a random scale (the scale estimated at run time is not exact) times a mild shading."""
     scale = np.exp(rng.uniform(-np.log(1.25), np.log(1.25), (batch, 1, 1))).astype(np.float32)
     return torch.from_numpy(scale) * (0.1 * _smooth_field(rng, batch, size, 3)).exp()
 
 
 def random_phase(rng: np.random.Generator, batch: int, size: int) -> Tensor:
     """Return a random smooth phase in rad: constant + low-order polynomial + smooth random field."""
-    grid = (np.arange(size, dtype=np.float32) - size / 2) / 100  # about one per quarter of a head
+    grid = (np.arange(size, dtype=np.float32) - size / 2) / 100  # about one unit per quarter of a head
     y, x = np.meshgrid(grid, grid, indexing="ij")
     basis = np.stack([y, x, y * x, y**2, x**2])
     amplitude = np.array([1.0, 1.0, 0.5, 0.5, 0.5], dtype=np.float32)
@@ -71,11 +71,11 @@ def random_phase(rng: np.random.Generator, batch: int, size: int) -> Tensor:
 
 
 def phase_jumps(rng: np.random.Generator, magnitude: Tensor) -> Tensor:
-    """Return factors ``(batch, y, x)``, complex, that give images what no smooth field gives them.
+    """Return complex factors ``(batch, y, x)`` with a phase that is not smooth.
 
     Fat is out of phase with water (one random angle where the magnitude is above a random level; a pixel of both loses
-    magnitude), small structures turn the phase about themselves, and dark pixels beside bright ones have any phase.
-    Each image gets every one of the three with probability two thirds.
+    magnitude), the phase rotates around small structures, and dark pixels next to bright ones have a random phase.
+    Each of the three is applied to an image with probability two thirds.
     """
     batch, size = len(magnitude), magnitude.shape[-1]
     uniform = torch.from_numpy(rng.random((6, batch), dtype=np.float32))[..., None, None]

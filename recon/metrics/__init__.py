@@ -1,9 +1,9 @@
-"""Compare images with a reference: PSNR, SSIM, NMSE, coverage of an interval, spread against error.
+"""Compare images with a reference: PSNR, SSIM, NMSE, coverage of intervals, spread versus error.
 
-Nothing here rescales an image before comparing it: a reconstruction that is off by a factor is off. Complex images
-are compared by magnitude, real ones (Hounsfield units, say) as they are. The data range of PSNR and SSIM is the maximum
-of the reference (the rule of the fastMRI challenge), or its distance to the minimum where that is below zero; so
-numbers can be compared between methods, never between differently scaled references.
+Images are never rescaled before they are compared: a wrong scale is an error. Complex images are compared by magnitude,
+real ones (such as Hounsfield units) as they are. The data range of PSNR and SSIM is the maximum of the reference (the
+rule of the fastMRI challenge), minus its minimum if that is negative; numbers can therefore be compared between
+methods, but not between differently scaled references.
 """
 
 from recon.metrics.images import (

@@ -1,9 +1,9 @@
-"""Compare images with a reference: PSNR, SSIM, NMSE, coverage of an interval, spread against error.
+"""Compare images with a reference: PSNR, SSIM, NMSE, coverage of intervals, spread versus error.
 
-Nothing here rescales an image before comparing it: a reconstruction that is off by a factor is off. Complex images
-are compared by magnitude, real ones (Hounsfield units, say) as they are. The data range of PSNR and SSIM is the maximum
-of the reference (the rule of the fastMRI challenge), or its distance to the minimum where that is below zero; so
-numbers can be compared between methods, never between differently scaled references.
+Images are never rescaled before they are compared: a wrong scale is an error. Complex images are compared by magnitude,
+real ones (such as Hounsfield units) as they are. The data range of PSNR and SSIM is the maximum of the reference (the
+rule of the fastMRI challenge), minus its minimum if that is negative; numbers can therefore be compared between
+methods, but not between differently scaled references.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ def psnr(image: ArrayLike, reference: ArrayLike, support: ArrayLike | None = Non
     Parameters
     ----------
     image, reference : array_like, ``(..., y, x)``
-        Real or complex, in the same units. For a volume the error and the maximum are those of the whole volume.
+        Real or complex, in the same units. For a volume, error and maximum are those of the whole volume.
     support : array_like of bool, optional
-        Compare only where true (broadcast to the image). The data range stays that of the whole reference.
+        Compare only where true (broadcast to the image). The data range is that of the whole reference.
 
     Raises
     ------
     ShapeError, InputError
-        When shapes differ, values are not finite, the reference is zero, or the support is empty.
+        If shapes differ, values are not finite, the reference is zero, or the support is empty.
     """
     magnitude, truth, where = _pair(image, reference, support)
     error = np.mean(np.square(magnitude - truth)[where])
@@ -41,11 +41,11 @@ def psnr(image: ArrayLike, reference: ArrayLike, support: ArrayLike | None = Non
 
 
 def nmse(image: ArrayLike, reference: ArrayLike, support: ArrayLike | None = None) -> float:
-    """Normalised squared error ``|image - reference|^2 / |reference|^2`` (sums over the support; of magnitudes)."""
+    """Normalised squared error ``|image - reference|^2 / |reference|^2`` of magnitudes, summed over the support."""
     magnitude, truth, where = _pair(image, reference, support)
     energy = np.sum(np.square(truth)[where])
     if energy == 0:
-        raise InputError("nmse: the reference is zero on the whole support; give a support that holds signal")
+        raise InputError("nmse: the reference is zero on the whole support; pass a support that contains signal")
     return float(np.sum(np.square(magnitude - truth)[where]) / energy)
 
 
@@ -53,7 +53,7 @@ def ssim(image: ArrayLike, reference: ArrayLike, support: ArrayLike | None = Non
     """Mean structural similarity (of magnitudes for complex images), slice by slice over the last two axes.
 
     A uniform window of 7 x 7 pixels, sample covariances, K1 = 0.01, K2 = 0.03, and the data range of the whole
-    reference, so a stack of slices gives the fastMRI value. Windows that would leave the image are not used.
+    reference, so a stack of slices gives the fastMRI value. Windows that extend beyond the image are not used.
 
     Parameters
     ----------
@@ -63,26 +63,24 @@ def ssim(image: ArrayLike, reference: ArrayLike, support: ArrayLike | None = Non
     Raises
     ------
     ShapeError, InputError
-        As for `psnr`, and when a slice is smaller than the window.
+        As for `psnr`, and if a slice is smaller than the window.
 
     Source: Wang, Bovik, Sheikh & Simoncelli, IEEE Trans. Image Process. 13 (2004), equation 13.
     """
     magnitude, truth, where = _pair(image, reference, support)
     if truth.ndim < 2 or min(truth.shape[-2:]) < SSIM_WINDOW:
-        raise ShapeError(
-            f"ssim: slices need at least {SSIM_WINDOW} x {SSIM_WINDOW} pixels, the images are {truth.shape}"
-        )
+        raise ShapeError(f"ssim: expected slices of at least {SSIM_WINDOW} x {SSIM_WINDOW} pixels, got {truth.shape}")
     inner = (..., slice(SSIM_WINDOW // 2, -(SSIM_WINDOW // 2)), slice(SSIM_WINDOW // 2, -(SSIM_WINDOW // 2)))
     if not where[inner].any():
-        raise InputError("ssim: the support holds no window centre; give a larger support")
+        raise InputError("ssim: the support contains no window centre; pass a larger support")
     return float(np.mean(_ssim_map(magnitude, truth, data_range(truth))[inner][where[inner]]))
 
 
 def coverage(lower: ArrayLike, upper: ArrayLike, reference: ArrayLike, support: ArrayLike | None = None) -> float:
-    """Fraction of pixels whose reference magnitude lies in ``[lower, upper]``; 0.9 is right for a 90 % interval.
+    """Fraction of pixels whose reference magnitude lies in ``[lower, upper]``; ideally 0.9 for a 90 % interval.
 
-    ``lower`` and ``upper`` are real, as `recon.Posterior.interval` returns them. Outside the object an interval is
-    easily right, so give a ``support`` when the fraction is meant to say something about tissue.
+    ``lower`` and ``upper`` are real, as `recon.Posterior.interval` returns them. Outside the object
+    intervals are easily right, so pass a ``support`` if the fraction should be that of tissue.
     """
     low, high = real(lower, "lower"), real(upper, "upper")
     same_shape(low, high, "lower", "upper")
@@ -93,10 +91,10 @@ def coverage(lower: ArrayLike, upper: ArrayLike, reference: ArrayLike, support: 
 
 
 def foreground(reference: ArrayLike, fraction: float = 0.05) -> NDArray[np.bool_]:
-    """Pixels where the reference shows signal: ``|reference| > fraction * (99 % quantile of |reference|)``.
+    """Return the pixels with signal: ``|reference| > fraction * (99 % quantile of |reference|)``.
 
-    Real images with negative values (Hounsfield units) are measured from their lowest level. The support that the
-    engine's reports and benchmarks use for coverage and spread; it only excludes air.
+    Real images with negative values (Hounsfield units) are measured from their lowest level. Reports and
+    benchmarks use this support for coverage and spread; it only excludes air.
     """
     image = finite(reference, "reference")
     lowest = lowest_level(image)
@@ -104,12 +102,12 @@ def foreground(reference: ArrayLike, fraction: float = 0.05) -> NDArray[np.bool_
 
 
 def as_shown(image: NDArray) -> NDArray:
-    """Return what is looked at and compared: the magnitude of a complex image, a real one as it is."""
+    """Return the values that are compared: the magnitude of a complex image, or a real image as it is."""
     return np.abs(image) if np.iscomplexobj(image) else image
 
 
 def lowest_level(image: ArrayLike) -> float:
-    """Return the level of the air: 0, or the .005 quantile of a real image where that is negative."""
+    """Return the level of air: 0, or the .005 quantile of a real image if that is negative."""
     return min(0.0, float(np.quantile(as_shown(np.asarray(image)), 0.005)))
 
 
@@ -119,7 +117,7 @@ def brightness(image: ArrayLike) -> float:
 
 
 def data_range(reference: NDArray) -> float:
-    """Return the maximum of a real reference, or its distance to the minimum where that is negative."""
+    """Return the maximum of a real reference, minus its minimum if that is negative."""
     return float(reference.max() - min(reference.min(), 0.0))
 
 
@@ -132,10 +130,11 @@ def spread_skill(
     n_samples: int | None = None,
     reference_std: float = 0.0,
 ) -> float:
-    """Ratio of the predicted spread to the error actually made; 1 is calibrated, below 1 over-confident.
+    """Ratio of the predicted spread to the actual error; 1 is calibrated, below 1 is over-confident.
 
-    ``sqrt(mean((1 + 1/n) std^2) / (mean(|mean - reference|^2) - reference_std^2))``. The mean of n draws errs by one
-    more n-th of the variance than the exact posterior mean does: with ``n_samples`` given, the numerator says so.
+    ``sqrt(mean((1 + 1/n) std^2) / (mean(|mean - reference|^2) - reference_std^2))``. The mean of n samples has
+    an error variance of one n-th of the posterior variance more than the exact posterior mean: if ``n_samples`` is
+    given, the numerator accounts for it.
 
     Parameters
     ----------
@@ -146,10 +145,10 @@ def spread_skill(
     support : array_like of bool, optional
         Average only where true.
     n_samples : int, optional
-        Number of draws behind ``mean`` and ``std``.
+        Number of samples behind ``mean`` and ``std``.
     reference_std : float
-        Standard deviation of the noise of the reference itself, whose square is taken off the error. The result is
-        infinite when the reference's noise explains the whole error.
+        Standard deviation of the noise of the reference itself, whose square is subtracted from the squared error. The
+        result is infinite if the noise of the reference explains the whole error.
     """
     complex_mean, complex_reference = np.iscomplexobj(mean), np.iscomplexobj(reference)
     if complex_mean != complex_reference:
@@ -164,7 +163,7 @@ def spread_skill(
     if np.any(spread < 0):
         raise InputError("spread_skill: std is negative in some pixels")
     if n_samples is not None and n_samples < 2:
-        raise InputError(f"spread_skill: a spread needs at least 2 samples, n_samples is {n_samples}")
+        raise InputError(f"spread_skill: expected n_samples >= 2, got {n_samples}")
     where = support_of(support, truth.shape)
     error = np.mean(np.square(np.abs(centre - truth))[where]) - reference_std**2
     variance = np.mean(np.square(spread)[where]) * (1 + (1 / n_samples if n_samples else 0))
@@ -193,5 +192,5 @@ def _pair(
     magnitude, truth = given.astype(np.float64), known.astype(np.float64)
     same_shape(magnitude, truth, *names)
     if not truth.any():
-        raise InputError(f"the {names[1]} is zero everywhere, so it has no data range; give an image with signal")
+        raise InputError(f"the {names[1]} is zero everywhere, so it has no data range; pass an image with signal")
     return magnitude, truth, support_of(support, truth.shape)

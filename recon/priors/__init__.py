@@ -1,4 +1,4 @@
-"""Priors: what the engine knows about images before it measures."""
+"""Priors: what the engine knows about images before any measurement."""
 
 from recon.priors.analytic import GaussianMixturePrior, GaussianPrior
 from recon.priors.checkpoints import CheckpointPrior, load_checkpoint, load_torchscript

@@ -1,6 +1,6 @@
-"""Priors with a formula: Gaussians and Gaussian mixtures, whose denoisers and posteriors are exact.
+"""Analytic priors: Gaussians and Gaussian mixtures, with exact denoisers and posteriors.
 
-They are the truth that samplers are tested against, and the fastest priors to try a pipeline with.
+Samplers are tested against them, and they are the fastest priors for trying out a pipeline.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from operators.fourier import fftc, ifftc
 
 
 class GaussianPrior:
-    """A Gaussian prior ``N(mean, C)`` that is diagonal in the Fourier basis or in the pixels.
+    """A Gaussian prior ``N(mean, C)`` with C diagonal in the Fourier basis or in pixels.
 
     Parameters
     ----------
     mean : Tensor, shape ``(*domain)``
-        Real or complex; decides the image space.
+        Mean image, real or complex; determines the image space.
     spectrum : Tensor, shape ``(*domain)``, optional
-        Variance of each centred, orthonormal Fourier coefficient (a stationary prior); for real images symmetric.
+        Variance of each centred, orthonormal Fourier coefficient (a stationary prior); symmetric for real images.
     std_map : Tensor, shape ``(*domain)``, optional
-        Standard deviation of each pixel (an envelope; pixels independent). Give either this or ``spectrum``.
+        Standard deviation of each pixel (pixels are independent). Pass either this or ``spectrum``.
 
     Notes
     -----
-    Complex images are circular: ``E|x - mean|^2`` is the variance, split over the two parts.
+    Complex images are circular: the variance ``E|x - mean|^2`` is split evenly between the two parts.
     """
 
     def __init__(self, mean: Tensor, *, spectrum: Tensor | None = None, std_map: Tensor | None = None) -> None:
@@ -38,7 +38,7 @@ class GaussianPrior:
             raise InputError("GaussianPrior: expected exactly one of spectrum and std_map")
         variance = spectrum if spectrum is not None else std_map.square()  # type: ignore[union-attr]
         if variance.shape != mean.shape:
-            raise ShapeError(f"GaussianPrior: expected a variance of shape {tuple(mean.shape)}, came {variance.shape}")
+            raise ShapeError(f"GaussianPrior: expected a variance of shape {tuple(mean.shape)}, got {variance.shape}")
         if bool((variance < 0).any()) or not bool(torch.isfinite(variance).all()):
             raise InputError("GaussianPrior: the variances must be finite and >= 0")
         self.mean = mean
@@ -58,7 +58,7 @@ class GaussianPrior:
         corner: float = 0.02,
         dtype: torch.dtype = torch.complex64,
     ) -> GaussianPrior:
-        """Return a zero-mean stationary prior with a spectrum like that of images.
+        """Return a zero-mean stationary prior with an image-like spectrum.
 
         The variance at frequency ``f`` (cycles per pixel) is proportional to ``(f^2 + corner^2)^(-exponent / 2)``.
 
@@ -69,7 +69,7 @@ class GaussianPrior:
         std : float
             Standard deviation of a pixel.
         exponent, corner : float
-            Fall-off and flat centre of the spectrum.
+            Exponent of the fall-off, and width of the flat centre of the spectrum.
         dtype : torch.dtype
             complex64, complex128, float32 or float64.
         """
@@ -86,11 +86,11 @@ class GaussianPrior:
         return self.mean + self._filter(x - self.mean, gain)
 
     def error_std(self, sigma: float) -> float:
-        """Return the rms error of a pixel of ``denoise`` at this noise level."""
+        """Return the rms error per pixel of ``denoise`` at this noise level."""
         return float((self.variance * sigma**2 / (self.variance + sigma**2)).mean().sqrt())
 
     def error_spectrum(self, sigma: float, shape: tuple[int, ...]) -> Tensor | None:
-        """Return the variance of each centred Fourier coefficient of that error; None unless stationary."""
+        """Return the variance of each centred Fourier coefficient of the error; None unless stationary."""
         return self.variance * sigma**2 / (self.variance + sigma**2) if self.stationary else None
 
     def covariance(self, x: Tensor) -> Tensor:
@@ -98,7 +98,7 @@ class GaussianPrior:
         return self._filter(x, self.variance)
 
     def draw(self, white: Tensor) -> Tensor:
-        """Return ``mean + C^(1/2) white``: draws of the prior from white noise ``(batch, *domain)``."""
+        """Return ``mean + C^(1/2) white``: samples of the prior, from white noise ``(batch, *domain)``."""
         return self.mean + self._filter(white, self.variance.sqrt())
 
     def log_density(self, x: Tensor, sigma: float | Tensor) -> Tensor:
@@ -124,7 +124,7 @@ class GaussianPrior:
         return tuple(range(-self.mean.ndim, 0))
 
     def _sigma2(self, sigma: float | Tensor) -> Tensor:
-        """Return sigma^2 so that it broadcasts over ``(batch, *domain)``."""
+        """Return sigma^2 in a shape that broadcasts over ``(batch, *domain)``."""
         sigma2 = torch.as_tensor(sigma, dtype=self.variance.dtype, device=self.variance.device).square()
         return sigma2.reshape(sigma2.shape + (1,) * self.mean.ndim)
 
@@ -142,19 +142,19 @@ class GaussianMixturePrior:
     Parameters
     ----------
     components : sequence of GaussianPrior
-        All of the same image space.
+        Components with the same image space.
     weights : sequence of float, optional
-        Their probabilities (equal by default); normalised.
+        Probabilities of the components (equal by default); normalised.
     """
 
     def __init__(self, components: Sequence[GaussianPrior], weights: Sequence[float] | None = None) -> None:
         if not components:
-            raise InputError("GaussianMixturePrior: expected at least one component, came none")
+            raise InputError("GaussianMixturePrior: expected at least one component, got none")
         if len({tuple(component.space.shape) for component in components}) > 1:
-            raise ShapeError("GaussianMixturePrior: the components hold images of different shapes")
+            raise ShapeError("GaussianMixturePrior: the components have images of different shapes")
         values = [1.0] * len(components) if weights is None else [float(w) for w in weights]
         if len(values) != len(components) or min(values) < 0 or not sum(values) > 0:
-            raise InputError(f"GaussianMixturePrior: expected {len(components)} weights >= 0, came {values}")
+            raise InputError(f"GaussianMixturePrior: expected {len(components)} weights >= 0, got {values}")
         self.components = list(components)
         self.weights = [value / sum(values) for value in values]
         self.space = components[0].space

@@ -1,4 +1,4 @@
-"""The file of a prior's covariance model: a map of standard deviations and a spectrum, beside the weights."""
+"""File of a prior's covariance model: a map of standard deviations and a spectrum, beside the weights."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ def read_covariance(path: Path) -> CovarianceModel:
     Raises
     ------
     CheckpointError
-        If the file is damaged, or holds anything but a map and a spectrum of one size.
+        If the file is damaged, or contains anything but a map and a spectrum of the same size.
     """
     try:
         found = load(path.read_bytes())
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"cannot read the covariance model {path}: {error}") from error
     if set(found) != {"std_map", "spectrum"}:
-        raise CheckpointError(f"{path}: a covariance model holds std_map and spectrum, came {sorted(found)}")
+        raise CheckpointError(f"{path}: expected std_map and spectrum in a covariance model, got {sorted(found)}")
     if any(value.dtype != torch.float32 or value.ndim != 2 for value in found.values()):
         raise CheckpointError(f"{path}: std_map and spectrum must be float32 (y, x)")
     try:
@@ -51,6 +51,6 @@ def read_covariance(path: Path) -> CovarianceModel:
 
 
 def beside(weights: Path) -> CovarianceModel | None:
-    """Return the model of the file of the same name beside the weights; None where there is none."""
+    """Return the model in the file of the same name beside the weights, or None if there is none."""
     path = weights.with_suffix(SUFFIX)
     return read_covariance(path) if path.exists() else None

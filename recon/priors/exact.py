@@ -1,4 +1,4 @@
-"""Exact posteriors of small problems by dense linear algebra: the truth for Gaussian and mixture priors."""
+"""Exact posteriors of small problems by dense linear algebra, for Gaussian and mixture priors."""
 
 from __future__ import annotations
 
@@ -22,9 +22,13 @@ class ExactPosterior:
     Attributes
     ----------
     weights : Tensor, shape ``(component,)``
+        Posterior probabilities of the components.
     means : Tensor, shape ``(component, *domain)``
+        Means of the components.
     covariances : Tensor, shape ``(component, n, n)`` with ``n`` the number of pixels
+        Covariances of the components.
     space : Space
+        Space of the images.
     """
 
     weights: Tensor
@@ -45,7 +49,7 @@ class ExactPosterior:
         return torch.einsum("k,k...->...", self.weights, second).sqrt()
 
     def draw(self, n: int, seed: int = 0) -> Tensor:
-        """Return ``n`` exact draws, shape ``(n, *domain)``."""
+        """Return ``n`` exact samples, shape ``(n, *domain)``."""
         white = Noise(seed, range(n), self.means).normal(self.space).flatten(1)
         generator = torch.Generator().manual_seed(seed)
         picks = torch.multinomial(self.weights, n, replacement=True, generator=generator)
@@ -65,8 +69,9 @@ def exact_posterior(problem: Problem, prior: GaussianPrior | GaussianMixturePrio
     Parameters
     ----------
     problem : Problem
-        At most 4096 pixels: dense matrices are built.
+        Problem with at most 4096 pixels: dense matrices are built.
     prior : GaussianPrior or GaussianMixturePrior
+        Prior of the images.
 
     Raises
     ------
@@ -75,7 +80,7 @@ def exact_posterior(problem: Problem, prior: GaussianPrior | GaussianMixturePrio
     """
     size = math.prod(problem.operator.domain.shape)
     if size > 4096:
-        raise InputError(f"exact_posterior: expected at most 4096 pixels, came {size}; use ExactGaussian instead")
+        raise InputError(f"exact_posterior: expected at most 4096 pixels, got {size}; use ExactGaussian instead")
     pairs = prior._pairs() if isinstance(prior, GaussianMixturePrior) else [(1.0, prior)]
     matrix = dense(problem.operator)
     results = [_condition(problem, matrix, component) for _, component in pairs]

@@ -1,4 +1,4 @@
-"""Find a prior by its name, its file, or as an object."""
+"""Load a prior by name or from a file, or accept one that is passed as an object."""
 
 from __future__ import annotations
 
@@ -29,36 +29,37 @@ def load_prior(
     precision: str = "float32",
     images: str | None = None,
 ) -> Denoiser:
-    """Return a prior that the samplers can use.
+    """Return a prior for the samplers.
 
     Parameters
     ----------
     source : str, path or Denoiser
-        A name of `list_models` (``"brain-mri"``); a published network of which you have the file, by its name
-        (``recon models`` lists them) or its path: ``.pt``, ``.pth``, ``.safetensors`` or the folder of a diffusers
+        A name from `list_models` (``"brain-mri"``); a published network, by its name (``recon models`` lists
+        them) or the path of its file: ``.pt``, ``.pth``, ``.safetensors`` or the folder of a diffusers
         model; ``"gaussian"``, a stationary Gaussian with an image-like spectrum (no network; needs ``shape``); a name
-        that another distribution offers through the entry points ``diffrecon.priors``; or any object with
-        ``denoise``, ``sigma_min``, ``sigma_max`` and ``space``, which is returned as it is.
+        that another distribution provides through the entry points ``diffrecon.priors``; or any object with
+        ``denoise``, ``sigma_min``, ``sigma_max`` and ``space``, which is returned unchanged.
     shape : sequence of int, optional
-        Image shape, for priors that need to know it.
+        Image shape, for priors that depend on it.
     device : torch.device or str
+        Device of the prior.
     precision : "float32", "tf32" or "bfloat16"
-        Arithmetic of networks that are loaded here.
+        Arithmetic of loaded networks.
     images : "complex" or "real", optional
-        What the images are, where both are possible: for a published network of one channel (by default its card's)
-        and for ``"gaussian"`` (complex).
+        Kind of images, where both are possible: for a published network with one channel (by default according to its
+        card) and for ``"gaussian"`` (complex by default).
 
     Raises
     ------
     InputError
-        If there is no such prior.
+        If the prior does not exist.
     CheckpointError
         If its file is damaged, unsafe, or not what it claims to be.
     """
     if not isinstance(source, str | Path):
         missing = [name for name in ("denoise", "sigma_min", "sigma_max", "space") if not hasattr(source, name)]
         if missing:
-            raise InputError(f"prior: a {type(source).__name__} is no denoiser, it lacks {', '.join(missing)}")
+            raise InputError(f"prior: a {type(source).__name__} is not a denoiser: it lacks {', '.join(missing)}")
         return source
     device = resolve_device(device) if isinstance(device, str) else device
     if source == GAUSSIAN:
@@ -66,7 +67,7 @@ def load_prior(
             raise InputError("prior 'gaussian' needs the image shape: load_prior('gaussian', shape=(y, x))")
         dtype = torch.float32 if images == "real" else torch.complex64
         return GaussianPrior.power_law(shape, std=0.35, exponent=2.4, corner=0.01, dtype=dtype).to(device)
-    # Imported late: listing models must not build networks.
+    # Imported late: listing models does not need the networks.
     from recon.priors.network import load_network_prior
 
     path, name = Path(source), str(source)
@@ -97,17 +98,17 @@ def require_known(source: str) -> None:
 def _unknown(name: str) -> InputError:
     names = ", ".join([card["name"] for card in list_models()] + [GAUSSIAN, *plugins.names("priors")])
     return InputError(
-        f"prior: there is none called {name!r}; expected {names}, a published network (recon models lists them), "
-        "or a file of weights (.safetensors, .pt, .pth)"
+        f"unknown prior {name!r}; choose one of {names}, a published network (see `recon models`), "
+        "or a weights file (.safetensors, .pt, .pth)"
     )
 
 
 def _absent(path: Path) -> InputError:
-    return InputError(f"prior: there is no file {path}")
+    return InputError(f"prior: the file {path} does not exist")
 
 
 def _load_file(path: Path, images: str | None, device: torch.device | str, precision: str) -> Denoiser:
-    """Load a network of our own (safetensors with its card) or of others."""
+    """Load a built-in network (safetensors with its card) or a third-party one."""
     from recon.priors.checkpoints import load_checkpoint
     from recon.priors.network import load_network_prior
 
@@ -119,14 +120,14 @@ def _load_file(path: Path, images: str | None, device: torch.device | str, preci
 
 
 def is_own(path: Path) -> bool:
-    """Tell by the card beside it whether a file holds the built-in architecture."""
+    """Tell by the card beside a file whether it has the built-in architecture."""
     card = path.with_suffix(".json")
     if path.suffix != ".safetensors" or not card.is_file():
         return False
     try:
         found = json.loads(card.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return True  # its own loader says what is wrong with the card
+        return True  # its loader reports what is wrong with the card
     return isinstance(found, dict) and "architecture" in found
 
 

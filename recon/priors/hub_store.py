@@ -1,4 +1,4 @@
-"""Published networks by name: what is known of each, where its file is kept, and fetching it when asked to.
+"""Published networks by name: their descriptions, the cache of their files, and downloads on request.
 
 Nothing is downloaded unless `download` is called (``recon models download NAME``). Where no sha256 is published
 (null in ``hub.json``), a file is verified by its tensors: names, shapes, finite values and number of parameters.
@@ -24,7 +24,7 @@ TIMEOUT_S = 30
 
 
 def cache_folder() -> Path:
-    """Return where files of published networks are kept: ``RECON_CACHE``, or ``diffrecon`` in the user's cache."""
+    """Return the folder for files of published networks: ``RECON_CACHE``, or ``diffrecon`` in the user's cache."""
     given = os.environ.get("RECON_CACHE")
     if given:
         return Path(given).expanduser()
@@ -33,7 +33,7 @@ def cache_folder() -> Path:
 
 
 def entries() -> dict[str, dict[str, Any]]:
-    """Return what is known of the published networks, by name."""
+    """Return the descriptions of the published networks, by name."""
     try:
         listed = json.loads(HUB_FILE.read_text(encoding="utf-8"))["models"]
         return {entry["name"]: entry for entry in listed}
@@ -42,20 +42,20 @@ def entries() -> dict[str, dict[str, Any]]:
 
 
 def find_entry(name: str) -> dict[str, Any]:
-    """Return the entry of a name, or raise InputError that lists the names there are."""
+    """Return the entry of a name, or raise InputError that lists the known names."""
     known = entries()
     if name not in known:
-        raise InputError(f"there is no published network {name!r}; expected {', '.join(known)}")
+        raise InputError(f"unknown published network {name!r}; choose one of {', '.join(known)}")
     return known[name]
 
 
 def cached_file(entry: dict[str, Any]) -> Path:
-    """Return where the file of an entry belongs, whether it is there or not."""
+    """Return the path for the file of an entry, whether it exists or not."""
     return cache_folder() / entry["name"] / entry["file"]
 
 
 def require_file(entry: dict[str, Any]) -> Path:
-    """Return the cached file of an entry, or raise InputError that says how to get it there."""
+    """Return the cached file of an entry, or raise InputError that says how to get it."""
     path = cached_file(entry)
     if not path.is_file():
         name = entry["name"]
@@ -73,42 +73,43 @@ def load_published(name: str, **options: Any) -> CheckpointPrior:
     Parameters
     ----------
     name : str
+        Name of the network.
     **options
-        Of `recon.priors.checkpoints.load_checkpoint`.
+        Options of `recon.priors.checkpoints.load_checkpoint`.
 
     Raises
     ------
     InputError
-        If its file is not in the cache; says how to get it there.
+        If its file is not in the cache; the message says how to get it.
     CheckpointError
-        If the file is not sound, or another network.
+        If the file is damaged, or contains a different network.
     """
     entry = find_entry(name)
     return verified(require_file(entry), entry, **options)
 
 
 def download(name: str, force: bool = False) -> Path:
-    """Fetch the file of a published network into the cache, verify it, and return its path.
+    """Download the file of a published network into the cache, verify it, and return its path.
 
     Raises
     ------
     InputError
-        If there is no such name or no link, or the file is there already.
+        If the name is unknown, there is no link, or the file already exists.
     CheckpointError
-        If what came is not that network (sha256, or else tensors); nothing is kept.
+        If the download is not that network (by sha256, or else by its tensors); nothing is kept.
     ReconError
         If the link is dead or the connection failed.
     """
     entry = find_entry(name)
     path = cached_file(entry)
     url = entry["url"]
-    by_hand = f"get it by hand from {entry['page']} and put it at {path}"
+    by_hand = f"get it manually from {entry['page']} and put it at {path}"
     if not url:
         raise InputError(f"{name} cannot be downloaded: {entry['link']}; {by_hand}")
     if not url.startswith(SCHEMES):
-        raise InputError(f"{name}: will not download from {url}; only {' and '.join(SCHEMES)} are allowed")
+        raise InputError(f"{name}: downloads from {url} are refused; only {' and '.join(SCHEMES)} are allowed")
     if path.exists() and not force:
-        raise InputError(f"{path} exists already; use --force to fetch it again")
+        raise InputError(f"{path} already exists; use --force to download it again")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_path(path) as temporary:
@@ -118,12 +119,10 @@ def download(name: str, force: bool = False) -> Path:
             except CheckpointError as error:
                 reason = str(error).replace(str(temporary), url)
                 raise CheckpointError(
-                    f"{name}: what came is not the network: {reason}. Nothing was kept; {by_hand}"
+                    f"{name}: the download is not this network: {reason}. Nothing was kept; {by_hand}"
                 ) from error
     except (urllib.error.URLError, HTTPException, TimeoutError, ConnectionError) as error:
-        raise ReconError(
-            f"{name}: the link {url} is dead or out of reach ({error}); try again, or {by_hand}"
-        ) from error
+        raise ReconError(f"{name}: the link {url} is dead or unreachable ({error}); try again, or {by_hand}") from error
     except OSError as error:
         raise ReconError(f"{name}: cannot write {path} ({error.strerror or error}); set RECON_CACHE") from error
     return path
@@ -136,14 +135,14 @@ def _fetch(url: str, path: Path) -> None:
 
 
 def verified(path: Path, entry: dict[str, Any], **options: Any) -> CheckpointPrior:
-    """Load a file as what the hub says it is; CheckpointError if it is something else."""
-    # Imported late: listing names must not build networks.
+    """Load a file as the network of an entry; raise CheckpointError if it is a different one."""
+    # Imported late: listing names does not need the networks.
     from recon.priors.checkpoints import load_checkpoint
 
     prior = load_checkpoint(path, card=entry, **options)
     if prior.n_parameters != entry["parameters"] or prior.card["layout"] != entry["layout"]:
         raise CheckpointError(
-            f"{path}: holds a network {prior.card['layout']} of {prior.n_parameters:,} parameters, but "
+            f"{path}: contains a network of layout {prior.card['layout']} with {prior.n_parameters:,} parameters, but "
             f"{entry['name']} is {entry['layout']} with {entry['parameters']:,}"
         )
     return prior

@@ -1,7 +1,7 @@
-"""How a network is run: the one place that decides layout, precision, compilation, padding and images per call.
+"""Network inference: memory layout, precision, compilation, padding, and images per call.
 
-What a network computes is up to its prior; here is only what makes it fast and keeps it within memory.
-``benchmarks/speed_network.py`` measures each of these, and by how much it changes the images.
+What a network computes is up to its prior; this module only makes it fast and limits its memory.
+``benchmarks/speed_network.py`` measures each of these choices, and by how much they change the images.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from recon.errors import ConfigError, ReconError
 from recon.options import require_precision
 from recon.priors.networks.blocks import positions
 
-#: A way of compilation.
+#: Value of ``compiled`` for CUDA graphs.
 GRAPHS = "cuda-graphs"
-#: Images of one call, where memory allows.
+#: Images per call, if memory allows.
 _MOST = {"cpu": 4, "cuda": 16}
-#: Pixels of one call on a CPU. More leave the cache: four images of 320 x 320 together take 1.9 times as long as one by
-#: one, of 160 x 160 1.1 times, and four of 96 x 96 .85 times (benchmarks/speed_network.py).
+#: Pixels per call on a CPU. More exceed the cache: four images of 320 x 320 together take 1.9 times as long as one by
+#: one, of 160 x 160 1.1 times, and of 96 x 96 .85 times (benchmarks/speed_network.py).
 _PIXELS = 40_000
-#: Share of the available memory that one call may take.
+#: Fraction of the available memory that one call may use.
 _SHARE = 0.5
-#: Without gradients, activations are freed on the way; what lives at once is less than this share of all.
+#: Without gradients, activations are freed early; fewer than this fraction of them exist at the same time.
 _LIVE = 0.3
 
 
@@ -42,22 +42,22 @@ class PreparedNetwork:
     multiple : int
         Height and width must be multiples of this; images are padded, and the result is cropped.
     memory_format : torch.memory_format
-        Of weights and images.
+        Memory layout of weights and images.
     precision : "float32", "tf32" or "bfloat16"
         Arithmetic inside the network (`recon.priors.inference.arithmetic`); results are float32.
     compiled : bool or "cuda-graphs"
-        Whether ``torch.compile`` translates the network, which takes about a minute for each size of image and needs a
-        C++ compiler; with CUDA graphs a GPU does not wait for Python in between (gradients go without).
+        Whether to compile the network with ``torch.compile``, which takes about a minute per image size and needs a C++
+        compiler. With CUDA graphs, a GPU does not wait for Python (calls with gradients do not use them).
     max_batch : int, optional
-        Images for each call of the network; larger batches are cut into pieces. By default 16 on a GPU, on a CPU
-        up to 4 that have 40,000 pixels together, or what fits into half of the available memory.
+        Largest number of images per call of the network; larger batches are split. By default 16 on a GPU and up to 4
+        with 40,000 pixels together on a CPU, or fewer to fit into half of the available memory.
     told_positions : bool
         Whether the network takes the coordinates of the pixels as a third argument.
 
     Raises
     ------
     ConfigError
-        If a setting makes no sense.
+        If a setting is invalid.
     """
 
     def __init__(
@@ -72,9 +72,9 @@ class PreparedNetwork:
     ) -> None:
         require_precision(precision)
         if max_batch is not None and max_batch < 1:
-            raise ConfigError(f"max_batch is {max_batch}; expected at least 1")
+            raise ConfigError(f"expected max_batch >= 1, got {max_batch}")
         if compiled not in (False, True, GRAPHS):
-            raise ConfigError(f"compiled is {compiled!r}; expected False, True or {GRAPHS!r}")
+            raise ConfigError(f"expected compiled to be False, True or {GRAPHS!r}, got {compiled!r}")
         self.network = network.eval().requires_grad_(False)
         self.network.to(memory_format=memory_format)  # type: ignore[call-overload]
         self.multiple, self.memory_format, self.precision = multiple, memory_format, precision
@@ -93,7 +93,7 @@ class PreparedNetwork:
         return torch.cat([self._piece(images, level) for images, level in pieces])
 
     def chunk(self, x: Tensor) -> int:
-        """Return how many images go through the network at once."""
+        """Return the number of images per call of the network."""
         if self.max_batch is not None or len(x) == 1:
             return self.max_batch or 1
         pixels = x.shape[-1] * x.shape[-2]
@@ -112,11 +112,11 @@ class PreparedNetwork:
     def _piece(self, x: Tensor, levels: Tensor) -> Tensor:
         padded, margin = pad_to_multiple(x, self.multiple, self.memory_format)
         height, width = x.shape[-2:]
-        told: tuple[Tensor, ...] = ()
+        extra: tuple[Tensor, ...] = ()
         if self.told_positions:
-            told = (positions((height, width), (padded.shape[-2], padded.shape[-1]), margin, x.device),)
+            extra = (positions((height, width), (padded.shape[-2], padded.shape[-1]), margin, x.device),)
         with arithmetic(self.precision, x.device):
-            output = self._run(padded, levels, *told)
+            output = self._run(padded, levels, *extra)
         top, left = margin
         return output[..., top : top + height, left : left + width].float()
 
@@ -131,7 +131,7 @@ class PreparedNetwork:
                 if not graphs:
                     return self._call(*arguments)
                 torch.compiler.cudagraph_mark_step_begin()
-                return self._call(*arguments).clone()  # the next call writes where this one wrote
+                return self._call(*arguments).clone()  # the next call overwrites this output
         except TorchDynamoException as error:
             reason = str(error).strip().partition("\n")[0]
             raise ReconError(f"torch.compile failed ({reason}); it needs a C++ compiler: use compiled=False") from error
@@ -139,7 +139,7 @@ class PreparedNetwork:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Ignore deprecation warnings: torch's compiler uses what torch deprecates."""
+    """Ignore deprecation warnings: torch's compiler uses features that torch deprecates."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         yield
@@ -150,7 +150,7 @@ def pad_to_multiple(
 ) -> tuple[Tensor, tuple[int, int]]:
     """Pad ``(batch, channel, y, x)`` on all sides to multiples of ``multiple``; return it and the (top, left) margin.
 
-    Mirrors where the image is large enough to be mirrored and repeats the border where it is not.
+    Mirrors the image if it is large enough, and repeats its border otherwise.
     """
     height, width = x.shape[-2:]
     down, across = -height % multiple, -width % multiple
@@ -162,7 +162,7 @@ def pad_to_multiple(
 
 
 def available_memory(device: torch.device) -> float | None:
-    """Return the bytes that can still be taken on a device; None where nobody tells."""
+    """Return the available memory of a device in bytes, or None if it is unknown."""
     if device.type == "cuda":
         cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return float(torch.cuda.mem_get_info(device)[0] + cached)
@@ -176,10 +176,10 @@ def available_memory(device: torch.device) -> float | None:
 
 @torch.no_grad()
 def activation_bytes(network: nn.Module, like: Tensor, size: int, told_positions: bool) -> float:
-    """Return how many bytes the outputs of all layers take for each pixel, by running a small image of zeros.
+    """Return the bytes per pixel of the outputs of all layers, measured on a small image of zeros.
 
-    Layers that look at all pixels at once take more for large images than this says; programs (TorchScript) do not let
-    anybody look inside, and 0 is returned.
+    Layers that combine all pixels take more per pixel for large images. The layers of TorchScript programs cannot be
+    inspected: 0 is returned.
     """
     if any(isinstance(module, torch.jit.ScriptModule) for module in network.modules()):
         return 0.0
@@ -193,8 +193,8 @@ def activation_bytes(network: nn.Module, like: Tensor, size: int, told_positions
     handles = [module.register_forward_hook(count) for module in network.modules()]
     try:
         image = torch.zeros(1, like.shape[1], size, size, device=like.device)
-        told = (positions((size, size), device=like.device),) if told_positions else ()
-        network(image, torch.ones(1, device=like.device), *told)
+        extra = (positions((size, size), device=like.device),) if told_positions else ()
+        network(image, torch.ones(1, device=like.device), *extra)
     finally:
         for handle in handles:
             handle.remove()
@@ -203,15 +203,16 @@ def activation_bytes(network: nn.Module, like: Tensor, size: int, told_positions
 
 @contextmanager
 def arithmetic(precision: str, device: torch.device) -> Iterator[None]:
-    """Run networks in ``precision``, whatever torch is set to, and leave torch as it was.
+    """Run networks in ``precision``, whatever torch's settings, and restore them afterwards.
 
     Parameters
     ----------
     precision : "float32", "tf32" or "bfloat16"
-        ``float32`` is that on every device: on GPUs torch itself lets convolutions round to ten bits. ``tf32`` allows
-        that, in matrix products, too, and changes nothing on a CPU. ``bfloat16`` is torch's autocast.
+        ``float32`` is full precision on every device (by default, torch rounds convolutions to ten bits on GPUs);
+        ``tf32`` allows this rounding, also in matrix products, and has no effect on a CPU; ``bfloat16`` is torch's
+        autocast.
     device : torch.device
-        Where the images are.
+        Device of the images.
     """
     rounding = "tf32" if precision == "tf32" else "ieee"
     with products(rounding, device), torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
@@ -220,7 +221,7 @@ def arithmetic(precision: str, device: torch.device) -> Iterator[None]:
 
 @contextmanager
 def products(kind: str, device: torch.device) -> Iterator[None]:
-    """Let a GPU compute products of float32 numbers as "ieee" or "tf32"; convolutions are such products."""
+    """Let a GPU compute float32 products, including convolutions, as "ieee" or "tf32"."""
     if device.type != "cuda":
         yield
         return

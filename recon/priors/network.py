@@ -1,8 +1,8 @@
-"""Use a trained network as the prior of the engine: two channels for complex images, one for real ones.
+"""A trained network as a prior: two channels for complex images, one for real ones.
 
-This is the one place where the two noise conventions meet:
+The two noise conventions meet here and nowhere else:
 
-- the *engine* speaks of complex noise n with E|n|^2 = 1, as ``torch.randn(dtype=torch.complex64)`` draws it;
+- the *engine* uses complex noise n with E|n|^2 = 1, as ``torch.randn(dtype=torch.complex64)`` draws it;
 - the *network* was trained with noise of standard deviation sigma in each real channel.
 
 Complex noise sigma n has variance sigma^2 / 2 in each part, so the network is called with sigma / sqrt(2).
@@ -40,12 +40,14 @@ class NetworkPrior:
     sigma_min, sigma_max : float
         Range of noise levels the network was trained for, **in the engine's convention** (E|n|^2 = 1).
     card : mapping
-        Machine-readable description (training data, licence, scale rule); empty for a network of your own.
+        Machine-readable description (training data, licence, scale); may be empty.
     max_batch, precision, compiled
-        How the network is run, see `recon.priors.inference.PreparedNetwork`.
+        See `recon.priors.inference.PreparedNetwork`.
 
+    Notes
+    -----
     The network is fully convolutional: images of any size are padded to a multiple of its coarsest pixel and cropped
-    back. ``space`` is None for that reason. Gradients flow through to ``x``; parameters carry none.
+    back, so ``space`` is None. Gradients flow through to ``x``; parameters have none.
     """
 
     space = None
@@ -65,7 +67,7 @@ class NetworkPrior:
         self.sigma_min = float(sigma_min)
         self.sigma_max = float(sigma_max)
         self.card = dict(card or {})
-        #: Covariance of whole images, where a file of it lies beside the weights.
+        #: Covariance model of whole images, if its file is beside the weights.
         self.covariance_model: CovarianceModel | None = None
 
     def _prepare(self, max_batch: int | None, precision: str, compiled: bool | str) -> PreparedNetwork:
@@ -81,7 +83,7 @@ class NetworkPrior:
 
     @property
     def max_batch(self) -> int | None:
-        """Images for each call of the network; None for what memory allows."""
+        """Largest number of images per call of the network; None for as many as memory allows."""
         return self.prepared.max_batch
 
     @max_batch.setter
@@ -90,12 +92,12 @@ class NetworkPrior:
 
     @property
     def channels(self) -> int:
-        """Real channels of the images: 2 for complex images, 1 for real ones."""
+        """Number of real channels: 2 for complex images, 1 for real ones."""
         return self.model.network.in_channels
 
     @property
     def device(self) -> torch.device:
-        """Device that the network is on."""
+        """Device of the network."""
         return next(self.model.parameters()).device
 
     def to(self, device: torch.device | str) -> NetworkPrior:
@@ -113,11 +115,11 @@ class NetworkPrior:
         Parameters
         ----------
         x : Tensor
-            ``(batch, y, x)`` complex64 or, for a network of real images, float32, in the network's scale (its card
-            says which; the .99 quantile of the clean magnitude is 1 for the brain).
+            ``(batch, y, x)`` complex64 or, for a network of real images, float32, in the network's scale (see its
+            card; for brain-mri, the .99 quantile of the clean magnitude is 1).
         sigma : float or Tensor
-            Noise level, one for all or ``(batch,)``. Below ``sigma_min`` the network is asked at ``sigma_min``, where
-            it hardly changes the image.
+            Noise level, one for all or ``(batch,)``. Below ``sigma_min`` the network is evaluated at ``sigma_min``,
+            where it hardly changes the image.
 
         Returns
         -------
@@ -127,18 +129,18 @@ class NetworkPrior:
         Raises
         ------
         ShapeError
-            If ``x`` is not ``(batch, y, x)`` of the network's kind or ``sigma`` fits neither form.
+            If ``x`` is not ``(batch, y, x)`` of the network's kind, or the shape of ``sigma`` does not fit.
         InputError
             If ``sigma`` is negative, not finite or above ``sigma_max``.
         """
         if x.ndim != 3 or x.is_complex() != (self.channels == 2) or not (x.is_complex() or x.is_floating_point()):
             kind = "complex" if self.channels == 2 else "real"
-            raise ShapeError(f"the prior denoises {kind} images (batch, y, x), got {x.dtype} {tuple(x.shape)}")
+            raise ShapeError(f"the prior expected {kind} images (batch, y, x), got {x.dtype} {tuple(x.shape)}")
         levels = self._levels(sigma, x)
         return from_channels(self.prepared(to_channels(x), levels / math.sqrt(self.channels))).to(x.dtype)
 
     def error_std(self, sigma: float) -> float | None:
-        """Return the rms error of a pixel at this noise level, measured on held-out images; None if the card has none.
+        """Return the rms error per pixel at this noise level, measured on held-out images; None if not on the card.
 
         Interpolated linearly in the logarithms, and proportional to sigma below the table.
         """
@@ -150,13 +152,14 @@ class NetworkPrior:
         return below * math.exp(float(np.interp(math.log(sigma), *known)))
 
     def error_spectrum(self, sigma: float, shape: tuple[int, ...]) -> Tensor | None:
-        """Return the variance of each Fourier coefficient of that error; None if the card has no table of it.
+        """Return the variance of each Fourier coefficient of the error; None if the card has no table of it.
 
         Parameters
         ----------
         sigma : float
+            Noise level.
         shape : tuple of int
-            Of an image ``(y, x)``; the result is centred and belongs to the orthonormal transform.
+            Shape of the image ``(y, x)``; the result is centred, for the orthonormal transform.
         """
         table = self.card.get("error_spectrum")
         if not table:
@@ -164,20 +167,20 @@ class NetworkPrior:
         levels, rings = np.log(table["sigma"]), np.asarray(table["ratio"], dtype=float)
         at = np.clip(math.log(sigma), levels[0], levels[-1])
         ratio = np.exp([np.interp(at, levels, np.log(column)) for column in rings.T])
-        # Above the table an error stays what it was there; below it, it is proportional to sigma.
+        # Above the table, the error is constant; below it, it is proportional to sigma.
         level = min(sigma, table["sigma"][-1])
         y, x = (np.fft.fftshift(np.fft.fftfreq(n)) for n in shape)
         of_pixel = np.interp(np.hypot(y[:, None], x), table["frequency"], ratio)
         return torch.from_numpy(np.square(level * of_pixel)).float()
 
     def _levels(self, sigma: float | Tensor, x: Tensor) -> Tensor:
-        """Return sigma as float32 ``(batch,)`` on the device of ``x``, checked and limited from below."""
+        """Return sigma as float32 ``(batch,)`` on the device of ``x``, checked and clipped from below."""
         levels = torch.as_tensor(sigma, dtype=torch.float32, device=x.device)
         if levels.ndim > 1 or (levels.ndim == 1 and len(levels) not in (1, len(x))):
-            raise ShapeError(f"sigma has shape {tuple(levels.shape)}; expected a number or ({len(x)},)")
+            raise ShapeError(f"expected sigma to be a number or of shape ({len(x)},), got shape {tuple(levels.shape)}")
         # A schedule that starts at sigma_max may exceed it by float32 rounding.
         if not bool(((levels >= 0) & (levels <= self.sigma_max * 1.001)).all()):
-            raise InputError(f"sigma {levels.detach().cpu().tolist()} is outside of 0 ... {self.sigma_max:g}")
+            raise InputError(f"expected sigma between 0 and {self.sigma_max:g}, got {levels.detach().cpu().tolist()}")
         return levels.clamp(min=self.sigma_min).expand(len(x))
 
 
@@ -190,12 +193,12 @@ def load_network_prior(
 ) -> NetworkPrior:
     """Load a network prior from a safetensors file and the JSON card of the same name beside it.
 
-    ``max_batch``, ``precision`` and ``compiled`` are those of `recon.priors.inference.PreparedNetwork`.
+    See `recon.priors.inference.PreparedNetwork` for ``max_batch``, ``precision`` and ``compiled``.
 
     Raises
     ------
     CheckpointError
-        If the card or the weights are missing or damaged, the sha256 is not the card's, or a tensor is missing,
+        If the card or the weights are missing or damaged, the sha256 differs from the card's, or a tensor is missing,
         unexpected, of the wrong shape or not finite (the message names it).
     """
     path = Path(path)
@@ -203,7 +206,9 @@ def load_network_prior(
     try:
         model = EDMDenoiser(UNet(**card["network"]), card["sigma_data"], card.get("parametrization", "edm"))
     except (TypeError, ValueError) as error:
-        raise CheckpointError(f"{path}: its card describes no network of this version: {error}") from error
+        raise CheckpointError(
+            f"{path}: the card does not describe a network that this version can build: {error}"
+        ) from error
     model.load_state_dict(read_tensors(path, card["sha256"], model.state_dict()))
     prior = NetworkPrior(model, card["sigma_min"], card["sigma_max"], card, max_batch, precision, compiled)
     prior.covariance_model = beside(path)

@@ -219,7 +219,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     Raises
     ------
     CheckpointError
-        If the file is damaged, is not a training checkpoint or holds numbers that are not finite.
+        If the file is damaged, is not a training checkpoint or contains numbers that are not finite.
     """
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)

@@ -78,7 +78,7 @@ class _NanNormal(Identity):
         (_DropsBatch, "batch axes"),
         (_Nan, "not finite"),
         (_NanNormal, "normal"),
-        (_WrongShape, "not in its space.*x=5"),
+        (_WrongShape, "not in the operator's space.*x=5"),
     ],
 )
 def test_names_the_broken_law(operator: type[Identity], message: str) -> None:

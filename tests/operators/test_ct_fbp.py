@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from operators import CT, FanBeam, InputError, ParallelBeam, ShapeError
-from operators.ct import fbp
-from operators.ct.fbp import FILTERS
+from operators.ct.fbp import FILTERS, fbp
 from operators.ct.geometry import Beam
 
 TURN = 2 * math.pi

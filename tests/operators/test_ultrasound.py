@@ -173,11 +173,11 @@ def test_bad_geometry_is_one_clear_line(options: dict[str, Any], error: type[Exc
 def test_bad_use_is_one_clear_line() -> None:
     with pytest.raises(InputError, match="angle out of range"):
         geometry().select(angles=[2])
-    with pytest.raises(InputError, match="rising"):
+    with pytest.raises(InputError, match="increasing"):
         Grid([1e-3, 0], [1e-3])
     with pytest.raises(InputError, match="in mm"):
         Grid([0.0], [5.0, 20.0])
-    with pytest.raises(InputError, match="engines"):
+    with pytest.raises(InputError, match="unknown engine"):
         PlaneWaveUltrasound(geometry(), GRID, engine="fortran")
     with pytest.raises(InputError, match="interpolation"):
         PlaneWaveUltrasound(geometry(), GRID, interpolation="nearest")

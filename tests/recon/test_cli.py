@@ -133,7 +133,7 @@ def test_two_inputs_of_one_name(scan: Path, tmp_path: Path, capsys: pytest.Captu
         (("--sampler", "magic"), "none called 'magic'"),
         (("--samples", "0"), "samples: must be 1 or more, got 0"),
         (("--slices", "5"), "the source has 1 slices"),
-        (("--prior", "nothing"), "there is none called 'nothing'"),
+        (("--prior", "nothing"), "unknown prior 'nothing'"),
         (("--acceleration", "nan"), "acceleration"),
         (("--noise-std", "-1"), "noise_std"),
         (("--acceleration", "2", "--center-fraction", "7"), "center_fraction"),
@@ -150,8 +150,8 @@ def test_bad_options(
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (("--prior", "nothing"), "there is none called 'nothing'"),
-        (("--prior", "absent.pt"), "there is no file absent.pt"),
+        (("--prior", "nothing"), "unknown prior 'nothing'"),
+        (("--prior", "absent.pt"), "the file absent.pt does not exist"),
         (("--precision", "int8"), "precision is 'int8'; expected float32 or tf32 or bfloat16"),
         (("--noise-std", "-1"), "noise_std: must be 0 or more"),
     ],

@@ -1,4 +1,4 @@
-"""Pretrained networks of others: read safely, every tensor accounted for, and offered as denoisers."""
+"""Third-party pretrained networks: read safely, with every tensor accounted for, and wrapped as denoisers."""
 
 from recon.priors.checkpoints.convert import convert_checkpoint
 from recon.priors.checkpoints.load import checkpoint_lines, load_checkpoint, prior_lines, read_checkpoint

@@ -1,8 +1,8 @@
 """State dicts of guided-diffusion's U-Net: DDS (knee, AAPM), DPS (FFHQ), OpenAI.
 
-Names tell everything but the width of an attention head: 64 in all published weights known to us; otherwise a card (or
-the authors' configuration) says ``head_channels``. Published scripts place attention by ``image_size // 16``, which for
-320 pixels is no power of two: that network has attention in its middle only, and here the file alone decides.
+Names determine everything but the width of an attention head: 64 in all published weights known to us; otherwise a card
+(or the authors' configuration) contains ``head_channels``. Published scripts place attention by ``image_size // 16``,
+which is not a power of two for 320 pixels: that network has attention in the middle only. Here, only the file counts.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ PREFIXES = ("model.", "diffusion_model.")
 
 
 def matches(content: Content) -> bool:
-    """Tell by the names of first and last blocks."""
+    """Recognise the layout by the names of first and last blocks."""
     return any(
         state is not None and {"time_embed.0.weight", "input_blocks.0.0.weight", "out.2.weight"} <= state.keys()
         for state in states(content.data, PREFIXES)
@@ -29,14 +29,14 @@ def matches(content: Content) -> bool:
 
 
 def read(content: Content) -> Checkpoint:
-    """Read one."""
+    """Read a checkpoint of this layout."""
     tensors, weights = choose(content.path, *states(content.data, PREFIXES), content.data)
     if "label_emb.weight" in tensors:
-        raise CheckpointError(f"{content.path}: conditioned on classes ('label_emb.weight'); only others are supported")
+        raise CheckpointError(f"{content.path}: class-conditional ('label_emb.weight'), which is not supported")
     try:
         network = _network(tensors)
     except (LookupError, ValueError, TypeError, ArithmeticError) as error:
-        raise CheckpointError(f"{content.path}: its blocks are not those of an ADM U-Net ({error})") from error
+        raise CheckpointError(f"{content.path}: its blocks do not form an ADM U-Net ({error})") from error
     channels = network["in_channels"]
     return Checkpoint(
         layout="adm",
@@ -47,19 +47,19 @@ def read(content: Content) -> Checkpoint:
         tensors=tensors,
         weights=weights,
         card={
-            "scale": "as trained: not stored in the file" if channels < 3 else "-1 ... 1",
+            "scale": "as in training: not stored in the file" if channels < 3 else "-1 ... 1",
             "images": "complex" if channels == 2 else "real",
         },
     )
 
 
 def settings(original: Mapping[str, Any], network: Mapping[str, Any]) -> dict[str, Any]:
-    """Translate the flat configuration of guided-diffusion scripts.
+    """Translate the flat configuration of the guided-diffusion scripts.
 
     Raises
     ------
     CheckpointError
-        For heads that differ in width from level to level, and steps that the network is told in another unit.
+        If the width of heads varies between levels, or steps are passed to the network in another unit.
     """
     found: dict[str, Any] = {}
     width = original.get("num_head_channels", -1)
@@ -73,7 +73,7 @@ def settings(original: Mapping[str, Any], network: Mapping[str, Any]) -> dict[st
     if "diffusion_steps" in original:
         steps["steps"] = original["diffusion_steps"]
         if original.get("rescale_timesteps") and steps["steps"] != 1000:
-            raise CheckpointError("rescale_timesteps with other than 1000 diffusion_steps is not supported")
+            raise CheckpointError("rescale_timesteps is only supported with 1000 diffusion_steps")
     if original.get("predict_xstart"):
         steps["prediction"] = "sample"
     if "noise_schedule" in original:
@@ -82,25 +82,25 @@ def settings(original: Mapping[str, Any], network: Mapping[str, Any]) -> dict[st
 
 
 def _head_width(original: Mapping[str, Any], network: Mapping[str, Any]) -> int:
-    """Return the width of heads of which the configuration tells the number, the same at every level."""
+    """Return the width of heads whose number is configured; it must be the same at every level."""
     heads, upward = original["num_heads"], original.get("num_heads_upsample", -1)
     factors = network["channel_mult"]
     widths = {network["model_channels"] * factors[level] for level in (*network["attention_levels"], len(factors) - 1)}
     if len(widths) > 1 or upward not in (-1, heads):
         raise CheckpointError(
-            f"num_heads = {heads} without num_head_channels: heads whose width differs from level to level are not "
+            f"num_heads = {heads} without num_head_channels: heads whose width varies between levels are not "
             f"supported (attention is {', '.join(map(str, sorted(widths)))} channels wide)"
         )
     (width,) = widths
     if not isinstance(heads, int) or heads < 1 or width % heads:
-        raise CheckpointError(f"num_heads is {heads!r}, which does not divide {width} channels")
+        raise CheckpointError(f"num_heads = {heads!r} does not divide {width} channels")
     return int(width // heads)
 
 
 def _network(tensors: dict[str, Tensor]) -> dict[str, Any]:
-    """Read the arguments of the network off names and shapes."""
+    """Infer the arguments of the network from names and shapes."""
     features = tensors["time_embed.0.weight"].shape[1]
-    # A block that ends by doubling the resolution ends a level on the way up.
+    # A block that doubles the resolution ends a level of the decoder.
     blocks = len({name.split(".")[1] for name in tensors if name.startswith("output_blocks.")})
     ends = [number for number in range(blocks) if _rises(tensors, number)]
     per_level = ends[0] + 1 if ends else blocks
@@ -109,7 +109,7 @@ def _network(tensors: dict[str, Tensor]) -> dict[str, Any]:
     starts = [1 + level * per_level for level in range(levels)]
     widths = [len(tensors[f"input_blocks.{start}.0.out_layers.3.weight"]) for start in starts]
     if any(width % features for width in widths):
-        raise ValueError(f"widths {widths} are no multiples of {features}")
+        raise ValueError(f"widths {widths} are not multiples of {features}")
     first = "input_blocks.1.0."
     return {
         "in_channels": tensors["input_blocks.0.0.weight"].shape[1],

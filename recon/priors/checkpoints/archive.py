@@ -1,8 +1,8 @@
-"""Reading checkpoint files without running anything that is in them, and without trusting what they claim.
+"""Reading untrusted checkpoint files without running anything in them.
 
 A ``.pt`` or ``.pth`` file is a zip archive of one pickle and the raw bytes of each tensor. Before torch reads it (with
 ``weights_only=True``, memory-mapped), the archive itself is checked: stored sizes, checksums, and every name that the
-pickle refers to. What is left can only be numbers, strings, containers and tensors.
+pickle refers to. What remains can only be numbers, strings, containers and tensors.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 
 from recon.errors import CheckpointError, InputError
 
-#: Everything that pickles of plain state dictionaries refer to.
+#: Everything that pickles of plain state dictionaries may refer to.
 HARMLESS = {
     "collections.OrderedDict",
     "torch._utils._rebuild_tensor_v2",
@@ -32,8 +32,8 @@ HARMLESS = {
     *(f"torch.{kind}Storage" for kind in ("Byte", "Bool")),
     *(f"torch.{kind}" for kind in ("float32", "float64", "float16", "bfloat16", "int64", "int32")),
 }
-PICKLE_LIMIT = 16 * 2**20  # of one thousand tensors it is below 1 MiB
-# What damaged or hostile content makes zipfile, pickletools and torch raise.
+PICKLE_LIMIT = 16 * 2**20  # less than 1 MiB for one thousand tensors
+# Raised by zipfile, pickletools and torch for damaged or malicious content.
 DAMAGE = (
     zipfile.BadZipFile,
     pickle.UnpicklingError,
@@ -51,7 +51,7 @@ DAMAGE = (
 
 @dataclass(frozen=True)
 class Content:
-    """What a file holds: containers of tensors (memory-mapped), and the text metadata of safetensors."""
+    """Content of a file: containers of tensors (memory-mapped), and the text metadata of safetensors."""
 
     path: Path
     data: Any
@@ -61,17 +61,17 @@ class Content:
 
 
 def read_file(path: Path) -> Content:
-    """Read a ``.pt``, ``.pth`` or ``.safetensors`` file, told apart by content.
+    """Read a ``.pt``, ``.pth`` or ``.safetensors`` file; the format is recognised by content.
 
     Raises
     ------
     InputError
-        If there is no such file.
+        If the file does not exist.
     CheckpointError
-        If it is damaged, holds code, or is of another format; says what to do.
+        If it is damaged, contains code, or has another format; the message says what to do.
     """
     if not path.is_file():
-        raise InputError(f"prior: there is no file {path}")
+        raise InputError(f"prior: the file {path} does not exist")
     with path.open("rb") as stream:
         start = stream.read(512)
     if start[:4] == b"PK\x03\x04":
@@ -92,23 +92,25 @@ def sha256_of(path: Path) -> str:
 
 
 def _foreign(start: bytes) -> str:
-    """Say what a file is that holds no weights."""
-    resave = "open it where you trust its source and save the state dict again: torch.save(state_dict, 'new.pt')"
+    """Describe a file that does not contain weights."""
+    resave = (
+        "if you trust its source, open it elsewhere and save the state dict again: torch.save(state_dict, 'new.pt')"
+    )
     if not start:
-        return "the file is empty; fetch it again"
+        return "the file is empty; download it again"
     if start[257:262] == b"ustar":
         return f"a tar archive: unpack it first; if it was written by torch before 0.4, {resave}"
     if start.lstrip()[:1] == b"<":
-        return "an HTML page, not weights: the download gave a web page instead of the file"
+        return "an HTML page, not weights: the download returned a web page instead of the file"
     if start.startswith(b"version https://git-lfs"):
-        return "a git-lfs pointer, not weights: run 'git lfs pull' where it came from"
+        return "a git-lfs pointer, not weights: run 'git lfs pull' in its repository"
     if start[:1] == b"\x80":
         return f"a bare Python pickle, which could run code (torch before 1.6, or an EDM .pkl): {resave}"
-    return "neither a torch archive (.pt, .pth) nor safetensors; it may be damaged, fetch it again"
+    return "neither a torch archive (.pt, .pth) nor safetensors; it may be damaged; download it again"
 
 
 def _check_archive(path: Path) -> None:
-    """Refuse archives that torch has not written or that are damaged, before torch reads them."""
+    """Refuse archives that were not written by torch or are damaged, before torch reads them."""
     try:
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
@@ -120,26 +122,26 @@ def _check_archive(path: Path) -> None:
                 )
             pickles = [entry for entry in entries if entry.filename.endswith("data.pkl")]
             if len(pickles) != 1 or pickles[0].file_size > PICKLE_LIMIT:
-                raise CheckpointError(f"{path}: a zip archive, but not one that torch.save writes (no data.pkl)")
+                raise CheckpointError(f"{path}: a zip archive, but not one written by torch.save (no data.pkl)")
             size = path.stat().st_size
             packed = [entry.filename for entry in entries if entry.compress_type != zipfile.ZIP_STORED]
             if packed or sum(entry.file_size for entry in entries) > size:
                 raise CheckpointError(
-                    f"{path}: entry {(packed or names)[0]!r} unpacks to more than is stored (a zip bomb?); torch "
-                    "writes entries uncompressed: refused"
+                    f"{path}: entry {(packed or names)[0]!r} unpacks to more than is stored (a zip bomb?), but torch "
+                    "writes uncompressed entries; refused"
                 )
             _check_pickle(path, archive.read(pickles[0]))
             damaged = archive.testzip()
             if damaged is not None:
-                raise CheckpointError(f"{path}: entry {damaged!r} is damaged (checksum); fetch the file again")
+                raise CheckpointError(f"{path}: entry {damaged!r} is damaged (checksum); download the file again")
     except CheckpointError:
         raise
     except DAMAGE as error:
-        raise CheckpointError(f"{path}: truncated or damaged ({error}); fetch the file again") from error
+        raise CheckpointError(f"{path}: truncated or damaged ({error}); download the file again") from error
 
 
 def _check_pickle(path: Path, content: bytes) -> None:
-    """Refuse a pickle that refers to anything but tensors and containers; nothing is run to find out."""
+    """Refuse a pickle that refers to anything but tensors and containers, without running it."""
     for opcode, argument, _ in pickletools.genops(content):
         if opcode.name in ("GLOBAL", "INST"):
             name = str(argument).replace(" ", ".")
@@ -149,19 +151,19 @@ def _check_pickle(path: Path, content: bytes) -> None:
             continue
         if name not in HARMLESS:
             raise CheckpointError(
-                f"{path}: refers to {name}, which is code, not weights: refused. If you trust its source, save the "
-                "state dict alone elsewhere: torch.save(state_dict, 'new.pt')"
+                f"{path}: refers to {name}, which is code, not weights; refused. If you trust its source, save the "
+                "state dict only, elsewhere: torch.save(state_dict, 'new.pt')"
             )
 
 
 def _load_archive(path: Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except SafetensorError as error:  # torch goes by the ending
-        raise CheckpointError(f"{path}: is no safetensors file, but one of PyTorch; rename it to .pt") from error
+    except SafetensorError as error:  # torch decides by the file ending
+        raise CheckpointError(f"{path}: a PyTorch file, not a safetensors file; rename it to .pt") from error
     except DAMAGE as error:
         reason = str(error).partition("\n")[0]
-        raise CheckpointError(f"{path}: cannot be read as weights ({reason}); fetch the file again") from error
+        raise CheckpointError(f"{path}: cannot be read as weights ({reason}); download the file again") from error
 
 
 def _read_safetensors(path: Path) -> Content:
@@ -171,4 +173,4 @@ def _read_safetensors(path: Path) -> Content:
             return Content(path, tensors, dict(file.metadata() or {}))
     except (SafetensorError, *DAMAGE) as error:
         reason = " ".join(str(error).split())
-        raise CheckpointError(f"{path}: truncated or damaged ({reason}); fetch the file again") from error
+        raise CheckpointError(f"{path}: truncated or damaged ({reason}); download the file again") from error

@@ -1,4 +1,4 @@
-"""What a file of weights cannot say: the JSON beside it, a card of ours or the configuration of its authors."""
+"""The JSON file beside a weights file: a diffrecon card, or the configuration of the authors."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from typing import Any
 from recon.errors import CheckpointError
 from recon.priors.checkpoints.tensors import Checkpoint, Layout
 
-#: Keys of a card. With one of these it is a card of ours, whatever else is in there ...
+#: Keys of a card: a file with one of these is a card, whatever else it contains ...
 MARKS = {"scale", "images", "gain", "offset", "sha256", "licence", "network", "parametrization"}
-#: ... and these may stand beside them.
+#: ... and these are also allowed.
 NOTES = {"name", "version", "data", "citation", "url", "page", "link", "limits", "notes", "error_std", "path"}
 NOTES |= {"channels", "layout", "file", "parameters", "sigma_range"}
-#: Without them one of these tells the configuration of the authors: guided-diffusion, InverseBench and EDM, csgm,
-#: score_sde. A diffusers folder has its own.
+#: Without them, one of these marks a configuration of the authors: guided-diffusion, InverseBench and EDM, csgm,
+#: score_sde. A diffusers folder has its own configuration.
 CONFIGURATIONS: dict[str, set[str]] = {
     "adm": {"image_size", "num_channels", "num_res_blocks", "num_heads", "num_head_channels", "diffusion_steps"}
     | {"noise_schedule", "learn_sigma", "use_new_attention_order", "predict_xstart", "rescale_timesteps", "class_cond"},
@@ -28,7 +28,7 @@ CONFIGURATIONS: dict[str, set[str]] = {
     | {"embedding_type", "progressive", "progressive_input", "progressive_combine", "attention_type", "conditional"},
     "diffusers": set(),
 }
-#: Keys of the parametrization of a card.
+#: Keys of the parametrization in a card.
 PARAMETRIZATION = {"kind", "sigma_min", "sigma_max", "sigma_data", "schedule", "beta_start", "beta_end", "steps"}
 PARAMETRIZATION |= {"prediction"}
 
@@ -39,7 +39,7 @@ def read_sidecar(path: Path) -> dict[str, Any]:
     Raises
     ------
     CheckpointError
-        If it is no JSON object, or a card with a key that no card has.
+        If it is not a JSON object, or a card with an unknown key.
     """
     path = path.resolve() if path.is_dir() else path
     file = path.with_name(path.name + ".json") if path.is_dir() else path.with_suffix(".json")
@@ -50,18 +50,18 @@ def read_sidecar(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"cannot read the card {file}: {error}") from error
     if not isinstance(given, dict):
-        raise CheckpointError(f"{file}: expected a JSON object, came {type(given).__name__}")
+        raise CheckpointError(f"{file}: expected a JSON object, got {type(given).__name__}")
     check_keys(file, given)
     return given
 
 
 def is_card(given: Mapping[str, Any]) -> bool:
-    """Tell a card of ours from a configuration file of the authors."""
+    """Tell a diffrecon card from a configuration file of the authors."""
     return bool(MARKS & given.keys()) or not any(is_configuration(given, layout) for layout in CONFIGURATIONS)
 
 
 def is_configuration(given: Mapping[str, Any], layout: str) -> bool:
-    """Tell whether this may be the configuration of the authors of a layout."""
+    """Tell whether this may be the configuration of a layout's authors."""
     data = layout in ("ncsnv2", "score-sde") and isinstance(given.get("data"), Mapping)
     return data or bool(CONFIGURATIONS[layout] & given.keys())
 
@@ -70,7 +70,9 @@ def check_keys(file: Path | str, given: Mapping[str, Any]) -> None:
     """Raise CheckpointError if a card has unknown keys, or a value of the wrong kind."""
     unknown = [key for key in given if key not in MARKS | NOTES]
     if is_card(given) and unknown:
-        raise CheckpointError(f"{file}: no card has {_list(unknown)}; expected {', '.join(sorted(MARKS | NOTES))}")
+        raise CheckpointError(
+            f"{file}: unknown card key {_list(unknown)}; known keys: {', '.join(sorted(MARKS | NOTES))}"
+        )
     kinds = {
         "network": dict,
         "parametrization": dict,
@@ -81,20 +83,20 @@ def check_keys(file: Path | str, given: Mapping[str, Any]) -> None:
     }
     for key, kind in kinds.items():
         if key in given and is_card(given) and not isinstance(given[key], kind):
-            raise CheckpointError(f"{file}: {key!r} of a card must not be {given[key]!r:.80}")
+            raise CheckpointError(f"{file}: invalid value of {key!r} in the card: {given[key]!r:.80}")
     strange = sorted(given.get("parametrization", {}).keys() - PARAMETRIZATION) if is_card(given) else []
     if strange:
         expected = ", ".join(sorted(PARAMETRIZATION))
-        raise CheckpointError(f"{file}: no parametrization has {_list(strange)}; expected {expected}")
+        raise CheckpointError(f"{file}: unknown parametrization key {_list(strange)}; expected {expected}")
 
 
 def complete(checkpoint: Checkpoint, given: Mapping[str, Any], layout: Layout) -> Checkpoint:
-    """Return the checkpoint with what the card or the authors' configuration says; the card wins.
+    """Return the checkpoint updated by the card or the authors' configuration; a card takes precedence.
 
     Raises
     ------
     CheckpointError
-        If it is a configuration, but of another layout, or one that cannot be used.
+        If it is a configuration of another layout, or one that cannot be used.
     """
     card = dict(given) if is_card(given) else _translated(checkpoint, given, layout)
     network = {**checkpoint.network, **card.pop("network", {})}
@@ -104,7 +106,7 @@ def complete(checkpoint: Checkpoint, given: Mapping[str, Any], layout: Layout) -
 
 
 def _translated(checkpoint: Checkpoint, given: Mapping[str, Any], layout: Layout) -> dict[str, Any]:
-    """Return what the authors' configuration says, as a card."""
+    """Return the authors' configuration as a card."""
     if not is_configuration(given, checkpoint.layout):
         raise CheckpointError(
             f"the file beside the weights is neither a card nor a configuration of {checkpoint.layout}: "
@@ -115,7 +117,7 @@ def _translated(checkpoint: Checkpoint, given: Mapping[str, Any], layout: Layout
     except (TypeError, ValueError, AttributeError) as error:
         if isinstance(error, CheckpointError):
             raise
-        raise CheckpointError(f"the configuration beside the weights is not readable: {error}") from error
+        raise CheckpointError(f"the configuration beside the weights cannot be read: {error}") from error
 
 
 def _list(names: list[str]) -> str:

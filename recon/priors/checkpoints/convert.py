@@ -1,4 +1,4 @@
-"""Writing a checkpoint of others as one safetensors file."""
+"""Converting a third-party checkpoint to one safetensors file."""
 
 from __future__ import annotations
 
@@ -17,34 +17,34 @@ from recon.priors.checkpoints.load import read_checkpoint
 def convert_checkpoint(
     source: str | Path, target: str | Path, force: bool = False, card: Mapping[str, Any] | None = None
 ) -> Path:
-    """Write the weights that count (averaged, float32), with all that is needed to use them; return the path.
+    """Write the averaged weights (float32) with everything needed to use them; return the path.
 
-    The new file gives the same outputs bit for bit, needs no file beside it, and holds a digest of itself. It is
-    smaller: optimizer state and raw weights stay behind.
+    The new file gives bit-identical outputs, needs no file beside it, and contains a digest of itself. It is smaller:
+    the optimizer state and the raw weights are dropped.
 
     Parameters
     ----------
     source, target : str or Path
-        ``target`` ends in ``.safetensors``.
+        Input and output file; ``target`` must end in ``.safetensors``.
     force : bool
-        Overwrite ``target``.
+        Overwrite an existing ``target``.
     card : mapping, optional
-        As in `recon.priors.checkpoints.load.load_checkpoint`; it becomes part of the file.
+        As in `recon.priors.checkpoints.load.load_checkpoint`; it is stored in the file.
 
     Raises
     ------
     InputError
-        If ``target`` has another ending or exists.
+        If ``target`` has another ending or already exists.
     CheckpointError
-        If ``source`` is not sound.
+        If ``source`` is damaged.
     """
     target = Path(target)
     if target.suffix != ".safetensors":
-        raise InputError(f"{target}: the name of a converted file ends in .safetensors")
+        raise InputError(f"{target}: expected a file name that ends in .safetensors")
     if target.exists() and not force:
-        raise InputError(f"{target} exists already; use --force to overwrite it")
+        raise InputError(f"{target} already exists; use --force to overwrite it")
     if not target.parent.is_dir():
-        raise InputError(f"{target.parent}: there is no such folder")
+        raise InputError(f"the folder {target.parent} does not exist")
     checkpoint = read_checkpoint(source, card)
     try:
         with atomic_path(target) as temporary:

@@ -1,7 +1,7 @@
-"""Our own container of networks of others: safetensors whose metadata say everything that is needed to use them.
+"""Converted checkpoints: safetensors files whose metadata contain everything needed to use the network.
 
 ``metadata["diffrecon"]`` is JSON: layout, architecture and its arguments, parametrization, channels, card.
-``metadata["digest"]`` is the sha256 over that text and all tensors; safetensors itself has no checksum.
+``metadata["digest"]`` is the sha256 of that text and all tensors; safetensors itself has no checksum.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ KINDS = {"network": dict, "parametrization": dict, "card": dict, "channels": int
 
 
 def is_converted(content: Content) -> bool:
-    """Tell by the metadata."""
+    """Recognise the layout by the metadata."""
     return KEY in content.metadata
 
 
@@ -33,31 +33,31 @@ def describe(checkpoint: Checkpoint) -> dict[str, str]:
 
 
 def read_converted(content: Content) -> Checkpoint:
-    """Return what `describe` wrote.
+    """Return the checkpoint that `describe` described.
 
     Raises
     ------
     CheckpointError
-        If the digest is another, or the description is not complete.
+        If the digest does not match, or the description is incomplete.
     """
     text = content.metadata[KEY]
     if content.metadata.get(DIGEST) != digest(text, content.data):
         raise CheckpointError(
-            f"{content.path}: damaged (its digest does not fit its content); convert or fetch it again"
+            f"{content.path}: damaged (its digest does not match its content); convert or download it again"
         )
     try:
         found = json.loads(text)
         fields = {name: found[name] for name in FIELDS}
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise CheckpointError(f"{content.path}: its description is not complete ({error})") from error
+        raise CheckpointError(f"{content.path}: its description is incomplete ({error})") from error
     for name, value in fields.items():
         if not isinstance(value, KINDS.get(name, str)):
-            raise CheckpointError(f"{content.path}: its description has {type(value).__name__} for {name!r}")
+            raise CheckpointError(f"{content.path}: its description has a {type(value).__name__} for {name!r}")
     return Checkpoint(tensors=dict(content.data), **fields)
 
 
 def digest(text: str, tensors: Mapping[str, Tensor]) -> str:
-    """Return the sha256 over a text and tensors in the order of their names."""
+    """Return the sha256 of a text and tensors, in the order of their names."""
     total = hashlib.sha256(text.encode())
     for name in sorted(tensors):
         value = tensors[name].detach().contiguous()

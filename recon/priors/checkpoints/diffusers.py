@@ -13,7 +13,7 @@ from recon.priors.checkpoints.tensors import Checkpoint
 
 TITLE = "diffusers UNet2DModel"
 WEIGHTS = "diffusion_pytorch_model.safetensors"
-# What older versions of diffusers called the parts of attention.
+# Names of the parts of attention in older versions of diffusers.
 RENAMED = {".query.": ".to_q.", ".key.": ".to_k.", ".value.": ".to_v.", ".proj_attn.": ".to_out.0."}
 FIXED = {
     "act_fn": "silu",
@@ -28,7 +28,7 @@ FIXED = {
 }
 
 
-#: Schedulers whose networks were trained on the steps of DDPM begin with these names.
+#: Schedulers of networks trained on DDPM steps begin with these names.
 _SCHEDULERS: tuple[str, ...] = ("DDPM", "DDIM", "PNDM", "DPMSolver", "UniPC", "EulerDiscrete", "EulerAncestral")
 _SCHEDULERS += ("LMSDiscrete", "Heun", "DEIS", "KDPM2")
 
@@ -44,7 +44,7 @@ def read_folder(path: Path) -> Content:
     folder = weights_file(path).parent
     if not (folder / WEIGHTS).is_file():
         raise CheckpointError(
-            f"{folder}: no {WEIGHTS}; a diffusers folder needs it (.bin files are pickles: convert them with diffusers "
+            f"{folder}: no {WEIGHTS}; a diffusers folder needs it (.bin files are pickles; convert them with diffusers "
             "by save_pretrained(..., safe_serialization=True))"
         )
     schedulers = [path / "scheduler" / "scheduler_config.json", folder / "scheduler_config.json"]
@@ -54,27 +54,29 @@ def read_folder(path: Path) -> Content:
 
 
 def weights_file(path: Path) -> Path:
-    """Return where the weights of a pipeline or of its network should be."""
+    """Return the path of the weights of a pipeline or of its network."""
     return (path / "unet" if (path / "unet" / "config.json").is_file() else path) / WEIGHTS
 
 
 def matches(content: Content) -> bool:
-    """Tell by the configuration."""
+    """Recognise the layout by the configuration."""
     return content.config.get("_class_name") == "UNet2DModel"
 
 
 def read(content: Content) -> Checkpoint:
-    """Read one."""
+    """Read a checkpoint of this layout."""
     config, tensors = content.config, dict(content.data)
     for name, value in FIXED.items():
         if config.get(name, value) != value:
-            raise CheckpointError(f"{content.path}: {name} = {config[name]!r} is not supported; expected {value!r}")
+            raise CheckpointError(
+                f"{content.path}: expected {name} = {value!r}, got {config[name]!r}, which is not supported"
+            )
     for old, new in RENAMED.items():
         tensors = {name.replace(old, new) if ".attentions." in name else name: v for name, v in tensors.items()}
     try:
         network = _network(config)
     except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{content.path}: config.json describes no network ({error})") from error
+        raise CheckpointError(f"{content.path}: config.json does not describe a network ({error})") from error
     channels = network["in_channels"]
     return Checkpoint(
         layout="diffusers",
@@ -89,7 +91,7 @@ def read(content: Content) -> Checkpoint:
 
 
 def settings(original: Mapping[str, Any], network: Mapping[str, Any]) -> dict[str, Any]:
-    """Nothing to translate: the folder has its own configuration."""
+    """Return no settings: the folder has its own configuration."""
     return {}
 
 
@@ -121,20 +123,18 @@ def _network(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _steps(content: Content) -> dict[str, Any]:
-    """Return the noise schedule; DDPM's where the folder says nothing."""
+    """Return the noise schedule; by default that of DDPM."""
     given = content.scheduler
     kind = given.get("_class_name", "DDPMScheduler")
     if not isinstance(kind, str) or not kind.startswith(_SCHEDULERS):
-        raise CheckpointError(f"{content.path}: the scheduler {kind!r} is not known; expected one of DDPM steps")
+        raise CheckpointError(f"{content.path}: unknown scheduler {kind!r}; expected one with DDPM steps")
     for key in ("trained_betas", "rescale_betas_zero_snr"):
         if given.get(key) not in (None, False):
             raise CheckpointError(f"{content.path}: {key} of the scheduler is not supported")
     schedules = {"linear": "linear", "scaled_linear": "scaled_linear", "squaredcos_cap_v2": "cosine"}
     schedule = given.get("beta_schedule", "linear")
     if schedule not in schedules:
-        raise CheckpointError(
-            f"{content.path}: beta_schedule {schedule!r} is not known; expected {', '.join(schedules)}"
-        )
+        raise CheckpointError(f"{content.path}: unknown beta_schedule {schedule!r}; expected {', '.join(schedules)}")
     return {
         "kind": "vp",
         "schedule": schedules[schedule],

@@ -1,7 +1,7 @@
 """Checkpoints in EDM's layout: InverseBench (DhariwalUNet), and SongUNet trained with the EDM loss.
 
-A dict of ``ema`` and ``net`` (or one state dict), names with ``model.`` for the preconditioning around the network.
-Nothing in the file says how the network was preconditioned: EDM's is assumed, with ``sigma_data`` 0.5.
+A dict with ``ema`` and ``net`` (or one state dict); names have the prefix ``model.`` of the preconditioning. The file
+does not contain the preconditioning: that of EDM is assumed, with ``sigma_data`` 0.5.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ PREFIXES = ("model.",)
 
 
 def matches(content: Content) -> bool:
-    """Tell by the mapping layers and an encoder."""
+    """Recognise the layout by the mapping layers and an encoder."""
     return any(
         state is not None and "map_layer0.weight" in state and any(name.startswith("enc.") for name in state)
         for state in states(content.data, PREFIXES)
@@ -28,16 +28,16 @@ def matches(content: Content) -> bool:
 
 
 def read(content: Content) -> Checkpoint:
-    """Read one."""
+    """Read a checkpoint of this layout."""
     tensors, weights = choose(content.path, *states(content.data, PREFIXES), content.data)
-    # Augmentation labels are zero when images are drawn, and zero times this matrix is nothing.
+    # Augmentation labels are zero when sampling, so this matrix has no effect.
     tensors = {name: value for name, value in tensors.items() if name != "map_augment.weight"}
     if any(name.startswith("map_label.") for name in tensors):
-        raise CheckpointError(f"{content.path}: conditioned on classes ('map_label.weight'); only others are supported")
+        raise CheckpointError(f"{content.path}: class-conditional ('map_label.weight'), which is not supported")
     try:
         architecture, network = _network(tensors)
     except (LookupError, ValueError, TypeError, ArithmeticError) as error:
-        raise CheckpointError(f"{content.path}: its blocks are not those of an EDM network ({error})") from error
+        raise CheckpointError(f"{content.path}: its blocks do not form an EDM network ({error})") from error
     channels = network["channels"]
     return Checkpoint(
         layout="edm",
@@ -48,21 +48,23 @@ def read(content: Content) -> Checkpoint:
         tensors=tensors,
         weights=weights,
         card={
-            "scale": "0.99 quantile of the magnitude = 1" if channels == 2 else "as trained: not stored in the file",
+            "scale": "0.99 quantile of the magnitude = 1"
+            if channels == 2
+            else "as in training: not stored in the file",
             "images": "complex" if channels == 2 else "real",
         },
     )
 
 
 def settings(original: Mapping[str, Any], network: Mapping[str, Any]) -> dict[str, Any]:
-    """Translate the authors' configuration; names and shapes already say what it holds, but for sigma_data."""
+    """Translate the authors' configuration; all but sigma_data is already known from names and shapes."""
     model = dict(original.get("model", original))
     names = ("sigma_data", "sigma_min", "sigma_max")
     return {"parametrization": {name: model[name] for name in names if model.get(name)}}
 
 
 def _network(tensors: dict[str, Tensor]) -> tuple[str, dict[str, Any]]:
-    """Read architecture and arguments off names and shapes."""
+    """Infer architecture and arguments from names and shapes."""
     sizes = sorted({int(name.split(".")[1].split("x")[0]) for name in tensors if name.startswith("enc.")}, reverse=True)
     levels = [f"{size}x{size}" for size in sizes]
     if any(size != sizes[0] >> level for level, size in enumerate(sizes)):
@@ -70,7 +72,7 @@ def _network(tensors: dict[str, Tensor]) -> tuple[str, dict[str, Any]]:
     features = len(tensors["map_layer0.weight"]) // 4
     widths = [len(tensors[f"enc.{level}_block0.conv0.weight"]) for level in levels]
     if any(width % features for width in widths):
-        raise ValueError(f"widths {widths} are no multiples of {features}")
+        raise ValueError(f"widths {widths} are not multiples of {features}")
     network: dict[str, Any] = {
         "resolution": sizes[0],
         "channels": tensors[f"enc.{levels[0]}_conv.weight"].shape[1],
@@ -90,6 +92,6 @@ def _network(tensors: dict[str, Tensor]) -> tuple[str, dict[str, Any]]:
         "decoder": "skip" if any("aux_up" in name for name in tensors) else "standard",
         "fourier": "map_noise.freqs" in tensors,
         "noise_features": tensors["map_layer0.weight"].shape[1],
-        "taps": [1] * (filters[0] if filters else 2),  # the file itself holds the values
+        "taps": [1] * (filters[0] if filters else 2),  # the values are in the file
     }
     return "edm-song", network

@@ -1,4 +1,4 @@
-"""From a file of others to a prior: recognise the layout, account for every tensor, adapt."""
+"""Load a third-party checkpoint as a prior: recognise the layout, account for every tensor, adapt."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ def load_checkpoint(
     max_batch: int | None = None,
     precision: str = "float32",
 ) -> CheckpointPrior:
-    """Load a pretrained network of others as a prior.
+    """Load a third-party pretrained network as a prior.
 
-    The layout is recognised by names and shapes; averaged (EMA) weights are taken where there are any; every tensor is
+    The layout is recognised by names and shapes; averaged (EMA) weights are used if there are any; every tensor is
     accounted for. Nothing in the file is run.
 
     Parameters
@@ -49,19 +49,19 @@ def load_checkpoint(
     path : str or Path
         ``.pt``, ``.pth``, ``.safetensors`` or the folder of a diffusers model.
     card : mapping, optional
-        What the file cannot say; by default the ``.json`` of the same name beside it: a card (``scale``, ``images``,
-        ``gain``, ``sha256``, ``network``, ``parametrization``, ...), or the authors' configuration.
+        Information that is not in the file; by default the ``.json`` of the same name beside it: a card (``scale``,
+        ``images``, ``gain``, ``sha256``, ``network``, ``parametrization``, ...), or the authors' configuration.
     images : "complex" or "real", optional
-        What the images are; by default what the card or the layout says.
+        Kind of images; by default according to the card or the layout.
     device, max_batch, precision
         As in `recon.priors.network.NetworkPrior`.
 
     Raises
     ------
     InputError
-        If there is no such file.
+        If the file does not exist.
     CheckpointError
-        If it is damaged, holds code, has an unknown layout, another sha256 than its card says, or if a tensor is
+        If it is damaged, contains code, has an unknown layout or a sha256 other than its card's, or if a tensor is
         missing, unexpected, of another shape, or not finite (the message names it).
     """
     checkpoint, network = _read(Path(path), card)
@@ -79,7 +79,7 @@ def load_checkpoint(
         model = parametrize(network, checkpoint.parametrization)
         levels = sigma_range(checkpoint.parametrization)
     except (LookupError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{path}: its card does not say how to use the network: {error}") from error
+        raise CheckpointError(f"{path}: the card does not specify how to use the network: {error}") from error
     prior = CheckpointPrior(
         model,
         checkpoint.channels,
@@ -96,26 +96,26 @@ def load_checkpoint(
 
 
 def read_checkpoint(path: str | Path, card: Mapping[str, Any] | None = None) -> Checkpoint:
-    """Read a checkpoint and account for its tensors; ``tensors`` are float32 copies under the network's names.
+    """Read a checkpoint and account for its tensors; ``tensors`` are float32 copies with the network's names.
 
     Raises
     ------
     InputError, CheckpointError
-        As `load_checkpoint`.
+        As for `load_checkpoint`.
     """
     return _read(Path(path), card)[0]
 
 
 def checkpoint_lines(path: str | Path, card: Mapping[str, Any] | None = None) -> list[str]:
-    """Describe a checkpoint in lines of text, after verifying all of it."""
+    """Verify a checkpoint completely and describe it in lines of text."""
     return prior_lines(path, load_checkpoint(path, card=card))
 
 
 def prior_lines(path: str | Path, prior: CheckpointPrior) -> list[str]:
-    """Describe a checkpoint that is loaded already."""
+    """Describe a loaded checkpoint."""
     card = prior.card
     title = LAYOUTS[card["layout"]].TITLE if card["layout"] in LAYOUTS else "?"
-    kinds = {"ve": "score, told sigma", "scaled": "score times sigma", "edm": "EDM denoiser", "vp": "DDPM steps"}
+    kinds = {"ve": "score, given sigma", "scaled": "score times sigma", "edm": "EDM denoiser", "vp": "DDPM steps"}
     lines = [
         f"{path}",
         f"  layout      {card['layout']} ({title})",
@@ -135,13 +135,13 @@ def prior_lines(path: str | Path, prior: CheckpointPrior) -> list[str]:
 
 
 def _assumed(prior: CheckpointPrior) -> list[str]:
-    """Say how wide the heads of attention are, where nobody but we says so."""
+    """Report the width of attention heads if it is only assumed."""
     architecture = ARCHITECTURES[prior.card["architecture"]]
     width = inspect.signature(architecture).parameters.get("head_channels")
     attends = any(name.endswith("qkv.weight") for name in prior.model.state_dict())
     if width is None or "head_channels" in prior.card["network"] or not attends:
         return []
-    return [f"  heads       {width.default} channels wide: assumed, as no card says network.head_channels"]
+    return [f"  heads       {width.default} channels wide (assumed: no card contains network.head_channels)"]
 
 
 def _read(path: Path, card: Mapping[str, Any] | None) -> tuple[Checkpoint, nn.Module]:
@@ -153,30 +153,29 @@ def _read(path: Path, card: Mapping[str, Any] | None) -> tuple[Checkpoint, nn.Mo
     expected = str(given["sha256"]).lower() if given.get("sha256") else None
     if expected not in (None, digest) and digest is not None and not _made_from(weights, expected):
         raise CheckpointError(
-            f"{path}: sha256 is {digest}, its card says {given['sha256']}: damaged or another file; fetch it again"
+            f"{path}: sha256 is {digest}, but its card says {given['sha256']}: damaged, or a different file; "
+            "download it again"
         )
     content = diffusers.read_folder(path) if path.is_dir() else read_file(path)
     if is_converted(content):
         checkpoint = read_converted(content)
         check_keys(path, checkpoint.card)
         if checkpoint.layout not in LAYOUTS:
-            raise CheckpointError(
-                f"{path}: the layout {checkpoint.layout!r} is not known; expected {', '.join(LAYOUTS)}"
-            )
+            raise CheckpointError(f"{path}: unknown layout {checkpoint.layout!r}; expected {', '.join(LAYOUTS)}")
     else:
         checkpoint = LAYOUTS[_recognise(content)].read(content)
     checkpoint = complete(checkpoint, given, LAYOUTS[checkpoint.layout])
     try:
         network = build(checkpoint.architecture, checkpoint.network)
     except CheckpointError as error:
-        raise CheckpointError(f"{path}: {error}; a card beside it may say what the file cannot") from error
+        raise CheckpointError(f"{path}: {error}; a card beside it may supply what is missing in the file") from error
     tensors = account(path, checkpoint.tensors, network)
     checkpoint = dataclasses.replace(checkpoint, tensors=tensors, card={**checkpoint.card, "sha256": digest})
     return checkpoint, fill(network, tensors)
 
 
 def _made_from(path: Path, source: str | None) -> bool:
-    """Tell whether a file was converted from one with that sha256, whose card lies beside both."""
+    """Tell whether a file was converted from one with this sha256, whose card is beside both."""
     if path.suffix != ".safetensors":
         return False
     content = read_file(path)
@@ -192,5 +191,5 @@ def _recognise(content: Content) -> str:
     keys = [str(key) for key in data][:4] if isinstance(data, Mapping) else [type(data).__name__]
     titles = "; ".join(layout.TITLE for layout in LAYOUTS.values())
     raise CheckpointError(
-        f"{content.path}: weights of an unknown layout (it begins with {', '.join(keys)}); known are: {titles}"
+        f"{content.path}: weights of unknown layout (the file begins with {', '.join(keys)}); known layouts: {titles}"
     )

@@ -1,7 +1,7 @@
-"""Checkpoints of ncsnv2 as csgm-mri-langevin trains it.
+"""Checkpoints of ncsnv2, as trained by csgm-mri-langevin.
 
-A list: weights (names with ``module.``, and the buffer ``sigmas``), optimizer, epoch, step, and a dict of averaged
-weights without prefix. Conditioning on a level is a division by its sigma, so any sigma will do.
+A list: weights (names with the prefix ``module.``, and the buffer ``sigmas``), optimizer, epoch, step, and a dict of
+averaged weights without prefix. Conditioning on a level is a division by its sigma, so any sigma can be used.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ TITLE = "NCSNv2 deepest (csgm-mri-langevin)"
 
 
 def matches(content: Content) -> bool:
-    """Tell by the names of first and last blocks."""
+    """Recognise the layout by the names of first and last blocks."""
     data = content.data[0] if isinstance(content.data, list) and content.data else content.data
     return any(
         state is not None and {"begin_conv.weight", "normalizer.alpha", "refine1.crp.convs.0.weight"} <= state.keys()
@@ -26,13 +26,13 @@ def matches(content: Content) -> bool:
 
 
 def read(content: Content) -> Checkpoint:
-    """Read one."""
+    """Read a checkpoint of this layout."""
     data = content.data
     if isinstance(data, list):
         raw: dict[str, Any] | None = strip(data[0])
         ema = strip(data[4]) if len(data) > 4 and is_state(data[4]) else None
         if ema is None and len(data) > 4 and data[4] is not None:
-            raise CheckpointError(f"{content.path}: its averaged weights, entry 4, are no named tensors")
+            raise CheckpointError(f"{content.path}: its averaged weights, entry 4, are not named tensors")
     else:
         ema, raw = states(data)
     sigmas = (raw or {}).get("sigmas", (ema or {}).get("sigmas"))
@@ -40,7 +40,7 @@ def read(content: Content) -> Checkpoint:
     tensors = {name: value for name, value in tensors.items() if name != "sigmas"}
     stem = tensors.get("begin_conv.weight")
     if stem is None or stem.ndim != 4:
-        raise CheckpointError(f"{content.path}: 'begin_conv.weight' is not the kernel of a convolution")
+        raise CheckpointError(f"{content.path}: 'begin_conv.weight' is not a convolution kernel")
     low, high = 0.0066, 232.0
     if sigmas is not None and sigmas.ndim == 1 and 1 < len(sigmas) <= 1_000_000:
         low, high = float(sigmas.min()), float(sigmas.max())

@@ -1,7 +1,7 @@
-"""What the outputs of networks mean, each brought to E[x0 | x0 + sigma n]; the only place that knows about steps.
+"""Parametrizations of networks, each converted to E[x0 | x0 + sigma n]; only this module knows DDPM steps.
 
 All modules map ``x (batch, channel, y, x)`` and ``sigma (batch,)``, the standard deviation **per channel**, to the
-denoised image. They carry the network as ``network`` and are built from a JSON-able description.
+denoised image. Each has the attribute ``network`` and is built from a JSON-compatible description.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from recon.priors.networks.unet import EDMDenoiser
 
 
 class VEScore(nn.Module):
-    """Score network that is told sigma: ``D = x + sigma^2 s(x, sigma)`` (Tweedie's formula)."""
+    """Score network conditioned on sigma: ``D = x + sigma^2 s(x, sigma)`` (Tweedie's formula)."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -31,9 +31,9 @@ class VEScore(nn.Module):
 
 
 class ScaledScore(nn.Module):
-    """Network whose output is ``sigma s(x, sigma)`` and that does not see sigma (NCSNv2): ``D = x + sigma F(x)``.
+    """Network with output ``sigma s(x, sigma)`` that is not conditioned on sigma (NCSNv2): ``D = x + sigma F(x)``.
 
-    Any sigma is as good as the trained levels: conditioning is this factor alone.
+    Any sigma works as well as the trained levels: the only conditioning is this factor.
     """
 
     def __init__(self, network: nn.Module) -> None:
@@ -46,17 +46,19 @@ class ScaledScore(nn.Module):
 
 
 class VPSteps(nn.Module):
-    """Network of the DDPM family: sees ``sqrt(a) x`` and a step, where ``a = 1 / (1 + sigma^2)``.
+    """Network of the DDPM family: its input is ``sqrt(a) x`` and a step, where ``a = 1 / (1 + sigma^2)``.
 
-    The step between the trained ones comes from interpolation in log sigma. Predictions: the noise ("epsilon"), the
-    image ("sample"), or "v_prediction" (Salimans and Ho 2022). Further output channels (a learned variance) are unused.
+    Steps between the trained ones are interpolated in log sigma. The network predicts the noise ("epsilon"), the image
+    ("sample"), or "v_prediction" (Salimans and Ho 2022). Further output channels (a learned variance) are ignored.
 
     Parameters
     ----------
     network : nn.Module
+        The network.
     alphas_bar : array, shape ``(steps,)``
         Remaining signal power at each step, decreasing.
     prediction : str
+        "epsilon", "sample" or "v_prediction".
     """
 
     log_sigmas: Tensor
@@ -64,7 +66,7 @@ class VPSteps(nn.Module):
     def __init__(self, network: nn.Module, alphas_bar: np.ndarray, prediction: str = "epsilon") -> None:
         super().__init__()
         if prediction not in ("epsilon", "sample", "v_prediction"):
-            raise CheckpointError(f"prediction is {prediction!r}; expected epsilon, sample or v_prediction")
+            raise CheckpointError(f"unknown prediction {prediction!r}; expected epsilon, sample or v_prediction")
         self.network = network
         self.prediction = prediction
         sigmas = np.sqrt((1 - alphas_bar) / alphas_bar)
@@ -94,8 +96,9 @@ def parametrize(network: nn.Module, description: Mapping[str, Any]) -> nn.Module
     Parameters
     ----------
     network : nn.Module
+        The network.
     description : mapping
-        ``kind`` ("ve", "scaled", "edm", "vp") and what that kind needs: ``sigma_data``, or ``schedule``,
+        ``kind`` ("ve", "scaled", "edm", "vp") and its arguments: ``sigma_data``, or ``schedule``,
         ``beta_start``, ``beta_end``, ``steps`` and ``prediction``.
     """
     kind = description.get("kind")
@@ -107,14 +110,14 @@ def parametrize(network: nn.Module, description: Mapping[str, Any]) -> nn.Module
         return EDMDenoiser(network, description.get("sigma_data", 0.5))  # type: ignore[arg-type]
     if kind == "vp":
         return VPSteps(network, vp_alphas(description), description.get("prediction", "epsilon"))
-    raise CheckpointError(f"the card asks for parametrization {kind!r}; expected ve, scaled, edm or vp")
+    raise CheckpointError(f"unknown parametrization {kind!r} in the card; expected ve, scaled, edm or vp")
 
 
 def vp_alphas(description: Mapping[str, Any]) -> np.ndarray:
     """Return the remaining signal power of each step: the product of 1 - beta up to it.
 
     ``schedule`` is "linear" (Ho et al. 2020), "scaled_linear" (linear in sqrt(beta)) or "cosine" (Nichol and Dhariwal
-    2021). Where no betas are given, linear ones are scaled as in guided-diffusion: the noise that is reached does not
+    2021). If no betas are given, linear ones are scaled as in guided-diffusion, so that the final noise does not
     depend on the number of steps.
     """
     schedule, steps = description.get("schedule", "linear"), int(description.get("steps", 1000))
@@ -123,7 +126,7 @@ def vp_alphas(description: Mapping[str, Any]) -> np.ndarray:
         float(description.get(name, scale * beta)) for name, beta in (("beta_start", 1e-4), ("beta_end", 0.02))
     )
     if not (2 <= steps <= 1_000_000 and 0 < first < last < 1):
-        raise CheckpointError(f"the noise schedule makes no sense: {steps} steps, beta from {first:g} to {last:g}")
+        raise CheckpointError(f"invalid noise schedule: {steps} steps, beta from {first:g} to {last:g}")
     if schedule == "linear":
         betas = np.linspace(first, last, steps)
     elif schedule == "scaled_linear":
@@ -132,19 +135,19 @@ def vp_alphas(description: Mapping[str, Any]) -> np.ndarray:
         power = np.cos((np.arange(steps + 1) / steps + 0.008) / 1.008 * math.pi / 2) ** 2
         betas = np.minimum(1 - power[1:] / power[:-1], 0.999)
     else:
-        raise CheckpointError(f"noise schedule {schedule!r} is not known; expected linear, scaled_linear or cosine")
+        raise CheckpointError(f"unknown noise schedule {schedule!r}; expected linear, scaled_linear or cosine")
     return np.cumprod(1 - betas)
 
 
 def sigma_range(description: Mapping[str, Any]) -> tuple[float, float]:
-    """Return the noise levels (per channel, in network units) between which the network was trained."""
+    """Return the range of noise levels (per channel, in network units) that the network was trained for."""
     if description.get("kind") == "vp" and "sigma_min" not in description:
         alphas = vp_alphas(description)
         sigmas = np.sqrt((1 - alphas) / alphas)
         return float(sigmas[0]), float(sigmas[-1])
     low, high = float(description["sigma_min"]), float(description["sigma_max"])
     if not 0 < low < high < math.inf:
-        raise CheckpointError(f"sigma_min {low:g} and sigma_max {high:g}: expected 0 < sigma_min < sigma_max")
+        raise CheckpointError(f"expected 0 < sigma_min < sigma_max, got {low:g} and {high:g}")
     return low, high
 
 

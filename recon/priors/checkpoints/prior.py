@@ -1,4 +1,4 @@
-"""A published network as the prior of the engine: complex or real images, sigma of the engine, units of the engine."""
+"""A published network as a prior: complex or real images, in the engine's noise convention and units."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from recon.priors.network import NetworkPrior
 
 
 class CheckpointPrior(NetworkPrior):
-    """E[x0 | x0 + sigma n = x] from a network of others.
+    """E[x0 | x0 + sigma n = x] from a third-party network.
 
     Parameters
     ----------
@@ -23,19 +23,20 @@ class CheckpointPrior(NetworkPrior):
         ``model(x, sigma)`` denoises ``(batch, channels, y, x)`` with sigma per channel (see
         `recon.priors.checkpoints.parametrization`).
     channels : int
-        Of the network.
+        Number of channels of the network.
     sigma_range : (float, float)
-        Noise levels it was trained for, per channel and in network units.
+        Range of noise levels it was trained for, per channel and in network units.
     images : "complex" or "real"
-        Complex images are fed to a two-channel network as real and imaginary part, to a one-channel network one part
-        after the other (score-MRI), in both cases with ``sigma / sqrt(2)`` per part. Real images ``(batch, y, x)``
-        need a one-channel network; for more channels they are ``(batch, channel, y, x)``.
+        Kind of images. Real and imaginary part of complex images are the channels of a two-channel network, or are
+        denoised separately by a one-channel network (score-MRI), in both cases with ``sigma / sqrt(2)`` per part.
+        Real images are ``(batch, y, x)`` for a one-channel network and ``(batch, channel, y, x)`` otherwise.
     gain : float
         Network units per unit of the engine's images.
     offset : float
-        What the network sees of real images that are 0: it is given ``gain * x + offset``. For a network that
-        was trained on -1 ... 1 and images of 0 ... 1: gain 2, offset -1.
+        Offset of real images: the input of the network is ``gain * x + offset``. A network that was trained on [-1, 1]
+        needs gain 2 and offset -1 for images in [0, 1].
     card : mapping
+        Machine-readable description.
     max_batch, precision
         As in `recon.priors.inference.PreparedNetwork`.
     multiple : int, optional
@@ -56,13 +57,15 @@ class CheckpointPrior(NetworkPrior):
         offset: float = 0.0,
     ) -> None:
         if images not in ("complex", "real"):
-            raise ConfigError(f"images is {images!r}; expected 'complex' or 'real'")
+            raise ConfigError(f"expected images to be 'complex' or 'real', got {images!r}")
         if images == "complex" and channels > 2:
-            raise CheckpointError(f"a network of {channels} channels holds no complex images; give images='real'")
+            raise CheckpointError(
+                f"a network with {channels} channels cannot denoise complex images; pass images='real'"
+            )
         if not 0 < gain < math.inf:
-            raise CheckpointError(f"gain is {gain}; expected a positive number (network units per engine unit)")
+            raise CheckpointError(f"expected gain > 0 (network units per engine unit), got {gain}")
         if not math.isfinite(offset) or (images == "complex" and offset):
-            raise CheckpointError(f"offset is {offset}; expected a number, and 0 for complex images")
+            raise CheckpointError(f"expected a finite offset, 0 for complex images, got {offset}")
         self.offset = float(offset)
         self._channels, self.images, self.gain = channels, images, float(gain)
         self.multiple = int(model.network.multiple) if multiple is None else multiple  # type: ignore[union-attr,arg-type]
@@ -71,7 +74,7 @@ class CheckpointPrior(NetworkPrior):
         super().__init__(model, low, high, card, max_batch, precision)  # type: ignore[arg-type]
 
     def _prepare(self, max_batch: int | None, precision: str, compiled: bool | str) -> PreparedNetwork:
-        # Group normalisation of channels_last images loses three digits on CPUs (torch 2.13).
+        # Group normalisation of channels_last images loses three digits of precision on CPUs (torch 2.13).
         layout = torch.contiguous_format
         return PreparedNetwork(self.model, self.multiple, layout, precision, compiled, max_batch)
 
@@ -91,9 +94,9 @@ class CheckpointPrior(NetworkPrior):
         Parameters
         ----------
         x : Tensor
-            ``(batch, y, x)``, complex or real as `images` says, or ``(batch, channel, y, x)`` real.
+            ``(batch, y, x)``, complex or real according to `images`, or real ``(batch, channel, y, x)``.
         sigma : float or Tensor
-            Noise level, one for all or ``(batch,)``. Below ``sigma_min`` the network is asked at ``sigma_min``.
+            Noise level, one for all or ``(batch,)``. Below ``sigma_min`` the network is evaluated at ``sigma_min``.
 
         Returns
         -------
@@ -112,14 +115,14 @@ class CheckpointPrior(NetworkPrior):
         if not fits or (rank == 4 and x.shape[1] != self.channels) or not (x.is_complex() or x.is_floating_point()):
             axes = f"(batch, {self.channels}, y, x)" if rank == 4 else "(batch, y, x)"
             other = "; load it with images='real' for real images" if self.channels == 1 and rank == 3 else ""
-            raise ShapeError(f"the prior denoises {self.images} images {axes}, got {x.dtype} {tuple(x.shape)}{other}")
+            raise ShapeError(f"the prior expected {self.images} images {axes}, got {x.dtype} {tuple(x.shape)}{other}")
         levels = self._levels(sigma, x)
         channels = self._to_channels(x) * self.gain + self.offset
         levels = (levels * (self.gain / self.split)).repeat_interleave(len(channels) // len(x))
         return self._from_channels((self.prepared(channels, levels) - self.offset) / self.gain, x)
 
     def _to_channels(self, x: Tensor) -> Tensor:
-        """Return ``(batch, channels, y, x)`` float32; the parts of complex images for one channel lie in the batch."""
+        """Return ``(batch, channels, y, x)`` float32; with one channel, complex parts are stacked in the batch."""
         if x.is_complex():
             parts = torch.view_as_real(x.to(torch.complex64)).permute(0, 3, 1, 2)
             return parts if self.channels == 2 else parts.reshape(-1, 1, *x.shape[-2:])

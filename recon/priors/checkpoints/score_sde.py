@@ -1,9 +1,9 @@
 """Checkpoints of score_sde_pytorch with NCSN++: score-MRI and DiffusionMBIR.
 
-A dict of ``model`` (names with ``module.``), ``ema`` (a list without names, in the order of the trainable parameters,
-which leaves out the Fourier frequencies ``all_modules.0.W``), ``optimizer`` and ``step``. The frequencies must come
-from ``model``, everything else from ``ema``. The published score-MRI code fails at the first: it looks names with
-``module.`` up in a network without it, ignores that none fits, and the frequencies stay random.
+A dict with ``model`` (names have the prefix ``module.``), ``ema`` (a list without names, in the order of the trainable
+parameters, without the Fourier frequencies ``all_modules.0.W``), ``optimizer`` and ``step``. The frequencies must be
+taken from ``model``, everything else from ``ema``. The published score-MRI code fails to do the former: it loads names
+with the prefix ``module.`` into a network without it, ignores that none matches, and keeps random frequencies.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ FREQUENCIES = "all_modules.0.W"
 
 
 def matches(content: Content) -> bool:
-    """Tell by the numbered modules."""
+    """Recognise the layout by the numbered modules."""
     _, raw = states(content.data)
     return raw is not None and FREQUENCIES in raw
 
 
 def read(content: Content) -> Checkpoint:
-    """Read one."""
+    """Read a checkpoint of this layout."""
     raw = dict(states(content.data)[1] or {})
     sigmas = raw.pop("sigmas", None)
     low, high = 0.01, 378.0
@@ -55,7 +55,7 @@ def settings(original: Mapping[str, Any], network: Mapping[str, Any]) -> dict[st
     known |= {"embedding_type": "fourier", "progressive_combine": "sum", "attention_type": "ddpm", "conditional": True}
     for name, value in known.items():
         if model.get(name, value) != value:
-            raise CheckpointError(f"NCSN++ with {name} = {model[name]!r} is not supported; expected {value!r}")
+            raise CheckpointError(f"NCSN++: expected {name} = {value!r}, got {model[name]!r}, which is not supported")
     names = {"fir_kernel": "taps", "skip_rescale": "rescale", "scale_by_sigma": "scale_by_sigma"}
     found = {mine: model[theirs] for theirs, mine in names.items() if theirs in model}
     if "centered" in data:
@@ -64,7 +64,7 @@ def settings(original: Mapping[str, Any], network: Mapping[str, Any]) -> dict[st
 
 
 def _averaged(content: Content, raw: dict[str, Tensor]) -> tuple[dict[str, Tensor], str]:
-    """Return the weights with those of the EMA list in their places."""
+    """Return the weights, replaced by those of the EMA list."""
     key, ema = averages(content.data)
     if ema is None:
         return raw, "as stored (the file has no EMA)"
@@ -73,32 +73,32 @@ def _averaged(content: Content, raw: dict[str, Tensor]) -> tuple[dict[str, Tenso
         return _named(content, raw, named), "EMA"
     shadow = ema.get("shadow_params") if isinstance(ema, Mapping) else ema
     if not isinstance(shadow, list | tuple):
-        raise CheckpointError(f"{content.path}: its averaged weights, {key!r}, are stored in a way that is not known")
+        raise CheckpointError(f"{content.path}: its averaged weights, {key!r}, are stored in an unknown way")
     names = [name for name in raw if name != FREQUENCIES]
     if len(shadow) != len(names):
         raise CheckpointError(
-            f"{content.path}: the EMA list has {len(shadow)} tensors, expected {len(names)}, one for each parameter "
-            f"but {FREQUENCIES!r}"
+            f"{content.path}: expected {len(names)} tensors in the EMA list, got {len(shadow)}; one for each parameter "
+            f"except {FREQUENCIES!r}"
         )
     for name, value in zip(names, shadow, strict=True):
         if not isinstance(value, Tensor) or value.shape != raw[name].shape:
             shape = tuple(getattr(value, "shape", ()))
             raise CheckpointError(
-                f"{content.path}: EMA tensor of {name!r} has shape {shape}, expected {tuple(raw[name].shape)}"
+                f"{content.path}: expected shape {tuple(raw[name].shape)} of the EMA tensor of {name!r}, got {shape}"
             )
     return {**raw, **dict(zip(names, shadow, strict=True))}, "EMA (a list in parameter order)"
 
 
 def _named(content: Content, raw: dict[str, Tensor], named: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return averaged weights that have names; the frequencies may be missing, nothing else."""
+    """Return averaged weights that have names; only the frequencies may be missing."""
     missing = [name for name in raw if name not in named and name != FREQUENCIES]
     if missing:
-        raise CheckpointError(f"{content.path}: its averaged weights lack {missing[0]!r} (of {len(missing)} missing)")
+        raise CheckpointError(f"{content.path}: its averaged weights lack {missing[0]!r} ({len(missing)} missing)")
     return {**raw, **{name: value for name, value in named.items() if name != "sigmas"}}
 
 
 def _network(content: Content, raw: dict[str, Tensor]) -> dict[str, Any]:
-    """Read the arguments of the network off the sequence of its modules."""
+    """Infer the arguments of the network from the sequence of its modules."""
     kinds: dict[int, str] = {}
     for name in raw:
         part = name.split(".")
@@ -108,7 +108,7 @@ def _network(content: Content, raw: dict[str, Tensor]) -> dict[str, Any]:
     pyramids = [index for index in sorted(kinds) if kinds[index] == "pyramid"]
     stem = raw.get("all_modules.3.weight")
     if stem is None or stem.ndim != 4:
-        raise CheckpointError(f"{content.path}: 'all_modules.3.weight' is not the kernel of a convolution")
+        raise CheckpointError(f"{content.path}: 'all_modules.3.weight' is not a convolution kernel")
     try:
         features, levels = len(stem), len(pyramids) + 1
         first = [kinds[index] for index in range(4, pyramids[0] - 1)]
@@ -120,9 +120,9 @@ def _network(content: Content, raw: dict[str, Tensor]) -> dict[str, Any]:
             attention += [level] * attends
             index += res_blocks * (2 if attends else 1) + 2
         if not res_blocks or any(width % features for width in widths):
-            raise ValueError(f"widths {widths} of {features} features")
+            raise ValueError(f"widths {widths} are not multiples of {features}")
     except (LookupError, ValueError, TypeError, ArithmeticError) as error:
-        raise CheckpointError(f"{content.path}: its modules are not those of an NCSN++ ({error})") from error
+        raise CheckpointError(f"{content.path}: its modules do not form an NCSN++ ({error})") from error
     return {
         "channels": stem.shape[1],
         "features": features,

@@ -1,4 +1,4 @@
-"""What is found in a checkpoint file, and accounting for it: every tensor of the network is there, and nothing else."""
+"""Content of a checkpoint file, and a check that it has every tensor of the network, and nothing else."""
 
 from __future__ import annotations
 
@@ -16,23 +16,24 @@ from recon.priors.checkpoints.archive import Content
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Weights and everything that is needed to use them; all but ``tensors`` can be written as JSON.
+    """Weights and everything needed to use them; all but ``tensors`` can be written as JSON.
 
     Attributes
     ----------
     layout : str
-        Which kind of file this was.
+        Layout of the file.
     architecture, network
         Name in `recon.priors.networks.table.ARCHITECTURES` and its arguments.
     parametrization : dict
         See `recon.priors.checkpoints.parametrization.parametrize`; sigmas per channel.
     channels : int
+        Number of image channels.
     tensors : dict of Tensor
-        Averaged weights under the names of the network; not yet accounted for.
+        Averaged weights with the names of the network; not yet accounted for.
     weights : str
-        Which weights these are.
+        Which weights these are, in words.
     card : dict
-        What users should know (``scale``, ``images``, ``gain``, ``licence``, ...).
+        Information for users (``scale``, ``images``, ``gain``, ``licence``, ...).
     """
 
     layout: str
@@ -46,7 +47,7 @@ class Checkpoint:
 
 
 class Layout(Protocol):
-    """What a module of a layout offers."""
+    """Interface of the modules of layouts."""
 
     TITLE: str
 
@@ -54,17 +55,17 @@ class Layout(Protocol):
         """Tell by keys whether the file has this layout."""
 
     def read(self, content: Content) -> Checkpoint:
-        """Read the configuration off names and shapes, and take the averaged weights."""
+        """Infer the configuration from names and shapes, and take the averaged weights."""
 
     def settings(self, original: Mapping[str, Any], network: Mapping[str, Any]) -> dict[str, Any]:
         """Translate the authors' configuration file into ``network`` and ``parametrization``.
 
-        ``network`` is what names and shapes say already.
+        ``network`` contains what is already known from names and shapes.
         """
 
 
 def count(names: Mapping[str, Any], pattern: str) -> int:
-    """Return how many of ``pattern.format(0)``, ``pattern.format(1)``, ... exist in a row."""
+    """Return how many of ``pattern.format(0)``, ``pattern.format(1)``, ... exist consecutively."""
     number = 0
     while pattern.format(number) in names:
         number += 1
@@ -72,10 +73,10 @@ def count(names: Mapping[str, Any], pattern: str) -> int:
 
 
 PREFIXES = ("module.", "_orig_mod.")
-#: Under these keys training code stores weights; averaged ones first.
+#: Keys under which training code stores weights; averaged ones first.
 EMA_KEYS = ("ema", "model_ema", "ema_model", "ema_state_dict", "ema_state", "shadow_params")
 RAW_KEYS = ("net", "model", "state_dict", "model_state_dict", "score_model", "network")
-#: Single numbers that averaging code keeps beside the weights.
+#: Scalars that averaging code stores beside the weights.
 COUNTERS = {"num_updates", "n_averaged", "decay", "initted", "step"}
 
 
@@ -103,7 +104,7 @@ def strip(state: Mapping[str, Tensor], extra: Sequence[str] = ()) -> dict[str, T
 
 
 def states(data: Any, extra: Sequence[str] = ()) -> tuple[dict[str, Tensor] | None, dict[str, Tensor] | None]:
-    """Return (averaged, raw) weights of a state dict or of a dict that holds them under the usual names."""
+    """Return (averaged, raw) weights of a state dict, or of a dict that contains them under the usual names."""
     if is_state(data):
         return None, strip(data, extra)
     if not isinstance(data, Mapping):
@@ -116,7 +117,7 @@ def states(data: Any, extra: Sequence[str] = ()) -> tuple[dict[str, Tensor] | No
 
 
 def _inner(value: Any) -> Mapping[str, Tensor] | None:
-    """Return the state that an entry is (beside numbers such as a count of updates), or that lies in it."""
+    """Return the state dict that an entry is (apart from numbers such as a count of updates) or contains."""
     if not isinstance(value, Mapping):
         return None
     rest = {name: item for name, item in value.items() if not _is_counter(name, item)}
@@ -131,7 +132,7 @@ def _is_counter(name: Any, item: Any) -> bool:
 
 
 def averages(data: Any) -> tuple[str, Any]:
-    """Return the entry of averaged weights in the content of a file and its key, understood or not; or ("", None)."""
+    """Return key and value of the averaged weights in a file, understood or not; ("", None) if there are none."""
     if isinstance(data, Mapping) and not is_state(data):
         for key in EMA_KEYS:
             if data.get(key) is not None:
@@ -142,35 +143,35 @@ def averages(data: Any) -> tuple[str, Any]:
 def choose(
     path: Path, ema: dict[str, Tensor] | None, raw: dict[str, Tensor] | None, data: Any = None
 ) -> tuple[dict[str, Tensor], str]:
-    """Return the averaged weights where there are any, and a word on which these are.
+    """Return the averaged weights if there are any, else the raw ones, and a description of which these are.
 
     Raises
     ------
     CheckpointError
-        If the averaged weights do not belong to the others in the file, or ``data``, the content of the file, has some
-        that are stored in a way that is not known: the others would be worse, and nobody would know.
+        If the averaged weights do not match the raw ones, or ``data``, the content of the file, has averaged weights
+        stored in an unknown way: the raw ones would silently be worse.
     """
     key, _ = averages(data)
     if ema is None and key:
-        raise CheckpointError(f"{path}: its averaged weights, {key!r}, are stored in a way that is not known")
+        raise CheckpointError(f"{path}: its averaged weights, {key!r}, are stored in an unknown way")
     if ema is None:
         return raw or {}, "as stored (the file has no separate EMA)"
     if raw is not None:
         for name, value in ema.items():
             if name in raw and raw[name].shape != value.shape:
                 raise CheckpointError(
-                    f"{path}: EMA of {name!r} has shape {tuple(value.shape)}, the weights have {tuple(raw[name].shape)}"
+                    f"{path}: expected shape {tuple(raw[name].shape)} of the EMA of {name!r}, got {tuple(value.shape)}"
                 )
     return ema, "EMA"
 
 
 def account(path: Path, found: Mapping[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
-    """Return float32 copies of ``found`` after comparing every name, shape and value with the (meta) network.
+    """Return float32 copies of ``found`` after checking every name, shape and value against the (meta) network.
 
     Raises
     ------
     CheckpointError
-        Names what is missing, unexpected, of another shape, no floating-point tensor or not finite.
+        If a tensor is missing, unexpected, of another shape, not floating-point or not finite; the message names it.
     """
     expected = network.state_dict()
     missing = [name for name in expected if name not in found]
@@ -183,22 +184,22 @@ def account(path: Path, found: Mapping[str, Tensor], network: nn.Module) -> dict
     shapes = [name for name in expected if name in found and found[name].shape != expected[name].shape]
     if shapes:
         first = shapes[0]
-        wanted, came = tuple(expected[first].shape), tuple(found[first].shape)
-        problems.append(f"{first!r} has shape {came}, expected {wanted}{_more(shapes, 1)}")
+        wanted, got = tuple(expected[first].shape), tuple(found[first].shape)
+        problems.append(f"expected shape {wanted} of {first!r}, got {got}{_more(shapes, 1)}")
     if problems:
-        raise CheckpointError(f"{path}: the tensors do not fit the network: {'; '.join(problems)}")
+        raise CheckpointError(f"{path}: the tensors do not match the network: {'; '.join(problems)}")
     _check_size(path, found)
     return {name: _sound(path, name, found[name]) for name in expected}
 
 
 def fill(network: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:
-    """Put accounted tensors into a network that was built without memory."""
+    """Load checked tensors into a network on device "meta"."""
     network.load_state_dict(dict(tensors), strict=True, assign=True)
     return network.eval().requires_grad_(False)
 
 
 def _check_size(path: Path, found: Mapping[str, Tensor]) -> None:
-    """Refuse tensors that claim more values than the file can hold (strides of zero), before any is copied."""
+    """Refuse tensors that claim more values than the file can contain (strides of zero), before copying any."""
     for name, value in found.items():
         if value.numel() * value.element_size() > value.untyped_storage().nbytes():
             raise CheckpointError(f"{path}: tensor {name!r} claims {value.numel()} values, but stores fewer")
@@ -210,10 +211,10 @@ def _check_size(path: Path, found: Mapping[str, Tensor]) -> None:
 
 def _sound(path: Path, name: str, value: Tensor) -> Tensor:
     if not value.is_floating_point():
-        raise CheckpointError(f"{path}: tensor {name!r} is {value.dtype}, expected floating point")
+        raise CheckpointError(f"{path}: expected a floating-point tensor {name!r}, got {value.dtype}")
     copy = value.detach().to(torch.float32, copy=True, memory_format=torch.contiguous_format)
     if not bool(torch.isfinite(copy).all()):
-        raise CheckpointError(f"{path}: tensor {name!r} holds NaN or infinity")
+        raise CheckpointError(f"{path}: tensor {name!r} contains NaN or infinity")
     return copy
 
 

@@ -1,4 +1,4 @@
-"""TorchScript programs as priors: only on request, because a program is code."""
+"""TorchScript programs as priors: only on request, because programs are code."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from recon.priors.checkpoints.prior import CheckpointPrior
 
 
 class ScriptedDenoiser(nn.Module):
-    """A scripted ``D(x, sigma)`` in a module that behaves like others."""
+    """A scripted ``D(x, sigma)`` with the interface of the other denoising modules."""
 
     def __init__(self, program: nn.Module) -> None:
         super().__init__()
@@ -37,17 +37,17 @@ def load_torchscript(
     device: torch.device | str = "cpu",
     max_batch: int | None = None,
 ) -> CheckpointPrior:
-    """Load a TorchScript denoiser, as BART takes them (``--external-graph``).
+    """Load a TorchScript denoiser, as used by BART (``--external-graph``).
 
     A TorchScript file is a program, so `recon.load_prior` refuses it: load it here if you trust its source.
 
     Parameters
     ----------
     path : str or Path
-        Result of ``torch.jit.save``: ``D(x, sigma)`` for ``x (batch, channels, y, x)`` float32 and ``sigma (batch,)``,
-        the noise standard deviation per channel.
+        File written by ``torch.jit.save``: ``D(x, sigma)`` for ``x (batch, channels, y, x)`` float32 and ``sigma
+        (batch,)``, the noise standard deviation per channel.
     sigma_min, sigma_max : float
-        Noise levels it was trained for, per channel.
+        Range of noise levels it was trained for, per channel.
     channels, images, gain
         As in `CheckpointPrior`.
     multiple : int
@@ -56,18 +56,18 @@ def load_torchscript(
     Raises
     ------
     InputError, CheckpointError
-        If there is no such file or it is no TorchScript program.
+        If the file does not exist, or is not a TorchScript program.
     """
     path = Path(path)
     if not path.is_file():
-        raise InputError(f"prior: there is no file {path}")
+        raise InputError(f"prior: the file {path} does not exist")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # of torch.jit as a whole
             program = torch.jit.load(path, map_location="cpu")
     except (RuntimeError, ValueError, OSError) as error:
         reason = str(error).strip().partition("\n")[0]
-        raise CheckpointError(f"{path}: is not a TorchScript program ({reason})") from error
+        raise CheckpointError(f"{path}: not a TorchScript program ({reason})") from error
     card = {"layout": "torchscript", "sha256": sha256_of(path), "channels": channels}
     levels = (sigma_min, sigma_max)
     prior = CheckpointPrior(

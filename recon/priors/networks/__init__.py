@@ -1,4 +1,4 @@
-"""Network architectures that priors are built from."""
+"""Network architectures of priors."""
 
 from recon.priors.networks.unet import EDMDenoiser, UNet
 

@@ -1,6 +1,6 @@
 """ADM: the U-Net of Dhariwal and Nichol, "Diffusion Models Beat GANs on Image Synthesis", NeurIPS 2021.
 
-Parameter names are those of the published weights, which DDS (Chung et al. 2024) and DPS (Chung et al. 2023) share.
+Parameter names are those of the published weights, also used by DDS (Chung et al. 2024) and DPS (Chung et al. 2023).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class ADMResidual(nn.Module):
         self.resample = resample
         self.in_layers = nn.Sequential(nn.GroupNorm(32, channels), nn.SiLU(), nn.Conv2d(channels, out, 3, padding=1))
         self.emb_layers = nn.Sequential(nn.SiLU(), nn.Linear(embedding, 2 * out if scale_shift else out))
-        # Identity keeps the place of the dropout, so that the convolution has its published number.
+        # Identity takes the place of the dropout, so that the convolution has its published index.
         self.out_layers = nn.Sequential(
             nn.GroupNorm(32, out), nn.SiLU(), nn.Identity(), nn.Conv2d(out, out, 3, padding=1)
         )
@@ -42,7 +42,7 @@ class ADMResidual(nn.Module):
 
 
 class ADMAttention(nn.Module):
-    """Self-attention between pixels. ``grouped`` heads (the default of the weights) hold q, k, v of a head together."""
+    """Self-attention between pixels. With ``grouped`` heads (the default), q, k, v of a head are adjacent."""
 
     def __init__(self, channels: int, heads: int, grouped: bool = True) -> None:
         super().__init__()
@@ -53,7 +53,7 @@ class ADMAttention(nn.Module):
         self.proj_out = nn.Conv1d(channels, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return ``x`` plus what each pixel gathers from all others."""
+        """Return ``x`` plus the attention of each pixel to all others."""
         batch, channels = x.shape[:2]
         flat = x.reshape(batch, channels, -1)
         qkv = self.qkv(self.norm(flat))
@@ -89,20 +89,22 @@ class ADMUNet(nn.Module):
     Parameters
     ----------
     in_channels, out_channels : int
-        With a learned variance there are twice as many outputs as inputs; the noise estimate comes first.
+        Number of channels; twice as many outputs as inputs for a learned variance (the noise estimate comes first).
     model_channels : int
         Width of the finest level; level k has ``channel_mult[k]`` times as many.
     res_blocks : int
-        Residual blocks per level on the way down; one more on the way up.
+        Residual blocks per level of the encoder; the decoder has one more.
     attention_levels : sequence of int
-        Levels with attention in every block. The middle always has it.
+        Levels with attention in every block; the middle always has attention.
     head_channels : int
-        Channels of an attention head; invisible in the shapes of the weights.
+        Channels per attention head; cannot be inferred from the shapes of the weights.
     scale_shift, resblock_updown, conv_resample : bool
-        How steps modulate, and how resolution changes: in residual blocks, or else by (learned) resampling.
+        How steps modulate features, and how the resolution changes: in residual blocks, or by (learned) resampling.
     grouped_heads : bool
         Order of the attention weights, see `ADMAttention`.
 
+    Notes
+    -----
     Height and width must be multiples of ``multiple``.
     """
 
@@ -132,7 +134,7 @@ class ADMUNet(nn.Module):
 
         def attention(channels: int) -> nn.Module:
             if channels % head_channels:
-                raise ValueError(f"head_channels is {head_channels}, which does not divide {channels} channels")
+                raise ValueError(f"head_channels = {head_channels} does not divide {channels} channels")
             return ADMAttention(channels, channels // head_channels, grouped_heads)
 
         def coarser(channels: int) -> nn.Module:
@@ -171,7 +173,7 @@ class ADMUNet(nn.Module):
         self.out = nn.Sequential(nn.GroupNorm(32, channels), nn.SiLU(), nn.Conv2d(channels, out_channels, 3, padding=1))
 
     def forward(self, x: Tensor, steps: Tensor) -> Tensor:
-        """Apply the network; steps may lie between the whole numbers it was trained with."""
+        """Apply the network; steps may lie between the integers it was trained on."""
         embedding = self.time_embed(sinusoid(steps, self.model_channels))
         skips = []
         for block in self.input_blocks:

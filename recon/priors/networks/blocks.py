@@ -1,4 +1,4 @@
-"""What several networks share: step embedding, attention between pixels, filtering, channels and pixel positions."""
+"""Parts of several networks: step embedding, attention between pixels, filtering, channels and pixel positions."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def sinusoid(values: Tensor, features: int, shift: float = 0.0) -> Tensor:
     """Embed numbers ``(batch,)`` as ``[cos(v w_k), sin(v w_k)]``, ``(batch, features)``.
 
     ``w_k = 10000 ** (-k / (half - shift))`` for ``k = 0 ... half - 1`` and ``half = features / 2``; the frequencies of
-    Vaswani et al. 2017 as diffusion networks use them. Numbers need not be whole.
+    Vaswani et al. 2017 as diffusion networks use them. Numbers need not be integers.
     """
     half = features // 2
     exponent = torch.arange(half, dtype=torch.float32, device=values.device) / (half - shift)
@@ -23,19 +23,19 @@ def sinusoid(values: Tensor, features: int, shift: float = 0.0) -> Tensor:
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """Scaled dot-product attention between pixels: all arguments and the result are ``(batch, channel, pixel)``.
+    """Scaled dot-product attention between pixels; arguments and result are ``(batch, channel, pixel)``.
 
-    Written out, because the fused kernels have no forward-mode derivative, which samplers with Jacobians need.
+    Not fused, because fused kernels have no forward-mode derivative, which samplers with Jacobians need.
     """
-    scale = query.shape[1] ** -0.25  # on both sides: products of large features stay in the range of half precision
+    scale = query.shape[1] ** -0.25  # on both sides, so that products of large features stay within half precision
     weight = torch.einsum("bcq,bck->bqk", query * scale, key * scale).float().softmax(dim=-1)
     return torch.einsum("bqk,bck->bcq", weight.to(value.dtype), value)
 
 
 def fir_filter(taps: Sequence[float]) -> Tensor:
-    """Return the separable low-pass filter of these taps, ``(1, 1, k, k)`` with sum 1.
+    """Return the separable low-pass filter with these taps, ``(1, 1, k, k)`` with sum 1.
 
-    On the CPU even while a network is built on device "meta": arithmetic there takes torch seconds to prepare.
+    Computed on the CPU even if a network is built on device "meta", where torch takes seconds to set up arithmetic.
     """
     line = torch.tensor(list(taps), dtype=torch.float32, device="cpu")
     plane = torch.outer(line, line)
@@ -50,7 +50,7 @@ def fir_down(x: Tensor, kernel: Tensor) -> Tensor:
 
 
 def fir_up(x: Tensor, kernel: Tensor) -> Tensor:
-    """Put zeros between pixels and filter, with gain 4 so that constants stay what they are."""
+    """Insert zeros between pixels and filter, with gain 4 to preserve constants."""
     channels = x.shape[1]
     weight = (4 * kernel).to(x.dtype).expand(channels, 1, -1, -1)
     return functional.conv_transpose2d(x, weight, stride=2, padding=(kernel.shape[-1] - 1) // 2, groups=channels)
@@ -60,7 +60,7 @@ def to_channels(images: Tensor) -> Tensor:
     """Return ``(batch, channel, y, x)`` float32 of images ``(batch, y, x)``: two channels if complex, else one."""
     if not images.is_complex():
         return images.float()[:, None]
-    return torch.view_as_real(images.to(torch.complex64)).permute(0, 3, 1, 2)  # is channels_last already
+    return torch.view_as_real(images.to(torch.complex64)).permute(0, 3, 1, 2)  # already channels_last
 
 
 def from_channels(channels: Tensor) -> Tensor:
@@ -71,7 +71,7 @@ def from_channels(channels: Tensor) -> Tensor:
 
 
 def coordinates(first: int, count: int, length: int, device: torch.device | str = "cpu") -> Tensor:
-    """Return ``(count,)`` centres of the pixels from ``first`` on, of an axis whose ``length`` pixels span -1 to 1."""
+    """Return the centres ``(count,)`` of pixels from ``first`` on, for an axis whose ``length`` pixels span -1 to 1."""
     return (2 * torch.arange(first, first + count, dtype=torch.float32, device=device) + 1) / length - 1
 
 
@@ -86,11 +86,13 @@ def positions(
     Parameters
     ----------
     shape : (int, int)
-        Of the image.
+        Size of the image.
     padded : (int, int), optional
-        Its size with the pixels that were added around it; their coordinates go on beyond -1 and 1.
+        Size including padding; coordinates of padded pixels extend beyond -1 and 1.
     margin : (int, int)
-        How many of them are above, and to the left.
+        Number of padded pixels above and to the left.
+    device : torch.device or str
+        Device of the result.
     """
     y, x = (
         coordinates(-before, count, length, device)

@@ -45,7 +45,7 @@ class UNet2DAttention(nn.Module):
         self.to_out = nn.ModuleList([nn.Linear(channels, channels)])
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return ``x`` plus what each pixel gathers from all others."""
+        """Return ``x`` plus the attention of each pixel to all others."""
         batch, channels = x.shape[:2]
         pixels = self.group_norm(x).flatten(2).transpose(1, 2)
 
@@ -72,7 +72,7 @@ class _Resample(nn.Module):
 
 
 class _Stage(nn.Module):
-    """Residual blocks of a level, each followed by attention where there is one, then resampling."""
+    """Residual blocks of a level, each followed by attention if there is one, then resampling."""
 
     def __init__(
         self, residuals: Sequence[nn.Module], attentions: Sequence[nn.Module], sampler: nn.Module | None, up: bool
@@ -99,22 +99,25 @@ class UNet2D(nn.Module):
     Parameters
     ----------
     in_channels, out_channels : int
+        Number of channels.
     features : sequence of int
         Width of each level (``block_out_channels``).
     res_blocks : int
-        Residual blocks per level on the way down (``layers_per_block``); one more on the way up.
+        Residual blocks per level of the encoder (``layers_per_block``); the decoder has one more.
     attention_down, attention_up : sequence of int
-        Numbers of the blocks with attention, in the order of the configuration.
+        Indices of the blocks with attention, in the order of the configuration.
     middle_attention : bool
+        Whether the middle has attention.
     head_channels : int or None
-        Channels of an attention head; None for one head.
+        Channels per attention head; None for one head.
     groups, eps
-        Of the normalisation.
+        Number of groups and epsilon of the normalisation.
     flip, shift
         Order (cos first?) and offset of the step embedding (``flip_sin_to_cos``, ``freq_shift``).
     down_padding : int
+        Padding of convolutions that halve the resolution (``downsample_padding``).
     center : bool
-        Whether images are mapped to ``2 x - 1`` first.
+        Whether the network maps images to ``2 x - 1`` first.
     """
 
     def __init__(
@@ -148,7 +151,7 @@ class UNet2D(nn.Module):
 
         def attention(channels: int) -> nn.Module:
             if head_channels and channels % head_channels:
-                raise ValueError(f"head_channels is {head_channels}, which does not divide {channels} channels")
+                raise ValueError(f"head_channels = {head_channels} does not divide {channels} channels")
             return UNet2DAttention(channels, channels // (head_channels or channels), groups, eps)
 
         last = len(features) - 1
@@ -173,7 +176,7 @@ class UNet2D(nn.Module):
         self.conv_out = nn.Conv2d(current, out_channels, 3, padding=1)
 
     def forward(self, x: Tensor, steps: Tensor) -> Tensor:
-        """Apply the network; steps may lie between the whole numbers it was trained with."""
+        """Apply the network; steps may lie between the integers it was trained on."""
         wave = sinusoid(steps, self.first, self.shift)
         wave = wave if self.flip else wave.roll(self.first // 2, dims=1)
         embedding = self.time_embedding["linear_2"](functional.silu(self.time_embedding["linear_1"](wave)))

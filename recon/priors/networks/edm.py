@@ -1,8 +1,8 @@
-"""ADM as Karras et al. rewrote it for EDM (``DhariwalUNet``): the network of InverseBench.
+"""ADM as rewritten for EDM by Karras et al. (``DhariwalUNet``): the network of InverseBench.
 
 Karras et al., "Elucidating the Design Space of Diffusion-Based Generative Models", NeurIPS 2022, appendix F.
 Parameter names are those of the published weights, which name a block after the resolution it was trained at
-(``enc.64x64_block0``). The networks are fully convolutional: the names do not limit the image size.
+(``enc.64x64_block0``). The networks are fully convolutional: these names do not limit the image size.
 """
 
 from __future__ import annotations
@@ -22,15 +22,19 @@ class DhariwalUNet(nn.Module):
     Parameters
     ----------
     resolution : int
-        Image size that the blocks are named after.
+        Image size in the names of the blocks.
     channels, out_channels : int
+        Number of input and output channels.
     features : int
-        Width of the finest level; level k has ``multipliers[k]`` times as many.
+        Width of the finest level.
     multipliers : sequence of int
+        Width of each level relative to the finest.
     res_blocks : int
+        Residual blocks per level of the encoder; the decoder has one more.
     attention_levels : sequence of int
-        Levels with attention in every block; the middle always has it (where it is at least ``head_channels`` wide).
+        Levels with attention in every block; the middle always has it (if it is at least ``head_channels`` wide).
     head_channels : int
+        Channels per attention head.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""The residual block of the EDM networks, and their convolution with filtered resampling.
+"""Residual block and resampling convolution of the EDM networks.
 
 Karras et al., "Elucidating the Design Space of Diffusion-Based Generative Models", NeurIPS 2022, appendix F.
 """
@@ -20,7 +20,7 @@ def group_norm(channels: int, eps: float = 1e-5) -> nn.GroupNorm:
 
 
 class Conv(nn.Module):
-    """Convolution after halving (-1) or doubling (+1) the resolution; ``size=0`` resamples only.
+    """Convolution after halving (-1) or doubling (+1) the resolution; ``size=0`` only resamples.
 
     A ``fused`` convolution with stride pads once for filter and kernel together, so its border differs.
     """
@@ -66,20 +66,21 @@ class EDMBlock(nn.Module):
     Parameters
     ----------
     channels, out : int
+        Number of input and output channels.
     embedding : int
         Width of the noise embedding.
     resample : int
         -1 halves, +1 doubles the resolution.
     heads : int
-        Heads of the attention; 0 for none.
+        Number of attention heads; 0 for no attention.
     adaptive_scale : bool
         Whether the embedding scales and shifts (ADM), or only shifts (DDPM++ and NCSN++).
     gain : float
         Factor of each sum of two branches.
     eps : float
-        Of the normalisation.
+        Epsilon of the normalisation.
     taps : sequence of float
-        Of the resampling filter.
+        Taps of the resampling filter.
     project_resampled : bool
         Whether the shortcut of a resampling block has a 1 x 1 convolution.
     """
@@ -138,5 +139,5 @@ def level_name(resolution: int, level: int) -> str:
 
 
 def join(block: nn.Module, x: Tensor, skips: list[Tensor]) -> Tensor:
-    """Append the skip connection where the block expects more channels than there are."""
+    """Append the skip connection if the block expects more channels."""
     return x if block.in_channels == x.shape[1] else torch.cat([x, skips.pop()], dim=1)

@@ -1,4 +1,4 @@
-"""DDPM++ and NCSN++ as Karras et al. rewrote them for EDM (``SongUNet``).
+"""DDPM++ and NCSN++ as rewritten for EDM by Karras et al. (``SongUNet``).
 
 Karras et al., "Elucidating the Design Space of Diffusion-Based Generative Models", NeurIPS 2022, appendix F.
 Parameter names are those of the published weights, as in `recon.priors.networks.edm`.
@@ -41,15 +41,17 @@ class SongUNet(nn.Module):
     resolution, channels, out_channels, features, multipliers, res_blocks
         As in `recon.priors.networks.edm.DhariwalUNet`.
     attention_levels : sequence of int
-        Levels with attention: in every block down, in the last one up.
+        Levels with attention: in every encoder block and in the last decoder block.
     encoder : "standard", "skip" or "residual"
+        Type of the encoder.
     decoder : "standard" or "skip"
+        Type of the decoder.
     fourier : bool
         Whether the noise level is embedded by stored random frequencies instead of sinusoids.
     noise_features : int
         Width of that embedding.
     taps : sequence of float
-        Of the resampling filter.
+        Taps of the resampling filter.
     """
 
     def __init__(
@@ -69,7 +71,7 @@ class SongUNet(nn.Module):
     ) -> None:
         super().__init__()
         if encoder not in ("standard", "skip", "residual") or decoder not in ("standard", "skip"):
-            raise ValueError(f"there is no {encoder} encoder with {decoder} decoder")
+            raise ValueError(f"unknown combination: {encoder} encoder with {decoder} decoder")
         self.in_channels = channels
         self.multiple = 2 ** (len(multipliers) - 1)
         self.noise_features = noise_features or features

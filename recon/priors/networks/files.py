@@ -25,7 +25,7 @@ def read_card(path: Path) -> dict[str, Any]:
     Raises
     ------
     CheckpointError
-        If it cannot be read, lacks a key or describes another architecture.
+        If it cannot be read, lacks a key, or describes another architecture.
     """
     try:
         card = json.loads(path.read_text(encoding="utf-8"))
@@ -36,7 +36,7 @@ def read_card(path: Path) -> dict[str, Any]:
     if missing:
         raise CheckpointError(f"{path}: the model card lacks {missing[0]!r}")
     if card["architecture"] != ARCHITECTURE:
-        raise CheckpointError(f"{path}: architecture is {card['architecture']!r}; this version reads {ARCHITECTURE!r}")
+        raise CheckpointError(f"{path}: expected the architecture {ARCHITECTURE!r}, got {card['architecture']!r}")
     return card
 
 
@@ -46,14 +46,14 @@ def read_tensors(path: Path, sha256: str, expected: Mapping[str, Tensor]) -> dic
     Raises
     ------
     CheckpointError
-        If the file is damaged, its sha256 is another, or a tensor is missing, unexpected, of another shape than in
+        If the file is damaged, its sha256 does not match, or a tensor is missing, unexpected, not of the shape in
         ``expected``, or not finite.
     """
     try:
         content = path.read_bytes()
         digest = hashlib.sha256(content).hexdigest()
         if digest != sha256:
-            raise CheckpointError(f"{path}: sha256 is {digest}, its card says {sha256}; fetch the weights again")
+            raise CheckpointError(f"{path}: sha256 is {digest}, but the card says {sha256}; download the weights again")
         found = load(content)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"cannot read the weights {path}: {error}") from error
@@ -65,9 +65,9 @@ def read_tensors(path: Path, sha256: str, expected: Mapping[str, Tensor]) -> dic
             raise CheckpointError(f"{path}: unexpected tensor {name!r}")
         if value.shape != expected[name].shape:
             wanted = tuple(expected[name].shape)
-            raise CheckpointError(f"{path}: tensor {name!r} has shape {tuple(value.shape)}, expected {wanted}")
+            raise CheckpointError(f"{path}: expected shape {wanted} of tensor {name!r}, got {tuple(value.shape)}")
         if not torch.isfinite(value).all():
-            raise CheckpointError(f"{path}: tensor {name!r} holds values that are not finite")
+            raise CheckpointError(f"{path}: tensor {name!r} contains values that are not finite")
     return {name: value.float() for name, value in found.items()}
 
 

@@ -2,7 +2,7 @@
 
 The variant of score-MRI (Chung and Ye 2022) and DiffusionMBIR (Chung et al. 2023): BigGAN residual blocks, FIR
 resampling, residual input pyramid, Fourier embedding of log sigma. Parameter names are those of the published weights,
-which number the layers in the order of use (``all_modules``).
+which number the layers in order of use (``all_modules``).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def _norm(channels: int) -> nn.GroupNorm:
 
 
 class FourierEmbedding(nn.Module):
-    """Embed log sigma by ``[sin(2 pi W v), cos(2 pi W v)]`` with frequencies W that were drawn once, not trained."""
+    """Embed log sigma by ``[sin(2 pi W v), cos(2 pi W v)]`` with random frequencies W that are not trained."""
 
     def __init__(self, features: int) -> None:
         super().__init__()
@@ -89,7 +89,7 @@ class NCSNppAttention(nn.Module):
         self.gain = math.sqrt(0.5) if rescale else 1.0
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return ``x`` plus what each pixel gathers from all others."""
+        """Return ``x`` plus the attention of each pixel to all others."""
         flat = self.GroupNorm_0(x).flatten(2)
         gathered = self.NIN_3(attend(self.NIN_0(flat), self.NIN_1(flat), self.NIN_2(flat)))
         return (x + gathered.reshape(x.shape)) * self.gain
@@ -109,7 +109,7 @@ class PyramidDown(nn.Module):
         """Halve the resolution."""
         channels = x.shape[1]
         kernel = self.kernel.to(x.dtype).expand(channels, 1, -1, -1)
-        # The margin of the filter and of the convolution together: (k - 2) + (3 - 1), half on each side.
+        # The margins of filter and convolution together: (k - 2) + (3 - 1), half on each side.
         return self.Conv2d_0(functional.conv2d(x, kernel, padding=self.kernel.shape[-1] // 2, groups=channels))
 
 
@@ -119,20 +119,21 @@ class NCSNpp(nn.Module):
     Parameters
     ----------
     channels : int
-        Of the image.
+        Number of image channels.
     features : int
-        Width of the finest level; level k has ``multipliers[k]`` times as many.
+        Width of the finest level.
     multipliers : sequence of int
+        Width of each level relative to the finest.
     res_blocks : int
-        Residual blocks per level on the way down; one more on the way up.
+        Residual blocks per level of the encoder; the decoder has one more.
     attention_levels : sequence of int
-        Levels with attention. It belongs to the level, not to the width of the image at hand.
+        Levels with attention, whatever the size of the image.
     taps : sequence of float
-        Of the resampling filter.
+        Taps of the resampling filter.
     rescale : bool
         Divide sums of two branches by sqrt(2).
     centered : bool
-        Whether images are fed as they are; otherwise the network itself maps ``x`` to ``2 x - 1``.
+        Whether the input is used unchanged; otherwise the network maps ``x`` to ``2 x - 1``.
     scale_by_sigma : bool
         Whether the output is divided by sigma.
     """

@@ -14,7 +14,7 @@ from torch.nn import functional
 
 
 class InstanceNormPlus(nn.Module):
-    """Instance normalisation that hands the (normalised) channel means on: gamma * (norm(x) + alpha * means) + beta."""
+    """Instance normalisation that keeps the (normalised) channel means: gamma * (norm(x) + alpha * means) + beta."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -95,7 +95,7 @@ class ResidualConvs(nn.Module):
 
 
 class Fusion(nn.Module):
-    """Bring several resolutions to one size and add them (RefineNet's MSF)."""
+    """Resample several resolutions to one size and add them (RefineNet's MSF)."""
 
     def __init__(self, inputs: Sequence[int], out: int) -> None:
         super().__init__()
@@ -111,7 +111,7 @@ class Fusion(nn.Module):
 
 
 class ChainedPool(nn.Module):
-    """Pool with wide windows again and again, and add what each stage finds (RefineNet's CRP)."""
+    """Pool repeatedly with wide windows, and add the result of each stage (RefineNet's CRP)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -144,16 +144,16 @@ class Refine(nn.Module):
 
 
 class NCSNv2Deepest(nn.Module):
-    """``sigma`` times the score ``(batch, channels, y, x)``: the network itself does not see the noise level.
+    """``sigma`` times the score ``(batch, channels, y, x)``: the network is not conditioned on the noise level.
 
     Parameters
     ----------
     channels : int
-        Of the image.
+        Number of image channels.
     features : int
         Width of the finest level (ngf).
     rescaled : bool
-        Whether images are fed as they are; otherwise the network itself maps ``x`` to ``2 x - 1``.
+        Whether the input is used unchanged; otherwise the network maps ``x`` to ``2 x - 1``.
     """
 
     multiple = 8

@@ -1,4 +1,4 @@
-"""The architectures by the names that cards and converted files give them."""
+"""Architectures by their names in cards and converted files."""
 
 from __future__ import annotations
 
@@ -32,16 +32,18 @@ def build(architecture: str, arguments: Mapping[str, Any]) -> nn.Module:
     Raises
     ------
     CheckpointError
-        If there is no such architecture, or the arguments do not describe one.
+        If the architecture is unknown, or the arguments are invalid.
     """
     if architecture not in ARCHITECTURES:
-        raise CheckpointError(f"there is no architecture {architecture!r}; expected {', '.join(ARCHITECTURES)}")
+        raise CheckpointError(f"unknown architecture {architecture!r}; expected {', '.join(ARCHITECTURES)}")
     for name, value in arguments.items():
-        # Without a limit a small file could ask for millions of layers.
+        # Without a limit, a small file could request millions of layers.
         if (name == "res_blocks" and value not in range(1, 65)) or (isinstance(value, list) and len(value) > 64):
-            raise CheckpointError(f"no network {architecture!r} has {name} = {value!s:.80}")
+            raise CheckpointError(f"invalid argument of the network {architecture!r}: {name} = {value!s:.80}")
     try:
         with torch.device("meta"):
             return ARCHITECTURES[architecture](**arguments)
     except (TypeError, ValueError, ArithmeticError, LookupError, RuntimeError) as error:
-        raise CheckpointError(f"no network {architecture!r} has {dict(arguments)}: {error}") from error
+        raise CheckpointError(
+            f"invalid arguments of the network {architecture!r}: {dict(arguments)}: {error}"
+        ) from error

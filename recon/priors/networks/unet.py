@@ -1,7 +1,7 @@
 """Norm-free residual U-Net with EDM preconditioning: the engine's built-in denoising network.
 
 The network has no normalisation layers and no attention, so its output at a pixel depends only on a bounded
-neighbourhood: what it learns on patches holds unchanged on whole images of any size.
+neighbourhood: what it learns on patches is valid for whole images of any size.
 
 Source: Karras et al., "Elucidating the Design Space of Diffusion-Based Generative Models", NeurIPS 2022.
 """
@@ -18,22 +18,22 @@ from torch.nn import functional
 
 from recon.priors.networks.blocks import positions
 
-#: What the network of an `EDMDenoiser` may predict.
+#: Possible predictions of the network of an `EDMDenoiser`.
 PARAMETRIZATIONS = ("edm", "vp", "ve")
 
 
 class NoiseEmbedding(nn.Module):
     """Embed c_noise = log(sigma) / 4 by Fourier features and a small MLP.
 
-    Input ``(batch,)`` and, for ``n_labels > 0``, optional labels ``(batch, n_labels)``, of which none are the same as
-    zeros; output ``(batch, features)``.
+    Input ``(batch,)`` and, for ``n_labels > 0``, optional labels ``(batch, n_labels)``, zero by default;
+    output ``(batch, features)``.
     """
 
     frequencies: Tensor
 
     def __init__(self, features: int, n_frequencies: int = 16, n_labels: int = 0) -> None:
         super().__init__()
-        # Frequencies from half a turn over the whole range of log(sigma) / 4 (about 2.3) to several turns.
+        # From half a period over the whole range of log(sigma) / 4 (about 2.3) to several periods.
         frequencies = 2 * math.pi * 0.25 * 2.0 ** torch.linspace(0, 4, n_frequencies)
         self.register_buffer("frequencies", frequencies, persistent=False)
         self.layers = nn.Sequential(
@@ -55,7 +55,7 @@ class NoiseEmbedding(nn.Module):
 class ResidualBlock(nn.Module):
     """``x + conv2(silu(conv1(silu(x)) * (1 + scale) + shift))`` with scale and shift from the noise embedding.
 
-    ``conv2`` starts at zero, so the block starts as the identity.
+    ``conv2`` is initialised to zero, so that the block is initially the identity.
     """
 
     def __init__(self, channels: int, embedding: int) -> None:
@@ -69,7 +69,7 @@ class ResidualBlock(nn.Module):
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         """Refine ``x (batch, channel, y, x)`` given ``embedding (batch, features)``."""
         scale, shift = self.modulation(embedding)[:, :, None, None].chunk(2, dim=1)
-        # Not addcmul: its gradient passes over the image once more.
+        # Not addcmul: its gradient needs another pass over the image.
         hidden = self.conv1(functional.silu(x)) * (1 + scale) + shift
         return x + self.conv2(functional.silu(hidden))
 
@@ -80,20 +80,20 @@ class UNet(nn.Module):
     Parameters
     ----------
     channels : sequence of int
-        Width of each level; level k works at 1 / 2**k of the resolution.
+        Width of each level; level k has 1 / 2**k of the resolution.
     encoder_blocks, decoder_blocks : sequence of int
-        Residual blocks per level. The last entry of ``encoder_blocks`` is the bottom; ``decoder_blocks`` has one
-        entry fewer (finest level first).
+        Residual blocks per level, finest first. The last entry of ``encoder_blocks`` is the bottom; ``decoder_blocks``
+        has one entry fewer.
     in_channels, out_channels : int
-        Two and two for complex images.
+        Number of channels: 2 and 2 for complex images.
     embedding : int
         Width of the noise embedding.
     position_channels : bool
-        Whether two more channels tell the network the coordinates of each pixel (Wang et al., "Patch Diffusion",
-        NeurIPS 2023): trained on patches, it can learn what belongs where in the whole image.
+        Whether two more input channels contain the coordinates of each pixel (Wang et al., "Patch Diffusion", NeurIPS
+        2023): the network can then learn from patches what belongs where in the whole image.
     augmentation_labels : int
-        Length of the vector that tells the network in training how an image was augmented, so that augmented images
-        do not leak into what it denoises without (Karras et al., 2022, appendix F.2); 0 for none.
+        Length of the vector that describes the augmentation of a training image, so that augmentations do not leak into
+        denoised images (Karras et al., 2022, appendix F.2); 0 for none.
 
     Notes
     -----
@@ -113,7 +113,7 @@ class UNet(nn.Module):
     ) -> None:
         super().__init__()
         if len(encoder_blocks) != len(channels) or len(decoder_blocks) != len(channels) - 1:
-            raise ValueError("encoder_blocks needs one entry per level, decoder_blocks one fewer")
+            raise ValueError("expected one entry of encoder_blocks per level, and one fewer in decoder_blocks")
         self.multiple = 2 ** (len(channels) - 1)
         self.in_channels, self.position_channels = in_channels, bool(position_channels)
         self.embedding = NoiseEmbedding(embedding, n_labels=augmentation_labels)
@@ -134,8 +134,8 @@ class UNet(nn.Module):
     ) -> Tensor:
         """Apply the network.
 
-        ``position (batch or 1, 2, y, x)`` are coordinates, those of a whole image by default; ``labels`` say how ``x``
-        was augmented, not at all by default.
+        ``position (batch or 1, 2, y, x)`` are coordinates, by default those of a whole image; ``labels`` describe the
+        augmentation of ``x``, by default none.
         """
         embedding = self.embedding(c_noise, labels)
         if self.position_channels:
@@ -162,8 +162,8 @@ class EDMDenoiser(nn.Module):
     ``x`` is ``(batch, channel, y, x)`` float32 and ``sigma`` ``(batch,)`` is the noise standard deviation *per real
     channel*. ``sigma_data`` is the standard deviation of the data per real channel.
 
-    ``parametrization`` is what F predicts (Karras et al. 2022, table 1): a mixture of image and noise that has variance
-    1 at all sigma ("edm"); the noise, from images of variance 1 ("vp"); the noise, from images as they are ("ve").
+    ``parametrization`` is what F predicts (Karras et al. 2022, table 1): a mixture of image and noise with variance 1
+    at all sigma ("edm"), or the noise, from an input scaled to variance 1 ("vp") or unscaled ("ve").
     """
 
     network: UNet
@@ -171,13 +171,13 @@ class EDMDenoiser(nn.Module):
     def __init__(self, network: UNet, sigma_data: float, parametrization: str = "edm") -> None:
         super().__init__()
         if parametrization not in PARAMETRIZATIONS:
-            raise ValueError(f"parametrization is {parametrization!r}; expected {' or '.join(PARAMETRIZATIONS)}")
+            raise ValueError(f"unknown parametrization {parametrization!r}; expected {' or '.join(PARAMETRIZATIONS)}")
         self.network = network
         self.sigma_data = float(sigma_data)
         self.parametrization = parametrization
 
     def forward(self, x: Tensor, sigma: Tensor, position: Tensor | None = None) -> Tensor:
-        """Denoise ``x``; a network that is told positions takes ``x`` for a whole image if none are given."""
+        """Denoise ``x``; a network conditioned on positions treats ``x`` as a whole image if none are given."""
         c_skip, c_out, c_in, c_noise = self.coefficients(sigma)
         conditions = () if position is None else (position,)
         return c_skip * x + c_out * self.network(c_in * x, c_noise, *conditions).to(x.dtype)

@@ -148,7 +148,7 @@ def test_archives_are_split_by_the_names_of_their_images(tmp_path):
     with pytest.raises(InputError, match="1 names for 4 images"):
         load_slices(tmp_path, source)
     np.savez(tmp_path / "cine.npz", pictures=images)
-    with pytest.raises(InputError, match="must hold 'images'"):
+    with pytest.raises(InputError, match="expected an array 'images'"):
         load_slices(tmp_path, source)
 
 

@@ -97,7 +97,7 @@ def test_spread_skill_refuses_a_mixture_of_complex_and_magnitude():
         spread_skill(ones * 1j, ones, ones)
     with pytest.raises(InputError, match="negative"):
         spread_skill(ones, -ones, ones)
-    with pytest.raises(InputError, match="at least 2"):
+    with pytest.raises(InputError, match="n_samples >= 2"):
         spread_skill(ones, ones, ones, n_samples=1)
 
 

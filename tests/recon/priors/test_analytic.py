@@ -110,7 +110,7 @@ def test_bad_priors_are_refused() -> None:
         GaussianMixturePrior([])
     with pytest.raises(InputError, match="weights"):
         GaussianMixturePrior([GaussianPrior(mean, std_map=mean + 1)], [-1.0])
-    with pytest.raises(InputError, match="none called 'nothing'"):
+    with pytest.raises(InputError, match="unknown prior 'nothing'"):
         load_prior("nothing")
     with pytest.raises(InputError, match="shape"):
         load_prior("gaussian")

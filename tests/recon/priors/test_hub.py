@@ -77,7 +77,7 @@ def test_download_verifies_and_load_takes_the_card_of_the_hub(hub, capsys):
     assert main(["models", "info", "tiny"]) == 0
     assert "of the hub" in capsys.readouterr().out
     assert main(["models", "download", "tiny"]) == 2
-    assert "exists already" in capsys.readouterr().err
+    assert "already exists" in capsys.readouterr().err
     assert main(["models", "download", "tiny", "--force"]) == 0
     assert main(["models"]) == 0
     assert "tiny                here" in capsys.readouterr().out
@@ -89,7 +89,7 @@ def kept():
 
 def test_wrong_checksum_keeps_nothing(hub):
     hub(sha256="0" * 64)
-    with pytest.raises(CheckpointError, match=r"what came is not the network.*sha256 is .*Nothing was kept"):
+    with pytest.raises(CheckpointError, match=r"the download is not this network.*sha256 is .*Nothing was kept"):
         hub_store.download("tiny")
     assert not kept()
 
@@ -99,7 +99,7 @@ def test_without_sha256_tensors_decide(hub, capsys):
     assert main(["models", "download", "tiny"]) == 0
     assert "no sha256 is published" in capsys.readouterr().out
     hub(sha256=None, parameters=5)
-    with pytest.raises(CheckpointError, match=r"holds a network edm of .* but tiny is edm with 5"):
+    with pytest.raises(CheckpointError, match=r"contains a network of layout edm with .* but tiny is edm with 5"):
         load_prior("tiny")
     with pytest.raises(CheckpointError, match="Nothing was kept"):
         hub_store.download("tiny", force=True)
@@ -117,11 +117,11 @@ def test_a_web_page_instead_of_the_file(hub):
 def test_dead_links_say_what_to_do(hub, tmp_path):
     hub(url=(tmp_path / "gone.pt").as_uri())
     with pytest.raises(
-        ReconError, match=r"dead or out of reach.*get it by hand from https://example.org/tiny and put it at"
+        ReconError, match=r"dead or unreachable.*get it manually from https://example.org/tiny and put it at"
     ):
         hub_store.download("tiny")
     hub(url=None, link="the file was deleted")
-    with pytest.raises(InputError, match="cannot be downloaded: the file was deleted; get it by hand"):
+    with pytest.raises(InputError, match="cannot be downloaded: the file was deleted; get it manually"):
         hub_store.download("tiny")
     with pytest.raises(InputError, match="the file was deleted"):
         load_prior("tiny")
@@ -151,7 +151,7 @@ def test_interrupted_download_leaves_nothing(hub, monkeypatch):
             return None
 
     monkeypatch.setattr("urllib.request.urlopen", lambda url, timeout: Cut())
-    with pytest.raises(ReconError, match=r"out of reach .reset"):
+    with pytest.raises(ReconError, match=r"unreachable .reset"):
         hub_store.download("tiny")
     assert not kept()
 
@@ -194,12 +194,12 @@ def test_conversion_does_not_overwrite(make_checkpoint, tmp_path, capsys):
     source = make_checkpoint("edm")
     with pytest.raises(InputError, match=r"ends in \.safetensors"):
         convert_checkpoint(source, tmp_path / "x.pt")
-    with pytest.raises(InputError, match="no such folder"):
+    with pytest.raises(InputError, match="does not exist"):
         convert_checkpoint(source, tmp_path / "absent" / "x.safetensors")
     target = tmp_path / "x.safetensors"
     target.write_text("mine")
     assert main(["models", "convert", str(source), str(target)]) == 2
-    assert "exists already" in capsys.readouterr().err and target.read_text() == "mine"
+    assert "already exists" in capsys.readouterr().err and target.read_text() == "mine"
     assert main(["models", "convert", str(source), str(target), "--force"]) == 0
     load_prior(target)
 

@@ -46,7 +46,7 @@ def test_file_comes_back_as_it_was(tmp_path):
     ("content", "words"),
     [
         (b"nonsense", "cannot read"),
-        (save({"std_map": torch.ones(4, 4)}), "came \\['std_map'\\]"),
+        (save({"std_map": torch.ones(4, 4)}), "got \\['std_map'\\]"),
         (save({"std_map": torch.ones(4, 4), "spectrum": torch.ones(5, 4)}), "spectrum \\(5, 4\\)"),
         (save({"std_map": torch.ones(4), "spectrum": torch.ones(4)}), "float32 \\(y, x\\)"),
         (save({"std_map": -torch.ones(4, 4), "spectrum": torch.ones(4, 4)}), "finite and >= 0"),

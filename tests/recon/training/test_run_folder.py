@@ -39,7 +39,7 @@ def test_progress_is_said_and_a_stopped_run_says_so(config, tmp_path, capsys, mo
         patched.setattr(StopFlag, "raised", property(lambda self: True, lambda self, value: None), raising=False)
         assert main(command) == 130
     said = capsys.readouterr()
-    assert "stopped at step 0 of 3; the same command continues" in said.err
+    assert "stopped at step 0 of 3; run the same command to continue" in said.err
     assert main(command) == 0
     said = capsys.readouterr()
     assert "start at step 0 of 3" in said.err and said.out.strip().endswith("checkpoint.pt")
