@@ -1,6 +1,6 @@
 """Every sampler against posteriors that are known exactly: is the spread right, and at what cost?
 
-    python benchmarks/posterior_truth.py [--samplers moment-matching dds ...] [--problems mri-gaussian ...]
+    python benchmarks/posterior_truth.py [--samplers moment-matching dds ...] [--problems fourier-gaussian ...]
         [--errors 0 0.03 0.1] [--draws 256] [--output RESULTS.json] [--table TABLE.md]
 
 24 x 24 complex images; Fourier columns at acceleration 4, 30 % of the pixels, or a random matrix with a quarter of the

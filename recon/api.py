@@ -44,7 +44,7 @@ def reconstruct(
     ----------
     source : path, recording, array or Problem
         A raw-data file or folder of any modality (see `recon info`), what `recon.open` returns, an array that a
-        modality knows (centred k-space, with zeros where it was not sampled), or a prepared `samplers.Problem`
+        modality knows (see the documentation of each modality), or a prepared `samplers.Problem`
         in the scale of the prior, which belongs to the modality of its operator.
     prior : str, path or Denoiser
         See `recon.load_prior`; "auto" is the shipped prior of the modality.
@@ -56,7 +56,7 @@ def reconstruct(
     seed : int
         Sample ``k`` of seed ``s`` is the same image whatever the number of samples or the batch size.
     options : Options, optional
-        Options of the modality as one value, such as ``recon.CT(views=32)``.
+        Options of the modality as one value, such as ``recon.<Modality>(...)``, see `recon.modalities`.
     slices : str, int or sequence of int, optional
         ``"10:20"``, ``12`` or a list; all by default.
     steps : int, optional

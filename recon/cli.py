@@ -170,7 +170,7 @@ def _add_evaluate(commands: Any, common: argparse.ArgumentParser) -> None:
         "--reference",
         type=Path,
         metavar="FOLDER",
-        help="files of those names: images (.npy), results, full k-space (default: the references in the results)",
+        help="files of those names: images (.npy), results, full raw data (default: the references in the results)",
     )
     parser.add_argument("--calibration", type=Path, metavar="FILE", help="also evaluate its intervals")
     parser.add_argument("--groups", type=Path, metavar="FILE", help='JSON of groups: {"scan.h5": "T1", ...}')

@@ -188,7 +188,7 @@ class Posterior:
         """Read a file written by `save`; an `InputError` says what is wrong with any other file."""
         from recon.files.posterior_file import read_posterior
 
-        return read_posterior(path)
+        return cls(**read_posterior(path))
 
     def report(
         self, path: str | os.PathLike[str], calibration: "Calibration | None" = None, group: str | None = None
@@ -210,7 +210,7 @@ class Posterior:
         Parameters
         ----------
         name
-            As the modality calls it, such as "fastmri".
+            As the modality calls it.
         path
             A file, or a folder where the format is one.
         recording

@@ -28,7 +28,7 @@ class Settings:
     named : mapping
         Options of a modality that were given by their bare names.
     tables : mapping
-        Options by modality: the tables ``[mri]``, ``[ct]``, ... of a TOML file.
+        Options by modality: the tables of a TOML file that are named like one.
     sampler : mapping
         Fields of the sampler.
     """

@@ -1,6 +1,7 @@
 """Who may import whom: operators <- samplers <- recon, and each optional library in the one place that wraps it."""
 
 import ast
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,7 +31,30 @@ OPTIONAL = {
 # Written in the language of a library, and imported as a whole inside a function.
 WRITTEN_FOR = {"operators/ultrasound/delays/numba_kernels.py"}
 # The command line answers before torch is loaded.
-TORCH_FREE = ("recon/__init__.py", "recon/siblings.py", "recon/cli.py", "recon/options.py")
+TORCH_FREE = (
+    "recon/__init__.py",
+    "recon/siblings.py",
+    "recon/cli.py",
+    "recon/options.py",
+    "recon/modalities/__init__.py",
+    *(f"recon/modalities/{path.parent.name}/options.py" for path in sorted(ROOT.glob("recon/modalities/*/options.py"))),
+)
+#: Shared rooms: everything but the folders of the modalities, the demonstration, and the tables of published networks.
+MODALITIES = sorted(path.parent.name for path in ROOT.glob("recon/modalities/*/modality.py"))
+OWN = re.compile(rf"(recon/modalities|operators)/({'|'.join(MODALITIES)})/")
+SHARED = [
+    path
+    for path in FILES
+    if not OWN.match(path.relative_to(ROOT).as_posix())
+    and not path.relative_to(ROOT).as_posix().startswith(("recon/demo.py", "recon/priors/", "operators/__init__.py"))
+]
+#: Names of published methods, challenges and priors, which no reader takes for a case distinction.
+PROPER_NAMES = re.compile(r"score.?mri|brain-mri|fastmri|to_fastmri|projection", re.IGNORECASE)
+WORDS = re.compile(
+    r"\b(mri|k-?space|coils?|espirit|sinograms?|ct|hounsfield|hu|ultrasound|plane.?waves?|speckle|transducers?|"
+    r"beamform\w*|picmus|bart|dicom_write|uff)\b",
+    re.IGNORECASE,
+)
 
 
 def imports(tree: ast.AST) -> Iterator[tuple[str, ast.AST]]:
@@ -77,7 +101,7 @@ def test_optional_libraries_stay_in_their_file_and_in_functions(path: Path) -> N
 @pytest.mark.parametrize("name", TORCH_FREE)
 def test_command_line_starts_without_heavy_imports(name: str) -> None:
     tree = ast.parse((ROOT / name).read_text("utf-8"))
-    light = {"recon", "recon.siblings", "recon.options", "tomli"}
+    light = {"recon", "recon.siblings", "recon.options", "recon.modalities", "tomli", "numpy"}
     heavy = [
         found
         for node in tree.body
@@ -87,6 +111,51 @@ def test_command_line_starts_without_heavy_imports(name: str) -> None:
         and found.split(".")[0] not in sys.stdlib_module_names
     ]
     assert not heavy
+
+
+@pytest.mark.parametrize("path", SHARED, ids=[str(path.relative_to(ROOT)) for path in SHARED])
+def test_shared_rooms_know_no_modality(path: Path) -> None:
+    lines = enumerate(PROPER_NAMES.sub("", path.read_text("utf-8")).splitlines(), 1)
+    found = [f"{number}: {line.strip()}" for number, line in lines if WORDS.search(line)]
+    assert not found, f"{path.relative_to(ROOT)} names a modality; that belongs to its folder:\n" + "\n".join(found)
+
+
+@pytest.mark.parametrize("path", FILES, ids=NAMES)
+def test_no_modality_imports_another(path: Path) -> None:
+    own = OWN.match(path.relative_to(ROOT).as_posix())
+    for name, _ in imports(ast.parse(path.read_text("utf-8"))):
+        other = OWN.match(name.replace(".", "/") + "/")
+        if own and other:
+            assert other[2] == own[2], f"{path.relative_to(ROOT)} imports {name}"
+
+
+def test_files_do_not_import_each_other_in_a_circle() -> None:
+    """Also where the import waits in a function; what only type checkers read does not count."""
+    known = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in FILES}
+    known = {name.removesuffix(".__init__"): path for name, path in known.items()}
+    arrows = {name: _arrows(name, path, known) for name, path in known.items()}
+    alive = set(arrows)
+    while free := {name for name in alive if not arrows[name] & alive}:
+        alive -= free
+    assert not alive, f"a circle among {sorted(alive)}"
+
+
+def _arrows(own: str, path: Path, known: dict[str, Path]) -> set[str]:
+    tree = ast.parse(path.read_text("utf-8"))
+    typing_only = {
+        id(node)
+        for branch in ast.walk(tree)
+        if isinstance(branch, ast.If) and "TYPE_CHECKING" in ast.dump(branch.test)
+        for node in ast.walk(branch)
+    }
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and id(node) not in typing_only:
+            inner = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= (inner & set(known)) or {str(node.module)}
+    return (found & set(known)) - {own}
 
 
 def test_no_init_file_under_tests() -> None:

@@ -55,7 +55,7 @@ def test_reconstruction_from_python(tmp_path: Path) -> None:
     assert np.abs(posterior.mean - truth).mean() < np.abs(posterior.images["blurred"] - truth).mean()
     again = recon.reconstruct(recon.open(file), sampler="exact", samples=4, options=recon.Deconvolution(1.0))
     np.testing.assert_array_equal(posterior.samples, again.samples)
-    with pytest.raises(InputError, match="deconvolution has no option 'acceleration'; .* an option of MRI"):
+    with pytest.raises(InputError, match=r"deconvolution has no option 'acceleration'; .* an option of MRI"):
         recon.reconstruct(file, acceleration=4)
 
 

@@ -41,7 +41,7 @@ plt.rcParams.update({"image.cmap": "gray", "figure.dpi": 72, "font.size": 9})
 # and Score-MRI as published but for fewer noise levels.
 
 # %%
-case = truth_problem("mri", "gaussian", 24)
+case = truth_problem("fourier", "gaussian", 24)
 levels = {"sigma_max": 20.0, "sigma_min": 0.003}
 covariance = CovarianceModel.estimate(prior_draws(case.prior, 64), smooth=2)
 strategies = {

@@ -1,6 +1,7 @@
 """`recon run`, `recon demo` and `recon train`: what computes; each returns the exit status."""
 
 import importlib.util
+import re
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,8 +15,8 @@ from recon.errors import InputError, ReconError
 from recon.posterior import Posterior
 from recon.settings import Settings
 
-#: Endings that the names of results do not keep.
-_ENDINGS = (".h5", ".hdf5", ".npy", ".npz", ".cfl", ".hdr", ".mat", ".uff", ".dcm", ".ima", ".IMA")
+#: What counts as the ending of a file, which the name of a result does not keep: no part of a number such as a UID.
+_ENDING = re.compile(r"\.[A-Za-z]\w{0,4}")
 
 
 def run(
@@ -83,7 +84,7 @@ def _plan(files: Sequence[Path], output: Path, drawable: bool, nifti: bool, sett
     for file in files:
         modality = modalities.find(file)
         source = modality.source(file, settings.options(modality.name), settings.run.seed)
-        stem = file.stem if file.suffix in _ENDINGS else file.name
+        stem = file.stem if _ENDING.fullmatch(file.suffix) and not file.is_dir() else file.name
         pictures = tuple(output / f"{stem}{suffix}" for suffix in (".png", ".html")) if drawable else ()
         exports = {
             name: output / export.name.format(stem=stem)

@@ -112,7 +112,7 @@ def _expectation(part: Part, valid: np.ndarray) -> np.ndarray:
     drawn = part.drawn
     paths = drawn.expectation if drawn.expectation is not None else drawn.samples
     paths = paths[torch.from_numpy(valid).to(paths.device)]
-    # Images of several coil maps are combined one by one: their phases differ from sample to sample.
+    # Images of several parts are combined one by one: their phases differ from sample to sample.
     return part.physical(paths).mean(axis=0)
 
 

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import platform
+import sys
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
@@ -46,10 +47,8 @@ def collect(
     more
         Anything else of the pipeline, such as what was estimated from the data.
     """
-    import recon
-
     record = {
-        "diffrecon": recon.__version__,
+        "diffrecon": release(),
         "date_utc": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -66,8 +65,13 @@ def collect(
     return {key: plain(value) for key, value in record.items()}
 
 
+def release() -> str:
+    """Return the version of this package."""
+    return sys.modules["recon"].__version__
+
+
 def describe_source(path: str | os.PathLike[str]) -> dict[str, str]:
-    """Return the name and the sha256 of a file; for half of a BART pair it is the one of the data."""
+    """Return the name and the sha256 of a file; of a recording in two files, that of the data."""
     file = Path(path)
     return {"name": file.name, "sha256": sha256(file)}
 

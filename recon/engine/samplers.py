@@ -65,7 +65,7 @@ SAMPLERS: dict[str, Sampler] = {
     "red-diff": REDDiff(steps=200, sigma_max=3.0, sigma_min=0.02, learning_rate=0.03),
 }
 
-#: Steps of the first image of a slice: what coil maps, say, and errors of the model are found with.
+#: Steps of the first image of a slice, with which the preparation of some modalities goes on.
 FIRST_IMAGE_STEPS = 10
 
 

@@ -14,10 +14,12 @@ Readable with plain h5py; complex arrays are HDF5 compounds (r, i), as h5py writ
 Only `samples`, `images`, `diagnostics`, `geometry` and `provenance` are read back; the summaries are recomputed.
 """
 
+from __future__ import annotations
+
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
@@ -26,7 +28,9 @@ from recon.engine.provenance import plain
 from recon.errors import InputError
 from recon.files import hdf5
 from recon.files.atomic import atomic_path
-from recon.posterior import Posterior
+
+if TYPE_CHECKING:
+    from recon.posterior import Posterior
 
 FORMAT = "diffrecon-posterior"
 VERSION = 1
@@ -101,8 +105,8 @@ def _write_json(file: h5py.File, name: str, value: Any) -> None:
     file.create_dataset(name, data=content, dtype=h5py.string_dtype(length=len(content)))
 
 
-def read_posterior(path: str | os.PathLike[str]) -> Posterior:
-    """Read a posterior.
+def read_posterior(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Return the arguments of the `Posterior` in a file.
 
     Raises
     ------
@@ -128,13 +132,19 @@ def read_posterior(path: str | os.PathLike[str]) -> Posterior:
         images = _images(file, samples.shape[1:])
         diagnostics = {name: _read_diagnostic(file, name) for name in _names(file, "diagnostics")}
         geometry, provenance = (_json(file, name) for name in ("geometry", "provenance"))
-        posterior = Posterior(samples[()], geometry, provenance, diagnostics, images)
-        for k in np.flatnonzero(posterior.valid):
-            if not np.isfinite(posterior.samples[k]).all():
+        values = samples[()]
+        for k in range(len(values)) if diagnostics.get("valid") is None else np.flatnonzero(diagnostics["valid"]):
+            if k < len(values) and not np.isfinite(values[k]).all():
                 raise InputError(
                     f"{file_path}: samples: number {k} is marked as valid but is not finite; the file is damaged"
                 )
-        return posterior
+        return {
+            "samples": values,
+            "geometry": geometry,
+            "provenance": provenance,
+            "diagnostics": diagnostics,
+            "images": images,
+        }
 
 
 def _images(file: h5py.File, shape: tuple[int, ...]) -> dict[str, np.ndarray]:

@@ -97,7 +97,7 @@ SOURCE: dict[str, Rule] = {
     "planes": TEXTS,
     "held_out": TEXTS,
     "spacing": (_rising, "two increasing numbers in mm"),
-    "hounsfield": (_two, "two numbers"),
+    "rescale": (_two, "two numbers"),
     "weight": POSITIVE,
     "native": SHARE,
     "phase_jumps": SHARE,

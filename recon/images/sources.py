@@ -41,15 +41,15 @@ class SourceConfig:
     held_out : sequence of str
         Files are never trained on if their name, or that of a folder below the data folder that contains them, starts
         with one of these; nor are images with such names in an ``.npz`` file.
-    hounsfield : two floats
-        Slope and intercept that convert CT values of files without a unit to Hounsfield units.
+    rescale : two floats
+        Slope and intercept that convert the values of files without a unit to the unit of the modality.
     pixel : float
         Pixel size in mm of files that do not contain one (``.npy``, raw data without a header).
     every : int
         Keep every N-th slice of NumPy and raw-data files, for collections that do not fit in memory.
     phase_jumps : float
         Fraction of magnitudes whose synthetic phase is not only smooth, but jumps at fat, rotates around small
-        structures and is random in dark regions, like that of measured MR images.
+        structures and is random in dark regions, like that of measured images.
     """
 
     pattern: str
@@ -59,7 +59,7 @@ class SourceConfig:
     native: float = 0.4
     max_zoom: float = 1.0
     held_out: Sequence[str] = ()
-    hounsfield: Sequence[float] = (1.0, 0.0)
+    rescale: Sequence[float] = (1.0, 0.0)
     pixel: float = 1.0
     every: int = 1
     phase_jumps: float = 0.0

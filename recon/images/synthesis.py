@@ -1,4 +1,4 @@
-"""Synthetic parts of training images: resampling in k-space, smooth intensity, and phase."""
+"""Synthetic parts of training images: resampling of spectra, smooth intensity, and phase."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from torch.nn import functional
 def fourier_resample(image: np.ndarray, rows: int, columns: int) -> np.ndarray:
     """Resample an image ``(y, x)``, real or complex, by cropping or zero-filling its spectrum, as a scanner does.
 
-    Interpolation in image space would damp frequencies near the edge of k-space, which measured images are not. Sharp
-    edges ring, also below zero, like the real part of a measured image.
+    Interpolation in image space would damp frequencies near the edge of the spectrum, which measured images are not.
+    Sharp edges ring, also below zero, like the real part of a measured image.
     """
     if np.iscomplexobj(image):
         return _resample_complex(image, (rows, columns))

@@ -1,7 +1,7 @@
 """Compare images with a reference: PSNR, SSIM, NMSE, coverage of intervals, spread versus error.
 
 Images are never rescaled before they are compared: a wrong scale is an error. Complex images are compared by magnitude,
-real ones (such as Hounsfield units) as they are. The data range of PSNR and SSIM is the maximum of the reference (the
+real ones as they are. The data range of PSNR and SSIM is the maximum of the reference (the
 rule of the fastMRI challenge), minus its minimum if that is negative; numbers can therefore be compared between
 methods, but not between differently scaled references.
 """
@@ -93,7 +93,7 @@ def coverage(lower: ArrayLike, upper: ArrayLike, reference: ArrayLike, support: 
 def foreground(reference: ArrayLike, fraction: float = 0.05) -> NDArray[np.bool_]:
     """Return the pixels with signal: ``|reference| > fraction * (99 % quantile of |reference|)``.
 
-    Real images with negative values (Hounsfield units) are measured from their lowest level. Reports and
+    Real images with negative values are measured from their lowest level. Reports and
     benchmarks use this support for coverage and spread; it only excludes air.
     """
     image = finite(reference, "reference")

@@ -1,9 +1,9 @@
 """Error of the model: what a fit leaves unexplained beyond the noise, as a noise level of each datum.
 
-No model of a scanner is right: coil maps, truncation, motion and decay leave errors that follow the strength of the
+No model of a scanner is right: calibration, truncation, motion and decay leave errors that follow the strength of the
 signal. A likelihood that knows the noise alone takes them for structure, and draws samples that agree on it. So what a
-first fit leaves unexplained is added to the noise, by groups of data that are alike (rings of k-space). Every modality
-hands on the result in the same way: as ``Problem.noise_std`` and ``facts["model_error"]``.
+first fit leaves unexplained is added to the noise, by groups of data that are alike (by frequency, by view). Every
+modality hands on the result in the same way: as ``Problem.noise_std`` and ``diagnostics["model_error"]``.
 """
 
 from __future__ import annotations

@@ -32,8 +32,7 @@ class TrainConfig:
         Weights to start from (.safetensors of a network of the same architecture; a prior of real images may start from
         one of complex images). Random weights by default.
     modality : str
-        "mri" (complex images: measured, or magnitudes with a synthetic phase), "ct" (real images, attenuation relative
-        to water) or "ultrasound" (complex base-band reflectivity, simulated when it is drawn: no files are read).
+        One of `recon.modalities.names`, which says what the images are and how they are drawn from files.
     sources : sequence of SourceConfig
         Sets of training files.
     network : mapping
@@ -85,7 +84,7 @@ class TrainConfig:
     data: str = ""
     output: str = ""
     initial: str = ""
-    modality: str = "mri"
+    modality: str = ""
     sources: Sequence[SourceConfig] = ()
     network: Mapping[str, Any] = field(default_factory=dict)
     sigma_data: float = 0.25

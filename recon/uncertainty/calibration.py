@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from recon.errors import InputError
+from recon.uncertainty.calibration_file import read_calibration, write_calibration
 from recon.uncertainty.conformal import spread_map, white_level
 from recon.uncertainty.fingerprint import fingerprint, require_match
 
@@ -99,16 +100,12 @@ class Calibration:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write JSON, atomically."""
-        from recon.uncertainty.calibration_file import write_calibration
-
-        write_calibration(path, self)
+        write_calibration(path, asdict(self))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Calibration:
         """Read a file written by `save`; an `InputError` says what is wrong with any other file."""
-        from recon.uncertainty.calibration_file import read_calibration
-
-        return read_calibration(path)
+        return cls(**read_calibration(path, [known.name for known in fields(cls)]))
 
     def _group(self, group: str | None) -> str:
         if group is None and set(self.factors) == {ALL}:

@@ -5,27 +5,23 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping
-from dataclasses import asdict, fields
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from recon.engine.provenance import plain
+from recon.engine.provenance import plain, release
 from recon.errors import InputError, ReconError
 from recon.files.atomic import atomic_path
-from recon.uncertainty.calibration import Calibration
 from recon.uncertainty.conformal import check_method
 
 FORMAT, VERSION = "diffrecon-calibration", 1
 _LARGEST = 2**24
 
 
-def write_calibration(path: str | os.PathLike[str], calibration: Calibration) -> None:
-    """Write JSON, atomically; ``lambda`` is what `Calibration.factors` holds."""
-    import recon
-
-    values = {"lambda" if key == "factors" else key: value for key, value in asdict(calibration).items()}
-    content = {"format": FORMAT, "format_version": VERSION, "diffrecon": recon.__version__, **plain(values)}
+def write_calibration(path: str | os.PathLike[str], values: Mapping[str, Any]) -> None:
+    """Write the fields of a `Calibration` as JSON, atomically; ``factors`` is called ``lambda`` in the file."""
+    named = {"lambda" if key == "factors" else key: value for key, value in values.items()}
+    content = {"format": FORMAT, "format_version": VERSION, "diffrecon": release(), **plain(named)}
     try:
         with atomic_path(path) as temporary:
             temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
@@ -33,8 +29,8 @@ def write_calibration(path: str | os.PathLike[str], calibration: Calibration) ->
         raise ReconError(f"{path}: cannot be written ({error.strerror or error})") from error
 
 
-def read_calibration(file: str | os.PathLike[str]) -> Calibration:
-    """Read a calibration; an `InputError` says what is wrong with any other file."""
+def read_calibration(file: str | os.PathLike[str], names: Sequence[str]) -> dict[str, Any]:
+    """Return the fields of a `Calibration` in a file; an `InputError` says what is wrong with any other file."""
     path = Path(file)
     try:
         if path.stat().st_size > _LARGEST:
@@ -50,9 +46,9 @@ def read_calibration(file: str | os.PathLike[str]) -> Calibration:
         version = content.get("format_version")
         raise InputError(f"{path}: has format version {version}, this release reads {VERSION}; update diffrecon")
     content["factors"] = content.pop("lambda", None)
-    values: dict[str, Any] = {known.name: content.get(known.name) for known in fields(Calibration)}
+    values = {name: content.get(name) for name in names}
     _check(values, path)
-    return Calibration(**{**values, "sources": tuple(values["sources"])})
+    return {**values, "sources": tuple(values["sources"] or ())}
 
 
 def _check(values: Mapping[str, Any], path: Path) -> None:

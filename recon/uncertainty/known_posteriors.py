@@ -14,8 +14,7 @@ from torch import Tensor
 
 from operators.base import LinearOperator, Space
 from operators.elementary import Diagonal, Matrix
-from operators.mri.cartesian import CartesianMRI
-from operators.mri.masks import make_mask
+from operators import CartesianMRI, make_mask
 from recon.errors import ConfigError
 from recon.priors.analytic import GaussianMixturePrior, GaussianPrior
 from recon.priors.exact import ExactPosterior, dense, exact_posterior
@@ -24,7 +23,7 @@ from samplers.noise import Noise
 from samplers.problem import Problem
 from samplers.samples import Samples
 
-OPERATORS = ("mri", "inpainting", "random")
+OPERATORS = ("fourier", "inpainting", "random")
 PRIORS = ("gaussian", "mixture")
 #: A steep spectrum: nine tenths of the energy of an image lie in less than a fifth of its frequencies.
 STD, EXPONENT, CORNER = 0.3, 3.0, 0.04
@@ -57,13 +56,13 @@ class TruthProblem:
 
 
 def truth_problem(
-    operator: str = "mri", prior: str = "gaussian", size: int = 24, noise_std: float = 0.02, seed: int = 0
+    operator: str = "fourier", prior: str = "gaussian", size: int = 24, noise_std: float = 0.02, seed: int = 0
 ) -> TruthProblem:
     """Build one of the known problems: complex images ``(size, size)`` of standard deviation .3.
 
     Parameters
     ----------
-    operator : "mri", "inpainting" or "random"
+    operator : "fourier", "inpainting" or "random"
         Fourier columns at acceleration 4, 30 % of the pixels, or a random matrix with a quarter as many rows as pixels.
     prior : "gaussian" or "mixture"
         A power-law spectrum, or four Gaussians of different means and spectra.
@@ -89,7 +88,7 @@ def truth_problem(
 
 def _operator(name: str, size: int, seed: int) -> LinearOperator:
     rng = torch.Generator().manual_seed(seed)
-    if name == "mri":
+    if name == "fourier":
         mask = torch.as_tensor(make_mask((size, size), "random", 4, 0.16, seed=seed))
         return CartesianMRI(mask, shape=(size, size))
     if name == "inpainting":

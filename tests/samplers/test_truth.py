@@ -68,7 +68,7 @@ def test_the_scores_see_what_is_wrong() -> None:
 
 
 def test_the_flaw_has_the_announced_size_and_is_not_symmetric() -> None:
-    case = truth_problem("mri", "gaussian", SIZE)
+    case = truth_problem("fourier", "gaussian", SIZE)
     flawed = Flawed(case.prior, 0.1)
     x = prior_draws(case.prior, 8)
     added = flawed.denoise(x, 0.3) - case.prior.denoise(x, 0.3)

@@ -109,7 +109,9 @@ DESCRIPTION = SimpleNamespace(
     summary=lambda recording: f"{len(recording)} blurred image(s)",
     sampling=lambda recording, options: f"blur of {options.blur:g} pixels",
     lines=lambda recording: [f"image: {recording.size[0]} x {recording.size[1]}"],
-    inspect=lambda recording: Findings([f"slice {i}: largest value {image.max():.3g}" for i, image in enumerate(recording)]),
+    inspect=lambda recording: Findings(
+        [f"slice {i}: largest value {image.max():.3g}" for i, image in enumerate(recording)]
+    ),
 )
 MODALITY = Modality(
     name="deconvolution",

@@ -46,7 +46,7 @@ def load_slices(root: Path, source: SourceConfig, held_out: bool = False) -> lis
 def read_hounsfield(path: Path, source: SourceConfig) -> tuple[np.ndarray, tuple[float, ...]]:
     """Return Hounsfield units ``(z, y, x)`` float32 and the voxel size in mm; one slice for a file with one.
 
-    Files without a unit of their own (``.npy``) take ``source.hounsfield`` and ``source.pixel``.
+    Files without a unit of their own (``.npy``) take ``source.rescale`` and ``source.pixel``.
     """
     kind = kind_of(path)
     spacing: tuple[float, ...] = (1.0, source.pixel, source.pixel)
@@ -63,7 +63,7 @@ def read_hounsfield(path: Path, source: SourceConfig) -> tuple[np.ndarray, tuple
         raise InputError(f"{path}: cannot train a CT prior; expected NIfTI, DICOM or .npy")
     if np.iscomplexobj(image) or not np.isfinite(image).all():
         raise InputError(f"{path}: expected finite real images, got {image.dtype} {image.shape}")
-    slope, intercept = source.hounsfield
+    slope, intercept = source.rescale
     return slope * image + np.float32(intercept), spacing
 
 

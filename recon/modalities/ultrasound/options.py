@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any
 
 from recon.options import Options, option
-
-if TYPE_CHECKING:
-    from operators.ultrasound.geometry import PlaneWaveGeometry
-    from recon.modalities.ultrasound.data import PlaneWaveData
 
 ARRAYS = ("uniform", "random", "centre")
 
@@ -83,40 +79,6 @@ class Ultrasound(Options):
     noise_std: float | None = option(
         None, float, "electronic noise of the samples in the file (default: estimated)", "STD", at_least=0
     )
-
-    def choose(self, data: PlaneWaveData, seed: int = 0) -> PlaneWaveData:
-        """Return the waves and elements that are used, at the corrected time; ``seed`` is that of a sparse array."""
-        data = data.undersample(self.angles, self.elements, array=self.array, seed=seed)
-        if self.noise_std is not None:
-            level = self.noise_std
-            data = replace(data, load_noise=lambda i: level)
-        if self.attenuation:
-            data = replace(data, geometry=replace(data.geometry, attenuation=self.attenuation))
-        return data.shifted(self.time_shift * 1e-6) if self.time_shift else data
-
-    def band(self, geometry: PlaneWaveGeometry) -> float | None:
-        """Return the width in Hz of the band that demodulation keeps of real samples; None for complex ones.
-
-        Samples below the Nyquist rate of the pulse are aliased, not filtered: the band stays that of the pulse.
-        """
-        from recon.modalities.ultrasound.pulse import decimation_of
-
-        if geometry.is_complex:
-            return None
-        most = decimation_of(geometry)
-        return geometry.sampling_frequency / min(self.decimation or most, most)
-
-    def thin_out(self, data: PlaneWaveData) -> PlaneWaveData:
-        """Return the complex samples that are used: real ones are demodulated, with the band of the pulse."""
-        from recon.errors import InputError
-        from recon.modalities.ultrasound.pulse import decimation_of
-
-        band = self.band(data.geometry)
-        if band is None:
-            return data.select(decimation=self.decimation or 1)
-        if self.decimation == 1:
-            raise InputError("decimation: real samples become half as many complex ones; expected 2 or more, got 1")
-        return data.to_iq(bandwidth=band).select(decimation=self.decimation or decimation_of(data.geometry))
 
 
 OPTIONS = Ultrasound

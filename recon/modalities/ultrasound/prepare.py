@@ -21,6 +21,7 @@ from recon.modalities.ultrasound import pulse as us_signal
 from recon.modalities.ultrasound.data import PlaneWaveData
 from recon.modalities.ultrasound.grid import Region, record_window, scene_of
 from recon.modalities.ultrasound.options import Ultrasound
+from recon.modalities.ultrasound.selection import band, choose, thin_out
 from recon.modalities.ultrasound.signals import silent_elements
 from recon.priors.analytic import GaussianPrior
 from samplers import Problem
@@ -93,8 +94,8 @@ def prepare_frame(
         If a selection is not in the data, or nothing was recorded from the field of view.
     """
     wanted = options or Ultrasound()
-    chosen, notes = _alive(wanted.choose(data, seed), index)
-    used = wanted.thin_out(chosen)
+    chosen, notes = _alive(choose(wanted, data, seed), index)
+    used = thin_out(wanted, chosen)
     center, bandwidth = us_signal.pulse_of(chosen, index)
     scene, region = scene_of(used.geometry, wanted.depth, wanted.width)
     record = record_window(used.geometry, scene, region)
@@ -103,7 +104,7 @@ def prepare_frame(
     strength = us_signal.strength_of(values, used.geometry)[..., record]
     first = FIRST_ERROR if wanted.model_error is None else wanted.model_error
     geometry = _cropped(used.geometry, record)
-    pulse = us_signal.pulse_samples(geometry, center, bandwidth, wanted.band(chosen.geometry))
+    pulse = us_signal.pulse_samples(geometry, center, bandwidth, band(wanted, chosen.geometry))
     model: dict[str, Any] = {"pulse": pulse}
     y = torch.from_numpy(values[..., record]).to(device)
     noise = torch.from_numpy(us_signal.noise_of(electronic, strength, first)).to(device)
@@ -174,7 +175,7 @@ def _alive(data: PlaneWaveData, index: int) -> tuple[PlaneWaveData, list[str]]:
     dead = silent_elements(data[index])
     if len(dead):
         names = ", ".join(map(str, dead[:12])) + (", ..." if len(dead) > 12 else "")
-        notes.append(f"element(s) {names} of those selected hold next to nothing and are left out")
+        notes.append(f"element(s) {names} of those selected carry no signal and are excluded")
         data = data.select(elements=np.delete(np.arange(data.shape[1]), dead).tolist())
     x = np.sort(data.geometry.elements[:, 0])
     apart = float(np.median(np.diff(x))) / data.geometry.wavelength if len(x) > 1 else 0.0

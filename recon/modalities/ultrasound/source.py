@@ -15,6 +15,7 @@ from recon.modalities.ultrasound.files.readers import open_ultrasound
 from recon.modalities.ultrasound.grid import scene_of
 from recon.modalities.ultrasound.options import Ultrasound
 from recon.modalities.ultrasound.prepare import Frame, prepare_frame
+from recon.modalities.ultrasound.selection import choose, thin_out
 
 #: Levels that a B-mode image shows, in dB below the brightest.
 DISPLAY = (-60.0, 0.0)
@@ -41,7 +42,7 @@ class USSource:
         self.recording = source if isinstance(source, PlaneWaveData) else open_ultrasound(source)
         self.options, self.seed = options, seed
         # Selections that are not in the data are found out before anything is computed.
-        used = options.thin_out(options.choose(self.recording, seed))
+        used = thin_out(options, choose(options, self.recording, seed))
         try:
             _, region = scene_of(used.geometry, options.depth, options.width)
         except InputError as error:

@@ -181,6 +181,7 @@ def test_training_mixes_measured_and_synthetic_phase(fastmri_file, fully_sampled
     np.save(tmp_path / "b.npy", np.stack([head()] * 2))
     sources = (SourceConfig("*.h5", spacing=(0.5, 0.6)), SourceConfig("*.npy", weight=0.5, spacing=(1.0, 1.5)))
     config = TrainConfig(
+        modality="mri",
         data=str(tmp_path),
         output=str(tmp_path / "run"),
         sources=sources,
@@ -234,7 +235,7 @@ def test_ct_from_folders_arrays_and_dicom(write_dicom, tmp_path):
     padded[0] = 60000
     write_dicom(tmp_path / "slice.IMA", padded, "CT", **tags)
     load = training_images("ct").load
-    arrays = load(tmp_path, SourceConfig("L*", hounsfield=(1.0, -1024.0), pixel=0.6, every=2), False)
+    arrays = load(tmp_path, SourceConfig("L*", rescale=(1.0, -1024.0), pixel=0.6, every=2), False)
     assert len(arrays) == 2 and arrays[0].spacing == (0.6, 0.6)
     (item,) = load(tmp_path, SourceConfig("*.IMA"), False)
     assert item.spacing == (0.7, 0.8) and item.image[24, 20] == pytest.approx(1.0)

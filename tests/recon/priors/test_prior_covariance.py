@@ -14,6 +14,7 @@ from recon.training.covariance import main, squared, whole_images
 from samplers import CovarianceModel, MomentMatching, Noise, Problem, sample
 
 CONFIG = """
+modality = "mri"
 seed = 3
 [[sources]]
 pattern = "*.npy"

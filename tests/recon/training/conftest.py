@@ -5,6 +5,7 @@ import pytest
 
 # Training of a tiny network on two small volumes, one of them held out; `patches` follow.
 TRAINING = """
+modality = "mri"
 steps = 3
 warmup = 1
 decay = 0

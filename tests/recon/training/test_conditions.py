@@ -26,6 +26,7 @@ def config(tmp_path):
     y, x = np.mgrid[-1:1:40j, -1:1:36j]
     np.save(tmp_path / "s0.npy", np.stack([100.0 * (y**2 + x**2 < r) for r in (0.5, 0.6, 0.7)]))
     return TrainConfig(
+        modality="mri",
         data=str(tmp_path),
         output=str(tmp_path / "run"),
         sources=(SourceConfig("*.npy", spacing=(1.0, 1.5)),),
@@ -233,7 +234,13 @@ def test_settings_that_make_no_sense_are_named_before_anything_is_written(tmp_pa
     change = dict(change)
     source = SourceConfig(**{"pattern": "s*.npy", **change.pop("source", {})})
     network = {"channels": [8, 8], "encoder_blocks": [1, 1], "decoder_blocks": [1], "embedding": 8}
-    settings = {"data": str(tmp_path), "output": str(tmp_path / "run"), "sources": (source,), "network": network}
+    settings = {
+        "modality": "mri",
+        "data": str(tmp_path),
+        "output": str(tmp_path / "run"),
+        "sources": (source,),
+        "network": network,
+    }
     with pytest.raises(ConfigError, match=message):
         train(TrainConfig(**{**settings, "patches": [[16, 4, 1.0]], **change}))
     assert not (tmp_path / "run").exists()

@@ -42,6 +42,7 @@ def volumes(tmp_path_factory):
 def config(volumes, tmp_path):
     source = SourceConfig("*.nii.gz", planes=("axial", "coronal"), spacing=(1.5, 2.5), held_out=("s2_",))
     return TrainConfig(
+        modality="mri",
         data=str(volumes),
         output=str(tmp_path / "run"),
         sources=(source,),
@@ -307,7 +308,7 @@ def ct_config(tmp_path):
     for k in range(3):
         radius = np.hypot(y - 24, x - 20)
         np.save(tmp_path / f"s{k}.npy", np.where(radius < 15, 1024.0, np.where(radius < 18, 2000.0 + k, 0.0)))
-    source = SourceConfig("*.npy", spacing=(0.8, 1.2), held_out=("s2",), hounsfield=(1.0, -1024.0), pixel=0.8)
+    source = SourceConfig("*.npy", spacing=(0.8, 1.2), held_out=("s2",), rescale=(1.0, -1024.0), pixel=0.8)
     return TrainConfig(
         data=str(tmp_path),
         output=str(tmp_path / "run"),
@@ -334,7 +335,7 @@ def test_ct_images_keep_their_unit(ct_config):
     assert drawn.shape == (8, 1, 24, 24) and drawn.dtype == torch.float32
     assert 0.9 < float(drawn.median(dim=0).values.median()) < 1.2
     with pytest.raises(InputError, match="body"):
-        kind.load(Path(ct_config.data), replace(ct_config.sources[0], hounsfield=(1.0, -3000.0)), False)
+        kind.load(Path(ct_config.data), replace(ct_config.sources[0], rescale=(1.0, -3000.0)), False)
     with pytest.raises(ConfigError, match="modality"):
         train(replace(ct_config, modality="pet"))
 

@@ -170,7 +170,7 @@ def test_a_posterior_gives_the_calibrated_interval():
     np.testing.assert_array_equal(bounds, calibration.apply(posterior))
     half = calibration.factor() * np.maximum(posterior.std, 1e-3 * np.quantile(posterior.mean, 0.99))
     np.testing.assert_allclose(bounds[1], posterior.mean + half, rtol=1e-5)
-    with pytest.raises(InputError, match=r"level 0\.9, asked was 0\.8"):
+    with pytest.raises(InputError, match=r"level 0\.9, but level 0\.8 was requested"):
         posterior.interval(0.8, "conformal", calibration)
     with pytest.raises(InputError, match="needs a calibration"):
         posterior.interval(0.9, "conformal")
@@ -188,7 +188,7 @@ def test_a_posterior_gives_the_calibrated_interval():
         ({"config": {**PROVENANCE["config"], "mask": "poisson"}}, "pattern is poisson here and was random"),
         ({"measured": [{"acceleration": 8.0, "noise_std": 0.02, "scale": 2.0}]}, "acceleration is 8 here and was 4"),
         ({"measured": [{"acceleration": 4.0, "noise_std": 0.1, "scale": 2.0}]}, "noise is 0.05 here and was 0.01"),
-        ({"measured": []}, "acceleration is not recorded here"),
+        ({"measured": []}, "noise is not recorded here"),
     ],
 )
 def test_results_that_were_made_otherwise_are_refused(changes, field):

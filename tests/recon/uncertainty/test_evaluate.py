@@ -116,7 +116,7 @@ def test_evaluation_refuses_what_it_cannot_compare(calibration):
         evaluate([])
     with pytest.raises(InputError, match="a: has 1 valid"):
         evaluate([Case(result(0, n=1), "a")])
-    with pytest.raises(InputError, match=r"calibration is for the level 0\.9, asked was 0\.8"):
+    with pytest.raises(InputError, match=r"calibration is for level 0\.9, but level 0\.8 was requested"):
         evaluate([Case(result(0), "a")], 0.8, known)
     with pytest.raises(InputError, match="a: the calibration does not belong to this result: samples is 5"):
         evaluate([Case(result(0, n=5), "a")], None, known)
@@ -277,7 +277,7 @@ def test_calibrate_does_not_mix_results_of_different_options(scans, tmp_path, ca
     ("options", "words"),
     [
         ((), "give --acceleration"),
-        (("--acceleration", "2"), "at least 9 calibration images, there are 2"),
+        (("--acceleration", "2"), "at least 9 calibration images, got 2"),
         ((*HALF, "--method", "rcps"), "at least 200"),
         ((*HALF, "--smoothing", "2"), "odd number"),
         ((*HALF, "--delta", "2"), "delta"),
@@ -299,7 +299,7 @@ def test_calibrate_needs_fully_sampled_files(scans, tmp_path, capsys):
     kspace[..., ::2] = 0
     np.save(scans / "s1.npy", kspace)
     assert main(["calibrate", str(scans), "-o", str(tmp_path / "c.json"), *FAST, *HALF]) == 2
-    assert "s1.npy: is not fully sampled" in complaint(capsys)
+    assert "s1.npy: not fully sampled" in complaint(capsys)
     assert main(["calibrate", str(tmp_path / "absent"), "-o", str(tmp_path / "c.json"), *FAST, *HALF]) == 2
     assert "is not a folder" in complaint(capsys)
 

@@ -102,7 +102,7 @@ def test_lodopab_that_does_not_fit(tmp_path: Path) -> None:
         open_ct(path)[1]
     with h5py.File(path, "w") as file:
         file["data"] = np.zeros((2, 10, 513), np.float32)
-    with pytest.raises(InputError, match=r"neither Data Exchange .* nor LoDoPaB .*; it holds: data"):
+    with pytest.raises(InputError, match=r"unknown layout \(it holds: data\); expected .*LoDoPaB"):
         open_ct(path)
 
 
@@ -278,13 +278,13 @@ def test_npy_values_and_truncation(tmp_path: Path) -> None:
 
 
 def test_what_is_not_ct(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no CT data in this folder"):
+    with pytest.raises(InputError, match="no data in this folder that can be read here; expected DICOM"):
         open_ct(tmp_path)
     (tmp_path / "empty").touch()
     with pytest.raises(InputError, match=r"the file is empty \(0 bytes\)"):
         open_ct(tmp_path / "empty")
     (tmp_path / "text").write_text("hello")
-    with pytest.raises(InputError, match="not CT data that can be read here"):
+    with pytest.raises(InputError, match="not a file that can be read here; expected DICOM"):
         open_ct(tmp_path / "text")
 
 

@@ -115,12 +115,12 @@ def test_scans_that_cannot_be_are_refused():
 @pytest.mark.parametrize(
     ("other", "field"),
     [
-        ({"views": 16}, "sampling"),
-        ({"arc": 120.0}, "sampling"),
-        ({"geometry": "parallel"}, "sampling"),
+        ({"views": 16}, "views is 16 here and was 32"),
+        ({"arc": 120.0}, "arc is 120 here and was 360"),
+        ({"geometry": "parallel"}, "geometry is ParallelBeam here and was FanBeam"),
         ({"photons": 1e4}, "noise"),
         ({"photons": 1e5}, None),
-        ({"photons": 9e4, "seed": 3}, None),
+        ({"photons": 9e4}, None),
     ],
 )
 def test_a_calibration_belongs_to_its_projections(other, field):
@@ -137,7 +137,7 @@ def test_a_calibration_belongs_to_its_projections(other, field):
     else:
         with pytest.raises(InputError, match=field):
             require_match(of(), of(**other))
-    assert of()["sampling"] == "FanBeam, 32 views over 360 degrees"
+    assert of()["views"] == [32, 32] and of()["simulated"] is True
 
 
 def _eroded(mask: np.ndarray) -> np.ndarray:
@@ -186,10 +186,12 @@ def test_options_of_ct_are_refused_for_kspace():
 
 
 def test_strategies_by_name_have_settings_for_ct():
-    from recon.engine.samplers import CT_SETTINGS, SAMPLERS, resolve_sampler
+    from recon.engine.samplers import SAMPLERS, resolve_sampler
+    from recon.modalities import modality
 
+    known = modality("ct")
     for name in SAMPLERS:
-        found = resolve_sampler(name, modality="ct")
-        assert (found == SAMPLERS[name]) == (name not in CT_SETTINGS)
-    assert resolve_sampler("score-mri", modality="ct").scaling == "sirt"
-    assert resolve_sampler(SAMPLERS["dds"], modality="ct") == SAMPLERS["dds"]  # an object is taken as it is
+        found = resolve_sampler(name, modality=known)
+        assert (found == SAMPLERS[name]) == (name not in known.samplers)
+    assert resolve_sampler("score-mri", modality=known).scaling == "sirt"
+    assert resolve_sampler(SAMPLERS["dds"], modality=known) == SAMPLERS["dds"]  # an object is taken as it is

@@ -49,7 +49,7 @@ def test_an_arc_of_measured_projections(first: float) -> None:
     noise_std = np.exp(expected / 2) / np.sqrt(1e5 + expected)
     np.testing.assert_allclose(ready.problem.noise_std[:, 0] * ready.diagnostics["water_per_mm"], noise_std, rtol=1e-5)
     known = CTSource(stack, CT(views_every=2, arc=90.0)).config
-    assert known == {"views_every": 2, "arc": 90.0, "pixel_size": None, "reader": {}}
+    assert known == {"views_every": 2, "arc": 90.0, "pixel_size": None, "reader": None, "model_error": None}
     every = CTSource(stack, CT()).prepare(0, "cpu")
     assert every.problem.y.shape == (120, 24)
 
@@ -63,7 +63,7 @@ def test_what_measured_projections_have_already_is_refused(option: dict) -> None
 @pytest.mark.parametrize("size", [0.0, -1.0, math.nan, math.inf])
 def test_pixel_sizes_that_cannot_be(size: float) -> None:
     with pytest.raises(InputError, match="pixel_size"):
-        CTSource(parallel(np.arange(4.0)), CT(), size)
+        CTSource(parallel(np.arange(4.0)), CT(pixel_size=size))
 
 
 def test_each_slice_has_noise_of_its_own(tmp_path: Path, write_ct: Callable[..., Path]) -> None:
@@ -102,7 +102,7 @@ def test_lengths_that_the_file_does_not_know(tmp_path: Path) -> None:
     unknown, first = CTSource(path, CT()), CTSource(path, CT(pixel_size=PIXEL))
     told = CTSource(first.recording, CT(pixel_size=PIXEL))  # as `recon run` does, which opens a file once
     assert unknown.geometry["voxel_size_mm"] is None
-    assert told.stack.geometry.det_spacing_mm == PIXEL
+    assert told.recording.geometry.det_spacing_mm == PIXEL
     here, there = (one.prepare(0, "cpu") for one in (unknown, told))
     assert here.problem.operator.domain.shape == there.problem.operator.domain.shape
     sizes = [one.problem.operator.pixel_size for one in (here, there)]
@@ -137,7 +137,7 @@ def test_the_affine_of_one_file(tmp_path: Path, write_ct: Callable[..., Path]) -
 def test_options_of_readers() -> None:
     assert reader_options("series=3") == {"series": 3} and isinstance(reader_options("series=3")["series"], int)
     assert reader_options(" a=1.5, part = test,uid=1.2.3") == {"a": 1.5, "part": "test", "uid": "1.2.3"}
-    assert reader_options(None) == {} and reader_options({"series": 3}) == {"series": 3}
+    assert CT().reader is None and reader_options({"series": 3}) == {"series": 3}
     for wrong in ("", "series", "series=", "=3", "series=3,", "my series=3"):
         with pytest.raises(InputError, match="NAME=VALUE"):
             reader_options(wrong)
@@ -171,7 +171,8 @@ def test_a_rotation_axis_from_the_command_line(tmp_path: Path, capsys: pytest.Ca
 
 def test_what_was_taken_for_granted_is_told(tmp_path: Path, write_ct: Callable[..., Path]) -> None:
     np.save(tmp_path / "1.npy", np.full((8, 8), 0.5))
-    ready, image = CTSource(tmp_path, CT(views=4)).prepare(0, "cpu")
+    source = CTSource(tmp_path, CT(views=4))
+    ready, image = source.prepare(0, "cpu"), source.reference(0)
     assert image is not None and np.abs(image).max() == 0
     assert len(ready.notes) == 1 and "1 mm" in ready.notes[0]
     assert not CTSource(tmp_path, CT(views=4, pixel_size=0.7)).prepare(0, "cpu").notes
@@ -229,6 +230,6 @@ def test_a_reference_on_another_grid_is_none() -> None:
     numbers, image = np.ones((8, 24), np.float32), np.full((16, 16), 0.02, np.float32)
     common = {"load_reference": lambda _: image, "image_shape": (16, 16), "pixel_spacing_mm": (2.0, 2.0)}
     stack = CTProjections(Path("x"), "lodopab", 1, lambda _: numbers, geometry, water_attenuation_per_mm=0.02, **common)
-    _, reference = CTSource(stack, CT()).prepare(0, "cpu")
+    reference = CTSource(stack, CT()).reference(0)
     assert reference is not None and np.abs(reference).max() < 1e-3  # water
-    assert CTSource(stack, CT(pixel_size=1.0)).prepare(0, "cpu")[1] is None
+    assert CTSource(stack, CT(pixel_size=1.0)).reference(0) is None

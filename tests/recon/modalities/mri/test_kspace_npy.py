@@ -167,5 +167,5 @@ def test_archive_with_an_object_array(tmp_path: Path) -> None:
 
 def test_other_files_are_named(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("hello")
-    with pytest.raises(InputError, match=r"notes\.txt: not a k-space file that can be read here; expected fastMRI"):
+    with pytest.raises(InputError, match=r"notes\.txt: not a file that can be read here; expected fastMRI"):
         open_kspace(tmp_path / "notes.txt")

@@ -131,7 +131,7 @@ def test_counts_out_of_range(choice: dict[str, int]) -> None:
         (np.zeros(GEOMETRY.shape), "every value is zero"),
         (noise()[0], "expected the shape"),
         (noise() + 1j, "real"),
-        (np.full(GEOMETRY.shape, "1"), "expected numbers"),
+        (np.full(GEOMETRY.shape, "1"), "expected real numbers"),
     ],
 )
 def test_bad_frames(frame: np.ndarray, message: str) -> None:

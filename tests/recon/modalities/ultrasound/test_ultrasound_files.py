@@ -495,7 +495,7 @@ def test_info_and_check(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert "angles: -11.46 to 8.594 degrees" in told
     assert main(["check", path]) == 0
     told = capsys.readouterr().out
-    assert "element(s) 5 hold next to nothing" in told
+    assert "element(s) 5 carry no signal" in told
     assert "usable, with 1 warning(s)" in told
 
 

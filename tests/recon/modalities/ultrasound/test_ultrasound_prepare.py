@@ -12,6 +12,7 @@ import recon
 from operators import Grid, PlaneWaveGeometry, PlaneWaveUltrasound
 from recon.cli import main
 from recon.errors import InputError
+from recon.modalities import modality
 from recon.modalities.ultrasound.data import PlaneWaveData
 from recon.modalities.ultrasound.files.readers import open_ultrasound
 from recon.modalities.ultrasound.grid import COLUMNS, ROWS, record_window, scene_of
@@ -19,6 +20,7 @@ from recon.modalities.ultrasound.image_metrics import fwhm
 from recon.modalities.ultrasound.options import Ultrasound
 from recon.modalities.ultrasound.prepare import _wiener, prepare_frame
 from recon.modalities.ultrasound.pulse import pulse_of, pulse_samples
+from recon.modalities.ultrasound.selection import choose, thin_out
 from recon.posterior import Posterior
 
 C, FC, FS, COUNT = 1540.0, 5e6, 20e6, 330
@@ -26,6 +28,8 @@ ELEMENTS = np.stack([(np.arange(16) - 7.5) * 0.3e-3, np.zeros(16)], axis=1)
 GEOMETRY = PlaneWaveGeometry(ELEMENTS, [-0.2, 0.0, 0.2], FS, FC, C, COUNT, element_width=0.27e-3)
 POINT = (0.4e-3, 7e-3)
 NOISE = 0.02
+
+ULTRASOUND = modality("ultrasound")
 
 
 def channel_data(seed: int = 0, noise: float = NOISE, strength: float = 0.3) -> np.ndarray:
@@ -77,7 +81,7 @@ def test_pulse_is_that_of_the_spectrum(speckle):
 
 
 def test_pulse_of_demodulated_data_has_gone_through_their_filter():
-    used = Ultrasound().thin_out(made(channel_data(noise=0)))
+    used = thin_out(Ultrasound(), made(channel_data(noise=0)))
     assert used.geometry.sampling_frequency == FS / 3
     plain, filtered = (pulse_samples(used.geometry, FC, 0.8, band) for band in (None, FS / 3))
     gain = np.abs(np.fft.fft(filtered, 512)), np.abs(np.fft.fft(plain, 512))
@@ -134,7 +138,7 @@ def test_field_of_view_keeps_out_what_lies_around_it(speckle):
     cut = whole.images["das"][rows][:, columns].abs()
     assert np.corrcoef(cut.flatten(), ready.images["das"].abs().flatten())[0, 1] > 0.999
     # Samples before the first and long after the last echo are not used.
-    used = Ultrasound().thin_out(data)
+    used = thin_out(Ultrasound(), data)
     scene, region = scene_of(used.geometry, (6, 8), None)
     window = record_window(used.geometry, region.grid, region)
     assert 0 < window.start < window.stop < used.shape[2]
@@ -147,7 +151,7 @@ def test_field_of_view_keeps_out_what_lies_around_it(speckle):
 
 @pytest.mark.parametrize("options", [{}, {"width": (-1.0, 1.0), "depth": (5.5, 8.0)}], ids=["whole", "part"])
 def test_what_lies_outside_is_taken_off_or_counts_as_noise(options):
-    used = Ultrasound().thin_out(made(channel_data()))
+    used = thin_out(Ultrasound(), made(channel_data()))
     scene, _ = scene_of(used.geometry, None, None)
     generator = torch.Generator().manual_seed(3)
     image = torch.randn(scene.shape, dtype=torch.complex64, generator=generator)
@@ -166,7 +170,7 @@ def test_what_lies_outside_is_taken_off_or_counts_as_noise(options):
 def test_selection_and_undersampling(speckle):
     data = made(speckle)
     few = Ultrasound(angles=3, elements=8, array="centre", decimation=4, noise_std=0.5, time_shift=0.1)
-    used = few.thin_out(few.choose(data))
+    used = thin_out(few, choose(few, data))
     assert used.shape == (3, 8, -(-COUNT // 4))
     assert used.geometry.initial_times == pytest.approx(1e-7 * np.ones(3))
     # Four is beyond the band of the pulse: the filter stays that of three, and so does the noise of a sample.
@@ -202,7 +206,7 @@ def test_elements_that_heard_nothing_are_left_out(speckle):
     silent[:, [3, 9]] = 0
     ready = prepare_frame(made(silent), 0, Ultrasound(angles=1))
     assert ready.diagnostics["elements"] == 14 and ready.problem.operator.geometry.shape[1] == 14
-    assert ready.notes == ["element(s) 3, 9 of those selected hold next to nothing and are left out"]
+    assert ready.notes == ["element(s) 3, 9 of those selected carry no signal and are excluded"]
     assert ready.diagnostics["fit_residual"] < 0.06
 
 
@@ -283,7 +287,7 @@ def test_a_file_becomes_samples_and_a_picture(picmus_file, tmp_path, capsys):
     options = ["--prior", "gaussian", "--samples", "3", "--steps", "25", "--angles", "1", "--depth", "6:8"]
     command = ["run", str(file), "-o", str(out), *options]
     assert main([*command, "--dry-run"]) == 0
-    assert "1 of 3 angle(s), 16 of 16 element(s), depth 6:8 mm" in capsys.readouterr().out
+    assert "1 of 3 angle(s), 16 of 16 element(s), depth 6 to 8 mm" in capsys.readouterr().out
     assert main([*command, "--elements", "8"]) == 0
     assert "the elements lie 2 wavelengths apart" in capsys.readouterr().err
     found = Posterior.load(out / "picmus.h5")
@@ -315,15 +319,18 @@ def test_data_in_memory_become_samples(speckle):
     ("options", "message"),
     [
         (["--prior", "gaussian", "--angles", "76"], "cannot keep 76 of 3 angles"),
-        (["--prior", "gaussian", "--elements", "0"], "elements: expected 1 or more"),
+        (["--prior", "gaussian", "--elements", "0"], "elements: expected an integer >= 1, got 0"),
         (["--prior", "gaussian", "--depth", "deep"], "depth: expected A:B"),
         (["--prior", "gaussian", "--depth", "90:99"], "is not in the image"),
         (["--prior", "gaussian", "--depth=-5:-1"], "depth: -5 to -1 mm is not in the record"),
         (["--prior", "gaussian", "--depth", "8:8.01"], "depth: 8 to 8.01 mm holds less than two pixels"),
         (["--prior", "gaussian", "--time-shift=-40"], "nothing is recorded below"),
         (["--prior", "gaussian", "--noise-std", "0", "--model-error", "0"], "the noise of some samples is 0"),
-        (["--prior", "gaussian", "--acceleration", "4"], "acceleration: only for MRI"),
-        (["--prior", "gaussian", "--views", "9"], "views: only for CT"),
+        (
+            ["--prior", "gaussian", "--acceleration", "4"],
+            "ultrasound has no option 'acceleration'; 'acceleration' is an option of MRI",
+        ),
+        (["--prior", "gaussian", "--views", "9"], "'views' is an option of CT"),
         (["--prior", "gaussian", "--slices", "3"], "slices"),
     ],
 )
@@ -344,7 +351,7 @@ def test_damaged_values_are_refused(picmus_file, tmp_path, capsys, speckle):
 
 def test_options_of_ultrasound_are_refused_elsewhere():
     kspace = np.ones((2, 8, 8), np.complex64)
-    with pytest.raises(InputError, match="angles: only for ultrasound"):
+    with pytest.raises(InputError, match="'angles' is an option of ultrasound"):
         recon.reconstruct(kspace, prior="gaussian", angles=1)
 
 
@@ -368,29 +375,30 @@ def test_disc_that_was_sampled_below_nyquist(realdata):
 
 
 def test_strategies_by_name_have_settings_for_ultrasound():
-    from recon.engine.samplers import SAMPLERS, US_SETTINGS, resolve_sampler
+    from recon.engine.samplers import SAMPLERS, resolve_sampler
 
     for name in SAMPLERS:
-        found = resolve_sampler(name, modality="ultrasound")
-        assert (found == SAMPLERS[name]) == (name not in US_SETTINGS)
-    assert resolve_sampler("dds", modality="ultrasound").support_level is None
+        found = resolve_sampler(name, modality=ULTRASOUND)
+        assert (found == SAMPLERS[name]) == (name not in ULTRASOUND.samplers)
+    assert resolve_sampler("dds", modality=ULTRASOUND).support_level is None
 
 
 def test_report_of_frames_and_of_one_sample(tmp_path):
-    from recon.modalities.ultrasound.report import build_us_rows, level_std
+    from recon.modalities.ultrasound.report import level_std
+    from recon.modalities.ultrasound.report import rows as build_rows
 
     rng = np.random.default_rng(0)
     samples = (rng.standard_normal((5, 3, 24, 20)) + 1j * rng.standard_normal((5, 3, 24, 20))).astype(np.complex64)
     geometry = {"voxel_size_mm": (1.0, 0.1, 0.2), "origin_mm": (0.0, 5.0, -2.0), "display_db": (-60.0, 0.0)}
     frames = Posterior(samples, geometry, images={"das": samples[0]})
-    rows = build_us_rows(frames)
+    rows = build_rows(frames)
     assert [len(row.panels) for row in rows] == [3, 5, 3]
     assert [panel.title for panel in rows[0].panels] == ["Delay and sum", "Posterior mean", "Std of the level"]
     assert rows[0].panels[0].extent == pytest.approx((-2.1, 1.9, 7.35, 4.95))
     assert rows[0].panels[0].image.max() > 0 and rows[0].panels[0].limits == (-60, 0)
     frames.report(tmp_path / "frames")
     one = Posterior(samples[:1, 0], geometry)
-    (row,) = build_us_rows(one)
+    (row,) = build_rows(one)
     assert [panel.title for panel in row.panels] == ["One sample"]
     # Nothing known but the strength: the log of a Rayleigh distribution spreads by 5.57 dB.
     many = rng.standard_normal((400, 8, 8)) + 1j * rng.standard_normal((400, 8, 8))

@@ -154,7 +154,7 @@ def test_the_prior_of_ultrasound_is_found_and_keeps_what_it_says():
     assert modality("ultrasound").prior == "ultrasound"
     prior = recon.load_prior("ultrasound")
     assert prior.channels == 2 and prior.card["licence"] == "Apache-2.0"
-    assert prior.sigma_min <= resolve_sampler("dds", modality="ultrasound").sigma_min
+    assert prior.sigma_min <= resolve_sampler("dds", modality=modality("ultrasound")).sigma_min
     assert 0.05 < prior.error_std(0.1) < 0.1
     # Developed speckle in as much noise: better than the formula that knows its strength but not its band.
     image = make_image(plain((64, 64), -3.5), step_generator(9, 0))
