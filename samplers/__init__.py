@@ -1,13 +1,15 @@
 """Sampling strategies of diffrecon: one method, one paper, one file, and the one loop that runs them."""
 
-from samplers.base import Denoiser, Progress, Sampler, Step, sample
+from samplers.base import Run, Sampler, Step
 from samplers.covariance import CovarianceModel
 from samplers.daps import DAPS
 from samplers.dds import DDS
 from samplers.dds_volume import DDSVolume
+from samplers.denoiser import Denoiser
 from samplers.diffpir import DiffPIR
 from samplers.dps import DPS
 from samplers.exact import ExactGaussian
+from samplers.loop import Progress, sample
 from samplers.moment_matching import MomentMatching
 from samplers.noise import Noise
 from samplers.parts import PartsAsBatch
@@ -41,6 +43,7 @@ __all__ = [
     "Problem",
     "Progress",
     "REDDiff",
+    "Run",
     "Sampler",
     "Samples",
     "ScoreALD",

@@ -7,7 +7,8 @@ from typing import Literal
 
 from operators.errors import InputError
 from samplers import schedule
-from samplers.base import Denoiser, Sampler
+from samplers.base import Sampler
+from samplers.denoiser import Denoiser
 from samplers.problem import Problem
 
 Spacing = Literal["geometric", "karras"]

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from operators.errors import InputError
 from operators.solve import conjugate_gradient
-from samplers.base import Denoiser
+from samplers.denoiser import Denoiser
 from samplers.noise import Noise
 from samplers.problem import Problem
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from operators.errors import InputError
 from samplers import schedule
-from samplers.base import Denoiser, Sampler, Step
+from samplers.base import Run, Sampler, Step
 from samplers.data_terms import (
     WHITE,
     clean_variance,
@@ -20,6 +20,7 @@ from samplers.data_terms import (
     speckle_spread,
     support_weights,
 )
+from samplers.denoiser import Denoiser
 from samplers.noise import Noise
 from samplers.problem import Problem
 from samplers.proximal import proximal, proximal_move
@@ -165,45 +166,33 @@ class DDS(Sampler):
         stiff = _EASY_NOISE / noise if noise > 0 else math.inf
         return round(self.cg_iterations * min(max(1.0, stiff), _MOST_TIMES))
 
-    def step(
-        self,
-        x: Tensor,
-        sigma: float,
-        sigma_next: float,
-        problem: Problem,
-        denoiser: Denoiser,
-        noise: Noise,
-        memory: Any = None,
-    ) -> Step:
+    def step(self, x: Tensor, sigma: float, sigma_next: float, run: Run, memory: Any) -> Step:
         """Denoise, fit the data, re-noise (alg. 1, lines 3 - 6)."""
         if self.adapt_to_noise:
-            draw = noise if sigma_next == 0 else None
-            fitted, eps, cg_residual, exact = self._adapted(x, sigma, problem, denoiser, draw)
+            draw = run.noise if sigma_next == 0 else None
+            fitted, eps, cg_residual, exact = self._adapted(x, sigma, run, draw)
             if exact:
-                moved = advance(
-                    "sde-2m", x, sigma, sigma_next, fitted, memory, lambda: noise.normal(problem.operator.domain)
-                )
+                moved = advance("sde-2m", x, sigma, sigma_next, fitted, memory, run.draw)
                 return Step(moved, fitted, {"cg_residual": cg_residual}, Past(sigma, fitted))
         else:
-            denoised = denoiser.denoise(x, sigma)
+            denoised = run.denoiser.denoise(x, sigma)
             eps = (x - denoised) / sigma
-            fitted, cg_residual, memory = self._fit(problem, denoised, sigma, denoiser, memory)
+            fitted, cg_residual, memory = self._fit(denoised, sigma, run, memory)
         if sigma_next > 0:
             fresh = self._fresh_std(sigma, sigma_next)
             kept = math.sqrt(sigma_next**2 - fresh**2)
-            x = fitted + kept * eps + fresh * noise.normal(problem.operator.domain)
+            x = fitted + kept * eps + fresh * run.draw()
         else:
             x = fitted
         return Step(x, fitted, {"cg_residual": cg_residual}, memory)
 
-    def _adapted(
-        self, x: Tensor, sigma: float, problem: Problem, denoiser: Denoiser, draw: Noise | None
-    ) -> tuple[Tensor, Tensor, Tensor, bool]:
+    def _adapted(self, x: Tensor, sigma: float, run: Run, draw: Noise | None) -> tuple[Tensor, Tensor, Tensor, bool]:
         """Return the fitted image, the noise direction, the residual of the fit, and whether the network saw the data.
 
         The likelihood of x and data is ``|x0 - x|^2 / sigma^2 + |y - A x0|_W^2``. The network is shown the image and
         level of a part of it that is white (:func:`samplers.data_terms.join`), the fit takes what remains.
         """
+        problem, denoiser = run.problem, run.denoiser
         shown, level, shared = join(problem, x, sigma, denoiser.sigma_min)
         denoised = denoiser.denoise(shown, level)
         pull = problem.weighted_data - problem.weighted_normal(denoised)
@@ -228,17 +217,16 @@ class DDS(Sampler):
         )
         return fitted, (x - denoised) / sigma, residual, shared is not None
 
-    def _fit(
-        self, problem: Problem, denoised: Tensor, sigma: float, denoiser: Denoiser, memory: Any
-    ) -> tuple[Tensor, Tensor, Any]:
+    def _fit(self, denoised: Tensor, sigma: float, run: Run, memory: Any) -> tuple[Tensor, Tensor, Any]:
         """Fit the denoised image to the data; what comes third is handed to the next step."""
+        problem = run.problem
         if self.gamma == "noise-free":
             return *projection(problem, denoised, self.cg_iterations), None
         if self.gamma == "rule" and self.speckle_width is not None:
             spread = speckle_spread(denoised, sigma, self.speckle_width)
             return *proximal(problem, denoised, 1.0, self.cg_iterations, spread), None
         if self.gamma == "rule":
-            variance = clean_variance(sigma, self.prior_std, denoiser)
+            variance = clean_variance(sigma, self.prior_std, run.denoiser)
             weights = None if self.support_level is None else support_weights(denoised, self.support_level)
             return *proximal(problem, denoised, variance, self.cg_iterations, weights), None
         return *proximal(problem.unweighted, denoised, float(self.gamma), self.cg_iterations), None

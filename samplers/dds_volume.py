@@ -11,10 +11,9 @@ from torch import Tensor
 
 from operators.errors import InputError
 from operators.solve import conjugate_gradient
-from samplers.base import Denoiser
+from samplers.base import Run
 from samplers.data_terms import clean_variance
 from samplers.dds import DDS
-from samplers.problem import Problem
 
 
 @dataclass(frozen=True)
@@ -69,13 +68,12 @@ class DDSVolume(DDS):
         if not (self.tv_weight >= 0 and math.isfinite(self.tv_weight)) or not self.edge > 0:
             raise InputError(f"DDSVolume: expected tv_weight >= 0 and edge > 0, came {self.tv_weight}, {self.edge}")
 
-    def _fit(
-        self, problem: Problem, denoised: Tensor, sigma: float, denoiser: Denoiser, memory: Any
-    ) -> tuple[Tensor, Tensor, Any]:
+    def _fit(self, denoised: Tensor, sigma: float, run: Run, memory: Any) -> tuple[Tensor, Tensor, Any]:
         """Do one iteration of ADMM, from where the last step left it."""
+        problem = run.problem
         if problem.operator.domain.ndim != 3:
             raise InputError(f"DDSVolume: expected volumes (z, y, x), came {tuple(problem.operator.domain.shape)}")
-        variance = clean_variance(sigma, self.prior_std, denoiser) if self.gamma == "rule" else float(self.gamma)
+        variance = clean_variance(sigma, self.prior_std, run.denoiser) if self.gamma == "rule" else float(self.gamma)
         weighted = problem if self.gamma == "rule" else problem.unweighted
         rho = self.tv_weight / self.edge
         d, u = memory if memory is not None else (self._differences(denoised), torch.zeros_like(denoised))

@@ -9,9 +9,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from samplers.annealed import AnnealedSampler
-from samplers.base import Denoiser, Step
-from samplers.noise import Noise
-from samplers.problem import Problem
+from samplers.base import Run, Step
 from samplers.proximal import proximal
 
 
@@ -56,22 +54,13 @@ class DiffPIR(AnnealedSampler):
         self._require(0 <= self.zeta <= 1, f"zeta between 0 and 1, came {self.zeta}")
         self._require(self.cg_iterations >= 1, f"cg_iterations >= 1, came {self.cg_iterations}")
 
-    def step(
-        self,
-        x: Tensor,
-        sigma: float,
-        sigma_next: float,
-        problem: Problem,
-        denoiser: Denoiser,
-        noise: Noise,
-        memory: Any = None,
-    ) -> Step:
+    def step(self, x: Tensor, sigma: float, sigma_next: float, run: Run, memory: Any) -> Step:
         """Denoise, fit the data, re-noise."""
-        denoised = denoiser.denoise(x, sigma)
-        fitted, residual = proximal(problem, denoised, sigma**2 / self.strength, self.cg_iterations)
+        denoised = run.denoiser.denoise(x, sigma)
+        fitted, residual = proximal(run.problem, denoised, sigma**2 / self.strength, self.cg_iterations)
         x_next = fitted
         if sigma_next > 0:
             kept = math.sqrt(1 - self.zeta) * (x - fitted) / sigma
-            fresh = math.sqrt(self.zeta) * noise.normal(problem.operator.domain)
+            fresh = math.sqrt(self.zeta) * run.draw()
             x_next = fitted + sigma_next * (kept + fresh)
         return Step(x_next, fitted, {"cg_residual": residual})

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from operators.base import Space
 from samplers import schedule
-from samplers.base import Denoiser
 from samplers.covariance import CovarianceModel
+from samplers.denoiser import Denoiser
 from samplers.jacobian import differences
 from samplers.noise import Noise
 from samplers.stepping import Past, advance

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from operators.errors import InputError
 from operators.solve import conjugate_gradient
-from samplers.base import Denoiser, Sampler, Step
-from samplers.noise import Noise
+from samplers.base import Run, Sampler, Step
+from samplers.denoiser import Denoiser
 from samplers.problem import Problem
 
 
@@ -64,19 +64,10 @@ class ExactGaussian(Sampler):
         """Return one step, from anywhere to 0."""
         return [1.0, 0.0]
 
-    def step(
-        self,
-        x: Tensor,
-        sigma: float,
-        sigma_next: float,
-        problem: Problem,
-        denoiser: Denoiser,
-        noise: Noise,
-        memory: Any = None,
-    ) -> Step:
+    def step(self, x: Tensor, sigma: float, sigma_next: float, run: Run, memory: Any) -> Step:
         """Draw; ``x`` is used as the white noise of the prior draw."""
-        white = noise.normal(problem.operator.codomain)
-        drawn, residual = self._condition(problem, _gaussian(denoiser), x / sigma, white)
+        white = run.noise.normal(run.problem.operator.codomain)
+        drawn, residual = self._condition(run.problem, _gaussian(run.denoiser), x / sigma, white)
         return Step(drawn, drawn, {"cg_residual": residual})
 
     def posterior_mean(self, problem: Problem, denoiser: Denoiser) -> Tensor:

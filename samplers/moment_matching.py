@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from operators.errors import InputError
-from samplers.base import Denoiser
+from samplers.base import Run
 from samplers.covariance import CovarianceModel, condition
 from samplers.data_terms import clean_variance, likelihood_score
+from samplers.denoiser import Denoiser
 from samplers.error_spectrum import DIFFERENCE_STEP, MeasuredError
 from samplers.jacobian import JacobianKind, Product, differences, vjp
 from samplers.pilot import measured_error
@@ -100,8 +101,9 @@ class MomentMatching(PosteriorDenoising):
         if self.jacobian not in ("finite-difference", "vjp"):
             raise InputError(f"MomentMatching: unknown jacobian {self.jacobian!r}")
 
-    def estimate(self, x: Tensor, sigma: float, problem: Problem, denoiser: Denoiser, memory: Any) -> Estimate:
+    def estimate(self, x: Tensor, sigma: float, run: Run, memory: Any) -> Estimate:
         """Denoise and condition."""
+        problem, denoiser = run.problem, run.denoiser
         known, so_far = memory if memory is not None else (self._knowledge(problem, denoiser, x), 0)
         local = known.model or self._local(known, sigma, denoiser, x)
         product: Product | None = None

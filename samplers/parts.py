@@ -10,7 +10,7 @@ from torch import Tensor
 
 from operators.base import Space
 from operators.errors import InputError
-from samplers.base import Denoiser
+from samplers.denoiser import Denoiser
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,11 +10,9 @@ import torch
 from torch import Tensor
 
 from operators.errors import InputError
-from samplers.base import Denoiser, Step
+from samplers.base import Run, Step
 from samplers.data_terms import clean_variance
 from samplers.jacobian import vjp
-from samplers.noise import Noise
-from samplers.problem import Problem
 from samplers.proximal import proximal
 from samplers.stepping import SOLVERS, Estimate, PosteriorDenoising, advance
 
@@ -80,41 +78,28 @@ class PiGDM(PosteriorDenoising):
                 f"PiGDM: expected prior_std > 0 and cg_iterations >= 1, came {self.prior_std}, {self.cg_iterations}"
             )
 
-    def estimate(self, x: Tensor, sigma: float, problem: Problem, denoiser: Denoiser, memory: Any) -> Estimate:
+    def estimate(self, x: Tensor, sigma: float, run: Run, memory: Any) -> Estimate:
         """Denoise, solve, back-propagate: Bayes' rule."""
-        denoised, variance, pull, residual = self._pull(x, sigma, problem, denoiser)
+        denoised, variance, pull, residual = self._pull(x, sigma, run)
         return Estimate(denoised + sigma**2 / variance * pull, {"cg_residual": residual})
 
-    def step(
-        self,
-        x: Tensor,
-        sigma: float,
-        sigma_next: float,
-        problem: Problem,
-        denoiser: Denoiser,
-        noise: Noise,
-        memory: Any = None,
-    ) -> Step:
+    def step(self, x: Tensor, sigma: float, sigma_next: float, run: Run, memory: Any) -> Step:
         """Estimate and advance, or advance and add the score (alg. 1, lines 9 and 10)."""
         if self.weight == "bayes":
-            return super().step(x, sigma, sigma_next, problem, denoiser, noise, memory)
-        denoised, _, pull, residual = self._pull(x, sigma, problem, denoiser)
-        moved = advance(
-            self.solver, x, sigma, sigma_next, denoised, None, lambda: noise.normal(problem.operator.domain)
-        )
+            return super().step(x, sigma, sigma_next, run, memory)
+        denoised, _, pull, residual = self._pull(x, sigma, run)
+        moved = advance(self.solver, x, sigma, sigma_next, denoised, None, run.draw)
         # The derivative by x_vp is 1 / alpha times that by x, and x = x_vp sqrt(1 + sigma_next^2) after the step.
         moved = moved + math.sqrt(1 + sigma_next**2) * pull
         return Step(moved, denoised + pull, {"cg_residual": residual})
 
-    def _pull(
-        self, x: Tensor, sigma: float, problem: Problem, denoiser: Denoiser
-    ) -> tuple[Tensor, float, Tensor, Tensor]:
+    def _pull(self, x: Tensor, sigma: float, run: Run) -> tuple[Tensor, float, Tensor, Tensor]:
         """Return ``D``, ``r^2``, ``r^2`` times the score of the likelihood, and the residual of the solve."""
-        variance = clean_variance(sigma, self.prior_std, denoiser)
+        variance = clean_variance(sigma, self.prior_std, run.denoiser)
         parts = []
         for piece in x.split(self.chunk or len(x)):
-            denoised, transpose = vjp(denoiser, piece, sigma)
-            fitted, residual = proximal(problem, denoised, variance, self.cg_iterations)
+            denoised, transpose = vjp(run.denoiser, piece, sigma)
+            fitted, residual = proximal(run.problem, denoised, variance, self.cg_iterations)
             # r^2 A^H (r^2 A A^H + noise_std^2)^-1 (y - A D) is what the solve has moved.
             parts.append((denoised, transpose(fitted - denoised), residual))
         denoised, pull, residual = (torch.cat(part) for part in zip(*parts, strict=True))

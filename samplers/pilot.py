@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 
 from samplers import schedule
-from samplers.base import Denoiser
 from samplers.covariance import condition
 from samplers.data_terms import likelihood_score
+from samplers.denoiser import Denoiser
 from samplers.error_spectrum import MeasuredError, error_of_own_images, log_prior, smooth, spectral_model
 from samplers.jacobian import differences
 from samplers.noise import Noise

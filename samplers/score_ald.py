@@ -10,9 +10,8 @@ import torch
 from torch import Tensor
 
 from samplers.annealed import AnnealedSampler
-from samplers.base import Denoiser, Step
+from samplers.base import Run, Step
 from samplers.data_terms import likelihood_curvature, norms
-from samplers.noise import Noise
 from samplers.problem import Problem
 
 
@@ -69,26 +68,17 @@ class ScoreALD(AnnealedSampler):
         self._require(self.rule in ("paper", "code"), f"rule 'paper' or 'code', came {self.rule!r}")
         self._require(self.weight >= 0, f"weight >= 0, came {self.weight}")
 
-    def step(
-        self,
-        x: Tensor,
-        sigma: float,
-        sigma_next: float,
-        problem: Problem,
-        denoiser: Denoiser,
-        noise: Noise,
-        memory: Any = None,
-    ) -> Step:
+    def step(self, x: Tensor, sigma: float, sigma_next: float, run: Run, memory: Any) -> Step:
         """Take the Langevin steps of one level; denoise after the last level."""
         # The largest eigenvalue of A^H A, once for the run.
-        norm2 = likelihood_curvature(problem.unweighted) if memory is None else memory
+        norm2 = likelihood_curvature(run.problem.unweighted) if memory is None else memory
         alpha = self.step_size * sigma**2
         for _ in range(self.inner):
-            score = (denoiser.denoise(x, sigma) - x) / sigma**2
-            fresh = noise.normal(problem.operator.domain)
-            x = x + alpha * (score - self._misfit(x, sigma, score, norm2, problem)) + math.sqrt(2 * alpha) * fresh
+            score = (run.denoiser.denoise(x, sigma) - x) / sigma**2
+            fresh = run.draw()
+            x = x + alpha * (score - self._misfit(x, sigma, score, norm2, run.problem)) + math.sqrt(2 * alpha) * fresh
         if sigma_next == 0:
-            x = denoiser.denoise(x, sigma)
+            x = run.denoiser.denoise(x, sigma)
         return Step(x, None, {}, norm2)
 
     def _misfit(self, x: Tensor, sigma: float, score: Tensor, norm2: Tensor, problem: Problem) -> Tensor:

@@ -11,9 +11,8 @@ from torch import Tensor
 
 from operators.base import LinearOperator
 from samplers.annealed import AnnealedSampler
-from samplers.base import Denoiser, Step
+from samplers.base import Run, Step
 from samplers.data_terms import likelihood_curvature, norms
-from samplers.noise import Noise
 from samplers.problem import Problem
 
 
@@ -93,28 +92,19 @@ class ScoreMRI(AnnealedSampler):
         self._require(self.scaling in known, f"scaling 'none', 'sirt' or 'norm', came {self.scaling!r}")
         self._require(self.hybrid_every >= 1, f"hybrid_every >= 1, came {self.hybrid_every}")
 
-    def step(
-        self,
-        x: Tensor,
-        sigma: float,
-        sigma_next: float,
-        problem: Problem,
-        denoiser: Denoiser,
-        noise: Noise,
-        memory: Any = None,
-    ) -> Step:
+    def step(self, x: Tensor, sigma: float, sigma_next: float, run: Run, memory: Any) -> Step:
         """Predict, project, correct, project."""
+        problem = run.problem
         memory = memory or _Memory(0, self._scaling(problem))
-        space = problem.operator.domain
-        denoised = denoiser.denoise(x, sigma)
+        denoised = run.denoiser.denoise(x, sigma)
         gap = sigma**2 - sigma_next**2
         x = x + gap / sigma**2 * (denoised - x)
         if sigma_next > 0:
-            x = x + math.sqrt(gap) * noise.normal(space)
+            x = x + math.sqrt(gap) * run.draw()
         x = self._project(x, problem, memory)
         for _ in range(self.correctors if sigma_next > 0 else 0):
-            score = (denoiser.denoise(x, sigma_next) - x) / sigma_next**2
-            fresh = noise.normal(space)
+            score = (run.denoiser.denoise(x, sigma_next) - x) / sigma_next**2
+            fresh = run.draw()
             e = 2 * (self.snr * norms(fresh) / norms(score)).square()
             x = self._project(x + e * score + torch.sqrt(2 * e) * fresh, problem, memory)
         if self.hybrid is not None and (memory.done + 1) % self.hybrid_every == 0:

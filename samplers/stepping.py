@@ -25,8 +25,8 @@ from torch import Tensor
 
 from operators.errors import InputError
 from samplers import schedule
-from samplers.base import Denoiser, Sampler, Step
-from samplers.noise import Noise
+from samplers.base import Run, Sampler, Step
+from samplers.denoiser import Denoiser
 from samplers.problem import Problem
 
 Solver = Literal["ddim", "ancestral", "2m", "sde-2m", "heun"]
@@ -127,31 +127,23 @@ class PosteriorDenoising(Sampler):
             raise InputError(f"{name}: unknown solver {self.solver!r} or spacing {self.spacing!r}")
 
     @abstractmethod
-    def estimate(self, x: Tensor, sigma: float, problem: Problem, denoiser: Denoiser, memory: Any) -> Estimate:
-        """Return ``E[x0 | x, y]`` for ``x`` of shape ``(batch, *domain)``; ``memory`` is that of the call before."""
+    def estimate(self, x: Tensor, sigma: float, run: Run, memory: Any) -> Estimate:
+        """Return ``E[x0 | x, y]`` for ``x`` of shape ``(batch, *domain)``.
+
+        ``memory`` is what the call before returned as :attr:`Estimate.memory`, None at the first.
+        """
 
     def sigmas(self, problem: Problem, denoiser: Denoiser) -> list[float]:
         """Return the noise levels of the chosen spacing."""
         spacing = schedule.geometric if self.spacing == "geometric" else schedule.karras
         return spacing(self.sigma_max or denoiser.sigma_max, self.sigma_min or denoiser.sigma_min, self.steps)
 
-    def step(
-        self,
-        x: Tensor,
-        sigma: float,
-        sigma_next: float,
-        problem: Problem,
-        denoiser: Denoiser,
-        noise: Noise,
-        memory: Any = None,
-    ) -> Step:
+    def step(self, x: Tensor, sigma: float, sigma_next: float, run: Run, memory: Any) -> Step:
         """Estimate, then advance."""
         past, carried = memory or (None, None)
-        now = self.estimate(x, sigma, problem, denoiser, carried)
-        moved = advance(
-            self.solver, x, sigma, sigma_next, now.denoised, past, lambda: noise.normal(problem.operator.domain)
-        )
+        now = self.estimate(x, sigma, run, carried)
+        moved = advance(self.solver, x, sigma, sigma_next, now.denoised, past, run.draw)
         if self.solver == "heun" and sigma_next > 0:
-            ahead = self.estimate(moved, sigma_next, problem, denoiser, now.memory)
+            ahead = self.estimate(moved, sigma_next, run, now.memory)
             moved = correct(x, sigma, sigma_next, now.denoised, moved, ahead.denoised)
         return Step(moved, now.denoised, now.facts, (Past(sigma, now.denoised), now.memory))

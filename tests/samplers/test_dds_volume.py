@@ -5,7 +5,7 @@ import torch
 
 from operators import Diagonal, Identity, InputError, Slices, Space
 from recon.priors import GaussianPrior
-from samplers import DDS, DDSVolume, PartsAsBatch, Problem, sample
+from samplers import DDS, DDSVolume, Noise, PartsAsBatch, Problem, Run, sample
 
 DEPTH, SIDE = 5, 8
 RANGE = {"sigma_max": 5.0, "sigma_min": 0.02}
@@ -52,9 +52,9 @@ def test_iterations_at_one_level_reach_the_minimum(circular):
     problem = Problem(y, Slices(Identity(Space(shape[1:], torch.float64)), DEPTH), 0.5)
     sampler = DDSVolume(tv_weight=2.0, edge=0.2, prior_std=1.0, cg_iterations=30, circular=circular)
     sigma, memory, fitted = 1.0, None, anchor
-    prior = GaussianPrior.power_law(shape, dtype=torch.float64)
+    run = Run(problem, GaussianPrior.power_law(shape, dtype=torch.float64), Noise(0, [0], y))
     for _ in range(300):
-        fitted, _, memory = sampler._fit(problem, anchor, sigma, prior, memory)
+        fitted, _, memory = sampler._fit(anchor, sigma, run, memory)
 
     def objective(x: torch.Tensor) -> float:
         steps = x.roll(-1, dims=-3) - x
@@ -67,7 +67,7 @@ def test_iterations_at_one_level_reach_the_minimum(circular):
     best = objective(fitted)
     for _ in range(50):
         assert objective(fitted + 1e-3 * torch.randn(shape, dtype=torch.float64, generator=generator)) > best
-    assert best < objective(sampler._fit(problem, anchor, sigma, prior, None)[0])
+    assert best < objective(sampler._fit(anchor, sigma, run, None)[0])
 
 
 def test_what_it_cannot_do(volume_problem):

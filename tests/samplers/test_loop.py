@@ -1,12 +1,14 @@
 """The one loop: a sample never depends on its batch mates, and a failure is never hidden."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 
 from operators import CartesianMRI, DivergenceError, Identity, InputError, ShapeError
 from recon.priors import GaussianPrior
-from samplers import DDS, Denoiser, Noise, Problem, Progress, Sampler, Step, sample
+from samplers import DDS, Denoiser, Noise, Problem, Progress, Run, Sampler, Step, sample
 
 STRATEGY = DDS(steps=8, gamma="rule", prior_std=0.5)
 
@@ -189,20 +191,22 @@ def test_impossible_settings_are_refused(settings: dict) -> None:
         DDS(**settings)
 
 
-def test_memory_is_handed_on_and_may_be_left_out(problem: Problem, prior: GaussianPrior) -> None:
+def test_memory_is_handed_on(problem: Problem, prior: GaussianPrior) -> None:
     class Counting(Sampler):
         def sigmas(self, problem: Problem, denoiser: Denoiser) -> list[float]:
             return [1.0, 0.5, 0.2, 0.0]
 
-        def step(self, x, sigma, sigma_next, problem, denoiser, noise, memory=None):
+        def step(self, x, sigma, sigma_next, run, memory):
             seen.append(memory)
             return Step(x, memory=(memory or 0) + 1)
-
-    class Simple(Counting):
-        def step(self, x, sigma, sigma_next, problem, denoiser, noise):
-            return Step(x)
 
     seen: list[int | None] = []
     sample(Counting(), problem, prior, 1)
     assert seen == [None, 1, 2]
-    assert sample(Simple(), problem, prior, 2).samples.shape == (2, *prior.space.shape)
+
+
+def test_a_run_cannot_be_changed_and_draws_images_from_the_streams_of_its_samples(problem, prior) -> None:
+    run = Run(problem, prior, Noise(3, [5], problem.y))
+    assert torch.equal(run.draw(), Noise(3, [5], problem.y).normal(prior.space))
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        run.noise = Noise(0, [0], problem.y)

@@ -10,7 +10,7 @@ import torch
 from operators import CartesianMRI, Diagonal, Identity, fftc
 from operators.errors import InputError
 from recon.priors import GaussianPrior, exact_posterior
-from samplers import DDS, DDSVolume, Noise, PartsAsBatch, Problem, sample
+from samplers import DDS, DDSVolume, Noise, PartsAsBatch, Problem, Run, sample
 from samplers.data_terms import clean_variance, error_variance, join
 from samplers.proximal import proximal
 
@@ -62,7 +62,7 @@ def test_each_estimate_of_a_fully_sampled_scan_is_exact(prior, everything):
     problem = _scan(prior, everything, 0.4)
     noise = Noise(5, range(2), prior.mean)
     x = noise.normal(prior.space)
-    step = ADAPTED.step(x, 1.0, 0.5, problem, prior, noise)
+    step = ADAPTED.step(x, 1.0, 0.5, Run(problem, prior, noise), None)
     pulls = fftc(x) / 1.0**2 + problem.y / 0.4**2
     expected = pulls / (1 / prior.variance + 1 / 1.0**2 + 1 / 0.4**2)
     torch.testing.assert_close(fftc(step.denoised), expected, rtol=1e-3, atol=1e-4)

@@ -9,7 +9,7 @@ import torch
 from operators import CartesianMRI, Diagonal, Matrix, Space
 from operators.errors import InputError, ShapeError
 from recon.priors import ExactPosterior, GaussianPrior
-from samplers import DDS, CovarianceModel, MomentMatching, Noise, PiGDM, Problem, sample
+from samplers import DDS, CovarianceModel, MomentMatching, Noise, PiGDM, Problem, Run, sample
 from samplers.covariance import condition
 from samplers.data_terms import clean_variance, support_weights
 from samplers.jacobian import differences, vjp
@@ -168,8 +168,9 @@ def test_negative_curvature_is_met_with_the_models_answer(small) -> None:
 
     x = Noise(2, range(3), prior.mean).normal(prior.space)
     sampler = MomentMatching(covariance=model, jacobian_below=10.0)
-    told = sampler.estimate(x, 0.5, problem, Wrong(), None)
-    expected = dataclasses.replace(sampler, jacobian_below=0.0).estimate(x, 0.5, problem, Wrong(), None)
+    run = Run(problem, Wrong(), Noise(0, range(3), problem.y))
+    told = sampler.estimate(x, 0.5, run, None)
+    expected = dataclasses.replace(sampler, jacobian_below=0.0).estimate(x, 0.5, run, None)
     assert bool((told.facts["negative_curvature"] > 0).all())
     torch.testing.assert_close(told.denoised, expected.denoised)
 

@@ -24,12 +24,13 @@ from samplers import (
     PnPDM,
     Problem,
     REDDiff,
+    Run,
     Sampler,
     ScoreALD,
     ScoreMRI,
+    Step,
     sample,
 )
-from samplers.base import Step
 from samplers.data_terms import clean_variance, gaussian_step, likelihood_score
 
 RANGE = {"sigma_max": 5.0, "sigma_min": 0.05}
@@ -172,7 +173,7 @@ def _copy(n: int, problem: Problem) -> Noise:
 def test_dps_descends_the_norm_by_its_formula(problem: Problem, prior: GaussianPrior) -> None:
     """For a Gaussian prior the Jacobian of D is the self-adjoint filter C / (C + sigma^2): D itself, mean zero."""
     x, noise = _start(problem, 0.7)
-    stepped = DPS(zeta=0.4, solver="ddim").step(x, 0.7, 0.5, problem, prior, noise)
+    stepped = DPS(zeta=0.4, solver="ddim").step(x, 0.7, 0.5, Run(problem, prior, noise), None)
     denoised = prior.denoise(x, 0.7)
     residual = problem.y - problem.operator(denoised)
     size = residual.abs().square().sum(dim=(1, 2), keepdim=True).sqrt()
@@ -192,7 +193,7 @@ def test_dps_in_vp_variables_is_the_rule_of_the_paper(problem: Problem, prior: G
         gradient = torch.autograd.grad(sizes.sum(), x_vp)[0]
     denoised = prior.denoise(x, 2.0)
     moved = (denoised + 1.5 / 2.0 * (x - denoised)) / norm_next - 0.3 * gradient
-    stepped = DPS(solver="ddim", variables="vp").step(x, 2.0, 1.5, problem, prior, _copy(2, problem))
+    stepped = DPS(solver="ddim", variables="vp").step(x, 2.0, 1.5, Run(problem, prior, _copy(2, problem)), None)
     assert (stepped.x - norm_next * moved).abs().max() < 1e-5
 
 
@@ -210,14 +211,14 @@ def test_pigdm_as_published_is_the_rule_of_the_paper(problem: Problem, prior: Ga
     denoised = prior.denoise(x, sigma)
     ddim = (denoised + sigma_next / sigma * (x - denoised)) / norm_next
     strategy = PiGDM(solver="ddim", weight="published", cg_iterations=20)
-    stepped = strategy.step(x, sigma, sigma_next, problem, prior, noise)
+    stepped = strategy.step(x, sigma, sigma_next, Run(problem, prior, noise), None)
     assert (stepped.x - norm_next * (ddim + r2 / norm * score)).abs().max() < 1e-4
 
 
 def test_diffpir_follows_its_equations(problem: Problem, prior: GaussianPrior) -> None:
     x, noise = _start(problem, 0.6)
     z = _copy(2, problem).normal(prior.space)
-    stepped = DiffPIR(strength=7.0, zeta=0.3, cg_iterations=20).step(x, 0.6, 0.4, problem, prior, noise)
+    stepped = DiffPIR(strength=7.0, zeta=0.3, cg_iterations=20).step(x, 0.6, 0.4, Run(problem, prior, noise), None)
     rho = 7.0 * problem.noise_std**2 / 0.6**2
     denoised = prior.denoise(x, 0.6)
     kspace = CenteredFFT(prior.space)(denoised)
@@ -233,7 +234,7 @@ def test_pula_takes_the_preconditioned_langevin_step(problem: Problem, prior: Ga
     sigma, h, n = 0.05, 0.5, 150
     x = _start(problem, sigma, 1)[0].expand(n, -1, -1)
     strategy = PULA(inner=1, step_size=h, cg_iterations=20)
-    stepped = strategy.step(x, sigma, 0.01, problem, prior, Noise(5, range(n), problem.y)).x
+    stepped = strategy.step(x, sigma, 0.01, Run(problem, prior, Noise(5, range(n), problem.y)), None).x
     precision = problem.operator.mask.float() / problem.noise_std**2 + 1 / sigma**2
     score = (prior.denoise(x[:1], sigma) - x[:1]) / sigma**2 + likelihood_score(problem, x[:1])
     transform = CenteredFFT(prior.space)
@@ -253,7 +254,7 @@ def test_pula_needs_no_iterations_where_nothing_is_measured(problem: Problem, pr
     uneven = dataclasses.replace(problem, noise_std=levels)
     x = _start(problem, sigma, 1)[0].expand(n, -1, -1)
     stepped = PULA(inner=1, step_size=h, cg_iterations=1).step(
-        x, sigma, 0.1, uneven, prior, Noise(5, range(n), problem.y)
+        x, sigma, 0.1, Run(uneven, prior, Noise(5, range(n), problem.y)), None
     )
     transform, unseen = CenteredFFT(prior.space), ~problem.operator.mask[0]
     moved = transform(stepped.x - x)[..., unseen]
@@ -268,10 +269,10 @@ def test_dps_can_take_the_norm_of_the_operator(problem: Problem, prior: Gaussian
     """Data in other units change nothing."""
     x, noise = _start(problem, 0.7, 2)
     larger = Problem(7 * problem.y, 7.0 * problem.operator, 7 * problem.noise_std)
-    strategy = DPS(zeta=0.4, solver="ddim", scaling="norm")
-    one, other = (strategy.step(x, 0.7, 0.5, p, prior, noise) for p in (problem, larger))
+    strategy, without = DPS(zeta=0.4, solver="ddim", scaling="norm"), DPS(zeta=0.0, solver="ddim")
+    one, other = (strategy.step(x, 0.7, 0.5, Run(p, prior, noise), None) for p in (problem, larger))
     torch.testing.assert_close(one.x, other.x, rtol=1e-4, atol=1e-4)
-    assert (one.x - DPS(zeta=0.0, solver="ddim").step(x, 0.7, 0.5, problem, prior, noise).x).abs().max() > 1e-3
+    assert (one.x - without.step(x, 0.7, 0.5, Run(problem, prior, noise), None).x).abs().max() > 1e-3
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.complex64])
@@ -304,7 +305,7 @@ def test_daps_langevin_reaches_the_gaussian_of_its_exact_step() -> None:
     found = []
     for likelihood in ("langevin", "exact"):
         strategy = DAPS(inner=1, likelihood=likelihood, langevin_steps=60, step_size=0.1)
-        drawn = strategy.step(x, 0.4, 0.0, problem, Flat(), Noise(1, [0], problem.y)).x[0]
+        drawn = strategy.step(x, 0.4, 0.0, Run(problem, Flat(), Noise(1, [0], problem.y)), None).x[0]
         found.append((drawn.mean(0), (drawn - drawn.mean(0)).abs().square().mean(0).sqrt()))
     assert (found[0][0] - found[1][0]).abs().max() < 0.03
     assert (found[0][1] / found[1][1] - 1).abs().max() < 0.06
@@ -312,7 +313,7 @@ def test_daps_langevin_reaches_the_gaussian_of_its_exact_step() -> None:
 
 def test_pnp_dm_first_draws_an_image_then_fits_the_data(problem: Problem, prior: GaussianPrior) -> None:
     x, noise = _start(problem, 0.5)
-    stepped = PnPDM(inner=1, cg_iterations=5).step(x, 0.5, 0.3, problem, prior, noise)
+    stepped = PnPDM(inner=1, cg_iterations=5).step(x, 0.5, 0.3, Run(problem, prior, noise), None)
     clean = prior.denoise(x, 0.5)
     expected, _ = gaussian_step(problem, clean, 0.3**2, _copy(2, problem), 5)
     assert (stepped.x - expected).abs().max() < 1e-5
@@ -325,7 +326,7 @@ def test_score_ald_takes_the_step_of_its_rule(rule: str, problem: Problem, prior
     x, noise = _start(problem, sigma)
     z = _copy(2, problem).normal(prior.space)
     strategy = ScoreALD(inner=1, rule=rule, step_size=5e-6 / 0.0066**2)
-    stepped = strategy.step(x, sigma, 0.3, problem, prior, noise).x
+    stepped = strategy.step(x, sigma, 0.3, Run(problem, prior, noise), None).x
     score = (prior.denoise(x, sigma) - x) / sigma**2
     pull = problem.operator.H(problem.operator(x) - problem.y)
     if rule == "paper":
@@ -418,7 +419,7 @@ def test_score_mri_reconstructs_coil_images_and_their_hybrid(prior: GaussianPrio
 class _Counting(DDS):
     """DDS whose estimate of step k is the constant k."""
 
-    def step(self, x, sigma, sigma_next, problem, denoiser, noise, memory=None):
+    def step(self, x, sigma, sigma_next, run, memory):
         number = 0 if memory is None else memory
         return Step(x, torch.full_like(x, number), {}, number + 1)
 
