@@ -167,7 +167,6 @@ def condition(
         tolerance=tolerance,
         item_ndim=problem.operator.domain.ndim,
         preconditioner=lambda z: model.flatten(z, precision),
-        return_residual=True,
     )
     return image(z), residual
 

@@ -153,7 +153,6 @@ def projection(problem: Problem, anchor: Tensor, iterations: int) -> tuple[Tenso
         iterations=iterations,
         tolerance=1e-5,
         item_ndim=operator.domain.ndim,
-        return_residual=True,
     )
 
 
@@ -196,7 +195,6 @@ def gaussian_step(
         variance * (likelihood_score(problem, anchor) + perturbed),
         iterations=iterations,
         item_ndim=operator.domain.ndim,
-        return_residual=True,
     )
     return anchor + correction, residual
 

@@ -84,7 +84,6 @@ class DDSVolume(DDS):
             variance * pull,
             iterations=self.cg_iterations,
             item_ndim=3,
-            return_residual=True,
         )
         fitted = denoised + move
         u = u + self._differences(fitted)

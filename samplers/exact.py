@@ -95,7 +95,6 @@ class ExactGaussian(Sampler):
             iterations=self.iterations,
             tolerance=self.tolerance,
             item_ndim=operator.codomain.ndim,
-            return_residual=True,
         )
         x = x0 + prior.covariance(operator.H(weights / noise_std))
         return x.to(white.dtype), residual.to(white.real.dtype)

@@ -85,6 +85,5 @@ class PULA(AnnealedSampler):
             start,
             iterations=self.cg_iterations,
             item_ndim=operator.domain.ndim,
-            return_residual=True,
         )
         return x + move, residual
