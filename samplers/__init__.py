@@ -1,6 +1,6 @@
 """Sampling strategies of diffrecon: one method, one paper, one file, and the one loop that runs them."""
 
-from samplers.base import Run, Sampler, Step
+from samplers.base import AnnealedSampler, Run, Sampler, Step
 from samplers.covariance import CovarianceModel
 from samplers.daps import DAPS
 from samplers.dds import DDS
@@ -21,6 +21,7 @@ from samplers.red_diff import REDDiff
 from samplers.samples import Samples
 from samplers.score_ald import ScoreALD
 from samplers.score_mri import ScoreMRI
+from samplers.spread import LocalEnergy, Spread, Support, Uniform
 from samplers.stepping import Estimate, PosteriorDenoising
 
 __all__ = [
@@ -28,12 +29,14 @@ __all__ = [
     "DDS",
     "DPS",
     "PULA",
+    "AnnealedSampler",
     "CovarianceModel",
     "DDSVolume",
     "Denoiser",
     "DiffPIR",
     "Estimate",
     "ExactGaussian",
+    "LocalEnergy",
     "MomentMatching",
     "Noise",
     "PartsAsBatch",
@@ -48,6 +51,9 @@ __all__ = [
     "Samples",
     "ScoreALD",
     "ScoreMRI",
+    "Spread",
     "Step",
+    "Support",
+    "Uniform",
     "sample",
 ]

@@ -6,7 +6,7 @@ Everything speaks sigma, see :mod:`samplers.denoiser`.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor
@@ -14,8 +14,10 @@ from torch import Tensor
 from samplers.denoiser import Denoiser
 from samplers.noise import Noise
 from samplers.problem import Problem
+from samplers.schedule import SPACINGS, Spacing, levels
+from samplers.validation import require
 
-__all__ = ["Denoiser", "Run", "Sampler", "Step"]
+__all__ = ["AnnealedSampler", "Denoiser", "Run", "Sampler", "Step"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,3 +71,35 @@ class Sampler(ABC):
 
         ``memory`` is what the step before returned as :attr:`Step.memory`, None at the first.
         """
+
+
+@dataclass(frozen=True)
+class AnnealedSampler(Sampler):
+    """Strategies that walk down a list of noise levels; subclasses write ``step`` and extend ``__post_init__``.
+
+    Parameters
+    ----------
+    steps : int
+        Noise levels.
+    spacing : "geometric", "karras" or "vp"
+        See :mod:`samplers.schedule`.
+    sigma_max, sigma_min : float, optional
+        Range of the noise levels; by default that of the prior.
+    """
+
+    steps: int = 100
+    spacing: Spacing = field(default="geometric", kw_only=True)
+    sigma_max: float | None = field(default=None, kw_only=True)
+    sigma_min: float | None = field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        require(self, self.steps >= 1, "steps >= 1", self.steps)
+        require(self, self.spacing in SPACINGS, "spacing 'geometric', 'karras' or 'vp'", self.spacing)
+
+    def sigma_range(self, problem: Problem, denoiser: Denoiser) -> tuple[float, float]:
+        """Return the largest and the smallest noise level."""
+        return self.sigma_max or denoiser.sigma_max, self.sigma_min or denoiser.sigma_min
+
+    def sigmas(self, problem: Problem, denoiser: Denoiser) -> list[float]:
+        """Return the noise levels of the chosen spacing."""
+        return levels(self.spacing, *self.sigma_range(problem, denoiser), self.steps)

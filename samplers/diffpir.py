@@ -8,9 +8,9 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from samplers.annealed import AnnealedSampler
-from samplers.base import Run, Step
+from samplers.base import AnnealedSampler, Run, Step
 from samplers.proximal import proximal
+from samplers.validation import require
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class DiffPIR(AnnealedSampler):
     Parameters
     ----------
     steps, spacing, sigma_max, sigma_min
-        See :class:`~samplers.annealed.AnnealedSampler`.
+        See :class:`~samplers.base.AnnealedSampler`.
     strength : float
         ``lambda``: trust in the denoiser. The image is taken to lie within ``sigma / sqrt(lambda)`` of D.
     zeta : float
@@ -50,9 +50,9 @@ class DiffPIR(AnnealedSampler):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._require(self.strength > 0, f"strength > 0, came {self.strength}")
-        self._require(0 <= self.zeta <= 1, f"zeta between 0 and 1, came {self.zeta}")
-        self._require(self.cg_iterations >= 1, f"cg_iterations >= 1, came {self.cg_iterations}")
+        require(self, self.strength > 0, "strength > 0", self.strength)
+        require(self, 0 <= self.zeta <= 1, "zeta between 0 and 1", self.zeta)
+        require(self, self.cg_iterations >= 1, "cg_iterations >= 1", self.cg_iterations)
 
     def step(self, x: Tensor, sigma: float, sigma_next: float, run: Run, memory: Any) -> Step:
         """Denoise, fit the data, re-noise."""

@@ -9,10 +9,10 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from samplers.annealed import AnnealedSampler
-from samplers.base import Run, Step
+from samplers.base import AnnealedSampler, Run, Step
 from samplers.data_terms import likelihood_curvature, norms
 from samplers.stepping import advance
+from samplers.validation import require
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class DPS(AnnealedSampler):
     Parameters
     ----------
     steps, spacing, sigma_max, sigma_min
-        See :class:`~samplers.annealed.AnnealedSampler`; the paper takes 1000 steps.
+        See :class:`~samplers.base.AnnealedSampler`; the paper takes 1000 steps.
     zeta : float
         Step size, .3 to 1 in the paper.
     variables : "ve" or "vp"
@@ -64,11 +64,11 @@ class DPS(AnnealedSampler):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._require(self.zeta >= 0, f"zeta >= 0, came {self.zeta}")
-        self._require(self.variables in ("ve", "vp"), f"variables 've' or 'vp', came {self.variables!r}")
-        self._require(self.solver in ("ancestral", "ddim"), f"solver 'ancestral' or 'ddim', came {self.solver!r}")
-        self._require(self.scaling in ("none", "norm"), f"scaling 'none' or 'norm', came {self.scaling!r}")
-        self._require(self.chunk is None or self.chunk >= 1, f"chunk >= 1, came {self.chunk}")
+        require(self, self.zeta >= 0, "zeta >= 0", self.zeta)
+        require(self, self.variables in ("ve", "vp"), "variables 've' or 'vp'", self.variables)
+        require(self, self.solver in ("ancestral", "ddim"), "solver 'ancestral' or 'ddim'", self.solver)
+        require(self, self.scaling in ("none", "norm"), "scaling 'none' or 'norm'", self.scaling)
+        require(self, self.chunk is None or self.chunk >= 1, "chunk >= 1", self.chunk)
 
     def step(self, x: Tensor, sigma: float, sigma_next: float, run: Run, memory: Any) -> Step:
         """Denoise, step back, descend."""

@@ -13,6 +13,7 @@ from operators.solve import conjugate_gradient
 from samplers.base import Run, Sampler, Step
 from samplers.denoiser import Denoiser
 from samplers.problem import Problem
+from samplers.validation import require
 
 
 class GaussianDenoiser(Denoiser, Protocol):
@@ -60,6 +61,10 @@ class ExactGaussian(Sampler):
     iterations: int = 500
     tolerance: float = 1e-5
 
+    def __post_init__(self) -> None:
+        require(self, self.iterations >= 1, "iterations >= 1", self.iterations)
+        require(self, self.tolerance >= 0, "tolerance >= 0", self.tolerance)
+
     def sigmas(self, problem: Problem, denoiser: Denoiser) -> list[float]:
         """Return one step, from anywhere to 0."""
         return [1.0, 0.0]
@@ -103,5 +108,5 @@ class ExactGaussian(Sampler):
 def _gaussian(denoiser: Denoiser) -> GaussianDenoiser:
     """Check that the prior is Gaussian."""
     if not all(callable(getattr(denoiser, name, None)) for name in ("covariance", "draw")):
-        raise InputError(f"ExactGaussian needs a Gaussian prior (GaussianPrior), came {type(denoiser).__name__}")
+        raise InputError(f"ExactGaussian needs a Gaussian prior (GaussianPrior), got {type(denoiser).__name__}")
     return denoiser  # type: ignore[return-value]

@@ -74,7 +74,7 @@ def sample(
         If every sample became non-finite or grew without bound; names step, sigma and the likely cause.
     """
     if n_samples < 1 or first < 0:
-        raise InputError(f"expected n_samples >= 1 and first >= 0, came n_samples={n_samples}, first={first}")
+        raise InputError(f"expected n_samples >= 1 and first >= 0, got n_samples={n_samples}, first={first}")
     domain = problem.operator.domain
     if denoiser.space is not None and tuple(denoiser.space.shape) != tuple(domain.shape):
         raise ShapeError(f"the prior holds images of {tuple(denoiser.space.shape)}, the operator of {domain.shape}")
@@ -107,7 +107,7 @@ def _starts(start: Tensor | None, domain: Space, numbers: range, first: int) -> 
     if start.ndim == domain.ndim:
         return start.expand(len(numbers), *domain.shape)
     if start.ndim != domain.ndim + 1 or len(start) < numbers.stop - first:
-        raise ShapeError(f"start: expected one image or one for each sample, came shape {tuple(start.shape)}")
+        raise ShapeError(f"start: expected one image or one for each sample, got shape {tuple(start.shape)}")
     return start[numbers.start - first : numbers.stop - first]
 
 

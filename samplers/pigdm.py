@@ -9,12 +9,12 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from operators.errors import InputError
 from samplers.base import Run, Step
-from samplers.data_terms import clean_variance
 from samplers.jacobian import vjp
 from samplers.proximal import proximal
-from samplers.stepping import SOLVERS, Estimate, PosteriorDenoising, advance
+from samplers.spread import clean_variance
+from samplers.stepping import Estimate, PosteriorDenoising, advance
+from samplers.validation import require
 
 
 @dataclass(frozen=True)
@@ -31,9 +31,9 @@ class PiGDM(PosteriorDenoising):
         x_vp <- DDIM(x_vp, D) + alpha r^2 grad log p(y | x_vp),    x_vp = alpha x,    alpha^2 = 1 / (1 + sigma^2)
 
     Heuristic: the covariance is not the prior's. Std ratio on the known problems of ``benchmarks/posterior_truth.py``:
-    by Bayes' rule .95 (MRI) - 1.22 (random matrix); as published .88 - .95, and only .28 in what was measured. With the
-    shipped network Bayes' rule diverges: at large noise ``sigma^2`` multiplies the errors of the Jacobian, which is not
-    symmetric. As published nothing does.
+    by Bayes' rule .95 (Fourier lines) - 1.22 (random matrix); as published .88 - .95, and only .28 in what was
+    measured. With a network Bayes' rule diverges: at large noise ``sigma^2`` multiplies the errors of the Jacobian,
+    which is not symmetric. As published nothing does.
 
     Parameters
     ----------
@@ -65,18 +65,12 @@ class PiGDM(PosteriorDenoising):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.chunk is not None and self.chunk < 1:
-            raise InputError(f"PiGDM: expected chunk >= 1, came {self.chunk}")
-        solvers = {"bayes": SOLVERS, "published": ("ddim", "ancestral")}
-        if self.weight not in solvers or self.solver not in solvers[self.weight]:
-            raise InputError(
-                "PiGDM: expected weight 'bayes', or 'published' with solver 'ddim' or 'ancestral', came "
-                f"{self.weight!r} with {self.solver!r}"
-            )
-        if not (self.prior_std is None or self.prior_std > 0) or self.cg_iterations < 1:
-            raise InputError(
-                f"PiGDM: expected prior_std > 0 and cg_iterations >= 1, came {self.prior_std}, {self.cg_iterations}"
-            )
+        require(self, self.weight in ("bayes", "published"), "weight 'bayes' or 'published'", self.weight)
+        fits = self.weight == "bayes" or self.solver in ("ddim", "ancestral")
+        require(self, fits, "solver 'ddim' or 'ancestral' with weight 'published'", self.solver)
+        require(self, self.prior_std is None or self.prior_std > 0, "prior_std > 0", self.prior_std)
+        require(self, self.cg_iterations >= 1, "cg_iterations >= 1", self.cg_iterations)
+        require(self, self.chunk is None or self.chunk >= 1, "chunk >= 1", self.chunk)
 
     def estimate(self, x: Tensor, sigma: float, run: Run, memory: Any) -> Estimate:
         """Denoise, solve, back-propagate: Bayes' rule."""

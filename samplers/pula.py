@@ -9,9 +9,9 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from operators.solve import conjugate_gradient
-from samplers.annealed import AnnealedSampler
-from samplers.base import Run, Step
+from samplers.base import AnnealedSampler, Run, Step
 from samplers.data_terms import likelihood_score
+from samplers.validation import require
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class PULA(AnnealedSampler):
     Parameters
     ----------
     steps, spacing, sigma_max, sigma_min
-        See :class:`~samplers.annealed.AnnealedSampler`. End well below ``noise_std``.
+        See :class:`~samplers.base.AnnealedSampler`. End well below ``noise_std``.
     inner : int
         Langevin steps at each level.
     step_size : float
@@ -57,9 +57,9 @@ class PULA(AnnealedSampler):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._require(self.inner >= 1, f"inner >= 1, came {self.inner}")
-        self._require(0 < self.step_size < 2, f"step_size between 0 and 2, came {self.step_size}")
-        self._require(self.cg_iterations >= 1, f"cg_iterations >= 1, came {self.cg_iterations}")
+        require(self, self.inner >= 1, "inner >= 1", self.inner)
+        require(self, 0 < self.step_size < 2, "step_size between 0 and 2", self.step_size)
+        require(self, self.cg_iterations >= 1, "cg_iterations >= 1", self.cg_iterations)
 
     def step(self, x: Tensor, sigma: float, sigma_next: float, run: Run, memory: Any) -> Step:
         """Take the Langevin steps of one level; denoise after the last level."""

@@ -8,9 +8,9 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from samplers.annealed import AnnealedSampler
-from samplers.base import Run, Step
+from samplers.base import AnnealedSampler, Run, Step
 from samplers.data_terms import likelihood_score
+from samplers.validation import require
 
 
 class _Adam(NamedTuple):
@@ -45,7 +45,7 @@ class REDDiff(AnnealedSampler):
     Parameters
     ----------
     steps, spacing, sigma_max, sigma_min
-        See :class:`~samplers.annealed.AnnealedSampler`; the paper takes 1000 steps.
+        See :class:`~samplers.base.AnnealedSampler`; the paper takes 1000 steps.
     strength : float
         ``lambda``, .25 in the paper.
     learning_rate : float
@@ -69,8 +69,8 @@ class REDDiff(AnnealedSampler):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._require(self.strength >= 0, f"strength >= 0, came {self.strength}")
-        self._require(self.learning_rate > 0, f"learning_rate > 0, came {self.learning_rate}")
+        require(self, self.strength >= 0, "strength >= 0", self.strength)
+        require(self, self.learning_rate > 0, "learning_rate > 0", self.learning_rate)
 
     def step(self, x: Tensor, sigma: float, sigma_next: float, run: Run, memory: Any) -> Step:
         """Denoise, take one Adam step, add noise for the next."""

@@ -23,11 +23,8 @@ from typing import Any, Literal, NamedTuple
 
 from torch import Tensor
 
-from operators.errors import InputError
-from samplers import schedule
-from samplers.base import Run, Sampler, Step
-from samplers.denoiser import Denoiser
-from samplers.problem import Problem
+from samplers.base import AnnealedSampler, Run, Step
+from samplers.validation import require
 
 Solver = Literal["ddim", "ancestral", "2m", "sde-2m", "heun"]
 SOLVERS = ("ddim", "ancestral", "2m", "sde-2m", "heun")
@@ -94,7 +91,7 @@ class Estimate(NamedTuple):
 
 
 @dataclass(frozen=True)
-class PosteriorDenoising(Sampler):
+class PosteriorDenoising(AnnealedSampler):
     """Strategies that estimate ``E[x0 | x, y]`` and leave the rest to the time stepping; subclasses write ``estimate``.
 
     Parameters
@@ -103,7 +100,7 @@ class PosteriorDenoising(Sampler):
         Noise levels.
     solver : "2m", "sde-2m", "ddim", "ancestral" or "heun"
         See :mod:`samplers.stepping`.
-    spacing : "geometric" or "karras"
+    spacing : "geometric", "karras" or "vp"
         Geometric (log-uniform) levels suit the multistep rules.
     sigma_max, sigma_min : float, optional
         Range of the noise levels; by default that of the prior. The smallest should be at most a quarter of the
@@ -114,17 +111,11 @@ class PosteriorDenoising(Sampler):
 
     steps: int = 30
     solver: Solver = "sde-2m"
-    spacing: Literal["geometric", "karras"] = "geometric"
-    sigma_max: float | None = None
-    sigma_min: float | None = None
     mean_sigma: float | None = None
 
     def __post_init__(self) -> None:
-        name = type(self).__name__
-        if self.steps < 1:
-            raise InputError(f"{name}: expected steps >= 1, came {self.steps}")
-        if self.solver not in SOLVERS or self.spacing not in ("geometric", "karras"):
-            raise InputError(f"{name}: unknown solver {self.solver!r} or spacing {self.spacing!r}")
+        super().__post_init__()
+        require(self, self.solver in SOLVERS, f"solver {', '.join(map(repr, SOLVERS[:-1]))} or 'heun'", self.solver)
 
     @abstractmethod
     def estimate(self, x: Tensor, sigma: float, run: Run, memory: Any) -> Estimate:
@@ -132,11 +123,6 @@ class PosteriorDenoising(Sampler):
 
         ``memory`` is what the call before returned as :attr:`Estimate.memory`, None at the first.
         """
-
-    def sigmas(self, problem: Problem, denoiser: Denoiser) -> list[float]:
-        """Return the noise levels of the chosen spacing."""
-        spacing = schedule.geometric if self.spacing == "geometric" else schedule.karras
-        return spacing(self.sigma_max or denoiser.sigma_max, self.sigma_min or denoiser.sigma_min, self.steps)
 
     def step(self, x: Tensor, sigma: float, sigma_next: float, run: Run, memory: Any) -> Step:
         """Estimate, then advance."""

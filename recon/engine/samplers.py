@@ -15,6 +15,7 @@ from samplers import (
     DDSVolume,
     DiffPIR,
     ExactGaussian,
+    LocalEnergy,
     MomentMatching,
     PiGDM,
     PnPDM,
@@ -22,12 +23,13 @@ from samplers import (
     Sampler,
     ScoreALD,
     ScoreMRI,
+    Support,
+    Uniform,
 )
 
 #: What the two forms of DDS share.
 _DDS: dict[str, Any] = {
     "steps": 30,
-    "prior_std": None,
     "noise": "ddim",
     "eta": 1.0,
     "spacing": "karras",
@@ -40,11 +42,11 @@ _DDS: dict[str, Any] = {
 #: weighted by the measured error of the denoiser, the DDIM variance, and the mean from where it is best known. On
 #: held-out data its mean is within .2 dB of the best and its spread is near the error (docs/uncertainty.md).
 SAMPLERS: dict[str, Sampler] = {
-    "dds": DDS(gamma="rule", support_level=0.05, adapt_to_noise=True, mean_steps=20, **_DDS),
-    "dds-narrow": DDS(steps=30, gamma="rule", prior_std=0.1, spacing="karras", sigma_max=3.0, sigma_min=0.01),
+    "dds": DDS(gamma="rule", spread=Support(0.05), adapt_to_noise=True, mean_steps=20, **_DDS),
+    "dds-narrow": DDS(steps=30, gamma="rule", spread=Uniform(0.1), spacing="karras", sigma_max=3.0, sigma_min=0.01),
     # Slices of a volume together, held by a weak total variation: at 10 instead of 3 real stacks lose .2 to .9 dB and
     # the spread of the samples falls further below their error.
-    "dds-volume": DDSVolume(**_DDS, tv_weight=3.0),
+    "dds-volume": DDSVolume(**_DDS, spread=Uniform(), tv_weight=3.0),
     "exact": ExactGaussian(),
     "moment-matching": MomentMatching(steps=30, sigma_max=3.0, sigma_min=0.015, mean_sigma=0.15, model_iterations=8),
     # As published: weighted by Bayes' rule the errors of a network's Jacobian grow without bound.
@@ -92,10 +94,9 @@ CT_SETTINGS: dict[str, dict[str, Any]] = {
 US_SETTINGS: dict[str, dict[str, Any]] = {
     "dds": {
         "steps": 60,
-        "support_level": None,
         "adapt_to_noise": False,
         "mean_steps": 1,
-        "speckle_width": 5,
+        "spread": LocalEnergy(5),
         "sigma_max": None,
         "sigma_min": 0.005,
         "mean_sigma": 0.1,

@@ -367,11 +367,12 @@ def test_disc_that_was_sampled_below_nyquist(realdata):
 
 def test_strategies_by_name_have_settings_for_ultrasound():
     from recon.engine.samplers import SAMPLERS, US_SETTINGS, resolve_sampler
+    from samplers import LocalEnergy
 
     for name in SAMPLERS:
         found = resolve_sampler(name, modality="ultrasound")
         assert (found == SAMPLERS[name]) == (name not in US_SETTINGS)
-    assert resolve_sampler("dds", modality="ultrasound").support_level is None
+    assert resolve_sampler("dds", modality="ultrasound").spread == LocalEnergy(5)
 
 
 def test_report_of_frames_and_of_one_sample(tmp_path):

@@ -8,9 +8,9 @@ import torch
 
 from operators import CartesianMRI, DivergenceError, Identity, InputError, ShapeError
 from recon.priors import GaussianPrior
-from samplers import DDS, Denoiser, Noise, Problem, Progress, Run, Sampler, Step, sample
+from samplers import DDS, Denoiser, Noise, Problem, Progress, Run, Sampler, Step, Uniform, sample
 
-STRATEGY = DDS(steps=8, gamma="rule", prior_std=0.5)
+STRATEGY = DDS(steps=8, gamma="rule", spread=Uniform(0.5))
 
 
 def test_a_batch_is_the_same_as_one_by_one(problem: Problem, prior: GaussianPrior) -> None:
@@ -106,7 +106,7 @@ def test_a_solve_that_got_stuck_on_the_way_is_seen(problem: Problem, prior: Gaus
     noise_std = 0.02 * torch.logspace(0, 1, problem.y.shape[-1]).expand(problem.y.shape)
     # A product of operators has no Fourier gains, so that nothing is preconditioned.
     uneven = Problem(problem.y, problem.operator @ Identity(problem.operator.domain), noise_std)
-    settings = {"steps": 12, "gamma": "rule", "prior_std": 0.5, "spacing": "karras", "sigma_min": 0.001}
+    settings = {"steps": 12, "gamma": "rule", "spread": Uniform(0.5), "spacing": "karras", "sigma_min": 0.001}
     few, many = (sample(DDS(cg_iterations=m, **settings), uneven, prior, 2, seed=0).facts for m in (1, 20))
     assert float(many["cg_residual_worst"].max()) < 1e-3
     # The last steps, of small sigma, are solved by one iteration, the first ones are not.
@@ -184,7 +184,16 @@ def test_data_of_another_operator_are_refused(problem: Problem, prior: GaussianP
 
 @pytest.mark.parametrize(
     "settings",
-    [{"steps": 0}, {"cg_iterations": 0}, {"eta": 1.5}, {"gamma": -1.0}, {"gamma": "best"}, {"noise": "x"}],
+    [
+        {"steps": 0},
+        {"cg_iterations": 0},
+        {"eta": 1.5},
+        {"gamma": -1.0},
+        {"gamma": float("nan")},
+        {"gamma": "best"},
+        {"noise": "x"},
+        {"spread": 0.5},
+    ],
 )
 def test_impossible_settings_are_refused(settings: dict) -> None:
     with pytest.raises(InputError, match="DDS"):

@@ -10,21 +10,21 @@ import torch
 from operators import CartesianMRI, Diagonal, Identity, fftc
 from operators.errors import InputError
 from recon.priors import GaussianPrior, exact_posterior
-from samplers import DDS, DDSVolume, Noise, PartsAsBatch, Problem, Run, sample
-from samplers.data_terms import clean_variance, error_variance, join
+from samplers import DDS, DDSVolume, LocalEnergy, Noise, PartsAsBatch, Problem, Run, Support, sample
+from samplers.data_terms import join
 from samplers.proximal import proximal
+from samplers.spread import clean_variance, error_variance
 
 #: The default of `recon run`, in fewer steps.
 PLAIN = DDS(
     steps=12,
     gamma="rule",
-    prior_std=None,
+    spread=Support(0.05),
     noise="ddim",
     eta=1.0,
     spacing="karras",
     sigma_max=3.0,
     sigma_min=0.015,
-    support_level=0.05,
     mean_sigma=0.15,
 )
 ADAPTED = dataclasses.replace(PLAIN, adapt_to_noise=True)
@@ -209,6 +209,6 @@ def test_settings_that_do_not_go_together_are_refused():
     with pytest.raises(InputError, match="adapt_to_noise"):
         DDS(adapt_to_noise=True)
     with pytest.raises(InputError, match="adapt_to_noise"):
-        DDS(gamma="rule", speckle_width=5, adapt_to_noise=True)
+        DDS(gamma="rule", spread=LocalEnergy(5), adapt_to_noise=True)
     with pytest.raises(InputError, match="adapt_to_noise"):
         DDSVolume(adapt_to_noise=True)

@@ -17,7 +17,11 @@ from samplers import (
     DDS,
     DPS,
     PULA,
+    DDSVolume,
     DiffPIR,
+    ExactGaussian,
+    LocalEnergy,
+    MomentMatching,
     Noise,
     PartsAsBatch,
     PiGDM,
@@ -29,9 +33,12 @@ from samplers import (
     ScoreALD,
     ScoreMRI,
     Step,
+    Support,
+    Uniform,
     sample,
 )
-from samplers.data_terms import clean_variance, gaussian_step, likelihood_score
+from samplers.data_terms import gaussian_step, likelihood_score
+from samplers.spread import clean_variance, local_spread
 
 RANGE = {"sigma_max": 5.0, "sigma_min": 0.05}
 STRATEGIES: dict[str, Sampler] = {
@@ -149,13 +156,48 @@ def test_noise_for_each_datum_is_honoured(name: str, prior: GaussianPrior) -> No
         (ScoreMRI, {"weight": 2.0}),
         (ScoreMRI, {"correctors": -1}),
         (ScoreMRI, {"hybrid_every": 0}),
+        (PiGDM, {"prior_std": 0.0}),
+        (PiGDM, {"cg_iterations": 0}),
+        (MomentMatching, {"steps": 0}),
+        (MomentMatching, {"solver": "euler"}),
+        (MomentMatching, {"covariance": "own"}),
+        (MomentMatching, {"prior_std": 0.0}),
+        (MomentMatching, {"jacobian_below": -1.0}),
+        (MomentMatching, {"iterations": 0}),
+        (MomentMatching, {"model_iterations": 0}),
+        (MomentMatching, {"jacobian": "exact"}),
+        (ExactGaussian, {"iterations": 0}),
+        (ExactGaussian, {"tolerance": -1.0}),
+        (DDSVolume, {"gamma": "noise-free"}),
+        (DDSVolume, {"spread": LocalEnergy(5)}),
+        (DDSVolume, {"tv_weight": -1.0}),
+        (DDSVolume, {"edge": 0.0}),
+        (Uniform, {"std": 0.0}),
+        (Support, {"level": 0.0}),
+        (Support, {"level": 0.1, "std": -1.0}),
+        (LocalEnergy, {"width": 4}),
+        (LocalEnergy, {"width": -1}),
         (REDDiff, {"strength": -1.0}),
         (REDDiff, {"learning_rate": 0.0}),
     ],
 )
 def test_impossible_settings_are_refused(kind: type, settings: dict) -> None:
-    with pytest.raises(InputError, match=kind.__name__):
+    with pytest.raises(InputError, match=f"^{kind.__name__}: expected .*, got "):
         kind(**settings)
+
+
+def test_a_message_says_what_was_expected_and_what_was_given() -> None:
+    with pytest.raises(InputError, match=r"^DPS: expected steps >= 1, got 0$"):
+        DPS(steps=0)
+
+
+@pytest.mark.parametrize("kind", [DDS, DPS, MomentMatching, PULA])
+def test_every_annealed_sampler_knows_every_spacing(kind: type, problem: Problem, prior: GaussianPrior) -> None:
+    for spacing in ("geometric", "karras", "vp"):
+        sigmas = kind(steps=9, spacing=spacing, sigma_max=3.0, sigma_min=0.1).sigmas(problem, prior)
+        assert sigmas[-1] == 0 and max(sigmas) < 3.0001 and min(sigmas[:-1]) > 0.0999
+        assert sigmas == sorted(sigmas, reverse=True)
+        assert spacing == "vp" or len(sigmas) == 10
 
 
 def _start(problem: Problem, sigma: float, n: int = 2) -> tuple[torch.Tensor, Noise]:
@@ -440,10 +482,8 @@ def test_the_mean_is_taken_around_its_noise_level(problem, prior, monkeypatch, l
     assert sample(_Counting(), problem, prior, 1).expectation is None
 
 
-def test_speckle_tells_how_far_each_of_its_pixels_may_be_off():
-    """Speckle of two strengths, denoised by the formula of each: the spread that is found is its error."""
-    from samplers.data_terms import speckle_spread
-
+def test_the_local_energy_tells_how_far_each_pixel_may_be_off():
+    """Independent pixels of two strengths, denoised by the formula of each: the spread that is found is its error."""
     generator = torch.Generator().manual_seed(0)
     std = torch.ones(1, 96, 96)
     std[..., 48:] = 0.05
@@ -451,13 +491,11 @@ def test_speckle_tells_how_far_each_of_its_pixels_may_be_off():
     for sigma in (0.02, 0.2):
         clean_image = std * clean
         denoised = std**2 / (std**2 + sigma**2) * (clean_image + sigma * noise)
-        error, found = (denoised - clean_image).abs().square(), speckle_spread(denoised, sigma, 9, floor=0.0)
+        error, found = (denoised - clean_image).abs().square(), local_spread(denoised, sigma, 9, floor=0.0)
         for half in (slice(4, 44), slice(52, 92)):
             rms = float(error[..., half].mean().sqrt())
             assert float(found[..., half].square().mean().sqrt()) == pytest.approx(rms, rel=0.06)
-    assert speckle_spread(torch.zeros(1, 8, 8), 0.5, 5).unique().tolist() == pytest.approx([0.05])
-    with pytest.raises(InputError, match="odd speckle_width"):
-        DDS(speckle_width=4)
+    assert local_spread(torch.zeros(1, 8, 8), 0.5, 5).unique().tolist() == pytest.approx([0.05])
 
 
 def test_every_citation_is_in_the_bibliography() -> None:
