@@ -48,6 +48,7 @@ from samplers import (
     Sampler,
     ScoreALD,
     ScoreMRI,
+    Uniform,
     sample,
 )
 
@@ -69,8 +70,8 @@ STRATEGIES: dict[str, Sampler] = {
     "diffpir-zeta-1": DiffPIR(steps=100, zeta=1.0, **RANGE),
     "dds-published": DDS(50),
     "dds-noise-free": DDS(50, gamma="noise-free"),
-    "dds-rule": DDS(50, gamma="rule", prior_std=0.3, spacing="karras", **RANGE),
-    "dds-rule-ddim": DDS(50, gamma="rule", prior_std=0.3, noise="ddim", eta=1.0, spacing="karras", **RANGE),
+    "dds-rule": DDS(50, gamma="rule", spread=Uniform(0.3), spacing="karras", **RANGE),
+    "dds-rule-ddim": DDS(50, gamma="rule", spread=Uniform(0.3), noise="ddim", eta=1.0, spacing="karras", **RANGE),
     "dps": DPS(steps=1000, **RANGE),
     "score-ald": ScoreALD(steps=300, **RANGE),
     "score-ald-code": ScoreALD(steps=300, rule="code", **RANGE),

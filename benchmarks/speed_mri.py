@@ -174,7 +174,7 @@ def compare_gradient(case: str, kspace: Tensor, repeats: int) -> list[dict[str, 
     row = pair(
         case,
         what,
-        lambda: conjugate_gradient(operator.H @ operator, rhs, iterations=10),
+        lambda: conjugate_gradient(operator.H @ operator, rhs, iterations=10).x,
         lambda: pairs(images, 10),
         repeats,
     )
@@ -214,10 +214,10 @@ def compare_cuda(repeats: int = 11, iterations: int = 20, batch: int = 8) -> lis
         operator = CartesianMRI(make_mask(shape[1:], "poisson", 4), maps)
         rhs = operator.H(kspace * operator.mask).expand(batch, *shape[1:]).contiguous()
         images = maps * rhs[:, None]
-        replay = captured(lambda A=operator, b=rhs: conjugate_gradient(A.H @ A, b, iterations=iterations))  # type: ignore[misc]
+        replay = captured(lambda A=operator, b=rhs: conjugate_gradient(A.H @ A, b, iterations=iterations).x)  # type: ignore[misc]
         rivals: dict[str, Callable[[], object]] = {
             "loop with .item()": lambda A=operator, b=rhs: checked_gradient(A, b, iterations),  # type: ignore[misc]
-            "eager loop": lambda A=operator, b=rhs: conjugate_gradient(A.H @ A, b, iterations=iterations),  # type: ignore[misc]
+            "eager loop": lambda A=operator, b=rhs: conjugate_gradient(A.H @ A, b, iterations=iterations).x,  # type: ignore[misc]
         }
         label = f"CUDA, batch {batch}, {iterations} CG iterations"
         for name, rival in rivals.items():

@@ -20,9 +20,9 @@ from operators.mri.coils import (
     noise_covariance,
     prewhiten,
 )
-from operators.mri.espirit import calibration_size, espirit_maps
+from operators.mri.espirit import calibration_size, espirit_eigenmaps, espirit_maps
 from operators.mri.masks import make_mask
-from operators.solve import conjugate_gradient, power_norm
+from operators.solve import Solution, conjugate_gradient, power_norm
 from operators.ultrasound.beamform import beamform
 from operators.ultrasound.geometry import Grid, PlaneWaveGeometry
 from operators.ultrasound.plane_wave import PlaneWaveUltrasound
@@ -50,12 +50,14 @@ __all__ = [
     "ReconError",
     "ShapeError",
     "Slices",
+    "Solution",
     "Space",
     "beamform",
     "calibration_size",
     "check_operator",
     "compress_coils",
     "conjugate_gradient",
+    "espirit_eigenmaps",
     "espirit_maps",
     "estimate_noise_covariance",
     "estimate_noise_std",

@@ -2,50 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal, overload
-
 import torch
 from torch import Tensor
 
 from operators.base import LinearOperator
 from operators.errors import InputError
-from operators.solve import Apply, conjugate_gradient, require_exact_adjoint
-
-
-@overload
-def gaussian_draw(
-    operator: LinearOperator,
-    y: Tensor,
-    noise_std: float | Tensor,
-    prior_precision: LinearOperator | Apply | float | Tensor,
-    *,
-    data_noise: Tensor,
-    prior_noise: Tensor,
-    prior_mean: Tensor | None = ...,
-    start: Tensor | None = ...,
-    iterations: int = ...,
-    tolerance: float = ...,
-    preconditioner: Apply | None = ...,
-    return_residual: Literal[False] = ...,
-) -> Tensor: ...
-
-
-@overload
-def gaussian_draw(
-    operator: LinearOperator,
-    y: Tensor,
-    noise_std: float | Tensor,
-    prior_precision: LinearOperator | Apply | float | Tensor,
-    *,
-    data_noise: Tensor,
-    prior_noise: Tensor,
-    prior_mean: Tensor | None = ...,
-    start: Tensor | None = ...,
-    iterations: int = ...,
-    tolerance: float = ...,
-    preconditioner: Apply | None = ...,
-    return_residual: Literal[True],
-) -> tuple[Tensor, Tensor]: ...
+from operators.solve import Apply, Solution, conjugate_gradient, require_exact_adjoint
 
 
 def gaussian_draw(
@@ -61,8 +23,7 @@ def gaussian_draw(
     iterations: int = 50,
     tolerance: float = 0.0,
     preconditioner: Apply | None = None,
-    return_residual: bool = False,
-) -> Tensor | tuple[Tensor, Tensor]:
+) -> Solution:
     """Draw from the posterior of a linear-Gaussian model exactly, by perturbing and solving.
 
     For y = A x + noise_std n and the prior x ~ N(m, Q^-1), the posterior is N(P^-1 b, P^-1) with
@@ -87,8 +48,13 @@ def gaussian_draw(
         A draw of N(0, Q), (..., *operator.domain.shape): Q^(1/2) times a standard normal.
     prior_mean : tensor, optional
         m; zero by default.
-    start, iterations, tolerance, preconditioner, return_residual
+    start, iterations, tolerance, preconditioner
         As in `conjugate_gradient`; the draw is exact when the solver has converged.
+
+    Returns
+    -------
+    Solution
+        The draw ``x`` and the relative ``residual`` of the equations.
 
     References
     ----------
@@ -106,7 +72,7 @@ def gaussian_draw(
     if prior_mean is not None:
         rhs = rhs + prior(prior_mean)
     data = _weighted_normal(operator, whitening**2)
-    draw, residual = conjugate_gradient(
+    return conjugate_gradient(
         lambda x: data(x) + prior(x),
         rhs,
         start,
@@ -114,9 +80,7 @@ def gaussian_draw(
         tolerance=tolerance,
         item_ndim=operator.domain.ndim,
         preconditioner=preconditioner,
-        return_residual=True,
     )
-    return (draw, residual) if return_residual else draw
 
 
 def _weighted_normal(operator: LinearOperator, weight: Tensor) -> Apply:

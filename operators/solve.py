@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal, overload
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,32 +14,20 @@ from operators.errors import InputError, ShapeError
 Apply = Callable[[Tensor], Tensor]
 
 
-@overload
-def conjugate_gradient(
-    operator: LinearOperator | Apply,
-    rhs: Tensor,
-    start: Tensor | None = ...,
-    *,
-    iterations: int = ...,
-    tolerance: float = ...,
-    item_ndim: int | None = ...,
-    preconditioner: Apply | None = ...,
-    return_residual: Literal[False] = ...,
-) -> Tensor: ...
+class Solution(NamedTuple):
+    """What a solver returns.
 
+    Attributes
+    ----------
+    x : tensor
+        The solution, of the shape of the right-hand side.
+    residual : tensor
+        The relative residual |b - P x| / |b| of each sample, of the batch shape, as the recursion updates it. For b = 0
+        it is relative to the residual of the first guess.
+    """
 
-@overload
-def conjugate_gradient(
-    operator: LinearOperator | Apply,
-    rhs: Tensor,
-    start: Tensor | None = ...,
-    *,
-    iterations: int = ...,
-    tolerance: float = ...,
-    item_ndim: int | None = ...,
-    preconditioner: Apply | None = ...,
-    return_residual: Literal[True],
-) -> tuple[Tensor, Tensor]: ...
+    x: Tensor
+    residual: Tensor
 
 
 def conjugate_gradient(
@@ -51,8 +39,7 @@ def conjugate_gradient(
     tolerance: float = 0.0,
     item_ndim: int | None = None,
     preconditioner: Apply | None = None,
-    return_residual: bool = False,
-) -> Tensor | tuple[Tensor, Tensor]:
+) -> Solution:
     """Solve P x = b for a Hermitian positive (semi)definite P, each sample by itself.
 
     Inner products are Hermitian and run over the last `item_ndim` axes, so a sample never depends on its batch.
@@ -76,9 +63,11 @@ def conjugate_gradient(
         Axes of one item; by default those of the operator's domain, or all axes of `rhs` for a plain callable.
     preconditioner : callable, optional
         A Hermitian positive definite approximation of the inverse of P.
-    return_residual : bool
-        Also return the relative residual of each sample, of shape (...), as the recursion updates it. For b = 0 it is
-        relative to the residual of `start`.
+
+    Returns
+    -------
+    Solution
+        ``x`` of the shape of `rhs` and the relative ``residual`` of each sample, of shape (...).
 
     Raises
     ------
@@ -120,10 +109,8 @@ def conjugate_gradient(
         active = active & ~(rr <= goal)
         p = z + _ratio(rz_next, rz, active) * p
         rz = rz_next
-    if not return_residual:
-        return x
     relative = torch.where(reference > 0, (rr / torch.where(reference > 0, reference, 1)).sqrt(), rr)
-    return x, relative.reshape(rhs.shape[: rhs.ndim - len(dims)])
+    return Solution(x, relative.reshape(rhs.shape[: rhs.ndim - len(dims)]))
 
 
 def power_norm(operator: LinearOperator, iterations: int = 30, seed: int = 0) -> float:

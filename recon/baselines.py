@@ -34,7 +34,7 @@ def least_squares(problem: Problem, iterations: int = 30) -> Tensor:
         problem.weighted_data[None],
         iterations=iterations,
         item_ndim=problem.operator.domain.ndim,
-    )[0]
+    ).x[0]
 
 
 def total_variation(
@@ -91,7 +91,7 @@ def total_variation(
             x[None],
             iterations=cg_iterations,
             item_ndim=problem.operator.domain.ndim,
-        )[0]
+        ).x[0]
         u = u + gradient(x) - z
         v = v + x - w if bounded else v
     return x.clamp(min=0) if bounded else x

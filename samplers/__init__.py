@@ -1,13 +1,15 @@
 """Sampling strategies of diffrecon: one method, one paper, one file, and the one loop that runs them."""
 
-from samplers.base import Denoiser, Progress, Sampler, Step, sample
+from samplers.base import AnnealedSampler, Run, Sampler, Step
 from samplers.covariance import CovarianceModel
 from samplers.daps import DAPS
 from samplers.dds import DDS
 from samplers.dds_volume import DDSVolume
+from samplers.denoiser import Denoiser
 from samplers.diffpir import DiffPIR
 from samplers.dps import DPS
 from samplers.exact import ExactGaussian
+from samplers.loop import Progress, sample
 from samplers.moment_matching import MomentMatching
 from samplers.noise import Noise
 from samplers.parts import PartsAsBatch
@@ -19,6 +21,7 @@ from samplers.red_diff import REDDiff
 from samplers.samples import Samples
 from samplers.score_ald import ScoreALD
 from samplers.score_mri import ScoreMRI
+from samplers.spread import LocalEnergy, Spread, Support, Uniform
 from samplers.stepping import Estimate, PosteriorDenoising
 
 __all__ = [
@@ -26,12 +29,14 @@ __all__ = [
     "DDS",
     "DPS",
     "PULA",
+    "AnnealedSampler",
     "CovarianceModel",
     "DDSVolume",
     "Denoiser",
     "DiffPIR",
     "Estimate",
     "ExactGaussian",
+    "LocalEnergy",
     "MomentMatching",
     "Noise",
     "PartsAsBatch",
@@ -41,10 +46,14 @@ __all__ = [
     "Problem",
     "Progress",
     "REDDiff",
+    "Run",
     "Sampler",
     "Samples",
     "ScoreALD",
     "ScoreMRI",
+    "Spread",
     "Step",
+    "Support",
+    "Uniform",
     "sample",
 ]

@@ -1,52 +1,36 @@
-"""The contracts of sampling: what a denoiser, a problem, a strategy is, and the one loop that runs them.
+"""The contract of a sampler: its noise levels, one step, and what that step is given and gives.
 
-Everything speaks sigma: the state is ``x = x0 + sigma n`` and the denoiser returns ``E[x0 | x]``. For complex images
-``n`` is the standard complex normal, ``E|n|^2 = 1`` (variance split over the two parts), the same convention as for the
-noise of complex data.
+Everything speaks sigma, see :mod:`samplers.denoiser`.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, NamedTuple, NoReturn, Protocol, runtime_checkable
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, NamedTuple
 
-import torch
 from torch import Tensor
 
-from operators.base import Space
-from operators.errors import DivergenceError, InputError, ShapeError
+from samplers.denoiser import Denoiser
 from samplers.noise import Noise
 from samplers.problem import Problem
-from samplers.samples import PathMean, Samples
+from samplers.schedule import SPACINGS, Spacing, levels
+from samplers.validation import require
 
-#: A state of so many times the noise that swamps every image of the prior is none of its images.
-_GROWTH = 10.0
+__all__ = ["AnnealedSampler", "Denoiser", "Run", "Sampler", "Step"]
 
 
-@runtime_checkable
-class Denoiser(Protocol):
-    """A prior as the engine sees it: the mean of the clean image given a noisy one.
+@dataclass(frozen=True, eq=False)
+class Run:
+    """What all steps of a run share: the problem, the prior, and the random numbers of the samples."""
 
-    ``sigma_min`` and ``sigma_max`` are the noise levels between which it can be trusted, in image units; ``space`` is
-    the image space, or None when any size is accepted. Plain attributes will do.
+    problem: Problem
+    denoiser: Denoiser
+    noise: Noise
 
-    A prior may also know its error: ``error_std(sigma)`` is the rms error of a pixel, ``error_spectrum(sigma, shape)``
-    the variance of each centred Fourier coefficient (orthonormal transform); both may be None. DDS and moment matching
-    weight the data by them.
-    """
-
-    @property
-    def sigma_min(self) -> float: ...  # noqa: D102
-
-    @property
-    def sigma_max(self) -> float: ...  # noqa: D102
-
-    @property
-    def space(self) -> Space | None: ...  # noqa: D102
-
-    def denoise(self, x: Tensor, sigma: float | Tensor) -> Tensor:
-        """Return ``E[x0 | x0 + sigma n = x]`` for ``x`` of shape ``(batch, *space)``."""
+    def draw(self) -> Tensor:
+        """Return standard normal images ``(batch, *domain)``, each from the stream of its own sample."""
+        return self.noise.normal(self.problem.operator.domain)
 
 
 class Step(NamedTuple):
@@ -65,7 +49,7 @@ class Step(NamedTuple):
 class Sampler(ABC):
     """A strategy: frozen hyper-parameters, a noise schedule, and one step.
 
-    To add one, write a frozen dataclass with ``sigmas`` and ``step``; the loop :func:`sample` does the rest.
+    To add one, write a frozen dataclass with ``sigmas`` and ``step``; the loop :func:`samplers.sample` does the rest.
     """
 
     #: BibTeX keys of the papers that a user of this strategy should cite (see docs/references.bib).
@@ -82,170 +66,40 @@ class Sampler(ABC):
         return self.mean_sigma
 
     @abstractmethod
-    def step(
-        self,
-        x: Tensor,
-        sigma: float,
-        sigma_next: float,
-        problem: Problem,
-        denoiser: Denoiser,
-        noise: Noise,
-        memory: Any = None,
-    ) -> Step:
+    def step(self, x: Tensor, sigma: float, sigma_next: float, run: Run, memory: Any) -> Step:
         """Go from noise level ``sigma`` to ``sigma_next``; ``x`` has shape ``(batch, *domain)``.
 
-        ``memory`` is what the step before returned as :attr:`Step.memory`, absent at the first; a strategy that
-        returns none may leave the argument out.
+        ``memory`` is what the step before returned as :attr:`Step.memory`, None at the first.
         """
 
 
-class Progress(NamedTuple):
-    """What a progress callback is told after each step."""
-
-    step: int
-    total: int
-    sigma: float
-    denoised: Tensor | None
-
-
-@torch.no_grad()
-def sample(
-    sampler: Sampler,
-    problem: Problem,
-    denoiser: Denoiser,
-    n_samples: int = 1,
-    seed: int = 0,
-    *,
-    first: int = 0,
-    start: Tensor | None = None,
-    batch_size: int | None = None,
-    progress: Callable[[Progress], bool | None] | None = None,
-) -> Samples:
-    """Draw samples with a strategy, a problem and a prior: the one loop of the engine.
-
-    Sample ``k`` of seed ``s`` is the same image whatever ``n_samples``, ``batch_size`` or ``first`` (each sample has
-    its own random stream), up to the rounding of batched matrix products.
+@dataclass(frozen=True)
+class AnnealedSampler(Sampler):
+    """Strategies that walk down a list of noise levels; subclasses write ``step`` and extend ``__post_init__``.
 
     Parameters
     ----------
-    sampler : Sampler
-    problem : Problem
-    denoiser : Denoiser
-    n_samples : int
-        How many samples to draw: numbers ``first`` to ``first + n_samples - 1`` of this seed.
-    seed : int
-    first : int
-        Number of the first sample; to go on after an earlier run of ``n`` samples give ``first=n``.
-    start : Tensor, shape ``domain`` or ``(n_samples, *domain)``, optional
-        Clean image(s) from which the reverse process starts (CCDF; Chung et al. 2022): noised to the first sigma.
-    batch_size : int, optional
-        How many samples go through the network at once; all by default.
-    progress : callable, optional
-        Called after each step with :class:`Progress`; return True to stop early (the denoised estimate is returned).
-
-    Returns
-    -------
-    Samples
-
-    Raises
-    ------
-    DivergenceError
-        If every sample became non-finite or grew without bound; names step, sigma and the likely cause.
+    steps : int
+        Noise levels.
+    spacing : "geometric", "karras" or "vp"
+        See :mod:`samplers.schedule`.
+    sigma_max, sigma_min : float, optional
+        Range of the noise levels; by default that of the prior.
     """
-    if n_samples < 1 or first < 0:
-        raise InputError(f"expected n_samples >= 1 and first >= 0, came n_samples={n_samples}, first={first}")
-    domain = problem.operator.domain
-    if denoiser.space is not None and tuple(denoiser.space.shape) != tuple(domain.shape):
-        raise ShapeError(f"the prior holds images of {tuple(denoiser.space.shape)}, the operator of {domain.shape}")
-    size = n_samples if batch_size is None else max(1, batch_size)
-    parts, failures = [], []
-    for begin in range(first, first + n_samples, size):
-        numbers = range(begin, min(begin + size, first + n_samples))
-        x0 = _starts(start, domain, numbers, first)
-        drawn, failed = _run(sampler, problem, denoiser, Noise(seed, numbers, problem.y), x0, progress)
-        parts.append(drawn)
-        failures.append(failed)
-    result = Samples(
-        samples=torch.cat([part.samples for part in parts]),
-        valid=torch.cat([part.valid for part in parts]),
-        residual=torch.cat([part.residual for part in parts]),
-        facts={name: torch.cat([part.facts[name] for part in parts]) for name in parts[0].facts},
-    )
-    if not bool(result.valid.any()):
-        _raise_divergence(torch.cat(failures), sampler.sigmas(problem, denoiser))
-    if all(part.expectation is not None for part in parts):
-        result.expectation = torch.cat([part.expectation for part in parts if part.expectation is not None])
-    return result
 
+    steps: int = 100
+    spacing: Spacing = field(default="geometric", kw_only=True)
+    sigma_max: float | None = field(default=None, kw_only=True)
+    sigma_min: float | None = field(default=None, kw_only=True)
 
-def _starts(start: Tensor | None, domain: Space, numbers: range, first: int) -> Tensor | None:
-    """Pick the starting images of the samples ``numbers``."""
-    if start is None:
-        return None
-    domain.check(start, "start")
-    if start.ndim == domain.ndim:
-        return start.expand(len(numbers), *domain.shape)
-    if start.ndim != domain.ndim + 1 or len(start) < numbers.stop - first:
-        raise ShapeError(f"start: expected one image or one for each sample, came shape {tuple(start.shape)}")
-    return start[numbers.start - first : numbers.stop - first]
+    def __post_init__(self) -> None:
+        require(self, self.steps >= 1, "steps >= 1", self.steps)
+        require(self, self.spacing in SPACINGS, "spacing 'geometric', 'karras' or 'vp'", self.spacing)
 
+    def sigma_range(self, problem: Problem, denoiser: Denoiser) -> tuple[float, float]:
+        """Return the largest and the smallest noise level."""
+        return self.sigma_max or denoiser.sigma_max, self.sigma_min or denoiser.sigma_min
 
-def _run(
-    sampler: Sampler,
-    problem: Problem,
-    denoiser: Denoiser,
-    noise: Noise,
-    start: Tensor | None,
-    progress: Callable[[Progress], bool | None] | None,
-) -> tuple[Samples, Tensor]:
-    """Run one batch through the schedule; also return the step at which each sample failed, or the number of steps.
-
-    A sample fails where it is not finite or has grown to more than ``_GROWTH`` times the largest noise of the prior,
-    which swamps its images (or of its own beginning). Failures are data until the end: nothing waits for a GPU.
-    """
-    sigmas = sampler.sigmas(problem, denoiser)
-    x = sigmas[0] * noise.normal(problem.operator.domain)
-    if start is not None:
-        x = x + start.to(x)
-    total = len(sigmas) - 1
-    limit = _GROWTH**2 * _mean_square(x).clamp(min=denoiser.sigma_max**2)
-    bad_step = torch.full((len(noise),), total, device=x.device)
-    facts: dict[str, Tensor] = {}
-    memory, kept = None, PathMean(sampler.mean_level(problem))
-    for i in range(total):
-        # A strategy without memory need not have the argument.
-        carried = () if memory is None else (memory,)
-        x, denoised, found, memory = sampler.step(x, sigmas[i], sigmas[i + 1], problem, denoiser, noise, *carried)
-        facts = _with_worst(facts, found)
-        kept.add(sigmas[i], denoised)
-        good = _mean_square(x) <= limit  # false for what is not finite
-        bad_step = torch.where(good, bad_step, bad_step.clamp(max=i))
-        if progress is not None and progress(Progress(i + 1, total, sigmas[i], denoised)):
-            x = x if denoised is None else denoised
-            break
-    return Samples(x, bad_step == total, problem.misfit(x), facts, kept.value), bad_step
-
-
-def _mean_square(x: Tensor) -> Tensor:
-    """Return the mean of ``|x|^2`` of each sample, shape ``(batch,)``."""
-    flat = torch.view_as_real(x.resolve_conj()) if x.is_complex() else x
-    return flat.square().flatten(1).sum(dim=1) / max(x[0].numel(), 1)
-
-
-def _with_worst(before: dict[str, Tensor], found: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the facts of a step, and the largest ``cg_residual`` of all steps so far: where a solve got stuck."""
-    facts = dict(found)
-    if "cg_residual" in facts:
-        worst = before.get("cg_residual_worst", facts["cg_residual"])
-        facts["cg_residual_worst"] = torch.maximum(worst, facts["cg_residual"])
-    return facts
-
-
-def _raise_divergence(bad_step: Tensor, sigmas: list[float]) -> NoReturn:
-    """Say where the samples were lost."""
-    worst = int(bad_step.max())
-    raise DivergenceError(
-        f"every sample became non-finite or grew without bound: first at step {int(bad_step.min()) + 1} of "
-        f"{len(sigmas) - 1} (last at sigma = {sigmas[worst]:.3g}); likely causes: the network returns NaN at this "
-        "sigma, or the data are scaled far from what the prior was trained on, or noise_std is much too small"
-    )
+    def sigmas(self, problem: Problem, denoiser: Denoiser) -> list[float]:
+        """Return the noise levels of the chosen spacing."""
+        return levels(self.spacing, *self.sigma_range(problem, denoiser), self.steps)

@@ -62,7 +62,7 @@ class CovarianceModel:
             Average the variance map over ``2 smooth + 1`` pixels: with few images each pixel alone is noisy.
         """
         if images.ndim != item_ndim + 1 or len(images) < 2:
-            raise ShapeError(f"CovarianceModel.estimate: expected at least 2 images, came {tuple(images.shape)}")
+            raise ShapeError(f"CovarianceModel.estimate: expected at least 2 images, got {tuple(images.shape)}")
         centred = images - images.mean(dim=0)
         variance = centred.abs().square().sum(dim=0) / (len(images) - 1)
         if smooth and item_ndim == 2:
@@ -167,7 +167,6 @@ def condition(
         tolerance=tolerance,
         item_ndim=problem.operator.domain.ndim,
         preconditioner=lambda z: model.flatten(z, precision),
-        return_residual=True,
     )
     return image(z), residual
 

@@ -10,11 +10,10 @@ import torch
 from torch import Tensor
 
 from samplers import schedule
-from samplers.annealed import AnnealedSampler
-from samplers.base import Denoiser, Step
+from samplers.base import AnnealedSampler, Run, Step
 from samplers.data_terms import gaussian_step, likelihood_curvature, likelihood_score
-from samplers.noise import Noise
-from samplers.problem import Problem
+from samplers.denoiser import Denoiser
+from samplers.validation import require
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,7 @@ class DAPS(AnnealedSampler):
     Parameters
     ----------
     steps, spacing, sigma_max, sigma_min
-        See :class:`~samplers.annealed.AnnealedSampler`. The inner ODE ends at ``sigma_min``.
+        See :class:`~samplers.base.AnnealedSampler`. The inner ODE ends at ``sigma_min``.
     inner : int
         Evaluations of each ODE; they are Euler steps, exact for a constant denoised image.
     likelihood : "langevin" or "exact"
@@ -70,39 +69,31 @@ class DAPS(AnnealedSampler):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._require(self.inner >= 1, f"inner >= 1, came {self.inner}")
+        require(self, self.inner >= 1, "inner >= 1", self.inner)
         known = self.likelihood in ("langevin", "exact")
-        self._require(known, f"likelihood 'langevin' or 'exact', came {self.likelihood!r}")
-        self._require(self.width in ("sigma", "rule"), f"width 'sigma' or 'rule', came {self.width!r}")
-        self._require(self.prior_std > 0, f"prior_std > 0, came {self.prior_std}")
-        self._require(self.langevin_steps >= 1, f"langevin_steps >= 1, came {self.langevin_steps}")
-        self._require(0 < self.step_size < 2, f"step_size between 0 and 2, came {self.step_size}")
-        self._require(self.cg_iterations >= 1, f"cg_iterations >= 1, came {self.cg_iterations}")
+        require(self, known, "likelihood 'langevin' or 'exact'", self.likelihood)
+        require(self, self.width in ("sigma", "rule"), "width 'sigma' or 'rule'", self.width)
+        require(self, self.prior_std > 0, "prior_std > 0", self.prior_std)
+        require(self, self.langevin_steps >= 1, "langevin_steps >= 1", self.langevin_steps)
+        require(self, 0 < self.step_size < 2, "step_size between 0 and 2", self.step_size)
+        require(self, self.cg_iterations >= 1, "cg_iterations >= 1", self.cg_iterations)
 
-    def step(
-        self,
-        x: Tensor,
-        sigma: float,
-        sigma_next: float,
-        problem: Problem,
-        denoiser: Denoiser,
-        noise: Noise,
-        memory: Any = None,
-    ) -> Step:
+    def step(self, x: Tensor, sigma: float, sigma_next: float, run: Run, memory: Any) -> Step:
         """Solve the ODE, fit the data, add noise."""
-        clean = self._flow(x, sigma, denoiser)
+        problem = run.problem
+        clean = self._flow(x, sigma, run.denoiser)
         variance = sigma**2
         if self.width == "rule":
             variance = sigma**2 * self.prior_std**2 / (sigma**2 + self.prior_std**2)
         facts = {}
         if self.likelihood == "exact":
-            clean, facts["cg_residual"] = gaussian_step(problem, clean, variance, noise, self.cg_iterations)
+            clean, facts["cg_residual"] = gaussian_step(problem, clean, variance, run.noise, self.cg_iterations)
         else:
             memory = likelihood_curvature(problem) if memory is None else memory
-            clean = self._langevin(clean, variance, memory, problem, noise)
+            clean = self._langevin(clean, variance, memory, run)
         x_next = clean
         if sigma_next > 0:
-            x_next = clean + sigma_next * noise.normal(problem.operator.domain)
+            x_next = clean + sigma_next * run.draw()
         return Step(x_next, clean, facts, memory)
 
     def _flow(self, x: Tensor, sigma: float, denoiser: Denoiser) -> Tensor:
@@ -114,11 +105,11 @@ class DAPS(AnnealedSampler):
             x = denoised + then / now * (x - denoised)
         return x
 
-    def _langevin(self, anchor: Tensor, variance: float, curvature: Tensor, problem: Problem, noise: Noise) -> Tensor:
+    def _langevin(self, anchor: Tensor, variance: float, curvature: Tensor, run: Run) -> Tensor:
         """Walk on ``N(anchor, variance) x likelihood``, starting at the anchor."""
         h = self.step_size / (1 / variance + curvature)
         x = anchor
         for _ in range(self.langevin_steps):
-            score = (anchor - x) / variance + likelihood_score(problem, x)
-            x = x + h * score + torch.sqrt(2 * h) * noise.normal(problem.operator.domain)
+            score = (anchor - x) / variance + likelihood_score(run.problem, x)
+            x = x + h * score + torch.sqrt(2 * h) * run.draw()
         return x

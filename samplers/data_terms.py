@@ -6,104 +6,13 @@ import math
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
-from operators.errors import InputError
 from operators.solve import conjugate_gradient
-from samplers.base import Denoiser
 from samplers.noise import Noise
 from samplers.problem import Problem
 
 #: Whiteness from which on data count as an image in white noise.
 WHITE = 0.9
-
-
-def clean_variance(sigma: float, prior_std: float | None, denoiser: Denoiser) -> float:
-    """Return r^2, the variance of a clean pixel given the noisy image, for a method without a covariance.
-
-    Parameters
-    ----------
-    sigma : float
-    prior_std : float or None
-        ``r^2 = sigma^2 v / (sigma^2 + v)`` with ``v = prior_std^2``: independent Gaussian pixels. None: the error that
-        the denoiser was measured to make at this noise level, ``denoiser.error_std(sigma)^2``; a denoiser that does
-        not know its error is taken to have a ``prior_std`` of 1, as in the papers.
-    denoiser : Denoiser
-    """
-    if prior_std is None:
-        measured = getattr(denoiser, "error_std", None)
-        error = measured(sigma) if callable(measured) else None
-        if error is not None:
-            # An error above sigma is none of a denoiser; the limit keeps 1/r^2 - 1/sigma^2 positive.
-            return min(error, 0.99 * sigma) ** 2
-        prior_std = 1.0
-    return sigma**2 * prior_std**2 / (sigma**2 + prior_std**2)
-
-
-def support_weights(denoised: Tensor, level: float, floor: float = 0.2, width: int = 5) -> Tensor:
-    """Return how far each pixel may be from its denoised value, 1 in the object and ``floor`` in the air.
-
-    A denoiser errs where there is something to see. The weight is the mean magnitude of the ``width x width``
-    neighbourhood (last two axes) over ``level``, between ``floor`` and 1.
-
-    Parameters
-    ----------
-    denoised : Tensor, shape ``(..., y, x)``
-    level : float
-        Magnitude from which on a pixel counts as object.
-    """
-    if denoised.ndim < 3:
-        raise InputError(f"support_weights: expected images (batch, ..., y, x), came shape {tuple(denoised.shape)}")
-    magnitude = denoised.abs().reshape(-1, 1, *denoised.shape[-2:])
-    local = functional.avg_pool2d(magnitude, width, 1, width // 2, count_include_pad=False)
-    return (local / level).clamp(floor, 1.0).reshape(denoised.shape)
-
-
-def speckle_spread(denoised: Tensor, sigma: float, width: int, floor: float = 0.1) -> Tensor:
-    """Return how far each pixel of denoised speckle is from the clean one, as a standard deviation.
-
-    Speckle of local variance v in noise of sigma is denoised to ``D = v x / (v + sigma^2)``, with the error ``r^2 =
-    sigma^2 v / (sigma^2 + v)``. The energy of D tells v: ``E|D|^2 = v^2 / (v + sigma^2)``. It is averaged over the
-    ``width x width`` neighbourhood (last two axes), so r follows the local brightness of the image.
-
-    Parameters
-    ----------
-    denoised : Tensor, shape ``(..., y, x)``
-    sigma : float
-    width : int
-        Odd.
-    floor : float
-        Least r, over sigma: where the denoiser sees nothing the data keep some say.
-    """
-    energy = denoised.abs().square().reshape(-1, 1, *denoised.shape[-2:])
-    energy = functional.avg_pool2d(energy, width, 1, width // 2, count_include_pad=False).reshape(denoised.shape)
-    variance = energy / 2 + (energy.square() / 4 + energy * sigma**2).sqrt()
-    return sigma * (variance / (variance + sigma**2)).sqrt().clamp(min=floor)
-
-
-def error_variance(problem: Problem, sigma: float, prior_std: float | None, denoiser: Denoiser) -> Tensor:
-    """Return the variance of a denoised image around the clean one, for data of this noise: a number or a spectrum.
-
-    Between ``r^2`` of :func:`clean_variance` (data of little noise) and ``P`` of ``denoiser.error_spectrum`` (data of
-    much noise), as ``P^a r^(2 - 2a)`` with ``a = s^2 / (s^2 + r^2)``, s^2 the variance of the noise in what was
-    measured. A spectrum is right on average over pixels; where the data are good, the few pixels with large errors
-    matter, and a flat spectrum leaves them to the data.
-
-    Returns
-    -------
-    Tensor, shape ``()`` or that of the spectrum
-        Not centred (zero frequency first), for the last axes of an image.
-    """
-    flat = clean_variance(sigma, prior_std, denoiser)
-    like, shape = problem.weighted_data.real, tuple(problem.operator.domain.shape)
-    table = getattr(denoiser, "error_spectrum", None) if prior_std is None else None
-    found = table(sigma, shape[-2:]) if callable(table) else None
-    noise = problem.information.variance
-    if found is None or not math.isfinite(noise):
-        return torch.tensor(flat, dtype=like.dtype, device=like.device)
-    spectrum = torch.fft.ifftshift(found.to(like.device, like.dtype)).clamp(max=(0.99 * sigma) ** 2)
-    share = noise / (noise + flat)
-    return spectrum**share * flat ** (1 - share)
 
 
 def join(problem: Problem, x: Tensor, sigma: float, sigma_min: float) -> tuple[Tensor, float, Tensor | None]:
@@ -153,7 +62,6 @@ def projection(problem: Problem, anchor: Tensor, iterations: int) -> tuple[Tenso
         iterations=iterations,
         tolerance=1e-5,
         item_ndim=operator.domain.ndim,
-        return_residual=True,
     )
 
 
@@ -196,7 +104,6 @@ def gaussian_step(
         variance * (likelihood_score(problem, anchor) + perturbed),
         iterations=iterations,
         item_ndim=operator.domain.ndim,
-        return_residual=True,
     )
     return anchor + correction, residual
 

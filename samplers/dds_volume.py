@@ -11,10 +11,10 @@ from torch import Tensor
 
 from operators.errors import InputError
 from operators.solve import conjugate_gradient
-from samplers.base import Denoiser
-from samplers.data_terms import clean_variance
+from samplers.base import Run
 from samplers.dds import DDS
-from samplers.problem import Problem
+from samplers.spread import Uniform
+from samplers.validation import require
 
 
 @dataclass(frozen=True)
@@ -37,10 +37,10 @@ class DDSVolume(DDS):
     Parameters
     ----------
     steps ... mean_sigma
-        As for :class:`DDS`; the rule is the default here. ``support_level`` is not used.
+        As for :class:`DDS`; the rule is the default here, with a ``spread`` that is ``Uniform``.
     tv_weight : float
         Inverse of the difference of neighbouring slices that one expects, in units of the scale of the prior. Since
-        the data are weighted by their noise it does not depend on the number of views or coils. 0: slices on their own.
+        the data are weighted by their noise it does not depend on how many there are. 0: slices on their own.
     edge : float
         Difference that is shrunk to nothing in one iteration, ``tv_weight / rho``. It sets the speed of convergence.
     circular : bool
@@ -62,20 +62,18 @@ class DDSVolume(DDS):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.adapt_to_noise:
-            raise InputError("DDSVolume: adapt_to_noise is for images; leave it out")
-        if self.gamma == "noise-free":
-            raise InputError("DDSVolume: expected gamma to be a number or 'rule', came 'noise-free'")
-        if not (self.tv_weight >= 0 and math.isfinite(self.tv_weight)) or not self.edge > 0:
-            raise InputError(f"DDSVolume: expected tv_weight >= 0 and edge > 0, came {self.tv_weight}, {self.edge}")
+        require(self, not self.adapt_to_noise, "no adapt_to_noise, which is for images", self.adapt_to_noise)
+        require(self, self.gamma != "noise-free", "gamma to be a number or 'rule'", self.gamma)
+        require(self, isinstance(self.spread, Uniform), "spread=Uniform(...)", self.spread)
+        require(self, self.tv_weight >= 0 and math.isfinite(self.tv_weight), "tv_weight >= 0", self.tv_weight)
+        require(self, self.edge > 0, "edge > 0", self.edge)
 
-    def _fit(
-        self, problem: Problem, denoised: Tensor, sigma: float, denoiser: Denoiser, memory: Any
-    ) -> tuple[Tensor, Tensor, Any]:
+    def _fit(self, denoised: Tensor, sigma: float, run: Run, memory: Any) -> tuple[Tensor, Tensor, Any]:
         """Do one iteration of ADMM, from where the last step left it."""
+        problem = run.problem
         if problem.operator.domain.ndim != 3:
-            raise InputError(f"DDSVolume: expected volumes (z, y, x), came {tuple(problem.operator.domain.shape)}")
-        variance = clean_variance(sigma, self.prior_std, denoiser) if self.gamma == "rule" else float(self.gamma)
+            raise InputError(f"DDSVolume: expected volumes (z, y, x), got {tuple(problem.operator.domain.shape)}")
+        variance = self.spread.variance(sigma, run.denoiser) if self.gamma == "rule" else float(self.gamma)
         weighted = problem if self.gamma == "rule" else problem.unweighted
         rho = self.tv_weight / self.edge
         d, u = memory if memory is not None else (self._differences(denoised), torch.zeros_like(denoised))
@@ -86,7 +84,6 @@ class DDSVolume(DDS):
             variance * pull,
             iterations=self.cg_iterations,
             item_ndim=3,
-            return_residual=True,
         )
         fitted = denoised + move
         u = u + self._differences(fitted)

@@ -8,11 +8,9 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from samplers.annealed import AnnealedSampler
-from samplers.base import Denoiser, Step
-from samplers.noise import Noise
-from samplers.problem import Problem
+from samplers.base import AnnealedSampler, Run, Step
 from samplers.proximal import proximal
+from samplers.validation import require
 
 
 @dataclass(frozen=True)
@@ -31,7 +29,7 @@ class DiffPIR(AnnealedSampler):
     Parameters
     ----------
     steps, spacing, sigma_max, sigma_min
-        See :class:`~samplers.annealed.AnnealedSampler`.
+        See :class:`~samplers.base.AnnealedSampler`.
     strength : float
         ``lambda``: trust in the denoiser. The image is taken to lie within ``sigma / sqrt(lambda)`` of D.
     zeta : float
@@ -52,26 +50,17 @@ class DiffPIR(AnnealedSampler):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._require(self.strength > 0, f"strength > 0, came {self.strength}")
-        self._require(0 <= self.zeta <= 1, f"zeta between 0 and 1, came {self.zeta}")
-        self._require(self.cg_iterations >= 1, f"cg_iterations >= 1, came {self.cg_iterations}")
+        require(self, self.strength > 0, "strength > 0", self.strength)
+        require(self, 0 <= self.zeta <= 1, "zeta between 0 and 1", self.zeta)
+        require(self, self.cg_iterations >= 1, "cg_iterations >= 1", self.cg_iterations)
 
-    def step(
-        self,
-        x: Tensor,
-        sigma: float,
-        sigma_next: float,
-        problem: Problem,
-        denoiser: Denoiser,
-        noise: Noise,
-        memory: Any = None,
-    ) -> Step:
+    def step(self, x: Tensor, sigma: float, sigma_next: float, run: Run, memory: Any) -> Step:
         """Denoise, fit the data, re-noise."""
-        denoised = denoiser.denoise(x, sigma)
-        fitted, residual = proximal(problem, denoised, sigma**2 / self.strength, self.cg_iterations)
+        denoised = run.denoiser.denoise(x, sigma)
+        fitted, residual = proximal(run.problem, denoised, sigma**2 / self.strength, self.cg_iterations)
         x_next = fitted
         if sigma_next > 0:
             kept = math.sqrt(1 - self.zeta) * (x - fitted) / sigma
-            fresh = math.sqrt(self.zeta) * noise.normal(problem.operator.domain)
+            fresh = math.sqrt(self.zeta) * run.draw()
             x_next = fitted + sigma_next * (kept + fresh)
         return Step(x_next, fitted, {"cg_residual": residual})

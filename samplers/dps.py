@@ -9,12 +9,10 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from samplers.annealed import AnnealedSampler
-from samplers.base import Denoiser, Step
+from samplers.base import AnnealedSampler, Run, Step
 from samplers.data_terms import likelihood_curvature, norms
-from samplers.noise import Noise
-from samplers.problem import Problem
 from samplers.stepping import advance
+from samplers.validation import require
 
 
 @dataclass(frozen=True)
@@ -37,7 +35,7 @@ class DPS(AnnealedSampler):
     Parameters
     ----------
     steps, spacing, sigma_max, sigma_min
-        See :class:`~samplers.annealed.AnnealedSampler`; the paper takes 1000 steps.
+        See :class:`~samplers.base.AnnealedSampler`; the paper takes 1000 steps.
     zeta : float
         Step size, .3 to 1 in the paper.
     variables : "ve" or "vp"
@@ -66,42 +64,31 @@ class DPS(AnnealedSampler):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._require(self.zeta >= 0, f"zeta >= 0, came {self.zeta}")
-        self._require(self.variables in ("ve", "vp"), f"variables 've' or 'vp', came {self.variables!r}")
-        self._require(self.solver in ("ancestral", "ddim"), f"solver 'ancestral' or 'ddim', came {self.solver!r}")
-        self._require(self.scaling in ("none", "norm"), f"scaling 'none' or 'norm', came {self.scaling!r}")
-        self._require(self.chunk is None or self.chunk >= 1, f"chunk >= 1, came {self.chunk}")
+        require(self, self.zeta >= 0, "zeta >= 0", self.zeta)
+        require(self, self.variables in ("ve", "vp"), "variables 've' or 'vp'", self.variables)
+        require(self, self.solver in ("ancestral", "ddim"), "solver 'ancestral' or 'ddim'", self.solver)
+        require(self, self.scaling in ("none", "norm"), "scaling 'none' or 'norm'", self.scaling)
+        require(self, self.chunk is None or self.chunk >= 1, "chunk >= 1", self.chunk)
 
-    def step(
-        self,
-        x: Tensor,
-        sigma: float,
-        sigma_next: float,
-        problem: Problem,
-        denoiser: Denoiser,
-        noise: Noise,
-        memory: Any = None,
-    ) -> Step:
+    def step(self, x: Tensor, sigma: float, sigma_next: float, run: Run, memory: Any) -> Step:
         """Denoise, step back, descend."""
-        pieces = [self._gradient(piece, sigma, problem, denoiser) for piece in x.split(self.chunk or len(x))]
+        pieces = [self._gradient(piece, sigma, run) for piece in x.split(self.chunk or len(x))]
         denoised = torch.cat([piece[0] for piece in pieces])
         gradient = torch.cat([piece[1] for piece in pieces])
-        moved = advance(
-            self.solver, x, sigma, sigma_next, denoised, None, lambda: noise.normal(problem.operator.domain)
-        )
+        moved = advance(self.solver, x, sigma, sigma_next, denoised, None, run.draw)
         scale = math.sqrt((1 + sigma**2) * (1 + sigma_next**2)) if self.variables == "vp" else 1.0
         if self.scaling == "norm":
-            memory = likelihood_curvature(problem.unweighted).sqrt() if memory is None else memory
+            memory = likelihood_curvature(run.problem.unweighted).sqrt() if memory is None else memory
             gradient = gradient / memory
         return Step(moved - self.zeta * scale * gradient, denoised, memory=memory)
 
     @staticmethod
-    def _gradient(x: Tensor, sigma: float, problem: Problem, denoiser: Denoiser) -> tuple[Tensor, Tensor]:
+    def _gradient(x: Tensor, sigma: float, run: Run) -> tuple[Tensor, Tensor]:
         """Return ``D`` and the gradient of ``|y - A D|``; for complex x with respect to both parts."""
         with torch.enable_grad():
             tracked = x.detach().requires_grad_()
-            denoised = denoiser.denoise(tracked, sigma)
+            denoised = run.denoiser.denoise(tracked, sigma)
             # The sum has for each sample the gradient of its own norm: no sample enters the norm of another.
-            residual = norms(problem.y - problem.operator(denoised)).sum()
+            residual = norms(run.problem.y - run.problem.operator(denoised)).sum()
             gradient = torch.autograd.grad(residual, tracked)[0]
         return denoised.detach(), gradient

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from operators.base import Space
 from samplers import schedule
-from samplers.base import Denoiser
 from samplers.covariance import CovarianceModel
+from samplers.denoiser import Denoiser
 from samplers.jacobian import differences
 from samplers.noise import Noise
 from samplers.stepping import Past, advance
@@ -28,7 +28,7 @@ PIXELS, FEWEST, MOST = 8192, 4, 32
 #: Images of more pixels than this go through the denoiser one by one.
 LARGE = 65536
 #: Largest share of ``u^H J v`` that may be antisymmetric for a Jacobian that is trusted, and how far ``sigma^2 tr J``
-#: may be from the error. An exact denoiser shows rounding, .001; the brain network .15 - .5.
+#: may be from the error. An exact denoiser shows rounding, .001; a network .15 - .5.
 ASYMMETRY, TRACE = 0.05, 3.0
 #: Length of the differences in that test, of the noise level: short, for what is curved.
 DIFFERENCE_STEP = 0.02

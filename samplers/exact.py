@@ -10,9 +10,10 @@ from torch import Tensor
 
 from operators.errors import InputError
 from operators.solve import conjugate_gradient
-from samplers.base import Denoiser, Sampler, Step
-from samplers.noise import Noise
+from samplers.base import Run, Sampler, Step
+from samplers.denoiser import Denoiser
 from samplers.problem import Problem
+from samplers.validation import require
 
 
 class GaussianDenoiser(Denoiser, Protocol):
@@ -60,23 +61,18 @@ class ExactGaussian(Sampler):
     iterations: int = 500
     tolerance: float = 1e-5
 
+    def __post_init__(self) -> None:
+        require(self, self.iterations >= 1, "iterations >= 1", self.iterations)
+        require(self, self.tolerance >= 0, "tolerance >= 0", self.tolerance)
+
     def sigmas(self, problem: Problem, denoiser: Denoiser) -> list[float]:
         """Return one step, from anywhere to 0."""
         return [1.0, 0.0]
 
-    def step(
-        self,
-        x: Tensor,
-        sigma: float,
-        sigma_next: float,
-        problem: Problem,
-        denoiser: Denoiser,
-        noise: Noise,
-        memory: Any = None,
-    ) -> Step:
+    def step(self, x: Tensor, sigma: float, sigma_next: float, run: Run, memory: Any) -> Step:
         """Draw; ``x`` is used as the white noise of the prior draw."""
-        white = noise.normal(problem.operator.codomain)
-        drawn, residual = self._condition(problem, _gaussian(denoiser), x / sigma, white)
+        white = run.noise.normal(run.problem.operator.codomain)
+        drawn, residual = self._condition(run.problem, _gaussian(run.denoiser), x / sigma, white)
         return Step(drawn, drawn, {"cg_residual": residual})
 
     def posterior_mean(self, problem: Problem, denoiser: Denoiser) -> Tensor:
@@ -104,7 +100,6 @@ class ExactGaussian(Sampler):
             iterations=self.iterations,
             tolerance=self.tolerance,
             item_ndim=operator.codomain.ndim,
-            return_residual=True,
         )
         x = x0 + prior.covariance(operator.H(weights / noise_std))
         return x.to(white.dtype), residual.to(white.real.dtype)
@@ -113,5 +108,5 @@ class ExactGaussian(Sampler):
 def _gaussian(denoiser: Denoiser) -> GaussianDenoiser:
     """Check that the prior is Gaussian."""
     if not all(callable(getattr(denoiser, name, None)) for name in ("covariance", "draw")):
-        raise InputError(f"ExactGaussian needs a Gaussian prior (GaussianPrior), came {type(denoiser).__name__}")
+        raise InputError(f"ExactGaussian needs a Gaussian prior (GaussianPrior), got {type(denoiser).__name__}")
     return denoiser  # type: ignore[return-value]

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from samplers.base import Denoiser
+from samplers.denoiser import Denoiser
 
 Product = Callable[[Tensor], Tensor]
 JacobianKind = Literal["finite-difference", "vjp"]

@@ -9,14 +9,17 @@ import torch
 from torch import Tensor
 
 from operators.errors import InputError
-from samplers.base import Denoiser
+from samplers.base import Run
 from samplers.covariance import CovarianceModel, condition
-from samplers.data_terms import clean_variance, likelihood_score
+from samplers.data_terms import likelihood_score
+from samplers.denoiser import Denoiser
 from samplers.error_spectrum import DIFFERENCE_STEP, MeasuredError
 from samplers.jacobian import JacobianKind, Product, differences, vjp
 from samplers.pilot import measured_error
 from samplers.problem import Problem
+from samplers.spread import clean_variance
 from samplers.stepping import Estimate, PosteriorDenoising
+from samplers.validation import require
 
 #: Largest number of conjugate-gradient steps with a Jacobian that passed its test, and the relative residual that ends
 #: them for a sample.
@@ -88,20 +91,18 @@ class MomentMatching(PosteriorDenoising):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        positive = self.prior_std is None or self.prior_std > 0
-        counts = self.model_iterations if self.iterations is None else min(self.iterations, self.model_iterations)
-        if counts < 1 or not positive or not (self.jacobian_below or 0) >= 0:
-            raise InputError(
-                "MomentMatching: expected iterations, model_iterations >= 1, prior_std > 0, jacobian_below >= 0, came "
-                f"{self.iterations}, {self.model_iterations}, {self.prior_std}, {self.jacobian_below}"
-            )
-        if isinstance(self.covariance, str) and self.covariance != "prior":
-            raise InputError(f"MomentMatching: covariance is a model, a number or 'prior', came {self.covariance!r}")
-        if self.jacobian not in ("finite-difference", "vjp"):
-            raise InputError(f"MomentMatching: unknown jacobian {self.jacobian!r}")
+        known = not isinstance(self.covariance, str) or self.covariance == "prior"
+        require(self, known, "covariance to be a model, a number or 'prior'", self.covariance)
+        require(self, self.prior_std is None or self.prior_std > 0, "prior_std > 0", self.prior_std)
+        require(self, (self.jacobian_below or 0) >= 0, "jacobian_below >= 0", self.jacobian_below)
+        require(self, self.iterations is None or self.iterations >= 1, "iterations >= 1", self.iterations)
+        require(self, self.model_iterations >= 1, "model_iterations >= 1", self.model_iterations)
+        kinds = ("finite-difference", "vjp")
+        require(self, self.jacobian in kinds, "jacobian 'finite-difference' or 'vjp'", self.jacobian)
 
-    def estimate(self, x: Tensor, sigma: float, problem: Problem, denoiser: Denoiser, memory: Any) -> Estimate:
+    def estimate(self, x: Tensor, sigma: float, run: Run, memory: Any) -> Estimate:
         """Denoise and condition."""
+        problem, denoiser = run.problem, run.denoiser
         known, so_far = memory if memory is not None else (self._knowledge(problem, denoiser, x), 0)
         local = known.model or self._local(known, sigma, denoiser, x)
         product: Product | None = None
@@ -156,7 +157,7 @@ class MomentMatching(PosteriorDenoising):
         if found is None:
             variance = clean_variance(sigma, self.prior_std, denoiser)
             return CovarianceModel.isotropic((1 / variance - 1 / sigma**2) ** -0.5).to(like)
-        # An error above sigma is none of a denoiser, whatever was measured; the limit keeps C positive.
+        # A denoiser's error cannot exceed sigma, whatever was measured; the limit keeps C positive.
         variance = found.to(like.device, like.real.dtype).clamp(max=(0.99 * sigma) ** 2)
         prior = variance / (1 - variance / sigma**2)
         return CovarianceModel(prior.mean().sqrt(), prior / prior.mean())

@@ -1,4 +1,4 @@
-"""Use a denoiser of single images for coil images, or for complex images through a network of real ones."""
+"""Use a denoiser of single images for stacks of them, or for complex images through a network of real ones."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from torch import Tensor
 
 from operators.base import Space
 from operators.errors import InputError
-from samplers.base import Denoiser
+from samplers.denoiser import Denoiser
+from samplers.validation import require
 
 
 @dataclass(frozen=True, eq=False)
 class PartsAsBatch:
-    """A denoiser of ``(item, y, x)`` images that treats coils, and the two parts of complex images, as batch items.
+    """A denoiser of ``(item, y, x)`` images that treats items, and the two parts of complex images, as batch items.
 
     All of them go through the network in one call, and are coupled by the data alone. With ``split_complex`` the
     denoiser is one of real images, such as a network trained on magnitudes: real and imaginary parts are two items.
@@ -41,10 +42,9 @@ class PartsAsBatch:
     image_ndim: int = 2
 
     def __post_init__(self) -> None:
-        if self.image_ndim < 1:
-            raise InputError(f"PartsAsBatch: expected image_ndim >= 1, came {self.image_ndim}")
+        require(self, self.image_ndim >= 1, "image_ndim >= 1", self.image_ndim)
 
-    #: Coil images have more axes than the images of the denoiser.
+    #: Stacks have more axes than the images of the denoiser.
     space: Space | None = None
 
     @property
@@ -74,9 +74,9 @@ class PartsAsBatch:
         return None if found is None else self._ratio**2 * found
 
     def denoise(self, x: Tensor, sigma: float | Tensor) -> Tensor:
-        """Return ``E[x0 | x]`` of every coil image and part, shape ``(batch, [coil,] *image)`` like ``x``."""
+        """Return ``E[x0 | x]`` of every image and part, shape ``(batch, [item,] *image)`` like ``x``."""
         if self.split_complex and not x.is_complex():
-            raise InputError("PartsAsBatch(split_complex=True) takes complex images; came real ones")
+            raise InputError("PartsAsBatch(split_complex=True) takes complex images; got real ones")
         parts = torch.stack([x.real, x.imag], dim=1) if self.split_complex else x[:, None]
         items = parts.reshape(-1, *x.shape[x.ndim - self.image_ndim :])
         if isinstance(sigma, Tensor) and sigma.ndim == 1 and len(sigma) > 1:

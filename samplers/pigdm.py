@@ -9,14 +9,12 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from operators.errors import InputError
-from samplers.base import Denoiser, Step
-from samplers.data_terms import clean_variance
+from samplers.base import Run, Step
 from samplers.jacobian import vjp
-from samplers.noise import Noise
-from samplers.problem import Problem
 from samplers.proximal import proximal
-from samplers.stepping import SOLVERS, Estimate, PosteriorDenoising, advance
+from samplers.spread import clean_variance
+from samplers.stepping import Estimate, PosteriorDenoising, advance
+from samplers.validation import require
 
 
 @dataclass(frozen=True)
@@ -33,9 +31,9 @@ class PiGDM(PosteriorDenoising):
         x_vp <- DDIM(x_vp, D) + alpha r^2 grad log p(y | x_vp),    x_vp = alpha x,    alpha^2 = 1 / (1 + sigma^2)
 
     Heuristic: the covariance is not the prior's. Std ratio on the known problems of ``benchmarks/posterior_truth.py``:
-    by Bayes' rule .95 (MRI) - 1.22 (random matrix); as published .88 - .95, and only .28 in what was measured. With the
-    shipped network Bayes' rule diverges: at large noise ``sigma^2`` multiplies the errors of the Jacobian, which is not
-    symmetric. As published nothing does.
+    by Bayes' rule .95 (Fourier lines) - 1.22 (random matrix); as published .88 - .95, and only .28 in what was
+    measured. With a network Bayes' rule diverges: at large noise ``sigma^2`` multiplies the errors of the Jacobian,
+    which is not symmetric. As published nothing does.
 
     Parameters
     ----------
@@ -67,54 +65,35 @@ class PiGDM(PosteriorDenoising):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.chunk is not None and self.chunk < 1:
-            raise InputError(f"PiGDM: expected chunk >= 1, came {self.chunk}")
-        solvers = {"bayes": SOLVERS, "published": ("ddim", "ancestral")}
-        if self.weight not in solvers or self.solver not in solvers[self.weight]:
-            raise InputError(
-                "PiGDM: expected weight 'bayes', or 'published' with solver 'ddim' or 'ancestral', came "
-                f"{self.weight!r} with {self.solver!r}"
-            )
-        if not (self.prior_std is None or self.prior_std > 0) or self.cg_iterations < 1:
-            raise InputError(
-                f"PiGDM: expected prior_std > 0 and cg_iterations >= 1, came {self.prior_std}, {self.cg_iterations}"
-            )
+        require(self, self.weight in ("bayes", "published"), "weight 'bayes' or 'published'", self.weight)
+        fits = self.weight == "bayes" or self.solver in ("ddim", "ancestral")
+        require(self, fits, "solver 'ddim' or 'ancestral' with weight 'published'", self.solver)
+        require(self, self.prior_std is None or self.prior_std > 0, "prior_std > 0", self.prior_std)
+        require(self, self.cg_iterations >= 1, "cg_iterations >= 1", self.cg_iterations)
+        require(self, self.chunk is None or self.chunk >= 1, "chunk >= 1", self.chunk)
 
-    def estimate(self, x: Tensor, sigma: float, problem: Problem, denoiser: Denoiser, memory: Any) -> Estimate:
+    def estimate(self, x: Tensor, sigma: float, run: Run, memory: Any) -> Estimate:
         """Denoise, solve, back-propagate: Bayes' rule."""
-        denoised, variance, pull, residual = self._pull(x, sigma, problem, denoiser)
+        denoised, variance, pull, residual = self._pull(x, sigma, run)
         return Estimate(denoised + sigma**2 / variance * pull, {"cg_residual": residual})
 
-    def step(
-        self,
-        x: Tensor,
-        sigma: float,
-        sigma_next: float,
-        problem: Problem,
-        denoiser: Denoiser,
-        noise: Noise,
-        memory: Any = None,
-    ) -> Step:
+    def step(self, x: Tensor, sigma: float, sigma_next: float, run: Run, memory: Any) -> Step:
         """Estimate and advance, or advance and add the score (alg. 1, lines 9 and 10)."""
         if self.weight == "bayes":
-            return super().step(x, sigma, sigma_next, problem, denoiser, noise, memory)
-        denoised, _, pull, residual = self._pull(x, sigma, problem, denoiser)
-        moved = advance(
-            self.solver, x, sigma, sigma_next, denoised, None, lambda: noise.normal(problem.operator.domain)
-        )
+            return super().step(x, sigma, sigma_next, run, memory)
+        denoised, _, pull, residual = self._pull(x, sigma, run)
+        moved = advance(self.solver, x, sigma, sigma_next, denoised, None, run.draw)
         # The derivative by x_vp is 1 / alpha times that by x, and x = x_vp sqrt(1 + sigma_next^2) after the step.
         moved = moved + math.sqrt(1 + sigma_next**2) * pull
         return Step(moved, denoised + pull, {"cg_residual": residual})
 
-    def _pull(
-        self, x: Tensor, sigma: float, problem: Problem, denoiser: Denoiser
-    ) -> tuple[Tensor, float, Tensor, Tensor]:
+    def _pull(self, x: Tensor, sigma: float, run: Run) -> tuple[Tensor, float, Tensor, Tensor]:
         """Return ``D``, ``r^2``, ``r^2`` times the score of the likelihood, and the residual of the solve."""
-        variance = clean_variance(sigma, self.prior_std, denoiser)
+        variance = clean_variance(sigma, self.prior_std, run.denoiser)
         parts = []
         for piece in x.split(self.chunk or len(x)):
-            denoised, transpose = vjp(denoiser, piece, sigma)
-            fitted, residual = proximal(problem, denoised, variance, self.cg_iterations)
+            denoised, transpose = vjp(run.denoiser, piece, sigma)
+            fitted, residual = proximal(run.problem, denoised, variance, self.cg_iterations)
             # r^2 A^H (r^2 A A^H + noise_std^2)^-1 (y - A D) is what the solve has moved.
             parts.append((denoised, transpose(fitted - denoised), residual))
         denoised, pull, residual = (torch.cat(part) for part in zip(*parts, strict=True))

@@ -3,7 +3,7 @@
 Its Jacobian is put to a test on images of its own. Where it passes at every noise level, those images are believed, and
 so is their error. A network fails, and images of its own may be far from any that it was trained on; then a pilot run
 follows the data, and ``sigma^2`` times the diagonal of its Jacobian stands for the error: symmetric or not, it was
-found within 20 % of what the brain network was measured to do on held-out images.
+found within 20 % of what a network was measured to do on held-out images.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 
 from samplers import schedule
-from samplers.base import Denoiser
 from samplers.covariance import condition
 from samplers.data_terms import likelihood_score
+from samplers.denoiser import Denoiser
 from samplers.error_spectrum import MeasuredError, error_of_own_images, log_prior, smooth, spectral_model
 from samplers.jacobian import differences
 from samplers.noise import Noise
@@ -29,7 +29,7 @@ from samplers.stepping import Past, advance
 
 #: Noise levels and images of the pilot run, and conjugate-gradient steps with the model at each level.
 STEPS, IMAGES, ITERATIONS = 24, 4, 30
-#: How much larger the variance of a network's error is than ``sigma^2 J`` says: 1.1 - 1.5 for the brain network.
+#: How much larger the variance of a network's error is than ``sigma^2 J`` says: 1.1 - 1.5 was found.
 EXCESS = 1.3
 #: Least variance of a coefficient over ``sigma^2``: a diagonal found with few probes may be negative.
 LEAST = 1e-6

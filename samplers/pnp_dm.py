@@ -9,12 +9,10 @@ from typing import Any, ClassVar, Literal
 from torch import Tensor
 
 from samplers import schedule
-from samplers.annealed import AnnealedSampler
-from samplers.base import Denoiser, Step
+from samplers.base import AnnealedSampler, Run, Step
 from samplers.data_terms import gaussian_step
-from samplers.noise import Noise
-from samplers.problem import Problem
 from samplers.stepping import Past, advance
+from samplers.validation import require
 
 
 @dataclass(frozen=True)
@@ -35,7 +33,7 @@ class PnPDM(AnnealedSampler):
     Parameters
     ----------
     steps, spacing, sigma_max, sigma_min
-        See :class:`~samplers.annealed.AnnealedSampler`: the values of ``rho``.
+        See :class:`~samplers.base.AnnealedSampler`: the values of ``rho``.
     inner : int
         Evaluations of each reverse diffusion.
     solver : "sde-2m", "ancestral", "2m" or "ddim"
@@ -62,35 +60,26 @@ class PnPDM(AnnealedSampler):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._require(self.inner >= 1, f"inner >= 1, came {self.inner}")
+        require(self, self.inner >= 1, "inner >= 1", self.inner)
         known = self.solver in ("sde-2m", "ancestral", "2m", "ddim")
-        self._require(known, f"solver 'sde-2m', 'ancestral', '2m' or 'ddim', came {self.solver!r}")
-        self._require(self.inner_span > 1, f"inner_span > 1, came {self.inner_span}")
-        self._require(self.cg_iterations >= 1, f"cg_iterations >= 1, came {self.cg_iterations}")
+        require(self, known, "solver 'sde-2m', 'ancestral', '2m' or 'ddim'", self.solver)
+        require(self, self.inner_span > 1, "inner_span > 1", self.inner_span)
+        require(self, self.cg_iterations >= 1, "cg_iterations >= 1", self.cg_iterations)
 
-    def step(
-        self,
-        x: Tensor,
-        sigma: float,
-        sigma_next: float,
-        problem: Problem,
-        denoiser: Denoiser,
-        noise: Noise,
-        memory: Any = None,
-    ) -> Step:
+    def step(self, x: Tensor, sigma: float, sigma_next: float, run: Run, memory: Any) -> Step:
         """Draw a clean image given the noisy one, then a noisy one given the data."""
-        clean = self._reverse(x, sigma, problem, denoiser, noise)
+        clean = self._reverse(x, sigma, run)
         if sigma_next == 0:
             return Step(clean, clean, memory or {}, memory)
-        drawn, residual = gaussian_step(problem, clean, sigma_next**2, noise, self.cg_iterations)
+        drawn, residual = gaussian_step(run.problem, clean, sigma_next**2, run.noise, self.cg_iterations)
         facts = {"cg_residual": residual}
         return Step(drawn, clean, facts, facts)
 
-    def _reverse(self, x: Tensor, sigma: float, problem: Problem, denoiser: Denoiser, noise: Noise) -> Tensor:
+    def _reverse(self, x: Tensor, sigma: float, run: Run) -> Tensor:
         """Run the reverse diffusion of the prior from ``x`` at level ``sigma``."""
         past = None
         for now, then in itertools.pairwise(schedule.geometric(sigma, sigma / self.inner_span, self.inner)):
-            denoised = denoiser.denoise(x, now)
-            x = advance(self.solver, x, now, then, denoised, past, lambda: noise.normal(problem.operator.domain))
+            denoised = run.denoiser.denoise(x, now)
+            x = advance(self.solver, x, now, then, denoised, past, run.draw)
             past = Past(now, denoised)
         return x

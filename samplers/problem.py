@@ -49,14 +49,14 @@ class Problem:
         self.operator.codomain.check(self.y, "y of Problem")
         if self.y.ndim != self.operator.codomain.ndim:
             raise ShapeError(
-                f"y of Problem: expected one measurement of shape {tuple(self.operator.codomain.shape)}, came "
+                f"y of Problem: expected one measurement of shape {tuple(self.operator.codomain.shape)}, got "
                 f"{tuple(self.y.shape)}; make one Problem for each measurement"
             )
         if not bool(torch.isfinite(self.y).all()):
             raise InputError("y of Problem holds NaN or Inf: remove or repair the bad data first")
         noise_std = torch.as_tensor(self.noise_std, dtype=self.y.real.dtype, device=self.y.device)
         if not bool(torch.isfinite(noise_std).all()) or bool((noise_std < 0).any()):
-            raise InputError(f"noise_std of Problem must be finite and >= 0, came {self.noise_std!r}")
+            raise InputError(f"noise_std of Problem must be finite and >= 0, got {self.noise_std!r}")
         try:
             np.broadcast_shapes(noise_std.shape, self.y.shape)  # torch's own loads a computer algebra system
         except ValueError:

@@ -90,7 +90,6 @@ def proximal(
         iterations=iterations,
         item_ndim=problem.operator.domain.ndim,
         preconditioner=_preconditioner(problem, root, local, without) if preconditioned else None,
-        return_residual=True,
     )
     return anchor + spread(z), residual
 

@@ -9,11 +9,9 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from operators.solve import conjugate_gradient
-from samplers.annealed import AnnealedSampler
-from samplers.base import Denoiser, Step
+from samplers.base import AnnealedSampler, Run, Step
 from samplers.data_terms import likelihood_score
-from samplers.noise import Noise
-from samplers.problem import Problem
+from samplers.validation import require
 
 
 @dataclass(frozen=True)
@@ -36,7 +34,7 @@ class PULA(AnnealedSampler):
     Parameters
     ----------
     steps, spacing, sigma_max, sigma_min
-        See :class:`~samplers.annealed.AnnealedSampler`. End well below ``noise_std``.
+        See :class:`~samplers.base.AnnealedSampler`. End well below ``noise_std``.
     inner : int
         Langevin steps at each level.
     step_size : float
@@ -59,36 +57,25 @@ class PULA(AnnealedSampler):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._require(self.inner >= 1, f"inner >= 1, came {self.inner}")
-        self._require(0 < self.step_size < 2, f"step_size between 0 and 2, came {self.step_size}")
-        self._require(self.cg_iterations >= 1, f"cg_iterations >= 1, came {self.cg_iterations}")
+        require(self, self.inner >= 1, "inner >= 1", self.inner)
+        require(self, 0 < self.step_size < 2, "step_size between 0 and 2", self.step_size)
+        require(self, self.cg_iterations >= 1, "cg_iterations >= 1", self.cg_iterations)
 
-    def step(
-        self,
-        x: Tensor,
-        sigma: float,
-        sigma_next: float,
-        problem: Problem,
-        denoiser: Denoiser,
-        noise: Noise,
-        memory: Any = None,
-    ) -> Step:
+    def step(self, x: Tensor, sigma: float, sigma_next: float, run: Run, memory: Any) -> Step:
         """Take the Langevin steps of one level; denoise after the last level."""
         residual = x.real.new_zeros(len(x))
         for _ in range(self.inner):
-            x, residual = self._langevin(x, sigma, problem, denoiser, noise)
+            x, residual = self._langevin(x, sigma, run)
         if sigma_next == 0:
-            x = denoiser.denoise(x, sigma)
+            x = run.denoiser.denoise(x, sigma)
         return Step(x, None, {"cg_residual": residual})
 
-    def _langevin(
-        self, x: Tensor, sigma: float, problem: Problem, denoiser: Denoiser, noise: Noise
-    ) -> tuple[Tensor, Tensor]:
+    def _langevin(self, x: Tensor, sigma: float, run: Run) -> tuple[Tensor, Tensor]:
         """Take one preconditioned step. The system is multiplied by sigma^2, which keeps it in range."""
-        operator = problem.operator
-        prior = denoiser.denoise(x, sigma) - x
-        white = sigma * noise.normal(operator.domain)
-        data_noise = operator.H(noise.normal(operator.codomain) / problem.noise_std)
+        problem, operator = run.problem, run.problem.operator
+        prior = run.denoiser.denoise(x, sigma) - x
+        white = sigma * run.draw()
+        data_noise = operator.H(run.noise.normal(operator.codomain) / problem.noise_std)
         # Right for what A does not see, which iterations would reach last: they only fit the data.
         start = self.step_size * prior + math.sqrt(2 * self.step_size) * white
         pull = self.step_size * likelihood_score(problem, x) + math.sqrt(2 * self.step_size) * data_noise
@@ -98,6 +85,5 @@ class PULA(AnnealedSampler):
             start,
             iterations=self.cg_iterations,
             item_ndim=operator.domain.ndim,
-            return_residual=True,
         )
         return x + move, residual

@@ -8,11 +8,9 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from samplers.annealed import AnnealedSampler
-from samplers.base import Denoiser, Step
+from samplers.base import AnnealedSampler, Run, Step
 from samplers.data_terms import likelihood_score
-from samplers.noise import Noise
-from samplers.problem import Problem
+from samplers.validation import require
 
 
 class _Adam(NamedTuple):
@@ -47,7 +45,7 @@ class REDDiff(AnnealedSampler):
     Parameters
     ----------
     steps, spacing, sigma_max, sigma_min
-        See :class:`~samplers.annealed.AnnealedSampler`; the paper takes 1000 steps.
+        See :class:`~samplers.base.AnnealedSampler`; the paper takes 1000 steps.
     strength : float
         ``lambda``, .25 in the paper.
     learning_rate : float
@@ -71,30 +69,21 @@ class REDDiff(AnnealedSampler):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._require(self.strength >= 0, f"strength >= 0, came {self.strength}")
-        self._require(self.learning_rate > 0, f"learning_rate > 0, came {self.learning_rate}")
+        require(self, self.strength >= 0, "strength >= 0", self.strength)
+        require(self, self.learning_rate > 0, "learning_rate > 0", self.learning_rate)
 
-    def step(
-        self,
-        x: Tensor,
-        sigma: float,
-        sigma_next: float,
-        problem: Problem,
-        denoiser: Denoiser,
-        noise: Noise,
-        memory: Any = None,
-    ) -> Step:
+    def step(self, x: Tensor, sigma: float, sigma_next: float, run: Run, memory: Any) -> Step:
         """Denoise, take one Adam step, add noise for the next."""
-        denoised = denoiser.denoise(x, sigma)
+        denoised = run.denoiser.denoise(x, sigma)
         if memory is None:
             still = torch.zeros_like(_parts(denoised))
             memory = _Adam(denoised, still, still, 0)
-        data = problem if self.weighted else problem.unweighted
+        data = run.problem if self.weighted else run.problem.unweighted
         gradient = self.strength * (memory.image - denoised) - likelihood_score(data, memory.image)
         memory = _update(memory, gradient, self.learning_rate)
         x = memory.image
         if sigma_next > 0:
-            x = x + sigma_next * noise.normal(problem.operator.domain)
+            x = x + sigma_next * run.draw()
         return Step(x, memory.image, {}, memory)
 
 

@@ -6,8 +6,19 @@ Python floats, never tensors: a schedule is configuration, and the loop must not
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 from operators.errors import InputError
+
+Spacing = Literal["geometric", "karras", "vp"]
+SPACINGS = ("geometric", "karras", "vp")
+
+
+def levels(spacing: Spacing, sigma_max: float, sigma_min: float, n: int) -> list[float]:
+    """Return ``n`` levels of a spacing from ``sigma_max`` to ``sigma_min``, then 0; of "vp" those between the two."""
+    if spacing == "vp":
+        return clip(vp_linear(n), sigma_max, sigma_min)
+    return geometric(sigma_max, sigma_min, n) if spacing == "geometric" else karras(sigma_max, sigma_min, n)
 
 
 def geometric(sigma_max: float, sigma_min: float, n: int) -> list[float]:
@@ -31,7 +42,7 @@ def vp_linear(n: int, beta_min: float = 1e-4, beta_max: float = 0.02, timesteps:
     ``t = round(k timesteps / n) - 1`` for ``k = n .. 1``: the last chain step (sigma = 157 by default) comes first.
     """
     if not 1 <= n <= timesteps:
-        raise InputError(f"vp_linear: expected 1 <= n <= {timesteps} steps, came {n}")
+        raise InputError(f"vp_linear: expected 1 <= n <= {timesteps} steps, got {n}")
     sigmas, log_abar = [], 0.0
     for t in range(timesteps):
         log_abar += math.log1p(-(beta_min + (beta_max - beta_min) * t / max(timesteps - 1, 1)))
@@ -49,6 +60,6 @@ def clip(sigmas: list[float], sigma_max: float, sigma_min: float) -> list[float]
 def _check(sigma_max: float, sigma_min: float, n: int) -> None:
     if not (math.isfinite(sigma_max) and 0 < sigma_min < sigma_max and n >= 1):
         raise InputError(
-            f"schedule: expected 0 < sigma_min < sigma_max and n >= 1, came sigma_min={sigma_min}, "
+            f"schedule: expected 0 < sigma_min < sigma_max and n >= 1, got sigma_min={sigma_min}, "
             f"sigma_max={sigma_max}, n={n}"
         )

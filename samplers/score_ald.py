@@ -1,4 +1,4 @@
-"""Annealed Langevin dynamics with the score of a prior (Score-ALD, csgm-mri)."""
+"""Annealed Langevin dynamics with the score of a prior (Score-ALD)."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from samplers.annealed import AnnealedSampler
-from samplers.base import Denoiser, Step
+from samplers.base import AnnealedSampler, Run, Step
 from samplers.data_terms import likelihood_curvature, norms
-from samplers.noise import Noise
 from samplers.problem import Problem
+from samplers.validation import require
 
 
 @dataclass(frozen=True)
@@ -30,14 +29,14 @@ class ScoreALD(AnnealedSampler):
     denoised once.
 
     Heuristic: ``paper`` meets the posterior at the end of the annealing, up to the step size and the lag of the
-    annealing: std ratio 1.01 - 1.12 on the known problems of ``benchmarks/posterior_truth.py``, near to exact for MRI,
-    not for a random matrix. ``code``: the spread in measured directions (ratio .7) does not know the noise level.
-    ``inner * steps + 1`` evaluations.
+    annealing: std ratio 1.01 - 1.12 on the known problems of ``benchmarks/posterior_truth.py``, near to exact for
+    Fourier lines, not for a random matrix. ``code``: the spread in measured directions (ratio .7) does not know the
+    noise level. ``inner * steps + 1`` evaluations.
 
     Parameters
     ----------
     steps, spacing, sigma_max, sigma_min
-        See :class:`~samplers.annealed.AnnealedSampler`. The paper uses 1155 geometric levels from 1.24 to .0066 (the
+        See :class:`~samplers.base.AnnealedSampler`. The paper uses 1155 geometric levels from 1.24 to .0066 (the
         lower half of 2311 from 232), with small steps.
     inner : int
         Langevin steps at each level.
@@ -64,31 +63,22 @@ class ScoreALD(AnnealedSampler):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._require(self.inner >= 1, f"inner >= 1, came {self.inner}")
-        self._require(0 < self.step_size < 1, f"step_size between 0 and 1, came {self.step_size}")
-        self._require(self.rule in ("paper", "code"), f"rule 'paper' or 'code', came {self.rule!r}")
-        self._require(self.weight >= 0, f"weight >= 0, came {self.weight}")
+        require(self, self.inner >= 1, "inner >= 1", self.inner)
+        require(self, 0 < self.step_size < 1, "step_size between 0 and 1", self.step_size)
+        require(self, self.rule in ("paper", "code"), "rule 'paper' or 'code'", self.rule)
+        require(self, self.weight >= 0, "weight >= 0", self.weight)
 
-    def step(
-        self,
-        x: Tensor,
-        sigma: float,
-        sigma_next: float,
-        problem: Problem,
-        denoiser: Denoiser,
-        noise: Noise,
-        memory: Any = None,
-    ) -> Step:
+    def step(self, x: Tensor, sigma: float, sigma_next: float, run: Run, memory: Any) -> Step:
         """Take the Langevin steps of one level; denoise after the last level."""
         # The largest eigenvalue of A^H A, once for the run.
-        norm2 = likelihood_curvature(problem.unweighted) if memory is None else memory
+        norm2 = likelihood_curvature(run.problem.unweighted) if memory is None else memory
         alpha = self.step_size * sigma**2
         for _ in range(self.inner):
-            score = (denoiser.denoise(x, sigma) - x) / sigma**2
-            fresh = noise.normal(problem.operator.domain)
-            x = x + alpha * (score - self._misfit(x, sigma, score, norm2, problem)) + math.sqrt(2 * alpha) * fresh
+            score = (run.denoiser.denoise(x, sigma) - x) / sigma**2
+            fresh = run.draw()
+            x = x + alpha * (score - self._misfit(x, sigma, score, norm2, run.problem)) + math.sqrt(2 * alpha) * fresh
         if sigma_next == 0:
-            x = denoiser.denoise(x, sigma)
+            x = run.denoiser.denoise(x, sigma)
         return Step(x, None, {}, norm2)
 
     def _misfit(self, x: Tensor, sigma: float, score: Tensor, norm2: Tensor, problem: Problem) -> Tensor:

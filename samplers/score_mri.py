@@ -10,11 +10,10 @@ import torch
 from torch import Tensor
 
 from operators.base import LinearOperator
-from samplers.annealed import AnnealedSampler
-from samplers.base import Denoiser, Step
+from samplers.base import AnnealedSampler, Run, Step
 from samplers.data_terms import likelihood_curvature, norms
-from samplers.noise import Noise
 from samplers.problem import Problem
+from samplers.validation import require
 
 
 class _Memory(NamedTuple):
@@ -37,23 +36,23 @@ class ScoreMRI(AnnealedSampler):
     The last step adds no noise and has no corrector: ``2 steps - 1`` evaluations.
 
     Heuristic: the projection has no spread in measured directions and ignores the noise level; pixel-wise coverage can
-    hide that (std ratio 1.0 overall, 0 in measured directions on the exact Gaussian MRI problem of the test-suite).
+    hide that (std ratio 1.0 overall, 0 in measured directions on the exact Gaussian problem of the test-suite).
 
-    The five modes of the paper, and CT, are choices of operator and denoiser:
+    The five modes of the paper, and operators that are not of norm 1, are choices of operator and denoiser:
 
     - (a) real images: a real domain and a denoiser of real images.
     - (b) complex images through a network of magnitudes: ``PartsAsBatch(denoiser)``.
-    - (c) every coil image by itself: an operator on the domain ``(coil, y, x)`` and ``PartsAsBatch``; combine the
+    - (c) every channel by itself: an operator on the domain ``(channel, y, x)`` and ``PartsAsBatch``; combine the
       result by root-sum-of-squares.
-    - (d) hybrid: as (c), with ``hybrid`` a second operator on the same domain that goes through the coil maps
+    - (d) hybrid: as (c), with ``hybrid`` a second operator on the same domain that goes through the channels' maps
       (mask, FFT, ``S S^H``).
-    - (e) coil maps: the operator holds them; one complex image.
-    - CT: ``scaling="sirt"``.
+    - (e) with maps: the operator holds them; one complex image.
+    - Line integrals: ``scaling="sirt"``.
 
     Parameters
     ----------
     steps, spacing, sigma_max, sigma_min
-        See :class:`~samplers.annealed.AnnealedSampler`. The paper uses 2000 levels from 378 to .01.
+        See :class:`~samplers.base.AnnealedSampler`. The paper uses 2000 levels from 378 to .01.
     snr : float
         ``r``.
     correctors : int
@@ -61,8 +60,8 @@ class ScoreMRI(AnnealedSampler):
     weight : float
         ``lambda``, up to 1 where ``|A| = 1``.
     scaling : "none", "sirt" or "norm"
-        For operators that are not of norm 1: ``"sirt"`` divides the projection by ``|A^H A 1|``, pixel by pixel (those
-        of CT), ``"norm"`` by the largest eigenvalue of ``A^H A``.
+        For operators that are not of norm 1: ``"sirt"`` divides the projection by ``|A^H A 1|``, pixel by pixel
+        (line integrals), ``"norm"`` by the largest eigenvalue of ``A^H A``.
     hybrid : LinearOperator, optional
         ``E`` on the same domain and codomain: every ``hybrid_every`` steps ``x <- x + l E^H (y - E x)`` with ``l``
         linear from 1 to .2.
@@ -71,7 +70,7 @@ class ScoreMRI(AnnealedSampler):
     References
     ----------
     Chung & Ye, "Score-based diffusion models for accelerated MRI", Medical Image Analysis 2022.
-    Deviations: norms of one sample, not of the batch; coils and parts are batch items, not loops.
+    Deviations: norms of one sample, not of the batch; channels and parts are batch items, not loops.
     """
 
     citations: ClassVar[tuple[str, ...]] = ("chung2022scoremri",)
@@ -86,35 +85,26 @@ class ScoreMRI(AnnealedSampler):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._require(self.snr > 0, f"snr > 0, came {self.snr}")
-        self._require(self.correctors >= 0, f"correctors >= 0, came {self.correctors}")
-        self._require(0 <= self.weight < 2, f"weight between 0 and 2, came {self.weight}")
+        require(self, self.snr > 0, "snr > 0", self.snr)
+        require(self, self.correctors >= 0, "correctors >= 0", self.correctors)
+        require(self, 0 <= self.weight < 2, "weight between 0 and 2", self.weight)
         known = ("none", "sirt", "norm")
-        self._require(self.scaling in known, f"scaling 'none', 'sirt' or 'norm', came {self.scaling!r}")
-        self._require(self.hybrid_every >= 1, f"hybrid_every >= 1, came {self.hybrid_every}")
+        require(self, self.scaling in known, "scaling 'none', 'sirt' or 'norm'", self.scaling)
+        require(self, self.hybrid_every >= 1, "hybrid_every >= 1", self.hybrid_every)
 
-    def step(
-        self,
-        x: Tensor,
-        sigma: float,
-        sigma_next: float,
-        problem: Problem,
-        denoiser: Denoiser,
-        noise: Noise,
-        memory: Any = None,
-    ) -> Step:
+    def step(self, x: Tensor, sigma: float, sigma_next: float, run: Run, memory: Any) -> Step:
         """Predict, project, correct, project."""
+        problem = run.problem
         memory = memory or _Memory(0, self._scaling(problem))
-        space = problem.operator.domain
-        denoised = denoiser.denoise(x, sigma)
+        denoised = run.denoiser.denoise(x, sigma)
         gap = sigma**2 - sigma_next**2
         x = x + gap / sigma**2 * (denoised - x)
         if sigma_next > 0:
-            x = x + math.sqrt(gap) * noise.normal(space)
+            x = x + math.sqrt(gap) * run.draw()
         x = self._project(x, problem, memory)
         for _ in range(self.correctors if sigma_next > 0 else 0):
-            score = (denoiser.denoise(x, sigma_next) - x) / sigma_next**2
-            fresh = noise.normal(space)
+            score = (run.denoiser.denoise(x, sigma_next) - x) / sigma_next**2
+            fresh = run.draw()
             e = 2 * (self.snr * norms(fresh) / norms(score)).square()
             x = self._project(x + e * score + torch.sqrt(2 * e) * fresh, problem, memory)
         if self.hybrid is not None and (memory.done + 1) % self.hybrid_every == 0:

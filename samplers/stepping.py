@@ -23,11 +23,8 @@ from typing import Any, Literal, NamedTuple
 
 from torch import Tensor
 
-from operators.errors import InputError
-from samplers import schedule
-from samplers.base import Denoiser, Sampler, Step
-from samplers.noise import Noise
-from samplers.problem import Problem
+from samplers.base import AnnealedSampler, Run, Step
+from samplers.validation import require
 
 Solver = Literal["ddim", "ancestral", "2m", "sde-2m", "heun"]
 SOLVERS = ("ddim", "ancestral", "2m", "sde-2m", "heun")
@@ -94,7 +91,7 @@ class Estimate(NamedTuple):
 
 
 @dataclass(frozen=True)
-class PosteriorDenoising(Sampler):
+class PosteriorDenoising(AnnealedSampler):
     """Strategies that estimate ``E[x0 | x, y]`` and leave the rest to the time stepping; subclasses write ``estimate``.
 
     Parameters
@@ -103,7 +100,7 @@ class PosteriorDenoising(Sampler):
         Noise levels.
     solver : "2m", "sde-2m", "ddim", "ancestral" or "heun"
         See :mod:`samplers.stepping`.
-    spacing : "geometric" or "karras"
+    spacing : "geometric", "karras" or "vp"
         Geometric (log-uniform) levels suit the multistep rules.
     sigma_max, sigma_min : float, optional
         Range of the noise levels; by default that of the prior. The smallest should be at most a quarter of the
@@ -114,44 +111,25 @@ class PosteriorDenoising(Sampler):
 
     steps: int = 30
     solver: Solver = "sde-2m"
-    spacing: Literal["geometric", "karras"] = "geometric"
-    sigma_max: float | None = None
-    sigma_min: float | None = None
     mean_sigma: float | None = None
 
     def __post_init__(self) -> None:
-        name = type(self).__name__
-        if self.steps < 1:
-            raise InputError(f"{name}: expected steps >= 1, came {self.steps}")
-        if self.solver not in SOLVERS or self.spacing not in ("geometric", "karras"):
-            raise InputError(f"{name}: unknown solver {self.solver!r} or spacing {self.spacing!r}")
+        super().__post_init__()
+        require(self, self.solver in SOLVERS, f"solver {', '.join(map(repr, SOLVERS[:-1]))} or 'heun'", self.solver)
 
     @abstractmethod
-    def estimate(self, x: Tensor, sigma: float, problem: Problem, denoiser: Denoiser, memory: Any) -> Estimate:
-        """Return ``E[x0 | x, y]`` for ``x`` of shape ``(batch, *domain)``; ``memory`` is that of the call before."""
+    def estimate(self, x: Tensor, sigma: float, run: Run, memory: Any) -> Estimate:
+        """Return ``E[x0 | x, y]`` for ``x`` of shape ``(batch, *domain)``.
 
-    def sigmas(self, problem: Problem, denoiser: Denoiser) -> list[float]:
-        """Return the noise levels of the chosen spacing."""
-        spacing = schedule.geometric if self.spacing == "geometric" else schedule.karras
-        return spacing(self.sigma_max or denoiser.sigma_max, self.sigma_min or denoiser.sigma_min, self.steps)
+        ``memory`` is what the call before returned as :attr:`Estimate.memory`, None at the first.
+        """
 
-    def step(
-        self,
-        x: Tensor,
-        sigma: float,
-        sigma_next: float,
-        problem: Problem,
-        denoiser: Denoiser,
-        noise: Noise,
-        memory: Any = None,
-    ) -> Step:
+    def step(self, x: Tensor, sigma: float, sigma_next: float, run: Run, memory: Any) -> Step:
         """Estimate, then advance."""
         past, carried = memory or (None, None)
-        now = self.estimate(x, sigma, problem, denoiser, carried)
-        moved = advance(
-            self.solver, x, sigma, sigma_next, now.denoised, past, lambda: noise.normal(problem.operator.domain)
-        )
+        now = self.estimate(x, sigma, run, carried)
+        moved = advance(self.solver, x, sigma, sigma_next, now.denoised, past, run.draw)
         if self.solver == "heun" and sigma_next > 0:
-            ahead = self.estimate(moved, sigma_next, problem, denoiser, now.memory)
+            ahead = self.estimate(moved, sigma_next, run, now.memory)
             moved = correct(x, sigma, sigma_next, now.denoised, moved, ahead.denoised)
         return Step(moved, now.denoised, now.facts, (Past(sigma, now.denoised), now.memory))

@@ -158,7 +158,7 @@ axis.set(xlabel="predicted error (std)", ylabel="actual error (rms)", xlim=(0, N
 # %%
 from operators import CartesianMRI
 from recon.priors import GaussianPrior
-from samplers import DDS, ExactGaussian, Problem, sample
+from samplers import DDS, ExactGaussian, Problem, Uniform, sample
 import torch
 
 side = (24, 24) if small else (48, 48)
@@ -172,7 +172,7 @@ problem = Problem(operator(truth) + 0.05 * noise * operator.mask, operator, 0.05
 
 draws = 32 if small else 128
 exact = sample(ExactGaussian(), problem, truth_prior, draws, seed=0)
-dds = sample(DDS(gamma="rule", prior_std=0.35), problem, truth_prior, draws, seed=0)
+dds = sample(DDS(gamma="rule", spread=Uniform(0.35)), problem, truth_prior, draws, seed=0)
 
 # %%
 fig, axes = plt.subplots(1, 4, figsize=(11, 3), layout="constrained")

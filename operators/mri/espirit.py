@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Literal, overload
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -19,32 +19,11 @@ _IMPURITY = 4e-6  # up to which that eigenvector is accepted
 _MARGIN = 0.95  # sum l^(k+1) / sum l^k may lie this much below the largest eigenvalue
 
 
-@overload
-def espirit_maps(
-    kspace: Tensor | np.ndarray,
-    calib_size: int | tuple[int, int] = ...,
-    kernel_size: int | tuple[int, int] = ...,
-    threshold: float = ...,
-    crop: float = ...,
-    n_maps: int = ...,
-    *,
-    region: Region | None = ...,
-    return_eigenvalues: Literal[False] = ...,
-) -> Tensor: ...
+class EigenMaps(NamedTuple):
+    """Coil maps (..., [map,] coil, y, x) and the eigenvalues (..., [map,] y, x) that they belong to."""
 
-
-@overload
-def espirit_maps(
-    kspace: Tensor | np.ndarray,
-    calib_size: int | tuple[int, int] = ...,
-    kernel_size: int | tuple[int, int] = ...,
-    threshold: float = ...,
-    crop: float = ...,
-    n_maps: int = ...,
-    *,
-    region: Region | None = ...,
-    return_eigenvalues: Literal[True],
-) -> tuple[Tensor, Tensor]: ...
+    maps: Tensor
+    eigenvalues: Tensor
 
 
 def espirit_maps(
@@ -56,8 +35,7 @@ def espirit_maps(
     n_maps: int = 1,
     *,
     region: Region | None = None,
-    return_eigenvalues: bool = False,
-) -> Tensor | tuple[Tensor, Tensor]:
+) -> Tensor:
     """Estimate coil maps from the calibration region, by the eigenvectors of the ESPIRiT operator.
 
     The row space of the calibration matrix (all kernel-sized patches of the region) is the image of a projection;
@@ -80,8 +58,6 @@ def espirit_maps(
         Number of maps; more than one for data folded in the field of view.
     region : (slice, slice), optional
         Rows and columns of the calibration region, in place of `calib_size`; see `calibration_region`.
-    return_eigenvalues : bool
-        Also return the eigenvalues, (..., y, x) or (..., map, y, x).
 
     Returns
     -------
@@ -100,6 +76,37 @@ def espirit_maps(
     ----------
     Uecker et al., "ESPIRiT - an eigenvalue approach to autocalibrating parallel MRI", MRM 71:990, 2014.
     """
+    return _espirit(kspace, calib_size, kernel_size, threshold, crop, n_maps, region, every_value=False).maps
+
+
+def espirit_eigenmaps(
+    kspace: Tensor | np.ndarray,
+    calib_size: int | tuple[int, int] = 24,
+    kernel_size: int | tuple[int, int] = 6,
+    threshold: float = 0.02,
+    crop: float = 0.95,
+    n_maps: int = 1,
+    *,
+    region: Region | None = None,
+) -> EigenMaps:
+    """Estimate coil maps as `espirit_maps` does, with the eigenvalue of every pixel, also outside the support.
+
+    Arguments and errors are those of `espirit_maps`; it takes longer, since no pixel is left out.
+    """
+    return _espirit(kspace, calib_size, kernel_size, threshold, crop, n_maps, region, every_value=True)
+
+
+def _espirit(
+    kspace: Tensor | np.ndarray,
+    calib_size: int | tuple[int, int],
+    kernel_size: int | tuple[int, int],
+    threshold: float,
+    crop: float,
+    n_maps: int,
+    region: Region | None,
+    every_value: bool,
+) -> EigenMaps:
+    """Check the arguments and take the items one by one."""
     data = torch.as_tensor(kspace)
     if not data.is_complex() or data.ndim < 3:
         raise ShapeError(
@@ -114,12 +121,12 @@ def espirit_maps(
     calibration = _calibration(data, region or _centre(data, _pair(calib_size)), kernel)
     items = calibration.reshape(-1, *calibration.shape[-3:])
     ny, nx = data.shape[-2:]
-    results = [_one(item, kernel, threshold, crop, n_maps, (ny, nx), return_eigenvalues, data.dtype) for item in items]
+    results = [_one(item, kernel, threshold, crop, n_maps, (ny, nx), every_value, data.dtype) for item in items]
     maps, values = (torch.stack(parts) for parts in zip(*results, strict=True))
     if n_maps == 1:
         maps, values = maps[:, 0], values[:, 0]
     maps = maps.reshape(*data.shape[:-3], *maps.shape[1:])
-    return (maps, values.reshape(*data.shape[:-3], *values.shape[1:])) if return_eigenvalues else maps
+    return EigenMaps(maps, values.reshape(*data.shape[:-3], *values.shape[1:]))
 
 
 def calibration_size(sampled: Tensor | np.ndarray, limit: int = 24) -> tuple[int, int]:

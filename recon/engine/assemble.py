@@ -125,8 +125,16 @@ def describe_prior(prior: str | Path | Denoiser, loaded: Denoiser) -> dict[str, 
 
 def describe_sampler(sampler: Sampler) -> dict[str, Any]:
     """Return the name and the hyper-parameters of a strategy; of arrays among them (a covariance) the sha256."""
-    settings: dict[str, Any] = dataclasses.asdict(sampler) if dataclasses.is_dataclass(sampler) else {}
+    fields: tuple[dataclasses.Field, ...] = dataclasses.fields(sampler) if dataclasses.is_dataclass(sampler) else ()
+    settings = {field.name: _setting(getattr(sampler, field.name)) for field in fields}
     return {"name": type(sampler).__name__, **provenance.compact(settings)}
+
+
+def _setting(value: Any) -> Any:
+    """Return a setting as it is; one that is itself a dataclass (a rule, a covariance) with its name."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {"name": type(value).__name__, **dataclasses.asdict(value)}
+    return value
 
 
 def _notes(parts: list[Part], diagnostics: dict[str, Any], doubts: str) -> list[str]:

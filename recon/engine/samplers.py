@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +26,8 @@ from samplers import (
     Sampler,
     ScoreALD,
     ScoreMRI,
+    Support,
+    Uniform,
 )
 
 if TYPE_CHECKING:
@@ -32,7 +36,6 @@ if TYPE_CHECKING:
 #: What the two forms of DDS share.
 _DDS: dict[str, Any] = {
     "steps": 30,
-    "prior_std": None,
     "noise": "ddim",
     "eta": 1.0,
     "spacing": "karras",
@@ -45,11 +48,11 @@ _DDS: dict[str, Any] = {
 #: weighted by the measured error of the denoiser, the DDIM variance, and the mean from where it is best known. On
 #: held-out data its mean is within .2 dB of the best and its spread is near the error (docs/uncertainty.md).
 SAMPLERS: dict[str, Sampler] = {
-    "dds": DDS(gamma="rule", support_level=0.05, adapt_to_noise=True, mean_steps=20, **_DDS),
-    "dds-narrow": DDS(steps=30, gamma="rule", prior_std=0.1, spacing="karras", sigma_max=3.0, sigma_min=0.01),
+    "dds": DDS(gamma="rule", spread=Support(0.05), adapt_to_noise=True, mean_steps=20, **_DDS),
+    "dds-narrow": DDS(steps=30, gamma="rule", spread=Uniform(0.1), spacing="karras", sigma_max=3.0, sigma_min=0.01),
     # Slices of a volume together, held by a weak total variation: at 10 instead of 3 real stacks lose .2 to .9 dB and
     # the spread of the samples falls further below their error.
-    "dds-volume": DDSVolume(**_DDS, tv_weight=3.0),
+    "dds-volume": DDSVolume(**_DDS, spread=Uniform(), tv_weight=3.0),
     "exact": ExactGaussian(),
     "moment-matching": MomentMatching(steps=30, sigma_max=3.0, sigma_min=0.015, mean_sigma=0.15, model_iterations=8),
     # As published: weighted by Bayes' rule the errors of a network's Jacobian grow without bound.
@@ -116,4 +119,19 @@ def _changed(sampler: Sampler, changes: Mapping[str, Any]) -> Sampler:
     for name in changes:
         if name not in names:
             raise InputError(f"sampler {type(sampler).__name__}: {unknown_option(name, names)}")
-    return dataclasses.replace(sampler, **changes)  # type: ignore[type-var]
+    known = {name: _rule(value) for name, value in changes.items()}
+    try:
+        return dataclasses.replace(sampler, **known)  # type: ignore[type-var]
+    except TypeError as error:
+        raise InputError(f"sampler {type(sampler).__name__}: {dict(changes)} does not fit ({error})") from None
+
+
+def _rule(value: Any) -> Any:
+    """Return a rule of spread that was written as text, such as "Uniform(0.3)"; any other value as it is."""
+    found = re.fullmatch(r"(\w+)\(([-+.\deE]*)\)", value) if isinstance(value, str) else None
+    rules = {kind.__name__: kind for kind in (Uniform, Support, LocalEnergy)}
+    if found is None or found[1] not in rules:
+        return value
+    arguments = [ast.literal_eval(found[2])] if found[2] else []
+    rule: Any = rules[found[1]]
+    return rule(*arguments)

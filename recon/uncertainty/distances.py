@@ -150,7 +150,6 @@ def _row_part(x: Tensor, operator: LinearOperator, iterations: int, tolerance: f
         iterations=iterations,
         tolerance=tolerance,
         item_ndim=operator.domain.ndim,
-        return_residual=True,
     )
 
 

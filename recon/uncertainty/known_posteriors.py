@@ -12,9 +12,9 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from operators import CartesianMRI, make_mask
 from operators.base import LinearOperator, Space
 from operators.elementary import Diagonal, Matrix
-from operators import CartesianMRI, make_mask
 from recon.errors import ConfigError
 from recon.priors.analytic import GaussianMixturePrior, GaussianPrior
 from recon.priors.exact import ExactPosterior, dense, exact_posterior

@@ -85,7 +85,7 @@ def test_a_volume_comes_back() -> None:
     operator = ConeCT(beam, (8, 12, 12), 1.0)
     x = torch.zeros(8, 12, 12)
     x[2:6, 3:9, 4:8] = 1.0
-    found = conjugate_gradient(operator.normal, operator.H(operator(x)), iterations=40, item_ndim=3)
+    found = conjugate_gradient(operator.normal, operator.H(operator(x)), iterations=40, item_ndim=3).x
     assert relative(found, x) < 0.02
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from operators import InputError, ShapeError, calibration_size, espirit_maps, fftc
+from operators import InputError, ShapeError, calibration_size, espirit_eigenmaps, espirit_maps, fftc
 from operators.mri import espirit as module
 
 
@@ -91,14 +91,14 @@ def test_only_the_calibration_region_is_read() -> None:
 
 def test_fast_eigenvectors_are_the_exact_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     kspace = _simulate()[0].to(torch.complex64)
-    maps, values = espirit_maps(kspace, return_eigenvalues=True)
+    maps, values = espirit_eigenmaps(kspace)
     assert values.shape == kspace.shape[1:]
     chunked = module._CPU_CHUNK
     monkeypatch.setattr(module, "_CPU_CHUNK", 1)
     torch.testing.assert_close(espirit_maps(kspace), maps, rtol=1e-5, atol=1e-5)
     monkeypatch.setattr(module, "_CPU_CHUNK", chunked)
     monkeypatch.setattr(module, "_eigen", lambda matrices, n_maps, crop: module._exact(matrices, n_maps))
-    exact_maps, exact_values = espirit_maps(kspace, return_eigenvalues=True)
+    exact_maps, exact_values = espirit_eigenmaps(kspace)
     torch.testing.assert_close(maps, exact_maps, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(values, exact_values, rtol=1e-4, atol=1e-4)
 
@@ -116,7 +116,7 @@ def test_two_maps_for_folded_images() -> None:
     # An object wider than the field of view folds: two maps are needed where it overlaps itself.
     kspace, _, _ = _simulate(8, 96, 96)
     folded = kspace[:, :, ::2]
-    maps, values = espirit_maps(folded, n_maps=2, return_eigenvalues=True)
+    maps, values = espirit_eigenmaps(folded, n_maps=2)
     assert maps.shape == (2, 8, 96, 48)
     assert values.shape == (2, 96, 48)
     assert (values[0] >= values[1]).all()

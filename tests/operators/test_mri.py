@@ -106,7 +106,7 @@ def test_sense_reconstruction_recovers_the_image() -> None:
     coil_maps = coil_maps / torch.linalg.vector_norm(coil_maps, dim=0)
     operator = CartesianMRI(make_mask((16, 16), "equispaced", 2, 0.0), coil_maps)
     image = _random(16, 16, seed=1)
-    x = conjugate_gradient(operator.H @ operator, operator.H(operator(image)), iterations=60)
+    x = conjugate_gradient(operator.H @ operator, operator.H(operator(image)), iterations=60).x
     torch.testing.assert_close(x, image, rtol=1e-6, atol=1e-6)
 
 

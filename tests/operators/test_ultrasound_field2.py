@@ -92,7 +92,7 @@ def test_unheard_elements_are_predicted(realdata: Path) -> None:
     support[torch.as_tensor(rows), torch.as_tensor(columns)] = 1
     operator = _operator(angles[1], fitted, grid, pulse) @ Diagonal(support)
     measured = torch.from_numpy(data[1:2][:, fitted]).float()
-    strengths = conjugate_gradient(operator.H @ operator, operator.H(measured), iterations=60)
+    strengths = conjugate_gradient(operator.H @ operator, operator.H(measured), iterations=60).x
     predicted = (_operator(angles[1], unheard, grid, pulse) @ Diagonal(support))(strengths)[0].numpy()
     by_element = _correlation(predicted, data[1][unheard])
     print(f"correlation of elements not fitted: mean {by_element.mean():.4f}, least {by_element.min():.4f}")

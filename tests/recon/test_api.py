@@ -16,11 +16,13 @@ from recon.engine.slices import choose_slices
 from recon.errors import DivergenceError, InputError, ShapeError
 from recon.metrics import psnr
 from recon.modalities.mri.prepare import Sampling, crop_oversampling, infer_mask, prepare
-from samplers import DDS, ExactGaussian, Problem, Step, sample
+from samplers import DDS, ExactGaussian, Problem, Step, Uniform, sample
 
 SHAPE = (96, 80)
 NOISE_STD = 0.05
-QUICK = DDS(steps=8, cg_iterations=10, gamma="rule", prior_std=0.35, spacing="karras", sigma_max=3.0, sigma_min=0.01)
+QUICK = DDS(
+    steps=8, cg_iterations=10, gamma="rule", spread=Uniform(0.35), spacing="karras", sigma_max=3.0, sigma_min=0.01
+)
 
 
 @pytest.fixture(scope="module")

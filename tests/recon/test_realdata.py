@@ -14,11 +14,11 @@ from recon.cli import main
 from recon.metrics import psnr
 from recon.modalities.mri.files.readers import open_kspace
 from recon.modalities.mri.prepare import Sampling, prepare
-from samplers import DDS
+from samplers import DDS, Uniform
 
 NOISE = 0.02
 CASES = [(pattern, acceleration) for acceleration in (4, 8) for pattern in ("random", "equispaced", "poisson")]
-QUICK = DDS(steps=8, gamma="rule", prior_std=0.3, spacing="karras", sigma_max=3.0, sigma_min=0.01)
+QUICK = DDS(steps=8, gamma="rule", spread=Uniform(0.3), spacing="karras", sigma_max=3.0, sigma_min=0.01)
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ import torch
 
 from operators import Diagonal, Identity, InputError, Slices, Space
 from recon.priors import GaussianPrior
-from samplers import DDS, DDSVolume, PartsAsBatch, Problem, sample
+from samplers import DDS, DDSVolume, Noise, PartsAsBatch, Problem, Run, Uniform, sample
 
 DEPTH, SIDE = 5, 8
 RANGE = {"sigma_max": 5.0, "sigma_min": 0.02}
@@ -24,7 +24,7 @@ def volume_problem():
 
 def test_without_total_variation_it_is_dds(volume_problem):
     prior, problem, _ = volume_problem
-    settings = {"steps": 8, "gamma": "rule", "prior_std": 0.4, "spacing": "karras", "cg_iterations": 12, **RANGE}
+    settings = {"steps": 8, "gamma": "rule", "spread": Uniform(0.4), "spacing": "karras", "cg_iterations": 12, **RANGE}
     ours = sample(DDSVolume(tv_weight=0.0, **settings), problem, prior, 2)
     plain = sample(DDS(**settings), problem, prior, 2)
     torch.testing.assert_close(ours.samples, plain.samples, rtol=1e-4, atol=1e-4)
@@ -32,7 +32,7 @@ def test_without_total_variation_it_is_dds(volume_problem):
 
 def test_it_draws_slices_together(volume_problem):
     prior, problem, truth = volume_problem
-    settings = {"steps": 20, "prior_std": 0.4, "spacing": "karras", **RANGE}
+    settings = {"steps": 20, "spread": Uniform(0.4), "spacing": "karras", **RANGE}
     errors = {
         weight: float(
             problem.operator(sample(DDSVolume(tv_weight=weight, **settings), problem, prior, 4).mean - truth).norm()
@@ -50,11 +50,11 @@ def test_iterations_at_one_level_reach_the_minimum(circular):
     anchor = torch.randn(1, *shape, dtype=torch.float64, generator=generator)
     y = torch.randn(shape, dtype=torch.float64, generator=generator)
     problem = Problem(y, Slices(Identity(Space(shape[1:], torch.float64)), DEPTH), 0.5)
-    sampler = DDSVolume(tv_weight=2.0, edge=0.2, prior_std=1.0, cg_iterations=30, circular=circular)
+    sampler = DDSVolume(tv_weight=2.0, edge=0.2, spread=Uniform(1.0), cg_iterations=30, circular=circular)
     sigma, memory, fitted = 1.0, None, anchor
-    prior = GaussianPrior.power_law(shape, dtype=torch.float64)
+    run = Run(problem, GaussianPrior.power_law(shape, dtype=torch.float64), Noise(0, [0], y))
     for _ in range(300):
-        fitted, _, memory = sampler._fit(problem, anchor, sigma, prior, memory)
+        fitted, _, memory = sampler._fit(anchor, sigma, run, memory)
 
     def objective(x: torch.Tensor) -> float:
         steps = x.roll(-1, dims=-3) - x
@@ -67,7 +67,7 @@ def test_iterations_at_one_level_reach_the_minimum(circular):
     best = objective(fitted)
     for _ in range(50):
         assert objective(fitted + 1e-3 * torch.randn(shape, dtype=torch.float64, generator=generator)) > best
-    assert best < objective(sampler._fit(problem, anchor, sigma, prior, None)[0])
+    assert best < objective(sampler._fit(anchor, sigma, run, None)[0])
 
 
 def test_what_it_cannot_do(volume_problem):

@@ -1,14 +1,16 @@
 """The one loop: a sample never depends on its batch mates, and a failure is never hidden."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 
 from operators import CartesianMRI, DivergenceError, Identity, InputError, ShapeError
 from recon.priors import GaussianPrior
-from samplers import DDS, Denoiser, Noise, Problem, Progress, Sampler, Step, sample
+from samplers import DDS, Denoiser, Noise, Problem, Progress, Run, Sampler, Step, Uniform, sample
 
-STRATEGY = DDS(steps=8, gamma="rule", prior_std=0.5)
+STRATEGY = DDS(steps=8, gamma="rule", spread=Uniform(0.5))
 
 
 def test_a_batch_is_the_same_as_one_by_one(problem: Problem, prior: GaussianPrior) -> None:
@@ -104,7 +106,7 @@ def test_a_solve_that_got_stuck_on_the_way_is_seen(problem: Problem, prior: Gaus
     noise_std = 0.02 * torch.logspace(0, 1, problem.y.shape[-1]).expand(problem.y.shape)
     # A product of operators has no Fourier gains, so that nothing is preconditioned.
     uneven = Problem(problem.y, problem.operator @ Identity(problem.operator.domain), noise_std)
-    settings = {"steps": 12, "gamma": "rule", "prior_std": 0.5, "spacing": "karras", "sigma_min": 0.001}
+    settings = {"steps": 12, "gamma": "rule", "spread": Uniform(0.5), "spacing": "karras", "sigma_min": 0.001}
     few, many = (sample(DDS(cg_iterations=m, **settings), uneven, prior, 2, seed=0).facts for m in (1, 20))
     assert float(many["cg_residual_worst"].max()) < 1e-3
     # The last steps, of small sigma, are solved by one iteration, the first ones are not.
@@ -182,27 +184,38 @@ def test_data_of_another_operator_are_refused(problem: Problem, prior: GaussianP
 
 @pytest.mark.parametrize(
     "settings",
-    [{"steps": 0}, {"cg_iterations": 0}, {"eta": 1.5}, {"gamma": -1.0}, {"gamma": "best"}, {"noise": "x"}],
+    [
+        {"steps": 0},
+        {"cg_iterations": 0},
+        {"eta": 1.5},
+        {"gamma": -1.0},
+        {"gamma": float("nan")},
+        {"gamma": "best"},
+        {"noise": "x"},
+        {"spread": 0.5},
+    ],
 )
 def test_impossible_settings_are_refused(settings: dict) -> None:
     with pytest.raises(InputError, match="DDS"):
         DDS(**settings)
 
 
-def test_memory_is_handed_on_and_may_be_left_out(problem: Problem, prior: GaussianPrior) -> None:
+def test_memory_is_handed_on(problem: Problem, prior: GaussianPrior) -> None:
     class Counting(Sampler):
         def sigmas(self, problem: Problem, denoiser: Denoiser) -> list[float]:
             return [1.0, 0.5, 0.2, 0.0]
 
-        def step(self, x, sigma, sigma_next, problem, denoiser, noise, memory=None):
+        def step(self, x, sigma, sigma_next, run, memory):
             seen.append(memory)
             return Step(x, memory=(memory or 0) + 1)
-
-    class Simple(Counting):
-        def step(self, x, sigma, sigma_next, problem, denoiser, noise):
-            return Step(x)
 
     seen: list[int | None] = []
     sample(Counting(), problem, prior, 1)
     assert seen == [None, 1, 2]
-    assert sample(Simple(), problem, prior, 2).samples.shape == (2, *prior.space.shape)
+
+
+def test_a_run_cannot_be_changed_and_draws_images_from_the_streams_of_its_samples(problem, prior) -> None:
+    run = Run(problem, prior, Noise(3, [5], problem.y))
+    assert torch.equal(run.draw(), Noise(3, [5], problem.y).normal(prior.space))
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        run.noise = Noise(0, [0], problem.y)

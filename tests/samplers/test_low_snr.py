@@ -10,21 +10,21 @@ import torch
 from operators import CartesianMRI, Diagonal, Identity, fftc
 from operators.errors import InputError
 from recon.priors import GaussianPrior, exact_posterior
-from samplers import DDS, DDSVolume, Noise, PartsAsBatch, Problem, sample
-from samplers.data_terms import clean_variance, error_variance, join
+from samplers import DDS, DDSVolume, LocalEnergy, Noise, PartsAsBatch, Problem, Run, Support, sample
+from samplers.data_terms import join
 from samplers.proximal import proximal
+from samplers.spread import clean_variance, error_variance
 
 #: The default of `recon run`, in fewer steps.
 PLAIN = DDS(
     steps=12,
     gamma="rule",
-    prior_std=None,
+    spread=Support(0.05),
     noise="ddim",
     eta=1.0,
     spacing="karras",
     sigma_max=3.0,
     sigma_min=0.015,
-    support_level=0.05,
     mean_sigma=0.15,
 )
 ADAPTED = dataclasses.replace(PLAIN, adapt_to_noise=True)
@@ -62,7 +62,7 @@ def test_each_estimate_of_a_fully_sampled_scan_is_exact(prior, everything):
     problem = _scan(prior, everything, 0.4)
     noise = Noise(5, range(2), prior.mean)
     x = noise.normal(prior.space)
-    step = ADAPTED.step(x, 1.0, 0.5, problem, prior, noise)
+    step = ADAPTED.step(x, 1.0, 0.5, Run(problem, prior, noise), None)
     pulls = fftc(x) / 1.0**2 + problem.y / 0.4**2
     expected = pulls / (1 / prior.variance + 1 / 1.0**2 + 1 / 0.4**2)
     torch.testing.assert_close(fftc(step.denoised), expected, rtol=1e-3, atol=1e-4)
@@ -209,6 +209,6 @@ def test_settings_that_do_not_go_together_are_refused():
     with pytest.raises(InputError, match="adapt_to_noise"):
         DDS(adapt_to_noise=True)
     with pytest.raises(InputError, match="adapt_to_noise"):
-        DDS(gamma="rule", speckle_width=5, adapt_to_noise=True)
+        DDS(gamma="rule", spread=LocalEnergy(5), adapt_to_noise=True)
     with pytest.raises(InputError, match="adapt_to_noise"):
         DDSVolume(adapt_to_noise=True)

@@ -9,11 +9,11 @@ import torch
 from operators import CartesianMRI, Diagonal, Matrix, Space
 from operators.errors import InputError, ShapeError
 from recon.priors import ExactPosterior, GaussianPrior
-from samplers import DDS, CovarianceModel, MomentMatching, Noise, PiGDM, Problem, sample
+from samplers import DDS, CovarianceModel, MomentMatching, Noise, PiGDM, Problem, Run, Uniform, sample
 from samplers.covariance import condition
-from samplers.data_terms import clean_variance, support_weights
 from samplers.jacobian import differences, vjp
 from samplers.proximal import proximal
+from samplers.spread import clean_variance, support_weights
 from samplers.stepping import Past, advance, correct
 
 SIZE = 8
@@ -168,8 +168,9 @@ def test_negative_curvature_is_met_with_the_models_answer(small) -> None:
 
     x = Noise(2, range(3), prior.mean).normal(prior.space)
     sampler = MomentMatching(covariance=model, jacobian_below=10.0)
-    told = sampler.estimate(x, 0.5, problem, Wrong(), None)
-    expected = dataclasses.replace(sampler, jacobian_below=0.0).estimate(x, 0.5, problem, Wrong(), None)
+    run = Run(problem, Wrong(), Noise(0, range(3), problem.y))
+    told = sampler.estimate(x, 0.5, run, None)
+    expected = dataclasses.replace(sampler, jacobian_below=0.0).estimate(x, 0.5, run, None)
     assert bool((told.facts["negative_curvature"] > 0).all())
     torch.testing.assert_close(told.denoised, expected.denoised)
 
@@ -235,7 +236,9 @@ def test_the_weighted_proximal_step_solves_its_system(small) -> None:
 def test_expectations_estimate_the_mean_with_less_noise(
     problem: Problem, prior: GaussianPrior, truth: ExactPosterior
 ) -> None:
-    strategy = DDS(30, gamma="rule", prior_std=None, noise="ddim", eta=1.0, mean_sigma=0.15, spacing="karras", **RANGE)
+    strategy = DDS(
+        30, gamma="rule", spread=Uniform(), noise="ddim", eta=1.0, mean_sigma=0.15, spacing="karras", **RANGE
+    )
     drawn = sample(strategy, problem, prior, 16, seed=4)
     plain = sample(dataclasses.replace(strategy, mean_sigma=None), problem, prior, 16, seed=4)
     assert plain.expectation is None and torch.equal(plain.samples, drawn.samples)

@@ -22,6 +22,7 @@ from samplers import (
     Samples,
     ScoreALD,
     ScoreMRI,
+    Uniform,
     sample,
 )
 
@@ -34,8 +35,8 @@ STRATEGIES = {
     "dds-published-noise-free": (DDS(gamma="noise-free"), (0.70, 0.95), (0.0, 0.02), 0.45),
     # A fixed gamma does not know the noise level: in measured directions the spread is whatever gamma makes it.
     "dds-published-gamma": (DDS(gamma=0.95), (0.70, 0.95), (1.2, 2.5), 0.45),
-    "dds-rule": (DDS(gamma="rule", prior_std=0.5), (0.70, 0.95), (0.1, 1.0), 0.45),
-    "dds-rule-ddim": (DDS(gamma="rule", prior_std=0.5, noise="ddim", eta=1.0), (0.75, 1.0), (0.1, 1.0), 0.45),
+    "dds-rule": (DDS(gamma="rule", spread=Uniform(0.5)), (0.70, 0.95), (0.1, 1.0), 0.45),
+    "dds-rule-ddim": (DDS(gamma="rule", spread=Uniform(0.5), noise="ddim", eta=1.0), (0.75, 1.0), (0.1, 1.0), 0.45),
 }
 
 

@@ -17,20 +17,28 @@ from samplers import (
     DDS,
     DPS,
     PULA,
+    DDSVolume,
     DiffPIR,
+    ExactGaussian,
+    LocalEnergy,
+    MomentMatching,
     Noise,
     PartsAsBatch,
     PiGDM,
     PnPDM,
     Problem,
     REDDiff,
+    Run,
     Sampler,
     ScoreALD,
     ScoreMRI,
+    Step,
+    Support,
+    Uniform,
     sample,
 )
-from samplers.base import Step
-from samplers.data_terms import clean_variance, gaussian_step, likelihood_score
+from samplers.data_terms import gaussian_step, likelihood_score
+from samplers.spread import clean_variance, local_spread
 
 RANGE = {"sigma_max": 5.0, "sigma_min": 0.05}
 STRATEGIES: dict[str, Sampler] = {
@@ -148,13 +156,48 @@ def test_noise_for_each_datum_is_honoured(name: str, prior: GaussianPrior) -> No
         (ScoreMRI, {"weight": 2.0}),
         (ScoreMRI, {"correctors": -1}),
         (ScoreMRI, {"hybrid_every": 0}),
+        (PiGDM, {"prior_std": 0.0}),
+        (PiGDM, {"cg_iterations": 0}),
+        (MomentMatching, {"steps": 0}),
+        (MomentMatching, {"solver": "euler"}),
+        (MomentMatching, {"covariance": "own"}),
+        (MomentMatching, {"prior_std": 0.0}),
+        (MomentMatching, {"jacobian_below": -1.0}),
+        (MomentMatching, {"iterations": 0}),
+        (MomentMatching, {"model_iterations": 0}),
+        (MomentMatching, {"jacobian": "exact"}),
+        (ExactGaussian, {"iterations": 0}),
+        (ExactGaussian, {"tolerance": -1.0}),
+        (DDSVolume, {"gamma": "noise-free"}),
+        (DDSVolume, {"spread": LocalEnergy(5)}),
+        (DDSVolume, {"tv_weight": -1.0}),
+        (DDSVolume, {"edge": 0.0}),
+        (Uniform, {"std": 0.0}),
+        (Support, {"level": 0.0}),
+        (Support, {"level": 0.1, "std": -1.0}),
+        (LocalEnergy, {"width": 4}),
+        (LocalEnergy, {"width": -1}),
         (REDDiff, {"strength": -1.0}),
         (REDDiff, {"learning_rate": 0.0}),
     ],
 )
 def test_impossible_settings_are_refused(kind: type, settings: dict) -> None:
-    with pytest.raises(InputError, match=kind.__name__):
+    with pytest.raises(InputError, match=f"^{kind.__name__}: expected .*, got "):
         kind(**settings)
+
+
+def test_a_message_says_what_was_expected_and_what_was_given() -> None:
+    with pytest.raises(InputError, match=r"^DPS: expected steps >= 1, got 0$"):
+        DPS(steps=0)
+
+
+@pytest.mark.parametrize("kind", [DDS, DPS, MomentMatching, PULA])
+def test_every_annealed_sampler_knows_every_spacing(kind: type, problem: Problem, prior: GaussianPrior) -> None:
+    for spacing in ("geometric", "karras", "vp"):
+        sigmas = kind(steps=9, spacing=spacing, sigma_max=3.0, sigma_min=0.1).sigmas(problem, prior)
+        assert sigmas[-1] == 0 and max(sigmas) < 3.0001 and min(sigmas[:-1]) > 0.0999
+        assert sigmas == sorted(sigmas, reverse=True)
+        assert spacing == "vp" or len(sigmas) == 10
 
 
 def _start(problem: Problem, sigma: float, n: int = 2) -> tuple[torch.Tensor, Noise]:
@@ -172,7 +215,7 @@ def _copy(n: int, problem: Problem) -> Noise:
 def test_dps_descends_the_norm_by_its_formula(problem: Problem, prior: GaussianPrior) -> None:
     """For a Gaussian prior the Jacobian of D is the self-adjoint filter C / (C + sigma^2): D itself, mean zero."""
     x, noise = _start(problem, 0.7)
-    stepped = DPS(zeta=0.4, solver="ddim").step(x, 0.7, 0.5, problem, prior, noise)
+    stepped = DPS(zeta=0.4, solver="ddim").step(x, 0.7, 0.5, Run(problem, prior, noise), None)
     denoised = prior.denoise(x, 0.7)
     residual = problem.y - problem.operator(denoised)
     size = residual.abs().square().sum(dim=(1, 2), keepdim=True).sqrt()
@@ -192,7 +235,7 @@ def test_dps_in_vp_variables_is_the_rule_of_the_paper(problem: Problem, prior: G
         gradient = torch.autograd.grad(sizes.sum(), x_vp)[0]
     denoised = prior.denoise(x, 2.0)
     moved = (denoised + 1.5 / 2.0 * (x - denoised)) / norm_next - 0.3 * gradient
-    stepped = DPS(solver="ddim", variables="vp").step(x, 2.0, 1.5, problem, prior, _copy(2, problem))
+    stepped = DPS(solver="ddim", variables="vp").step(x, 2.0, 1.5, Run(problem, prior, _copy(2, problem)), None)
     assert (stepped.x - norm_next * moved).abs().max() < 1e-5
 
 
@@ -210,14 +253,14 @@ def test_pigdm_as_published_is_the_rule_of_the_paper(problem: Problem, prior: Ga
     denoised = prior.denoise(x, sigma)
     ddim = (denoised + sigma_next / sigma * (x - denoised)) / norm_next
     strategy = PiGDM(solver="ddim", weight="published", cg_iterations=20)
-    stepped = strategy.step(x, sigma, sigma_next, problem, prior, noise)
+    stepped = strategy.step(x, sigma, sigma_next, Run(problem, prior, noise), None)
     assert (stepped.x - norm_next * (ddim + r2 / norm * score)).abs().max() < 1e-4
 
 
 def test_diffpir_follows_its_equations(problem: Problem, prior: GaussianPrior) -> None:
     x, noise = _start(problem, 0.6)
     z = _copy(2, problem).normal(prior.space)
-    stepped = DiffPIR(strength=7.0, zeta=0.3, cg_iterations=20).step(x, 0.6, 0.4, problem, prior, noise)
+    stepped = DiffPIR(strength=7.0, zeta=0.3, cg_iterations=20).step(x, 0.6, 0.4, Run(problem, prior, noise), None)
     rho = 7.0 * problem.noise_std**2 / 0.6**2
     denoised = prior.denoise(x, 0.6)
     kspace = CenteredFFT(prior.space)(denoised)
@@ -233,7 +276,7 @@ def test_pula_takes_the_preconditioned_langevin_step(problem: Problem, prior: Ga
     sigma, h, n = 0.05, 0.5, 150
     x = _start(problem, sigma, 1)[0].expand(n, -1, -1)
     strategy = PULA(inner=1, step_size=h, cg_iterations=20)
-    stepped = strategy.step(x, sigma, 0.01, problem, prior, Noise(5, range(n), problem.y)).x
+    stepped = strategy.step(x, sigma, 0.01, Run(problem, prior, Noise(5, range(n), problem.y)), None).x
     precision = problem.operator.mask.float() / problem.noise_std**2 + 1 / sigma**2
     score = (prior.denoise(x[:1], sigma) - x[:1]) / sigma**2 + likelihood_score(problem, x[:1])
     transform = CenteredFFT(prior.space)
@@ -253,7 +296,7 @@ def test_pula_needs_no_iterations_where_nothing_is_measured(problem: Problem, pr
     uneven = dataclasses.replace(problem, noise_std=levels)
     x = _start(problem, sigma, 1)[0].expand(n, -1, -1)
     stepped = PULA(inner=1, step_size=h, cg_iterations=1).step(
-        x, sigma, 0.1, uneven, prior, Noise(5, range(n), problem.y)
+        x, sigma, 0.1, Run(uneven, prior, Noise(5, range(n), problem.y)), None
     )
     transform, unseen = CenteredFFT(prior.space), ~problem.operator.mask[0]
     moved = transform(stepped.x - x)[..., unseen]
@@ -268,10 +311,10 @@ def test_dps_can_take_the_norm_of_the_operator(problem: Problem, prior: Gaussian
     """Data in other units change nothing."""
     x, noise = _start(problem, 0.7, 2)
     larger = Problem(7 * problem.y, 7.0 * problem.operator, 7 * problem.noise_std)
-    strategy = DPS(zeta=0.4, solver="ddim", scaling="norm")
-    one, other = (strategy.step(x, 0.7, 0.5, p, prior, noise) for p in (problem, larger))
+    strategy, without = DPS(zeta=0.4, solver="ddim", scaling="norm"), DPS(zeta=0.0, solver="ddim")
+    one, other = (strategy.step(x, 0.7, 0.5, Run(p, prior, noise), None) for p in (problem, larger))
     torch.testing.assert_close(one.x, other.x, rtol=1e-4, atol=1e-4)
-    assert (one.x - DPS(zeta=0.0, solver="ddim").step(x, 0.7, 0.5, problem, prior, noise).x).abs().max() > 1e-3
+    assert (one.x - without.step(x, 0.7, 0.5, Run(problem, prior, noise), None).x).abs().max() > 1e-3
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.complex64])
@@ -304,7 +347,7 @@ def test_daps_langevin_reaches_the_gaussian_of_its_exact_step() -> None:
     found = []
     for likelihood in ("langevin", "exact"):
         strategy = DAPS(inner=1, likelihood=likelihood, langevin_steps=60, step_size=0.1)
-        drawn = strategy.step(x, 0.4, 0.0, problem, Flat(), Noise(1, [0], problem.y)).x[0]
+        drawn = strategy.step(x, 0.4, 0.0, Run(problem, Flat(), Noise(1, [0], problem.y)), None).x[0]
         found.append((drawn.mean(0), (drawn - drawn.mean(0)).abs().square().mean(0).sqrt()))
     assert (found[0][0] - found[1][0]).abs().max() < 0.03
     assert (found[0][1] / found[1][1] - 1).abs().max() < 0.06
@@ -312,7 +355,7 @@ def test_daps_langevin_reaches_the_gaussian_of_its_exact_step() -> None:
 
 def test_pnp_dm_first_draws_an_image_then_fits_the_data(problem: Problem, prior: GaussianPrior) -> None:
     x, noise = _start(problem, 0.5)
-    stepped = PnPDM(inner=1, cg_iterations=5).step(x, 0.5, 0.3, problem, prior, noise)
+    stepped = PnPDM(inner=1, cg_iterations=5).step(x, 0.5, 0.3, Run(problem, prior, noise), None)
     clean = prior.denoise(x, 0.5)
     expected, _ = gaussian_step(problem, clean, 0.3**2, _copy(2, problem), 5)
     assert (stepped.x - expected).abs().max() < 1e-5
@@ -325,7 +368,7 @@ def test_score_ald_takes_the_step_of_its_rule(rule: str, problem: Problem, prior
     x, noise = _start(problem, sigma)
     z = _copy(2, problem).normal(prior.space)
     strategy = ScoreALD(inner=1, rule=rule, step_size=5e-6 / 0.0066**2)
-    stepped = strategy.step(x, sigma, 0.3, problem, prior, noise).x
+    stepped = strategy.step(x, sigma, 0.3, Run(problem, prior, noise), None).x
     score = (prior.denoise(x, sigma) - x) / sigma**2
     pull = problem.operator.H(problem.operator(x) - problem.y)
     if rule == "paper":
@@ -418,7 +461,7 @@ def test_score_mri_reconstructs_coil_images_and_their_hybrid(prior: GaussianPrio
 class _Counting(DDS):
     """DDS whose estimate of step k is the constant k."""
 
-    def step(self, x, sigma, sigma_next, problem, denoiser, noise, memory=None):
+    def step(self, x, sigma, sigma_next, run, memory):
         number = 0 if memory is None else memory
         return Step(x, torch.full_like(x, number), {}, number + 1)
 
@@ -439,10 +482,8 @@ def test_the_mean_is_taken_around_its_noise_level(problem, prior, monkeypatch, l
     assert sample(_Counting(), problem, prior, 1).expectation is None
 
 
-def test_speckle_tells_how_far_each_of_its_pixels_may_be_off():
-    """Speckle of two strengths, denoised by the formula of each: the spread that is found is its error."""
-    from samplers.data_terms import speckle_spread
-
+def test_the_local_energy_tells_how_far_each_pixel_may_be_off():
+    """Independent pixels of two strengths, denoised by the formula of each: the spread that is found is its error."""
     generator = torch.Generator().manual_seed(0)
     std = torch.ones(1, 96, 96)
     std[..., 48:] = 0.05
@@ -450,13 +491,11 @@ def test_speckle_tells_how_far_each_of_its_pixels_may_be_off():
     for sigma in (0.02, 0.2):
         clean_image = std * clean
         denoised = std**2 / (std**2 + sigma**2) * (clean_image + sigma * noise)
-        error, found = (denoised - clean_image).abs().square(), speckle_spread(denoised, sigma, 9, floor=0.0)
+        error, found = (denoised - clean_image).abs().square(), local_spread(denoised, sigma, 9, floor=0.0)
         for half in (slice(4, 44), slice(52, 92)):
             rms = float(error[..., half].mean().sqrt())
             assert float(found[..., half].square().mean().sqrt()) == pytest.approx(rms, rel=0.06)
-    assert speckle_spread(torch.zeros(1, 8, 8), 0.5, 5).unique().tolist() == pytest.approx([0.05])
-    with pytest.raises(InputError, match="odd speckle_width"):
-        DDS(speckle_width=4)
+    assert local_spread(torch.zeros(1, 8, 8), 0.5, 5).unique().tolist() == pytest.approx([0.05])
 
 
 def test_every_citation_is_in_the_bibliography() -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from operators import CartesianMRI, espirit_maps, fftc, ifftc
+from operators import CartesianMRI, espirit_eigenmaps, fftc, ifftc
 from operators.mri.autocalibration import Region, kernel_size, noise_threshold
 from operators.solve import conjugate_gradient
 from recon.errors import InputError
@@ -118,10 +118,9 @@ def _espirit(kspace: Tensor, region: Region, noise_std: float, several: bool = F
     several = several or needs_second(kspace, region, object_, threshold)
     if several:
         threshold = max(threshold, _SECOND_THRESHOLD)
-    maps, values = espirit_maps(
-        kspace, kernel_size=kernel, threshold=threshold, crop=0.0, n_maps=2 if several else 1, region=region,
-        return_eigenvalues=True,
-    )  # fmt: skip
+    maps, values = espirit_eigenmaps(
+        kspace, kernel_size=kernel, threshold=threshold, crop=0.0, n_maps=2 if several else 1, region=region
+    )
     first = values[0] if several else values
     weight = torch.maximum(_soft(first, *_SOFT), object_)
     if several:
@@ -136,10 +135,14 @@ def needs_second(kspace: Tensor, region: Region, object_: Tensor, threshold: flo
     shape = tuple(max(min(_SECOND_GRID, n), c) for n, c in zip(kspace.shape[-2:], calibration.shape[-2:], strict=True))
     coarse = calibration.new_zeros((kspace.shape[0], *shape))
     coarse[:, : calibration.shape[1], : calibration.shape[2]] = calibration  # where it lies changes phases alone
-    _, values = espirit_maps(
-        coarse, kernel_size=kernel_size(_size(region)), threshold=max(threshold, _SECOND_THRESHOLD), crop=0.0, n_maps=2,
-        region=(slice(0, calibration.shape[1]), slice(0, calibration.shape[2])), return_eigenvalues=True,
-    )  # fmt: skip
+    _, values = espirit_eigenmaps(
+        coarse,
+        kernel_size=kernel_size(_size(region)),
+        threshold=max(threshold, _SECOND_THRESHOLD),
+        crop=0.0,
+        n_maps=2,
+        region=(slice(0, calibration.shape[1]), slice(0, calibration.shape[2])),
+    )
     inside = functional.interpolate(object_[None, None], shape, mode="area")[0, 0] > 0.5
     share = float((values[1][inside] > _SECOND).float().mean()) if bool(inside.any()) else 0.0
     return share > _SECOND_SHARE
@@ -179,7 +182,7 @@ def _unexplained(kspace: Tensor, region: Region, maps: Tensor, noise_std: float)
     data = kspace * mask
     image = conjugate_gradient(
         operator.normal, operator.H(data)[None], iterations=_FIT_ITERATIONS, item_ndim=operator.domain.ndim
-    )[0]
+    ).x[0]
     left = (data - operator(image))[:, mask]
     noise = noise_std**2 * left.numel()
     # An image takes up the noise of one coil.

@@ -255,7 +255,7 @@ def _adjoint(kspace: Tensor, maps: Tensor) -> Tensor:
     everywhere = torch.ones((1, 1), dtype=torch.bool, device=kspace.device)
     operator = CartesianMRI(everywhere, maps, shape=tuple(kspace.shape[-2:]))
     image = operator.H(kspace)
-    return conjugate_gradient(operator.normal, image[None], iterations=5, item_ndim=operator.domain.ndim)[0]
+    return conjugate_gradient(operator.normal, image[None], iterations=5, item_ndim=operator.domain.ndim).x[0]
 
 
 def _brightening(image: Tensor, gram: Tensor) -> float:

@@ -66,7 +66,7 @@ def _first(operator: CartesianMRI, data: Tensor, region: Region | None, noise: f
         start = operator.H(data)[None]
         image = conjugate_gradient(
             operator.normal, start, iterations=_SENSE_ITERATIONS, item_ndim=operator.domain.ndim
-        )[0]
+        ).x[0]
         blur = 1.0
     scale = quantile(image) / blur
     return scale if scale > 0 else max(float(image.abs().max()), noise, 1e-30)

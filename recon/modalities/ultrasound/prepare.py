@@ -218,12 +218,13 @@ def _wiener(problem: Problem, scene: Grid) -> tuple[Tensor, Tensor]:
     std = std * size
     noise = torch.randn(problem.y.shape, dtype=problem.y.dtype, generator=generator).to(problem.y.device)
     simulated = operator.H((size * echoes + noise) / problem.noise_std)
-    fits = std * conjugate_gradient(
+    solved = conjugate_gradient(
         lambda z: z + std * problem.weighted_normal(std * z),
         std * torch.stack([problem.weighted_data, simulated]),
         iterations=FIT_ITERATIONS,
         item_ndim=2,
     )
+    fits = std * solved.x
     return fits[0], std * white - fits[1]
 
 

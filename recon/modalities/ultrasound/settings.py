@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from samplers import LocalEnergy
+
 #: What is different for ultrasound: images of 60 dB, so a pixel is not air for being small, and noise levels that go
 #: lower, and as high as the prior knows: a wire is up to 30 times as bright as speckle, and what the data do not see of
 #: it never comes when one starts at 3 (30 steps from 3: correlation with the truth .89; 60 from 17: .96, with the same
@@ -14,10 +16,9 @@ from typing import Any
 SAMPLERS: dict[str, dict[str, Any]] = {
     "dds": {
         "steps": 60,
-        "support_level": None,
         "adapt_to_noise": False,
         "mean_steps": 1,
-        "speckle_width": 5,
+        "spread": LocalEnergy(5),
         "sigma_max": None,
         "sigma_min": 0.005,
         "mean_sigma": 0.1,

@@ -202,7 +202,7 @@ def test_an_object_larger_than_the_field_of_view_gets_two_maps() -> None:
     from operators import conjugate_gradient
 
     operator, y = refined.problem.operator, refined.problem.y
-    fit = conjugate_gradient(operator.normal, operator.H(y)[None], iterations=30, item_ndim=3)[0]
+    fit = conjugate_gradient(operator.normal, operator.H(y)[None], iterations=30, item_ndim=3).x[0]
     error = refined.combine(fit * refined.problem.scale) - reference
     assert float(error.square().mean().sqrt()) < 0.02 * float(reference.max())
 

@@ -376,11 +376,12 @@ def test_disc_that_was_sampled_below_nyquist(realdata):
 
 def test_strategies_by_name_have_settings_for_ultrasound():
     from recon.engine.samplers import SAMPLERS, resolve_sampler
+    from samplers import LocalEnergy
 
     for name in SAMPLERS:
         found = resolve_sampler(name, modality=ULTRASOUND)
         assert (found == SAMPLERS[name]) == (name not in ULTRASOUND.samplers)
-    assert resolve_sampler("dds", modality=ULTRASOUND).support_level is None
+    assert resolve_sampler("dds", modality=ULTRASOUND).spread == LocalEnergy(5)
 
 
 def test_report_of_frames_and_of_one_sample(tmp_path):

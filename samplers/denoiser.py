@@ -1,0 +1,39 @@
+"""The prior as the engine sees it: the mean of the clean image given a noisy one.
+
+Everything speaks sigma: the state is ``x = x0 + sigma n`` and the denoiser returns ``E[x0 | x]``. For complex images
+``n`` is the standard complex normal, ``E|n|^2 = 1`` (variance split over the two parts), the same convention as for the
+noise of complex data.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol, runtime_checkable
+
+from torch import Tensor
+
+from operators.base import Space
+
+
+@runtime_checkable
+class Denoiser(Protocol):
+    """A prior as the engine sees it: the mean of the clean image given a noisy one.
+
+    ``sigma_min`` and ``sigma_max`` are the noise levels between which it can be trusted, in image units; ``space`` is
+    the image space, or None when any size is accepted. Plain attributes will do.
+
+    A prior may also know its error: ``error_std(sigma)`` is the rms error of a pixel, ``error_spectrum(sigma, shape)``
+    the variance of each centred Fourier coefficient (orthonormal transform); both may be None. DDS and moment matching
+    weight the data by them.
+    """
+
+    @property
+    def sigma_min(self) -> float: ...  # noqa: D102
+
+    @property
+    def sigma_max(self) -> float: ...  # noqa: D102
+
+    @property
+    def space(self) -> Space | None: ...  # noqa: D102
+
+    def denoise(self, x: Tensor, sigma: float | Tensor) -> Tensor:
+        """Return ``E[x0 | x0 + sigma n = x]`` for ``x`` of shape ``(batch, *space)``."""

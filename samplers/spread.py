@@ -1,0 +1,202 @@
+"""How far a clean pixel may be from its denoised value: what a method without a covariance weighs the data by.
+
+Three rules to choose from, and the functions that they are made of.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from operators.errors import InputError
+from samplers.denoiser import Denoiser
+from samplers.problem import Problem
+from samplers.validation import require
+
+
+class Spread(ABC):
+    """A rule for the standard deviation of the clean image around the denoised one: a number times a map."""
+
+    @abstractmethod
+    def variance(self, sigma: float, denoiser: Denoiser) -> float:
+        """Return the square of the number, r^2, at this noise level."""
+
+    @abstractmethod
+    def weights(self, denoised: Tensor, sigma: float) -> Tensor | None:
+        """Return the map, shape ``(batch, *domain)``; None for 1 everywhere."""
+
+
+@dataclass(frozen=True)
+class Uniform(Spread):
+    """The same for each pixel.
+
+    Parameters
+    ----------
+    std : float, optional
+        Standard deviation of the clean images around their denoised estimate at large sigma: ``r^2 = sigma^2 std^2 /
+        (sigma^2 + std^2)``. None: r is the error that the denoiser was measured to make (:func:`clean_variance`).
+    """
+
+    std: float | None = None
+
+    def __post_init__(self) -> None:
+        require(self, self.std is None or self.std > 0, "std > 0", self.std)
+
+    def variance(self, sigma: float, denoiser: Denoiser) -> float:
+        """Return r^2."""
+        return clean_variance(sigma, self.std, denoiser)
+
+    def weights(self, denoised: Tensor, sigma: float) -> None:
+        """Return None: no pixel is told from another."""
+
+
+@dataclass(frozen=True)
+class Support(Spread):
+    """As :class:`Uniform`, but up to five times smaller where the image is dark.
+
+    It keeps the noise of the data out of the background.
+
+    Parameters
+    ----------
+    level : float
+        Magnitude below which a pixel of the denoised image counts as dark.
+    std : float, optional
+        As for :class:`Uniform`.
+    """
+
+    level: float
+    std: float | None = None
+
+    def __post_init__(self) -> None:
+        require(self, self.level > 0, "level > 0", self.level)
+        require(self, self.std is None or self.std > 0, "std > 0", self.std)
+
+    def variance(self, sigma: float, denoiser: Denoiser) -> float:
+        """Return r^2 of the bright pixels."""
+        return clean_variance(sigma, self.std, denoiser)
+
+    def weights(self, denoised: Tensor, sigma: float) -> Tensor:
+        """Return 1 where the image is bright, .2 where it is dark."""
+        return support_weights(denoised, self.level)
+
+
+@dataclass(frozen=True)
+class LocalEnergy(Spread):
+    """From the energy of the denoised image around each pixel, as for independent pixels of locally constant variance.
+
+    A dark region is then as well known as a bright one, relative to its brightness.
+
+    Parameters
+    ----------
+    width : int
+        Side of the neighbourhood in pixels, an odd number.
+    """
+
+    width: int = 5
+
+    def __post_init__(self) -> None:
+        require(self, self.width >= 1 and self.width % 2 == 1, "an odd width >= 1", self.width)
+
+    def variance(self, sigma: float, denoiser: Denoiser) -> float:
+        """Return 1: the map holds everything."""
+        return 1.0
+
+    def weights(self, denoised: Tensor, sigma: float) -> Tensor:
+        """Return r of each pixel."""
+        return local_spread(denoised, sigma, self.width)
+
+
+def clean_variance(sigma: float, prior_std: float | None, denoiser: Denoiser) -> float:
+    """Return r^2, the variance of a clean pixel given the noisy image, for a method without a covariance.
+
+    Parameters
+    ----------
+    sigma : float
+    prior_std : float or None
+        ``r^2 = sigma^2 v / (sigma^2 + v)`` with ``v = prior_std^2``: independent Gaussian pixels. None: the error that
+        the denoiser was measured to make at this noise level, ``denoiser.error_std(sigma)^2``; a denoiser that does
+        not know its error is taken to have a ``prior_std`` of 1, as in the papers.
+    denoiser : Denoiser
+    """
+    if prior_std is None:
+        measured = getattr(denoiser, "error_std", None)
+        error = measured(sigma) if callable(measured) else None
+        if error is not None:
+            # A denoiser's error cannot exceed sigma; the limit keeps 1/r^2 - 1/sigma^2 positive.
+            return min(error, 0.99 * sigma) ** 2
+        prior_std = 1.0
+    return sigma**2 * prior_std**2 / (sigma**2 + prior_std**2)
+
+
+def support_weights(denoised: Tensor, level: float, floor: float = 0.2, width: int = 5) -> Tensor:
+    """Return how far each pixel may be from its denoised value: 1 where the image is bright, ``floor`` where dark.
+
+    A denoiser errs where there is something to see. The weight is the mean magnitude of the ``width x width``
+    neighbourhood (last two axes) over ``level``, between ``floor`` and 1.
+
+    Parameters
+    ----------
+    denoised : Tensor, shape ``(..., y, x)``
+    level : float
+        Magnitude from which on a pixel counts as bright.
+    """
+    if denoised.ndim < 3:
+        raise InputError(f"support_weights: expected images (batch, ..., y, x), got shape {tuple(denoised.shape)}")
+    return (_local_mean(denoised.abs(), width) / level).clamp(floor, 1.0)
+
+
+def local_spread(denoised: Tensor, sigma: float, width: int, floor: float = 0.1) -> Tensor:
+    """Return the standard deviation of each clean pixel around the denoised one, from the energy around it.
+
+    A pixel of variance v in noise of sigma is denoised to ``D = v x / (v + sigma^2)``, with the error ``r^2 = sigma^2 v
+    / (sigma^2 + v)``. The energy of D tells v: ``E|D|^2 = v^2 / (v + sigma^2)``. It is averaged over the ``width x
+    width`` neighbourhood (last two axes), so r follows the local brightness of the image.
+
+    Parameters
+    ----------
+    denoised : Tensor, shape ``(..., y, x)``
+    sigma : float
+    width : int
+        Odd.
+    floor : float
+        Least r, over sigma: where the denoiser sees nothing the data keep some say.
+    """
+    energy = _local_mean(denoised.abs().square(), width)
+    variance = energy / 2 + (energy.square() / 4 + energy * sigma**2).sqrt()
+    return sigma * (variance / (variance + sigma**2)).sqrt().clamp(min=floor)
+
+
+def error_variance(problem: Problem, sigma: float, prior_std: float | None, denoiser: Denoiser) -> Tensor:
+    """Return the variance of a denoised image around the clean one, for data of this noise: a number or a spectrum.
+
+    Between ``r^2`` of :func:`clean_variance` (data of little noise) and ``P`` of ``denoiser.error_spectrum`` (data of
+    much noise), as ``P^a r^(2 - 2a)`` with ``a = s^2 / (s^2 + r^2)``, s^2 the variance of the noise in what was
+    measured. A spectrum is right on average over pixels; where the data are good, the few pixels with large errors
+    matter, and a flat spectrum leaves them to the data.
+
+    Returns
+    -------
+    Tensor, shape ``()`` or that of the spectrum
+        Not centred (zero frequency first), for the last axes of an image.
+    """
+    flat = clean_variance(sigma, prior_std, denoiser)
+    like, shape = problem.weighted_data.real, tuple(problem.operator.domain.shape)
+    table = getattr(denoiser, "error_spectrum", None) if prior_std is None else None
+    found = table(sigma, shape[-2:]) if callable(table) else None
+    noise = problem.information.variance
+    if found is None or not math.isfinite(noise):
+        return torch.tensor(flat, dtype=like.dtype, device=like.device)
+    spectrum = torch.fft.ifftshift(found.to(like.device, like.dtype)).clamp(max=(0.99 * sigma) ** 2)
+    fraction = noise / (noise + flat)
+    return spectrum**fraction * flat ** (1 - fraction)
+
+
+def _local_mean(values: Tensor, width: int) -> Tensor:
+    """Average over the ``width x width`` neighbourhood of each pixel (last two axes)."""
+    planes = values.reshape(-1, 1, *values.shape[-2:])
+    return functional.avg_pool2d(planes, width, 1, width // 2, count_include_pad=False).reshape(values.shape)

@@ -1,0 +1,22 @@
+"""How settings are checked: one line for each, one form of message for all."""
+
+from __future__ import annotations
+
+from operators.errors import InputError
+
+
+def require(owner: object, holds: bool, expected: str, got: object) -> None:
+    """Raise InputError, in the name of the owner's class, unless a setting holds.
+
+    Parameters
+    ----------
+    owner : object
+        The sampler or other value whose setting it is.
+    holds : bool
+    expected : str
+        What was expected, such as "steps >= 1".
+    got : object
+        What was given.
+    """
+    if not holds:
+        raise InputError(f"{type(owner).__name__}: expected {expected}, got {got!r}")
