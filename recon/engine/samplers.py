@@ -19,6 +19,7 @@ from samplers import (
     DDSVolume,
     DiffPIR,
     ExactGaussian,
+    LocalEnergy,
     MomentMatching,
     PiGDM,
     PnPDM,
