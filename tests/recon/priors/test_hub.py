@@ -128,7 +128,7 @@ def test_dead_links_say_what_to_do(hub, tmp_path):
     hub(url="http://example.org/tiny.pt")
     with pytest.raises(InputError, match="only https"):
         hub_store.download("tiny")
-    with pytest.raises(InputError, match="there is no published network 'huge'; expected tiny"):
+    with pytest.raises(InputError, match="unknown published network 'huge'; choose one of tiny"):
         hub_store.download("huge")
     assert not hub_store.cache_folder().exists() or not kept()
 

@@ -254,7 +254,7 @@ def test_npy_slices_are_sorted_by_number(tmp_path: Path) -> None:
         ("2.npy", np.ones((5, 5)), r"2\.npy: has \(5, 5\) pixels, 1\.npy has \(6, 5\)"),
         ("2.npy", np.ones((6, 5, 3)), r"expected one real image"),
         ("2.npy", np.ones((6, 5), np.complex64), "expected one real image"),
-        ("2.npy", np.array([[{}]], dtype=object), "holds Python objects"),
+        ("2.npy", np.array([[{}]], dtype=object), "contains Python objects"),
     ],
 )
 def test_unusable_npy_folders(tmp_path: Path, name: str, array: np.ndarray, words: str) -> None:
@@ -270,7 +270,7 @@ def test_npy_values_and_truncation(tmp_path: Path) -> None:
         open_ct(tmp_path)[0]
     content = (tmp_path / "1.npy").read_bytes()
     (tmp_path / "1.npy").write_bytes(content[:-8])
-    with pytest.raises(InputError, match=r"1\.npy: announces .* it is truncated"):
+    with pytest.raises(InputError, match=r"1\.npy: declares .* it is truncated"):
         open_ct(tmp_path)
 
 

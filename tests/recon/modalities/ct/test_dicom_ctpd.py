@@ -128,7 +128,7 @@ def test_no_patient_in_what_the_reader_keeps(helix: Callable, tmp_path: Path) ->
         ({"t7037100A": "CONEBEAM"}, "TypeofProjectionGeometry is CONEBEAM"),
         ({"t70331065": (1.0, 2.0)}, "PhotonStatistics must be 48 positive numbers"),
         ({"RescaleSlope": None}, "RescaleSlope or RescaleIntercept is missing"),
-        ({"PixelData": b"\0" * 10}, "PixelData holds 10 bytes, but 48 x 8 pixels of 16 bits are 768"),
+        ({"PixelData": b"\0" * 10}, "PixelData has 10 bytes, but 48 x 8 pixels of 16 bits are 768"),
     ],
 )
 def test_unusable_headers(helix: Callable, tmp_path: Path, tags: dict, words: str) -> None:

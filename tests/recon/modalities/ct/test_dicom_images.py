@@ -79,7 +79,7 @@ def test_bits_that_are_not_used(tmp_path: Path, write_ct: Writer) -> None:
     one = write_ct(tmp_path / "a.dcm", raw, BitsStored=12, HighBit=11, RescaleIntercept="2000")
     np.testing.assert_array_equal(open_ct(one)[0], [[1999, 2001, -48]])
     one = write_ct(tmp_path / "b.dcm", np.array([[5000, 1]], np.uint16))
-    with pytest.raises(InputError, match="more than the BitsStored"):
+    with pytest.raises(InputError, match="more bits than BitsStored"):
         open_ct(one)[0]
 
 
@@ -145,15 +145,15 @@ def test_slices_that_are_not_one_stack(tmp_path: Path, write_ct: Writer) -> None
 @pytest.mark.parametrize(
     ("tags", "words"),
     [
-        ({"PixelData": None}, "holds no pixels"),
+        ({"PixelData": None}, "contains no pixels"),
         ({"Rows": 65535, "Columns": 65535}, "65535 x 65535 pixels of 16 bits are 8589672450 bytes, but the file has"),
         ({"Rows": None}, "Rows is missing"),
-        ({"BitsAllocated": 8, "BitsStored": 8, "HighBit": 7}, "PixelData holds 240 bytes, but 12 x 10 .* are 120"),
+        ({"BitsAllocated": 8, "BitsStored": 8, "HighBit": 7}, "PixelData has 240 bytes, but 12 x 10 .* are 120"),
         ({"BitsAllocated": 32}, "pixels of 32 bits are 480"),
-        ({"BitsStored": 17}, "BitsStored 17 of BitsAllocated 16"),
-        ({"HighBit": 15}, r"HighBit must be BitsStored - 1 = 11"),
+        ({"BitsStored": 17}, "BitsStored 17 and BitsAllocated 16"),
+        ({"HighBit": 15}, r"expected HighBit = BitsStored - 1 = 11"),
         ({"BitsAllocated": 12}, "contradict"),
-        ({"SamplesPerPixel": 3}, "holds colours"),
+        ({"SamplesPerPixel": 3}, "a colour image"),
         ({"NumberOfFrames": 4}, "multi-frame"),
         ({"Modality": "MR", "SOPClassUID": "1.2.840.10008.5.1.4.1.1.4"}, r"no CT images \(Modality: MR\)"),
         ({"RescaleSlope": None}, "RescaleSlope or RescaleIntercept is missing"),
@@ -204,7 +204,7 @@ def test_bad_transfer_syntax(tmp_path: Path, write_ct: Writer, syntax: str) -> N
     content = path.read_bytes()
     known = b"1.2.840.10008.1.2.1\0"
     path.write_bytes(content.replace(known, syntax.encode().ljust(len(known), b"\0")))
-    with pytest.raises(InputError, match=r"a\.dcm: the transfer syntax .* is not one of DICOM"):
+    with pytest.raises(InputError, match=r"a\.dcm: .* is not a DICOM transfer syntax"):
         open_ct(path)
 
 
@@ -337,5 +337,5 @@ def test_binary_numbers_that_look_like_text(tmp_path: Path) -> None:
         assert found is not None
         assert found.tolist() == expected
     header.add_new(0x70311033, "UN", b"abc")
-    with pytest.raises(InputError, match=r"\(7031,1033\) must hold numbers"):
+    with pytest.raises(InputError, match=r"expected numbers in \(7031,1033\)"):
         numbers(header, 0x70311033, tmp_path)

@@ -79,9 +79,9 @@ def test_objects_are_refused_without_unpickling(tmp_path: Path) -> None:
         (
             b"{'descr': '<c8', 'fortran_order': False, 'shape': (1000000, 1000000), }\n",
             None,
-            "announces .* bytes, but 16",
+            "declares .* bytes, but contains 16",
         ),
-        (b"{'descr': '<c8', 'fortran_order': False, 'shape': (-1, -2), }\n", None, "announces"),
+        (b"{'descr': '<c8', 'fortran_order': False, 'shape': (-1, -2), }\n", None, "declares"),
         (b"{'descr': '<c8', 'fortran_order': False, 'shape': (2.5, 1), }\n", None, "cannot be read"),
         (b"{'descr': '<c8', 'shape': (1, 2), }\n", None, "cannot be read"),
         (b"(" * 5000 + b"\n", None, "cannot be read"),
@@ -161,7 +161,7 @@ def test_archive_that_is_damaged(tmp_path: Path) -> None:
 
 def test_archive_with_an_object_array(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", kspace=np.array([[{}]], dtype=object))
-    with pytest.raises(InputError, match="kspace: holds Python objects"):
+    with pytest.raises(InputError, match="kspace: contains Python objects"):
         open_kspace(tmp_path / "a.npz")
 
 
