@@ -27,8 +27,7 @@ from scipy.stats import spearmanr
 from us_simulation import channel_data, true_image
 
 import recon
-from operators import Grid
-from operators.ultrasound import beamform
+from operators import Grid, beamform
 from recon.errors import InputError
 from recon.io import open_ultrasound, read_picmus_image, read_picmus_phantom
 from recon.modalities.ultrasound.image_metrics import box_region, cnr, contrast_regions, fwhm, gcnr, speckle_snr

@@ -23,8 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from operators import Grid, PlaneWaveGeometry, PlaneWaveUltrasound
-from operators.ultrasound import beamform
+from operators import Grid, PlaneWaveGeometry, PlaneWaveUltrasound, beamform
 from operators.ultrasound.delays import numba_engine
 
 PITCH, CENTER, RATE, SPEED = 0.3e-3, 5.208e6, 20.832e6, 1540.0

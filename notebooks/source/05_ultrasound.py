@@ -22,8 +22,7 @@ from scipy.special import erfc
 from scipy.stats import spearmanr
 
 import recon
-from operators import Grid, PlaneWaveGeometry
-from operators.ultrasound import beamform
+from operators import Grid, PlaneWaveGeometry, beamform
 from operators.ultrasound.pulse import gaussian_pulse
 from recon.io import PlaneWaveData
 from recon.modalities.ultrasound.image_metrics import cnr, contrast_regions, fwhm

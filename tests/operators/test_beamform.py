@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from operators import Grid, InputError, PlaneWaveGeometry, PlaneWaveUltrasound, ShapeError
-from operators.ultrasound import beamform
+from operators import Grid, InputError, PlaneWaveGeometry, PlaneWaveUltrasound, ShapeError, beamform
 from operators.ultrasound.adaptive import smoothed
 from operators.ultrasound.beamform import METHODS
 

@@ -9,8 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from operators import CT, FanBeam, InputError, ParallelBeam, ShapeError
-from operators.ct import fbp
+from operators import CT, FanBeam, InputError, ParallelBeam, ShapeError, fbp
 from operators.ct.fbp import FILTERS
 from operators.ct.geometry import Beam
 
