@@ -43,6 +43,7 @@ def test_the_two_commands(readme):
     assert (ROOT / "constraints.txt").is_file()
 
 
+@pytest.mark.slow
 def test_python_snippet_runs(readme, fastmri_file, tmp_path, monkeypatch):
     # Fewer steps than users get: what is tested is that the lines work together.
     monkeypatch.setitem(SAMPLERS, "dds", dataclasses.replace(SAMPLERS["dds"], steps=4, mean_steps=1))

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from operators import CT, FanBeam, InputError, ParallelBeam, ShapeError
-from operators.ct.fbp import FILTERS, fbp
+from operators import CT, FanBeam, InputError, ParallelBeam, ShapeError, fbp
+from operators.ct.fbp import FILTERS
 from operators.ct.geometry import Beam
 
 TURN = 2 * math.pi

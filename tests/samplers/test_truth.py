@@ -25,6 +25,7 @@ FLAGSHIP = MomentMatching(30, "sde-2m", jacobian_below=0.4, sigma_max=20.0, sigm
 
 @pytest.mark.parametrize("prior", PRIORS)
 @pytest.mark.parametrize("operator", OPERATORS)
+@pytest.mark.slow
 def test_the_flagship_keeps_the_gate(operator: str, prior: str) -> None:
     case = truth_problem(operator, prior, LARGE)
     model = CovarianceModel.estimate(prior_draws(case.prior, 64), smooth=2)

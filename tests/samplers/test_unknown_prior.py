@@ -126,6 +126,7 @@ def _problem(prior: TheirMixture, matrix: Tensor, noise_std: Tensor) -> tuple[Pr
         ("mixture", 0.005, "random"),
     ],
 )
+@pytest.mark.slow
 def test_the_default_keeps_the_gate_with_any_prior(name: str, noise: float, operator: str) -> None:
     prior, matrix = _prior(name), _matrix(operator, PIXELS)
     # Half the data are twice as noisy.

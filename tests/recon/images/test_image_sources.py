@@ -75,6 +75,7 @@ def fully_sampled():
     return (3e-5 * kspace).astype(np.complex64), received
 
 
+@pytest.mark.slow
 def test_fastmri_files_become_complex_images(fastmri_file, fully_sampled):
     kspace, received = fully_sampled
     path = fastmri_file("file1.h5", kspace, reconstruction_rss=np.zeros((3, 64, 56), np.float32))

@@ -69,6 +69,7 @@ def test_accumulation_is_the_mean_of_its_pieces(config, tmp_path):
         torch.testing.assert_close(mine, sum(theirs) / 3, rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_two_processes_do_what_one_does_with_two_pieces(config, tmp_path):
     one = load_checkpoint(train(replace(config, accumulate=2, output=str(tmp_path / "one"))))
     (tmp_path / "process.py").write_text(PROCESS)

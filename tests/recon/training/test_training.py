@@ -103,6 +103,7 @@ def test_a_prior_of_real_images_starts_from_one_of_complex_images(config, tmp_pa
     assert all(torch.equal(own[name], given[name]) for name in own if ".stem." not in name and ".head." not in name)
 
 
+@pytest.mark.slow
 def test_training_lowers_the_loss(config):
     config = replace(config, steps=150, decay=50, learning_rate=3e-3, precision="float32")
     pools = [Pool.build(s, load_slices(Path(config.data), s)) for s in config.sources]

@@ -205,6 +205,7 @@ def test_a_synchrotron_that_saw_nothing(tmp_path: Path) -> None:
         CTSource(path, CT(reader="rotation_centre=0")).prepare(0, "cpu")
 
 
+@pytest.mark.slow
 def test_measured_projections_from_the_command_line(tmp_path: Path, helix: Callable) -> None:
     """Every third view of a helical scan: HU of the body, and the dense rod in front (below) where it is."""
     folder = helix(rows=8, columns=96, views_per_turn=144, turns=1.5, spot="FFSXYZ").write(tmp_path / "projections")

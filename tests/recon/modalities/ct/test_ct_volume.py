@@ -42,6 +42,7 @@ def test_a_volume_from_the_command_line(scan: Path, tmp_path: Path, capsys: pyte
     assert len(sorted((tmp_path / "out" / "scan_dicom" / "mean").iterdir())) == 3
 
 
+@pytest.mark.slow
 def test_neighbours_help(scan: Path) -> None:
     """Four noisy looks at the same thing are better than one: where slices are coupled the error is smaller."""
     settings = {"views": 40, "photons": 1e3, "samples": 4, "steps": 15, "prior": "gaussian", "progress": False}

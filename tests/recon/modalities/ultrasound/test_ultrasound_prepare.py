@@ -187,6 +187,7 @@ def test_selection_and_undersampling(speckle):
 
 
 @pytest.mark.parametrize("decimation", [3, 5, 8])
+@pytest.mark.slow
 def test_samples_below_the_nyquist_rate_are_explained_by_what_the_others_say(decimation):
     """The image that explains all samples explains every n-th of them: aliases are in the model, not in its error."""
     data = made(channel_data(noise=0.0))
@@ -236,6 +237,7 @@ def test_complex_samples_are_used_as_they_are(speckle):
     assert ready.diagnostics["sampling_frequency_mhz"] == pytest.approx(FS / 3e6)
 
 
+@pytest.mark.slow
 def test_time_zero_that_is_wrong_shifts_the_image(speckle):
     data = made(channel_data(strength=0.02))
     found = []
@@ -282,6 +284,7 @@ def test_acquisitions_that_cannot_be(wrong):
         Ultrasound(**wrong)
 
 
+@pytest.mark.slow
 def test_a_file_becomes_samples_and_a_picture(picmus_file, tmp_path, capsys):
     file, out = picmus_file(), tmp_path / "out"
     options = ["--prior", "gaussian", "--samples", "3", "--steps", "25", "--angles", "1", "--depth", "6:8"]
@@ -306,6 +309,7 @@ def test_a_file_becomes_samples_and_a_picture(picmus_file, tmp_path, capsys):
     np.testing.assert_array_equal(again.samples, found.samples)
 
 
+@pytest.mark.slow
 def test_data_in_memory_become_samples(speckle):
     drawn = recon.reconstruct(
         made(speckle), prior="gaussian", sampler="exact", samples=2, angles=1, depth=(6, 7.5), width=(-1, 1)
