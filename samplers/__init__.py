@@ -9,6 +9,7 @@ from samplers.denoiser import Denoiser
 from samplers.diffpir import DiffPIR
 from samplers.dps import DPS
 from samplers.exact import ExactGaussian
+from samplers.knowledge import CarriesCovariance, KnowsError
 from samplers.loop import Progress, sample
 from samplers.moment_matching import MomentMatching
 from samplers.noise import Noise
@@ -30,12 +31,14 @@ __all__ = [
     "DPS",
     "PULA",
     "AnnealedSampler",
+    "CarriesCovariance",
     "CovarianceModel",
     "DDSVolume",
     "Denoiser",
     "DiffPIR",
     "Estimate",
     "ExactGaussian",
+    "KnowsError",
     "LocalEnergy",
     "MomentMatching",
     "Noise",
