@@ -10,6 +10,7 @@ from samplers.diffpir import DiffPIR
 from samplers.dps import DPS
 from samplers.exact import ExactGaussian
 from samplers.knowledge import CarriesCovariance, KnowsError
+from samplers.likelihood import Gaussian, Likelihood
 from samplers.loop import Progress, sample
 from samplers.moment_matching import MomentMatching
 from samplers.noise import Noise
@@ -38,7 +39,9 @@ __all__ = [
     "DiffPIR",
     "Estimate",
     "ExactGaussian",
+    "Gaussian",
     "KnowsError",
+    "Likelihood",
     "LocalEnergy",
     "MomentMatching",
     "Noise",
