@@ -9,6 +9,8 @@ from samplers.denoiser import Denoiser
 from samplers.diffpir import DiffPIR
 from samplers.dps import DPS
 from samplers.exact import ExactGaussian
+from samplers.knowledge import CarriesCovariance, KnowsError
+from samplers.likelihood import Gaussian, Likelihood
 from samplers.loop import Progress, sample
 from samplers.moment_matching import MomentMatching
 from samplers.noise import Noise
@@ -30,12 +32,16 @@ __all__ = [
     "DPS",
     "PULA",
     "AnnealedSampler",
+    "CarriesCovariance",
     "CovarianceModel",
     "DDSVolume",
     "Denoiser",
     "DiffPIR",
     "Estimate",
     "ExactGaussian",
+    "Gaussian",
+    "KnowsError",
+    "Likelihood",
     "LocalEnergy",
     "MomentMatching",
     "Noise",

@@ -54,6 +54,8 @@ class Sampler(ABC):
 
     #: BibTeX keys of the papers that a user of this strategy should cite (see docs/references.bib).
     citations: ClassVar[tuple[str, ...]] = ()
+    #: Whether the sampler needs Gaussian noise; one that works with any ``problem.likelihood`` says False.
+    needs_gaussian: ClassVar[bool] = True
     #: Noise level around which ``E[x0 | x, y]`` is kept for :attr:`Samples.expectation`; None for not at all.
     mean_sigma: float | None = None
 

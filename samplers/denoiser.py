@@ -21,9 +21,8 @@ class Denoiser(Protocol):
     ``sigma_min`` and ``sigma_max`` are the noise levels between which it can be trusted, in image units; ``space`` is
     the image space, or None when any size is accepted. Plain attributes will do.
 
-    A prior may also know its error: ``error_std(sigma)`` is the rms error of a pixel, ``error_spectrum(sigma, shape)``
-    the variance of each centred Fourier coefficient (orthonormal transform); both may be None. DDS and moment matching
-    weight the data by them.
+    A prior may also know its error (:class:`samplers.KnowsError`) or the covariance of its images
+    (:class:`samplers.CarriesCovariance`): DDS and moment matching weight the data by them.
     """
 
     @property

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -16,6 +16,7 @@ from samplers.problem import Problem
 from samplers.validation import require
 
 
+@runtime_checkable
 class GaussianDenoiser(Denoiser, Protocol):
     """A Gaussian prior that can also apply its covariance ``C`` and a square root of it."""
 
@@ -107,6 +108,6 @@ class ExactGaussian(Sampler):
 
 def _gaussian(denoiser: Denoiser) -> GaussianDenoiser:
     """Check that the prior is Gaussian."""
-    if not all(callable(getattr(denoiser, name, None)) for name in ("covariance", "draw")):
+    if not isinstance(denoiser, GaussianDenoiser):
         raise InputError(f"ExactGaussian needs a Gaussian prior (GaussianPrior), got {type(denoiser).__name__}")
-    return denoiser  # type: ignore[return-value]
+    return denoiser

@@ -12,6 +12,7 @@ from operators.base import Space
 from operators.errors import DivergenceError, InputError, ShapeError
 from samplers.base import Run, Sampler
 from samplers.denoiser import Denoiser
+from samplers.likelihood import Gaussian
 from samplers.noise import Noise
 from samplers.problem import Problem
 from samplers.samples import PathMean, Samples
@@ -78,6 +79,11 @@ def sample(
     domain = problem.operator.domain
     if denoiser.space is not None and tuple(denoiser.space.shape) != tuple(domain.shape):
         raise ShapeError(f"the prior holds images of {tuple(denoiser.space.shape)}, the operator of {domain.shape}")
+    if sampler.needs_gaussian and not isinstance(problem.likelihood, Gaussian):
+        raise InputError(
+            f"{type(sampler).__name__} needs Gaussian noise, Problem(y, operator, noise_std); got "
+            f"{type(problem.likelihood).__name__}"
+        )
     size = n_samples if batch_size is None else max(1, batch_size)
     parts, failures = [], []
     for begin in range(first, first + n_samples, size):

@@ -15,6 +15,7 @@ from samplers.data_terms import likelihood_score
 from samplers.denoiser import Denoiser
 from samplers.error_spectrum import DIFFERENCE_STEP, MeasuredError
 from samplers.jacobian import JacobianKind, Product, differences, vjp
+from samplers.knowledge import covariance_model, error_spectrum, error_std
 from samplers.pilot import measured_error
 from samplers.problem import Problem
 from samplers.spread import clean_variance
@@ -123,7 +124,7 @@ class MomentMatching(PosteriorDenoising):
 
     def _model(self, denoiser: Denoiser, like: Tensor) -> CovarianceModel | None:
         """Return the covariance model in the precision and size of the state; None for one of each noise level."""
-        model, carried = self.covariance, getattr(denoiser, "covariance_model", None)
+        model, carried = self.covariance, covariance_model(denoiser)
         if isinstance(model, str):
             if carried is None:
                 raise InputError("MomentMatching: covariance='prior', but this prior carries no covariance model")
@@ -152,11 +153,10 @@ class MomentMatching(PosteriorDenoising):
         """Return C such that the variance given the noisy image, ``(C^-1 + sigma^-2)^-1``, is the denoiser's error."""
         if known.measured is not None:
             return known.measured.model(sigma)
-        table = getattr(denoiser, "error_spectrum", None) if self.prior_std is None else None
-        found = table(sigma, tuple(like.shape[1:])) if callable(table) else None
+        found = error_spectrum(denoiser, sigma, tuple(like.shape[1:])) if self.prior_std is None else None
         if found is None:
-            variance = clean_variance(sigma, self.prior_std, denoiser)
-            return CovarianceModel.isotropic((1 / variance - 1 / sigma**2) ** -0.5).to(like)
+            flat = clean_variance(sigma, self.prior_std, denoiser)
+            return CovarianceModel.isotropic((1 / flat - 1 / sigma**2) ** -0.5).to(like)
         # A denoiser's error cannot exceed sigma, whatever was measured; the limit keeps C positive.
         variance = found.to(like.device, like.real.dtype).clamp(max=(0.99 * sigma) ** 2)
         prior = variance / (1 - variance / sigma**2)
@@ -175,8 +175,7 @@ class _Knowledge(NamedTuple):
 
 
 def _knows_its_error(denoiser: Denoiser) -> bool:
-    error = getattr(denoiser, "error_std", None)
-    return callable(error) and error(denoiser.sigma_min) is not None
+    return error_std(denoiser, denoiser.sigma_min) is not None
 
 
 class _DataSpace:

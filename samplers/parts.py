@@ -11,6 +11,7 @@ from torch import Tensor
 from operators.base import Space
 from operators.errors import InputError
 from samplers.denoiser import Denoiser
+from samplers.knowledge import error_spectrum, error_std
 from samplers.validation import require
 
 
@@ -63,14 +64,12 @@ class PartsAsBatch:
 
     def error_std(self, sigma: float) -> float | None:
         """Return the error of a pixel, complex where that is split; None if the denoiser does not know its own."""
-        measured = getattr(self.denoiser, "error_std", None)
-        error = measured(sigma / self._ratio) if callable(measured) else None
+        error = error_std(self.denoiser, sigma / self._ratio)
         return None if error is None else self._ratio * error
 
     def error_spectrum(self, sigma: float, shape: tuple[int, ...]) -> Tensor | None:
         """Return the variance of that error by frequency of one image, the last axes of ``shape``; None if unknown."""
-        table = getattr(self.denoiser, "error_spectrum", None)
-        found = table(sigma / self._ratio, tuple(shape[-self.image_ndim :])) if callable(table) else None
+        found = error_spectrum(self.denoiser, sigma / self._ratio, tuple(shape[-self.image_ndim :]))
         return None if found is None else self._ratio**2 * found
 
     def denoise(self, x: Tensor, sigma: float | Tensor) -> Tensor:

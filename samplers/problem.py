@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import math
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from operators.base import LinearOperator
 from operators.errors import InputError, ShapeError
 from samplers.information import Information, measure
+from samplers.likelihood import Gaussian, Likelihood
+
+_UNSAID = Gaussian(math.nan)
 
 
 @dataclass(frozen=True, eq=False)
 class Problem:
     """Measurements, the operator that made them, and how noisy they are: ``y = A x + noise_std n``.
+
+    ``Problem(y, operator, noise_std)`` is short for ``Problem(y, operator, likelihood=Gaussian(noise_std))``.
 
     Parameters
     ----------
@@ -24,26 +29,30 @@ class Problem:
         Measured data, in the scale of the prior.
     operator : LinearOperator
         The forward model ``A``.
-    noise_std : float or Tensor
+    noise_std : float or Tensor, optional
         Standard deviation of the noise of each datum (complex data: of the whole complex number, ``E|e|^2 =
         noise_std^2``); a tensor must broadcast to ``y``. Values below ``1e-6`` times the rms of ``y`` are raised to
         that floor, so that noise-free data stay solvable in single precision.
     scale, offset : float
         Bring results back to physical units: ``x_physical = scale * x + offset``.
+    likelihood : Likelihood, optional
+        What the data say about ``A x``, where that is not Gaussian noise; in place of ``noise_std``, which is then NaN.
+        No sampler of this package takes another one than :class:`samplers.Gaussian`.
 
     Raises
     ------
     ShapeError
         If ``y`` is not in the operator's codomain.
     InputError
-        If ``y`` holds NaN or Inf, or ``noise_std`` is negative or not finite.
+        If ``y`` holds NaN or Inf, ``noise_std`` is negative or not finite, or both it and another likelihood are given.
     """
 
     y: Tensor
     operator: LinearOperator
-    noise_std: float | Tensor
+    noise_std: float | Tensor = None  # type: ignore[assignment]  # never None once constructed
     scale: float = 1.0
     offset: float = 0.0
+    likelihood: Likelihood = field(default=_UNSAID, kw_only=True)
 
     def __post_init__(self) -> None:
         self.operator.codomain.check(self.y, "y of Problem")
@@ -54,18 +63,24 @@ class Problem:
             )
         if not bool(torch.isfinite(self.y).all()):
             raise InputError("y of Problem holds NaN or Inf: remove or repair the bad data first")
-        noise_std = torch.as_tensor(self.noise_std, dtype=self.y.real.dtype, device=self.y.device)
-        if not bool(torch.isfinite(noise_std).all()) or bool((noise_std < 0).any()):
-            raise InputError(f"noise_std of Problem must be finite and >= 0, got {self.noise_std!r}")
-        try:
-            np.broadcast_shapes(noise_std.shape, self.y.shape)  # torch's own loads a computer algebra system
-        except ValueError:
-            raise ShapeError(
-                f"noise_std of Problem: shape {tuple(noise_std.shape)} does not broadcast to y {tuple(self.y.shape)}"
-            ) from None
-        floor = 1e-6 * float(self.y.abs().square().mean().sqrt()) or 1e-12
-        clamped = noise_std.clamp(min=floor)
-        object.__setattr__(self, "noise_std", float(clamped) if clamped.ndim == 0 else clamped)
+        likelihood = self._said().fitted(self.y)
+        object.__setattr__(self, "likelihood", likelihood)
+        object.__setattr__(self, "noise_std", likelihood.noise_std if isinstance(likelihood, Gaussian) else math.nan)
+
+    def _said(self) -> Likelihood:
+        """Return the likelihood that was given, in either form."""
+        said, likelihood = self.noise_std is not None, self.likelihood
+        if isinstance(likelihood, Gaussian):
+            # replace(problem, noise_std=...) hands on the old likelihood as well: the number decides.
+            return Gaussian(self.noise_std) if said else likelihood
+        if not isinstance(likelihood, Likelihood):
+            raise InputError(f"likelihood of Problem: expected a samplers.Likelihood, got {likelihood!r}")
+        if said and not (isinstance(self.noise_std, float) and math.isnan(self.noise_std)):
+            kind = type(likelihood).__name__
+            raise InputError(
+                f"Problem: expected noise_std or a likelihood, got noise_std={self.noise_std!r} and {kind}"
+            )
+        return likelihood
 
     @cached_property
     def weighted_data(self) -> Tensor:
@@ -116,10 +131,9 @@ class Problem:
         -------
         Tensor, shape ``(batch,)``
         """
-        residual = ((self.y - self.operator(x)) / self.noise_std).abs().square()
-        return residual.flatten(1).sum(dim=1) / max(self.operator.n_data, 1)
+        misfit = self.likelihood.misfit(self.y, self.operator(x))
+        return misfit.flatten(1).sum(dim=1) / max(self.operator.n_data, 1)
 
     def to(self, device: torch.device | str) -> Problem:
         """Return the problem on another device."""
-        noise_std = self.noise_std.to(device) if isinstance(self.noise_std, Tensor) else self.noise_std
-        return Problem(self.y.to(device), self.operator.to(device), noise_std, self.scale, self.offset)
+        return replace(self, y=self.y.to(device), operator=self.operator.to(device))

@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from operators.errors import InputError
 from samplers.denoiser import Denoiser
+from samplers.knowledge import error_spectrum, error_std
 from samplers.problem import Problem
 from samplers.validation import require
 
@@ -124,8 +125,7 @@ def clean_variance(sigma: float, prior_std: float | None, denoiser: Denoiser) ->
     denoiser : Denoiser
     """
     if prior_std is None:
-        measured = getattr(denoiser, "error_std", None)
-        error = measured(sigma) if callable(measured) else None
+        error = error_std(denoiser, sigma)
         if error is not None:
             # A denoiser's error cannot exceed sigma; the limit keeps 1/r^2 - 1/sigma^2 positive.
             return min(error, 0.99 * sigma) ** 2
@@ -186,8 +186,7 @@ def error_variance(problem: Problem, sigma: float, prior_std: float | None, deno
     """
     flat = clean_variance(sigma, prior_std, denoiser)
     like, shape = problem.weighted_data.real, tuple(problem.operator.domain.shape)
-    table = getattr(denoiser, "error_spectrum", None) if prior_std is None else None
-    found = table(sigma, shape[-2:]) if callable(table) else None
+    found = error_spectrum(denoiser, sigma, shape[-2:]) if prior_std is None else None
     noise = problem.information.variance
     if found is None or not math.isfinite(noise):
         return torch.tensor(flat, dtype=like.dtype, device=like.device)

@@ -158,6 +158,8 @@ def test_an_empty_mask_gives_prior_samples(prior: GaussianPrior) -> None:
 def test_impossible_noise_levels_are_refused(problem: Problem, noise_std: float) -> None:
     with pytest.raises(InputError, match="noise_std"):
         Problem(problem.y, problem.operator, noise_std)
+    with pytest.raises(InputError, match="noise_std"):
+        dataclasses.replace(problem, noise_std=noise_std)
 
 
 def test_noise_free_data_get_the_documented_floor(problem: Problem, prior: GaussianPrior) -> None:

@@ -20,6 +20,7 @@ from samplers import (
     DDSVolume,
     DiffPIR,
     ExactGaussian,
+    KnowsError,
     LocalEnergy,
     MomentMatching,
     Noise,
@@ -35,6 +36,7 @@ from samplers import (
     Step,
     Support,
     Uniform,
+    knowledge,
     sample,
 )
 from samplers.data_terms import gaussian_step, likelihood_score
@@ -428,6 +430,32 @@ def test_what_a_denoiser_knows_of_its_error_serves_its_parts(prior: GaussianPrio
         assert split.error_std(sigma) == pytest.approx(prior.error_std(sigma))
         assert clean_variance(sigma, None, split) == pytest.approx(clean_variance(sigma, None, prior))
     assert PartsAsBatch(SimpleNamespace(sigma_min=0.1, sigma_max=5.0)).error_std(0.3) is None
+
+
+def test_what_a_denoiser_knows_is_asked_for_and_may_be_missing(prior: GaussianPrior) -> None:
+    class Partly:
+        sigma_min, sigma_max, space, error_spectrum = 0.1, 5.0, None, None
+
+        def denoise(self, x: torch.Tensor, sigma: float) -> torch.Tensor:
+            return x
+
+        def error_std(self, sigma: float) -> float:
+            return sigma / 2
+
+    class PassedOn:
+        def __init__(self, denoiser: object) -> None:
+            self.denoiser = denoiser
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(self.denoiser, name)
+
+    assert isinstance(prior, KnowsError) and isinstance(PartsAsBatch(prior), KnowsError)
+    for denoiser in (Partly(), PassedOn(Partly())):
+        assert knowledge.error_std(denoiser, 0.4) == 0.2
+        assert knowledge.error_spectrum(denoiser, 0.4, (8, 8)) is None
+        assert knowledge.covariance_model(denoiser) is None
+    table = knowledge.error_spectrum(PassedOn(prior), 0.4, prior.space.shape)
+    assert torch.equal(table, prior.error_spectrum(0.4, prior.space.shape))
 
 
 def test_score_mri_reconstructs_coil_images_and_their_hybrid(prior: GaussianPrior, mask: torch.Tensor) -> None:

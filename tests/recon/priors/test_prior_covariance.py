@@ -121,5 +121,5 @@ def test_moment_matching_takes_it_by_name_or_where_no_error_is_known():
     assert not torch.allclose(mean(_Knowing(prior, model, None), prior_std=0.1), expected, atol=1e-3)
     with pytest.raises(InputError, match="carries no covariance"):
         mean(_Knowing(prior, None, 0.5), covariance="prior")
-    with pytest.raises(InputError, match="'prior', came 'posterior'"):
+    with pytest.raises(InputError, match="'prior', got 'posterior'"):
         MomentMatching(covariance="posterior")

@@ -1,0 +1,74 @@
+"""What data say about the image behind them: a likelihood, as a function of the prediction ``A x``.
+
+:class:`Gaussian` is the one that is built, and the one that every sampler of this package needs. Another one, such as
+of counts, needs the methods of :class:`Likelihood` and a sampler that uses nothing else.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from operators.errors import InputError, ShapeError
+
+
+@runtime_checkable
+class Likelihood(Protocol):
+    """``p(y | A x)``, datum by datum: all arrays have the shape of ``y``, or one that broadcasts to it."""
+
+    def fitted(self, y: Tensor) -> Likelihood:
+        """Return the likelihood for these data, in their precision and on their device; raise where it cannot be."""
+
+    def score(self, y: Tensor, predicted: Tensor) -> Tensor:
+        """Return the derivative of ``log p`` by the prediction, in the engine's convention: ``W (y - A x)``."""
+
+    def weight(self, y: Tensor, predicted: Tensor) -> float | Tensor:
+        """Return the precision of each datum, W: minus the (expected) second derivative of ``log p``."""
+
+    def misfit(self, y: Tensor, predicted: Tensor) -> Tensor:
+        """Return the squared deviation of each datum over its variance: 1 on average for draws of the posterior."""
+
+
+@dataclass(frozen=True, eq=False)
+class Gaussian:
+    """Independent Gaussian noise: ``y = A x + noise_std n``.
+
+    Parameters
+    ----------
+    noise_std : float or Tensor
+        See :class:`samplers.Problem`.
+    """
+
+    noise_std: float | Tensor
+
+    def fitted(self, y: Tensor) -> Gaussian:
+        """Return it with ``noise_std`` as a float, or a tensor like the data, and not below ``1e-6`` of their rms."""
+        noise_std = torch.as_tensor(self.noise_std, dtype=y.real.dtype, device=y.device)
+        if not bool(torch.isfinite(noise_std).all()) or bool((noise_std < 0).any()):
+            raise InputError(f"noise_std of Problem: expected finite values >= 0, got {self.noise_std!r}")
+        try:
+            np.broadcast_shapes(noise_std.shape, y.shape)  # torch's own loads a computer algebra system
+        except ValueError:
+            raise ShapeError(
+                f"noise_std of Problem: expected a shape that broadcasts to y {tuple(y.shape)}, got "
+                f"{tuple(noise_std.shape)}"
+            ) from None
+        floor = 1e-6 * float(y.abs().square().mean().sqrt()) or 1e-12
+        clamped = noise_std.clamp(min=floor)
+        return Gaussian(float(clamped) if clamped.ndim == 0 else clamped)
+
+    def score(self, y: Tensor, predicted: Tensor) -> Tensor:
+        """Return ``(y - A x) / noise_std^2``."""
+        return (y - predicted) / self.noise_std**2
+
+    def weight(self, y: Tensor, predicted: Tensor) -> float | Tensor:
+        """Return ``1 / noise_std^2``, whatever the prediction."""
+        return 1 / self.noise_std**2
+
+    def misfit(self, y: Tensor, predicted: Tensor) -> Tensor:
+        """Return ``|(y - A x) / noise_std|^2``."""
+        return ((y - predicted) / self.noise_std).abs().square()
