@@ -1,6 +1,6 @@
 """The centred orthonormal Fourier transform.
 
-The centres of image and k-space are at index n // 2, also for odd lengths:
+The centres of image and spectrum are at index n // 2, also for odd lengths:
 ``y[k] = n^(-1/2) sum_j x[j] exp(-2 pi i (j - c)(k - c) / n)``, ``c = n // 2``.
 """
 
@@ -14,12 +14,12 @@ from operators.errors import InputError, ShapeError
 
 
 def fftc(x: Tensor, axes: tuple[int, ...] = (-2, -1)) -> Tensor:
-    """Centred orthonormal FFT over `axes`, image to k-space."""
+    """Centred orthonormal FFT over `axes`, image to spectrum."""
     return _centred(x, axes, inverse=False)
 
 
 def ifftc(x: Tensor, axes: tuple[int, ...] = (-2, -1)) -> Tensor:
-    """Centred orthonormal inverse FFT over `axes`, k-space to image; the adjoint of `fftc`."""
+    """Centred orthonormal inverse FFT over `axes`, spectrum to image; the adjoint of `fftc`."""
     return _centred(x, axes, inverse=True)
 
 
