@@ -13,6 +13,7 @@ from operators.elementary import Diagonal, Identity, Matrix, Slices
 from operators.errors import DivergenceError, InputError, ReconError, ShapeError
 from operators.fourier import CenteredFFT, fftc, ifftc
 from operators.mri.cartesian import CartesianMRI
+from operators.mri.coil_maps import CoilMaps
 from operators.mri.coils import (
     compress_coils,
     estimate_noise_covariance,
@@ -22,6 +23,7 @@ from operators.mri.coils import (
 )
 from operators.mri.espirit import calibration_size, espirit_eigenmaps, espirit_maps
 from operators.mri.masks import make_mask
+from operators.mri.sampling import Sampling
 from operators.solve import Solution, conjugate_gradient, power_norm
 from operators.ultrasound.beamform import beamform
 from operators.ultrasound.geometry import Grid, PlaneWaveGeometry
@@ -31,6 +33,7 @@ __all__ = [
     "CT",
     "CartesianMRI",
     "CenteredFFT",
+    "CoilMaps",
     "ConeBeam",
     "ConeCT",
     "Diagonal",
@@ -48,6 +51,7 @@ __all__ = [
     "Radon",
     "RadonFanbeam",
     "ReconError",
+    "Sampling",
     "ShapeError",
     "Slices",
     "Solution",

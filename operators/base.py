@@ -24,8 +24,8 @@ class LinearOperator(ABC):
     Subclasses set ``domain`` and ``codomain`` through ``super().__init__`` and implement ``_forward`` and ``_adjoint``,
     and ``_normal`` where a fused A^H A is faster. Users write ``A(x)``, ``A.H(y)``, ``A.normal(x)``, ``A @ B``,
     ``A + B``, ``2.0 * A`` and ``A.to(device_or_dtype)``. Automatic differentiation uses the implemented adjoint.
-    Operators are values: what they compute does not change after construction. An engine whose adjoint is only
-    approximate sets ``exact_adjoint = False``; solvers that need an exact one then refuse it, also inside sums and
+    Operators are values: what they compute never changes after construction, though a shortcut to it may be built when
+    it is first needed. An engine whose adjoint is only approximate sets ``exact_adjoint = False``; solvers that need an exact one then refuse it, also inside sums and
     products.
     """
 
@@ -198,6 +198,10 @@ class _Composed(LinearOperator):
         self.exact_adjoint = outer.exact_adjoint and inner.exact_adjoint
         self._is_normal = isinstance(outer, _Adjoint) and outer.operator is inner
 
+    @property
+    def n_data(self) -> int:
+        return self.outer.n_data
+
     def _forward(self, x: Tensor) -> Tensor:
         return self.inner.normal(x) if self._is_normal else self.outer(self.inner(x))
 
@@ -234,6 +238,10 @@ class _Scaled(LinearOperator):
         super().__init__(operator.domain, operator.codomain)
         self.operator, self.scale = operator, scale if scale.imag else scale.real
         self.exact_adjoint = operator.exact_adjoint
+
+    @property
+    def n_data(self) -> int:
+        return self.operator.n_data
 
     def _forward(self, x: Tensor) -> Tensor:
         return self.scale * self.operator(x)

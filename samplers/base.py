@@ -6,7 +6,9 @@ Everything speaks sigma, see :mod:`samplers.denoiser`.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor
@@ -42,7 +44,7 @@ class Step(NamedTuple):
 
     x: Tensor
     denoised: Tensor | None = None
-    facts: dict[str, Tensor] = {}  # noqa: RUF012 - an empty default that nobody writes to
+    facts: Mapping[str, Tensor] = MappingProxyType({})
     memory: Any = None
 
 

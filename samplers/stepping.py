@@ -17,8 +17,9 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 from torch import Tensor
@@ -86,7 +87,7 @@ class Estimate(NamedTuple):
     """A posterior denoiser's answer: ``E[x0 | x, y]``, facts ``(batch,)``, and a memory for its next call."""
 
     denoised: Tensor
-    facts: dict[str, Tensor] = {}  # noqa: RUF012 - an empty default that nobody writes to
+    facts: Mapping[str, Tensor] = MappingProxyType({})
     memory: Any = None
 
 

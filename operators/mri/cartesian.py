@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -12,6 +13,8 @@ from operators.base import LinearOperator, Space
 from operators.errors import InputError, ShapeError
 from operators.fourier import fftc, ifftc, shift_signs
 from operators.mri import gram
+from operators.mri.coil_maps import checked, combine, expand, spaces
+from operators.mri.sampling import boolean, fits
 
 # Complex values transformed at once. On a CPU a few coil images at a time stay in the cache; a GPU wants large batches.
 _CPU_CHUNK, _GPU_CHUNK = 1 << 19, 1 << 26
@@ -43,6 +46,9 @@ class CartesianMRI(LinearOperator):
     of coil maps, a mask that varies along one axis and enough images at once it is a product with one small matrix for
     each line (`operators.mri.gram`), whatever the number of coils.
 
+    It is the quick form of ``Sampling(mask, space) @ CenteredFFT(space, ndim) @ CoilMaps(coil_maps, ndim)``, with
+    ``space`` the codomain and ``ndim`` the number of image axes.
+
     Raises
     ------
     InputError, ShapeError
@@ -55,17 +61,12 @@ class CartesianMRI(LinearOperator):
         coil_maps: Tensor | np.ndarray | None = None,
         shape: tuple[int, ...] | None = None,
     ) -> None:
-        mask = _boolean(mask)
-        maps = None if coil_maps is None else _complex(coil_maps)
+        mask = boolean(mask, "CartesianMRI")
+        maps = None if coil_maps is None else checked(coil_maps, "CartesianMRI")
         image = _image_shape(mask, maps, shape)
         dtype = torch.complex64 if maps is None else maps.dtype
-        names = "z y x" if len(image) == 3 else "y x"
-        several = maps is not None and maps.ndim == len(image) + 2
-        domain = Space((maps.shape[0], *image), dtype, f"map {names}") if several and maps is not None else None
-        coils = () if maps is None else (maps.shape[-len(image) - 1],)
-        super().__init__(
-            domain or Space(image, dtype, names), Space((*coils, *image), dtype, f"coil {names}" if coils else names)
-        )
+        single = Space(image, dtype, "z y x" if len(image) == 3 else "y x")
+        super().__init__(*((single, single) if maps is None else spaces(maps, len(image))))
         self.mask = mask.reshape((1,) * (len(image) - mask.ndim) + tuple(mask.shape))
         self.coil_maps = maps
         device = None if maps is None else maps.device
@@ -79,7 +80,6 @@ class CartesianMRI(LinearOperator):
         self._normal_axes, self._normal_weight = _normal_weight(self.mask.expand(image), real)
         along_one = len(self._normal_axes) == 1 and maps is not None and maps.ndim == 3
         self._may_use_lines = along_one and maps is not None and gram.fits(maps, self._normal_axes[0])
-        self._lines: Tensor | None = None
 
     @property
     def n_data(self) -> int:
@@ -115,7 +115,7 @@ class CartesianMRI(LinearOperator):
         if self._may_use_lines and x.dtype == self.coil_maps.dtype:
             axis = self._normal_axes[0]
             if gram.pays(self.coil_maps, axis, len(flat)):
-                return gram.apply_lines(self._matrices(), flat, axis).reshape(x.shape)
+                return gram.apply_lines(self._lines, flat, axis).reshape(x.shape)
         out = self._zeros(x, len(flat))
         for i, coils in self._chunks(out):
             images = self._filter(self._expand(flat[i], coils), self._normal_axes, self._normal_weight)
@@ -154,13 +154,11 @@ class CartesianMRI(LinearOperator):
         gains = torch.fft.ifftn(product.sum(dim=-len(image) - 1), dim=self.axes).real
         return gains.clamp_min(0), self.axes
 
-    def _matrices(self) -> Tensor:
-        """Normal matrices of the lines, built when they are first needed."""
-        if self._lines is None:
-            assert self.coil_maps is not None
-            axis = self._normal_axes[0]
-            self._lines = gram.line_matrices(self.coil_maps, self._normal_weight.flatten(), axis)
-        return self._lines
+    @cached_property
+    def _lines(self) -> Tensor:
+        """Normal matrices of the lines."""
+        assert self.coil_maps is not None
+        return gram.line_matrices(self.coil_maps, self._normal_weight.flatten(), self._normal_axes[0])
 
     def _to_kspace(self, image: Tensor) -> Tensor:
         """P F of coil images, with the centring folded into signs where all lengths are even."""
@@ -183,23 +181,21 @@ class CartesianMRI(LinearOperator):
     def _expand(self, image: Tensor, coils: slice) -> Tensor:
         """Coil images of a few items: sum_m S_mc x_m."""
         assert self.coil_maps is not None
-        rank = len(self.axes)
-        if self.domain.ndim == rank:
-            return image.unsqueeze(-rank - 1) * self.coil_maps[coils]
-        return (image.unsqueeze(-rank - 1) * self.coil_maps[:, coils]).sum(-rank - 2)
+        return expand(image, self._maps_of(coils), len(self.axes))
 
     def _combine(self, out: Tensor, items: slice, images: Tensor, coils: slice) -> None:
         """Add sum_c conj(S_c) images_c to the items of `out`."""
-        assert self.coil_maps is not None
-        rank = len(self.axes)
-        several = self.domain.ndim > rank
-        maps = self.coil_maps[:, coils].conj() if several else self.coil_maps[coils].conj()
-        if several:
-            images = images.unsqueeze(-rank - 2)
-        if images.shape[-rank - 1] == 1:
-            out[items].addcmul_(images.squeeze(-rank - 1), maps.squeeze(-rank - 1))
+        rank, maps = len(self.axes), self._maps_of(coils)
+        if images.shape[-rank - 1] == 1:  # one coil at a time: no sum over it, and no array in between
+            images = images if self.domain.ndim > rank else images.squeeze(-rank - 1)
+            out[items].addcmul_(images, maps.conj().squeeze(-rank - 1))
         else:
-            out[items] += (images * maps).sum(-rank - 1)
+            out[items] += combine(images, maps, rank)
+
+    def _maps_of(self, coils: slice) -> Tensor:
+        """Maps of a few coils."""
+        assert self.coil_maps is not None
+        return self.coil_maps[coils] if self.domain.ndim == len(self.axes) else self.coil_maps[:, coils]
 
     def _zeros(self, like: Tensor, items: int) -> Tensor:
         dtype = torch.promote_types(like.dtype, self.domain.dtype)
@@ -219,27 +215,6 @@ class CartesianMRI(LinearOperator):
                 yield slice(i, min(i + many, items)), slice(c, min(c + some, coils))
 
 
-def _boolean(mask: Tensor | np.ndarray) -> Tensor:
-    mask = torch.as_tensor(mask)
-    if mask.ndim == 0 or 0 in mask.shape:
-        raise ShapeError(f"CartesianMRI expected a mask that broadcasts to the image, got shape {tuple(mask.shape)}")
-    boolean = mask.bool()
-    if not bool((boolean.to(mask.dtype) == mask).all()):
-        raise InputError("CartesianMRI expected a mask of zeros and ones (or booleans), got other values")
-    return boolean
-
-
-def _complex(coil_maps: Tensor | np.ndarray) -> Tensor:
-    maps = torch.as_tensor(coil_maps)
-    if not maps.is_complex():
-        raise InputError(f"CartesianMRI expected complex coil_maps (coil, y, x), got {maps.dtype}")
-    if not 3 <= maps.ndim <= 5 or 0 in maps.shape:
-        raise ShapeError(f"CartesianMRI expected coil_maps (coil, y, x), got shape {tuple(maps.shape)}")
-    if not bool(torch.isfinite(torch.view_as_real(maps.resolve_conj())).all()):
-        raise InputError("CartesianMRI got coil_maps with values that are not finite")
-    return maps.resolve_conj()
-
-
 def _image_shape(mask: Tensor, maps: Tensor | None, shape: tuple[int, ...] | None) -> tuple[int, ...]:
     """Find the image shape that mask, maps and `shape` agree on."""
     if shape is not None:
@@ -254,10 +229,7 @@ def _image_shape(mask: Tensor, maps: Tensor | None, shape: tuple[int, ...] | Non
         raise ShapeError(f"CartesianMRI images have 2 or 3 axes, got shape {image}")
     if maps is not None and (maps.ndim not in (len(image) + 1, len(image) + 2) or maps.shape[-len(image) :] != image):
         raise ShapeError(f"CartesianMRI expected coil_maps (coil, *{image}) or (map, coil, *{image}), got {maps.shape}")
-    fits = mask.ndim <= len(image) and all(
-        m in (1, n) for m, n in zip(reversed(mask.shape), reversed(image), strict=False)
-    )
-    if not fits:
+    if not fits(mask, image):
         raise ShapeError(f"CartesianMRI expected a mask that broadcasts to {image}, got {tuple(mask.shape)}")
     return image
 

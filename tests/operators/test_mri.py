@@ -5,8 +5,20 @@ import pytest
 import torch
 from torch import Tensor
 
-from operators import CartesianMRI, InputError, ShapeError, conjugate_gradient, fftc, make_mask
+from operators import (
+    CartesianMRI,
+    CenteredFFT,
+    CoilMaps,
+    InputError,
+    Sampling,
+    ShapeError,
+    Space,
+    conjugate_gradient,
+    fftc,
+    make_mask,
+)
 from operators.mri import cartesian as module
+from operators.mri import gram
 
 
 def _random(*shape: int, seed: int = 0, dtype: torch.dtype = torch.complex128) -> Tensor:
@@ -34,6 +46,59 @@ def test_is_its_definition(image: tuple[int, ...], maps: int) -> None:
     assert operator.codomain.shape == tuple(expected.shape[1:])
     torch.testing.assert_close(operator(x), expected)
     assert torch.equal(operator(x) == 0, (expected == 0) | ~mask.expand(expected.shape))
+
+
+@pytest.mark.parametrize("image", [(6, 8), (7, 8), (1, 9), (4, 6, 8), (3, 4, 5)])
+@pytest.mark.parametrize("maps", [0, 1, 2])
+@pytest.mark.parametrize("columns", [False, True])
+def test_is_the_composition_of_its_factors(image: tuple[int, ...], maps: int, columns: bool) -> None:
+    ndim, mask = len(image), _mask(*(1,) * (len(image) - 1), image[-1]) if columns else _mask(*image)
+    if maps == 0:
+        space = Space(image, torch.complex128)
+        fused = CartesianMRI(mask, shape=image)
+        parts = Sampling(mask, space) @ CenteredFFT(space, ndim)
+    else:
+        coil_maps = _random(*((maps,) if maps > 1 else ()), 3, *image)
+        space = Space((3, *image), torch.complex128)
+        fused = CartesianMRI(mask, coil_maps, shape=image)
+        parts = Sampling(mask, space) @ CenteredFFT(space, ndim) @ CoilMaps(coil_maps, ndim)
+    assert parts.domain.shape == fused.domain.shape and parts.codomain.shape == fused.codomain.shape
+    assert parts.n_data == fused.n_data
+    x, y = _random(2, *fused.domain.shape), _random(2, *space.shape, seed=1)
+    for mine, theirs in ((parts(x), fused(x)), (parts.H(y), fused.H(y)), (parts.normal(x), fused.normal(x))):
+        assert mine.dtype == torch.complex128
+        torch.testing.assert_close(mine, theirs, rtol=1e-12, atol=1e-12)
+
+
+def test_factors_refuse_what_does_not_fit() -> None:
+    with pytest.raises(ShapeError, match="Sampling expected a mask that broadcasts"):
+        Sampling(_mask(6, 7), (3, 6, 8))
+    with pytest.raises(InputError, match="Sampling expected a mask of zeros and ones"):
+        Sampling(torch.full((6, 8), 2), (6, 8))
+    with pytest.raises(InputError, match="CoilMaps expected complex"):
+        CoilMaps(torch.ones(3, 6, 8))
+    with pytest.raises(ShapeError, match="CoilMaps expected"):
+        CoilMaps(_random(3, 6, 8), ndim=3)
+    with pytest.raises(InputError, match="not finite"):
+        CoilMaps(_random(3, 6, 8) * float("nan"))
+
+
+def test_counts_what_was_measured_through_products_and_factors() -> None:
+    operator = CartesianMRI(_mask(6, 8), _random(3, 6, 8))
+    measured = 3 * int(_mask(6, 8).sum())
+    assert (2.0 * operator @ CoilMaps(_random(1, 6, 8)).H).n_data == operator.n_data == measured
+
+
+def test_the_map_does_not_change_when_its_shortcut_is_built() -> None:
+    operator = CartesianMRI(_mask(1, 8), _random(6, 6, 8))
+    many = _random(40, 6, 8, seed=1)
+    before, adjoint = operator.H(operator(many)), operator.to(torch.complex64)
+    assert gram.pays(operator.coil_maps, -1, len(many))
+    torch.testing.assert_close(operator.normal(many), before)
+    moved = operator.to(torch.complex64)  # with the shortcut, and a copy made before without
+    narrow = many.to(torch.complex64)
+    torch.testing.assert_close(moved.normal(narrow), adjoint.normal(narrow))
+    torch.testing.assert_close(operator.H(operator(many)), before, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("kind", ["columns", "rows", "full", "empty"])

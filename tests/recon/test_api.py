@@ -148,7 +148,7 @@ def test_the_exact_sampler_and_steps(full: np.ndarray) -> None:
         posterior = _quick(full, acceleration=2, sampler="dds", steps=4)
     assert posterior.provenance["sampler"]["steps"] == 4
     assert any("4 steps" in note for note in posterior.provenance["notes"])
-    with pytest.raises(InputError, match="no steps"):
+    with pytest.raises(InputError, match="no option 'steps'"):
         _quick(full, sampler=ExactGaussian(), steps=4)
 
 

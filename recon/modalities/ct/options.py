@@ -8,11 +8,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from recon.options import Options, option
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from operators.ct.geometry import Beam
 
 #: Distances of the scanner of the AAPM low-dose challenge in mm, where a file names none.
@@ -93,6 +93,8 @@ class CT(Options):
 
     def measured(self, angles: np.ndarray) -> np.ndarray:
         """Return the indices of the measured projections, at these angles in rad, that are used."""
+        import numpy as np
+
         every = np.arange(0, len(angles), self.views_every)
         if self.arc is None:
             return every
@@ -100,6 +102,8 @@ class CT(Options):
 
     def beam(self, image_shape: tuple[int, int], pixel_size: float, scanner: Mapping[str, float]) -> Beam:
         """Return the geometry of the simulated projections: one detector element per pixel, the whole image seen."""
+        import numpy as np
+
         from operators.ct.geometry import FanBeam, ParallelBeam
         from recon.errors import InputError
 
