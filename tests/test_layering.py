@@ -49,7 +49,9 @@ SHARED = [
     and not path.relative_to(ROOT).as_posix().startswith(("recon/demo.py", "recon/priors/", "operators/__init__.py"))
 ]
 #: Names of published methods, challenges and priors, which no reader takes for a case distinction.
-PROPER_NAMES = re.compile(r"score.?mri|brain-mri|fastmri|to_fastmri|accelerated MRI|compressed sensing MRI", re.IGNORECASE)
+PROPER_NAMES = re.compile(
+    r"score.?mri|brain-mri|fastmri|to_fastmri|accelerated MRI|compressed sensing MRI", re.IGNORECASE
+)
 WORDS = re.compile(
     r"\b(mri|k-?space|coils?|espirit|sinograms?|ct|hounsfield|hu|ultrasound|plane.?waves?|speckle|transducers?|"
     r"beamform\w*|picmus|bart|dicom_write|uff)\b",

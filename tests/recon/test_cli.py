@@ -1,8 +1,8 @@
 """The command line, in process with an analytic prior: outputs, exit statuses, nothing half-written."""
 
+import dataclasses
 import json
 import os
-import re
 import subprocess
 import sys
 from collections.abc import Callable
