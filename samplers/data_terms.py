@@ -38,13 +38,13 @@ def join(problem: Problem, x: Tensor, sigma: float, sigma_min: float) -> tuple[T
         The part of h that is in ``shown``, 0 where the data see nothing; None where the data are no such image.
     """
     known = problem.information
-    share = min(1.0, (sigma_min**-2 - sigma**-2) / known.precision) if known.whiteness > WHITE else 0.0
-    if share <= 0:
+    fraction = min(1.0, (sigma_min**-2 - sigma**-2) / known.precision) if known.whiteness > WHITE else 0.0
+    if fraction <= 0:
         return x, sigma, None
-    level = (sigma**-2 + share * known.precision) ** -0.5
-    shown = level**2 * (x / sigma**2 + share * problem.weighted_data)
+    level = (sigma**-2 + fraction * known.precision) ** -0.5
+    shown = level**2 * (x / sigma**2 + fraction * problem.weighted_data)
     shown = torch.where(known.seen, shown, x * (level / sigma))
-    return shown, level, share * known.precision * known.seen
+    return shown, level, fraction * known.precision * known.seen
 
 
 def projection(problem: Problem, anchor: Tensor, iterations: int) -> tuple[Tensor, Tensor]:

@@ -46,7 +46,7 @@ class DDS(AnnealedSampler):
     cg_iterations : int
         M; Hermitian conjugate gradients, per sample.
     eta : float
-        Share of fresh noise, 0 (deterministic) to 1. The paper uses .15 / .5 / .8 for 19 / 49 / 99 evaluations.
+        Fraction of fresh noise, 0 (deterministic) to 1. The paper uses .15 / .5 / .8 for 19 / 49 / 99 evaluations.
     gamma : float or "rule" or "noise-free"
         Weight of the data. A number: as published. ``"noise-free"``: A^H A x = A^H y. ``"rule"``: ``gamma = r^2 /
         noise_std^2``, r being what ``spread`` says; honours a noise level per datum.

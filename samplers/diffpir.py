@@ -33,7 +33,7 @@ class DiffPIR(AnnealedSampler):
     strength : float
         ``lambda``: trust in the denoiser. The image is taken to lie within ``sigma / sqrt(lambda)`` of D.
     zeta : float
-        Share of fresh noise, 0 to 1.
+        Fraction of fresh noise, 0 to 1.
     cg_iterations : int
         Conjugate-gradient iterations of the proximal step.
 

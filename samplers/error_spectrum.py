@@ -27,8 +27,8 @@ STEPS, LEVELS = 24, 12
 PIXELS, FEWEST, MOST = 8192, 4, 32
 #: Images of more pixels than this go through the denoiser one by one.
 LARGE = 65536
-#: Largest share of ``u^H J v`` that may be antisymmetric for a Jacobian that is trusted, and how far ``sigma^2 tr J``
-#: may be from the error. An exact denoiser shows rounding, .001; a network .15 - .5.
+#: Largest fraction of ``u^H J v`` that may be antisymmetric for a Jacobian that is trusted, and how far ``sigma^2 tr
+#: J`` may be from the error. An exact denoiser shows rounding, .001; a network .15 - .5.
 ASYMMETRY, TRACE = 0.05, 3.0
 #: Length of the differences in that test, of the noise level: short, for what is curved.
 DIFFERENCE_STEP = 0.02
@@ -65,8 +65,8 @@ class MeasuredError:
         """Return the covariance model at one noise level, interpolated in the logarithms."""
         at = [math.log(s) for s in self.sigmas]
         k = max(1, sum(s < sigma for s in self.sigmas[:-1]))
-        share = min(max((math.log(sigma) - at[k - 1]) / (at[k] - at[k - 1]), 0.0), 1.0)
-        return spectral_model(torch.lerp(self.log_prior[k - 1], self.log_prior[k], share))
+        fraction = min(max((math.log(sigma) - at[k - 1]) / (at[k] - at[k - 1]), 0.0), 1.0)
+        return spectral_model(torch.lerp(self.log_prior[k - 1], self.log_prior[k], fraction))
 
 
 def spectral_model(log_prior: Tensor) -> CovarianceModel:

@@ -24,7 +24,7 @@ class Information:
         about that of a datum, whatever the undersampling.
     whiteness : float
         ``mean(h)^2 / mean(h^2)``, from 0 to 1: 1 where H is a multiple of the identity, so that the data are an image
-        in white noise; about the share of the directions that were measured.
+        in white noise; about the fraction of the directions that were measured.
     seen : Tensor, bool, shape ``domain``
         Pixels that the data say anything about.
     """

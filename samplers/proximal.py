@@ -95,7 +95,7 @@ def proximal(
 
 
 def _noise_of(problem: Problem, draw: Noise, without: Tensor | None) -> Tensor:
-    """Draw noise with the covariance of what the fit sees of ``A^H W A``: for ``without`` its share of all of it."""
+    """Draw noise with the covariance of what the fit sees of ``A^H W A``: with ``without`` what is left of it."""
     noise = problem.operator.H(draw.normal(problem.operator.codomain) / problem.noise_std)
     if without is None:
         return noise

@@ -108,8 +108,8 @@ class ScoreMRI(AnnealedSampler):
             e = 2 * (self.snr * norms(fresh) / norms(score)).square()
             x = self._project(x + e * score + torch.sqrt(2 * e) * fresh, problem, memory)
         if self.hybrid is not None and (memory.done + 1) % self.hybrid_every == 0:
-            share = 1.0 - 0.8 * memory.done / max(self.steps - 1, 1)
-            x = x + share * self.hybrid.H(problem.y - self.hybrid(x))
+            weight = 1.0 - 0.8 * memory.done / max(self.steps - 1, 1)
+            x = x + weight * self.hybrid.H(problem.y - self.hybrid(x))
         return Step(x, denoised, {}, memory._replace(done=memory.done + 1))
 
     def _project(self, x: Tensor, problem: Problem, memory: _Memory) -> Tensor:
