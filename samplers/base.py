@@ -1,6 +1,6 @@
 """The contract of a sampler: its noise levels, one step, and what that step is given and gives.
 
-Everything speaks sigma, see :mod:`samplers.denoiser`.
+Everything speaks sigma, see `samplers.denoiser`.
 """
 
 from __future__ import annotations
@@ -51,14 +51,14 @@ class Step(NamedTuple):
 class Sampler(ABC):
     """A strategy: frozen hyper-parameters, a noise schedule, and one step.
 
-    To add one, write a frozen dataclass with ``sigmas`` and ``step``; the loop :func:`samplers.sample` does the rest.
+    To add one, write a frozen dataclass with ``sigmas`` and ``step``; the loop `samplers.sample` does the rest.
     """
 
     #: BibTeX keys of the papers that a user of this strategy should cite (see docs/references.bib).
     citations: ClassVar[tuple[str, ...]] = ()
     #: Whether the sampler needs Gaussian noise; one that works with any ``problem.likelihood`` says False.
     needs_gaussian: ClassVar[bool] = True
-    #: Noise level around which ``E[x0 | x, y]`` is kept for :attr:`Samples.expectation`; None for not at all.
+    #: Noise level around which ``E[x0 | x, y]`` is kept for `Samples.expectation`; None for not at all.
     mean_sigma: float | None = None
 
     @abstractmethod
@@ -73,7 +73,7 @@ class Sampler(ABC):
     def step(self, x: Tensor, sigma: float, sigma_next: float, run: Run, memory: Any) -> Step:
         """Go from noise level ``sigma`` to ``sigma_next``; ``x`` has shape ``(batch, *domain)``.
 
-        ``memory`` is what the step before returned as :attr:`Step.memory`, None at the first.
+        ``memory`` is what the step before returned as `Step.memory`, None at the first.
         """
 
 
@@ -86,7 +86,7 @@ class AnnealedSampler(Sampler):
     steps : int
         Noise levels.
     spacing : "geometric", "karras" or "vp"
-        See :mod:`samplers.schedule`.
+        See `samplers.schedule`.
     sigma_max, sigma_min : float, optional
         Range of the noise levels; by default that of the prior.
     """

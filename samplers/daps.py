@@ -37,7 +37,7 @@ class DAPS(AnnealedSampler):
     Parameters
     ----------
     steps, spacing, sigma_max, sigma_min
-        See :class:`~samplers.base.AnnealedSampler`. The inner ODE ends at ``sigma_min``.
+        See `samplers.base.AnnealedSampler`. The inner ODE ends at ``sigma_min``.
     inner : int
         Evaluations of each ODE; they are Euler steps, exact for a constant denoised image.
     likelihood : "langevin" or "exact"

@@ -52,7 +52,7 @@ def projection(problem: Problem, anchor: Tensor, iterations: int) -> tuple[Tenso
 
     With exact convergence this is the projection on ``{x : A x = y}`` nearest to the anchor. A sample is left alone
     once its residual is 1e-5: the system is singular, and going on would only amplify rounding. Shapes as in
-    :func:`samplers.proximal.proximal`.
+    `samplers.proximal.proximal`.
     """
     operator = problem.operator
     return conjugate_gradient(
@@ -94,7 +94,7 @@ def gaussian_step(
     A draw ``u`` of ``N(anchor, variance I)`` is moved onto data with noise added to them: ``u`` plus the solution of
     ``(I + variance A^H W A) c = variance A^H W (y + noise_std n - A u)``. Exact where conjugate gradients have
     converged; directions that A does not see are exact without any. Parameters and results as in
-    :func:`samplers.proximal.proximal`.
+    `samplers.proximal.proximal`.
     """
     operator = problem.operator
     anchor = anchor + math.sqrt(variance) * noise.normal(operator.domain)

@@ -53,7 +53,7 @@ class DDS(AnnealedSampler):
     spread : Spread
         With the rule: how far a clean pixel may be from its denoised value. ``Uniform(1.0)`` as in the papers,
         ``Uniform()`` for the error that the denoiser was measured to make, ``Support(level)`` with less freedom in the
-        background, ``LocalEnergy(width)`` by the local brightness; see :mod:`samplers.spread`.
+        background, ``LocalEnergy(width)`` by the local brightness; see `samplers.spread`.
     noise : "published" or "ddim"
         How fresh noise enters: constant ``eta``, or the DDIM variance ``eta^2 sigma_next^2 (sigma^2 - sigma_next^2) /
         sigma^2`` (Song et al. 2021, eq. 16), which keeps the right spread for ``eta = 1`` and many steps.
@@ -70,7 +70,7 @@ class DDS(AnnealedSampler):
         - Where the data are an image in white noise (everything measured, denoising; ``Information.whiteness`` above
           .9) the network is shown x and the data together, at the noise level that the two have together. That is
           exact, where fitting D to the data as if its errors were independent of them is not, and so are then the
-          steps of second order ("sde-2m" of :mod:`samplers.stepping`), in the place of ``eta`` and ``noise``.
+          steps of second order ("sde-2m" of `samplers.stepping`), in the place of ``eta`` and ``noise``.
         - r follows the measured error by frequency (``denoiser.error_spectrum``) where the noise of the data is above
           r: at large noise the data know the low frequencies alone, which independent pixels would not believe them.
         - The background (``Support``) is where the denoised image *and* a first step towards the data are small.
@@ -163,7 +163,7 @@ class DDS(AnnealedSampler):
         """Return the fitted image, the noise direction, the residual of the fit, and whether the network saw the data.
 
         The likelihood of x and data is ``|x0 - x|^2 / sigma^2 + |y - A x0|_W^2``. The network is shown the image and
-        level of a part of it that is white (:func:`samplers.data_terms.join`), the fit takes what remains.
+        level of a part of it that is white (`samplers.data_terms.join`), the fit takes what remains.
         """
         problem, denoiser = run.problem, run.denoiser
         shown, level, shared = join(problem, x, sigma, denoiser.sigma_min)

@@ -21,7 +21,7 @@ from samplers.validation import require
 class DDSVolume(DDS):
     """DDS-3D: each step fits a volume to its data with total variation between slices, by one step of ADMM.
 
-    The network sees single slices (:class:`samplers.PartsAsBatch`) and knows nothing of their neighbours. With
+    The network sees single slices (`samplers.PartsAsBatch`) and knows nothing of their neighbours. With
     ``V = r^2`` of the rule, ``W = 1 / noise_std^2`` and the difference ``Dz`` of neighbouring slices, a step improves::
 
         x' = argmin_x |x - D|^2 / (2 V) + |A x - y|_W^2 / 2 + tv_weight |Dz x|_1
@@ -32,12 +32,12 @@ class DDSVolume(DDS):
     ``d`` and ``u`` are kept from step to step of the diffusion, so that one iteration a step suffices.
 
     Heuristic, as DDS; the added prior couples slices in the samples, too. No exact posterior is known to measure its
-    spread against (total variation has none); without total variation it is that of :class:`DDS`, .75 - 1.0.
+    spread against (total variation has none); without total variation it is that of `DDS`, .75 - 1.0.
 
     Parameters
     ----------
     steps ... mean_sigma
-        As for :class:`DDS`; the rule is the default here, with a ``spread`` that is ``Uniform``.
+        As for `DDS`; the rule is the default here, with a ``spread`` that is ``Uniform``.
     tv_weight : float
         Inverse of the difference of neighbouring slices that one expects, in units of the scale of the prior. Since
         the data are weighted by their noise it does not depend on how many there are. 0: slices on their own.

@@ -21,8 +21,8 @@ class Denoiser(Protocol):
     ``sigma_min`` and ``sigma_max`` are the noise levels between which it can be trusted, in image units; ``space`` is
     the image space, or None when any size is accepted. Plain attributes will do.
 
-    A prior may also know its error (:class:`samplers.KnowsError`) or the covariance of its images
-    (:class:`samplers.CarriesCovariance`): DDS and moment matching weight the data by them.
+    A prior may also know its error (`samplers.KnowsError`) or the covariance of its images
+    (`samplers.CarriesCovariance`): DDS and moment matching weight the data by them.
     """
 
     @property

@@ -29,7 +29,7 @@ class DiffPIR(AnnealedSampler):
     Parameters
     ----------
     steps, spacing, sigma_max, sigma_min
-        See :class:`~samplers.base.AnnealedSampler`.
+        See `samplers.base.AnnealedSampler`.
     strength : float
         ``lambda``: trust in the denoiser. The image is taken to lie within ``sigma / sqrt(lambda)`` of D.
     zeta : float

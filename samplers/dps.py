@@ -35,7 +35,7 @@ class DPS(AnnealedSampler):
     Parameters
     ----------
     steps, spacing, sigma_max, sigma_min
-        See :class:`~samplers.base.AnnealedSampler`; the paper takes 1000 steps.
+        See `samplers.base.AnnealedSampler`; the paper takes 1000 steps.
     zeta : float
         Step size, .3 to 1 in the paper.
     variables : "ve" or "vp"

@@ -1,7 +1,7 @@
 """What data say about the image behind them: a likelihood, as a function of the prediction ``A x``.
 
-:class:`Gaussian` is the one that is built, and the one that every sampler of this package needs. Another one, such as
-of counts, needs the methods of :class:`Likelihood` and a sampler that uses nothing else.
+`Gaussian` is the one that is built, and the one that every sampler of this package needs. Another one, such as
+of counts, needs the methods of `Likelihood` and a sampler that uses nothing else.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Gaussian:
     Parameters
     ----------
     noise_std : float or Tensor
-        See :class:`samplers.Problem`.
+        See `samplers.Problem`.
     """
 
     noise_std: float | Tensor

@@ -63,7 +63,7 @@ def sample(
     batch_size : int, optional
         How many samples go through the network at once; all by default.
     progress : callable, optional
-        Called after each step with :class:`Progress`; return True to stop early (the denoised estimate is returned).
+        Called after each step with `Progress`; return True to stop early (the denoised estimate is returned).
 
     Returns
     -------

@@ -42,7 +42,7 @@ class MomentMatching(PosteriorDenoising):
     and useless at large noise, where ``sigma^2`` multiplies its errors; hence the two ranges, and a solve that stops at
     the first direction whose curvature no covariance can have (the fact ``negative_curvature`` counts them).
 
-    Of a denoiser that tells nothing of its error, both are found out before the first step (:mod:`samplers.pilot`).
+    Of a denoiser that tells nothing of its error, both are found out before the first step (`samplers.pilot`).
 
     Targets the posterior: std ratio 1.00 - 1.02 on the six known problems of ``benchmarks/posterior_truth.py``, with a
     denoiser that errs by 0, 3 or 10 %, in 64 calls of it. By default, with exact denoisers that do not know their
@@ -51,7 +51,7 @@ class MomentMatching(PosteriorDenoising):
     Parameters
     ----------
     steps, solver, spacing, sigma_max, sigma_min
-        See :class:`~samplers.stepping.PosteriorDenoising`. With an exact denoiser 20 steps of "2m" do; a network's
+        See `samplers.stepping.PosteriorDenoising`. With an exact denoiser 20 steps of "2m" do; a network's
         errors ask for "sde-2m".
     covariance : CovarianceModel or float or "prior", optional
         C; a number is the standard deviation of independent pixels; "prior" is the ``covariance_model`` that the prior

@@ -38,7 +38,7 @@ class PiGDM(PosteriorDenoising):
     Parameters
     ----------
     steps, solver, spacing, sigma_max, sigma_min
-        See :class:`~samplers.stepping.PosteriorDenoising`; the paper uses 100 steps of DDIM.
+        See `samplers.stepping.PosteriorDenoising`; the paper uses 100 steps of DDIM.
     prior_std : float, optional
         Square root of ``v``; 1 in the paper. None: r is the measured error of the denoiser.
     cg_iterations : int

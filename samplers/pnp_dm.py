@@ -33,11 +33,11 @@ class PnPDM(AnnealedSampler):
     Parameters
     ----------
     steps, spacing, sigma_max, sigma_min
-        See :class:`~samplers.base.AnnealedSampler`: the values of ``rho``.
+        See `samplers.base.AnnealedSampler`: the values of ``rho``.
     inner : int
         Evaluations of each reverse diffusion.
     solver : "sde-2m", "ancestral", "2m" or "ddim"
-        Time stepping of the reverse diffusion (:mod:`samplers.stepping`). Ancestral steps shrink the spread unless
+        Time stepping of the reverse diffusion (`samplers.stepping`). Ancestral steps shrink the spread unless
         there are many; deterministic ones make the Gibbs chain forget more slowly.
     inner_span : float
         The reverse diffusion goes down to ``rho / inner_span``, then to 0 in one step. Widen it with ``inner``: six

@@ -37,7 +37,7 @@ class Problem:
         Bring results back to physical units: ``x_physical = scale * x + offset``.
     likelihood : Likelihood, optional
         What the data say about ``A x``, where that is not Gaussian noise; in place of ``noise_std``, which is then NaN.
-        No sampler of this package takes another one than :class:`samplers.Gaussian`.
+        No sampler of this package takes another one than `samplers.Gaussian`.
 
     Raises
     ------
@@ -99,7 +99,7 @@ class Problem:
 
     @cached_property
     def fourier_gains(self) -> tuple[Tensor, tuple[int, ...]] | None:
-        """Diagonal and axes of ``F A^H W A F^H``, see :meth:`operators.LinearOperator.fourier_gains`; computed once."""
+        """Diagonal and axes of ``F A^H W A F^H``, see `operators.LinearOperator.fourier_gains`; computed once."""
         return self.operator.fourier_gains(1 / self.noise_std**2)
 
     @cached_property

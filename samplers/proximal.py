@@ -13,7 +13,7 @@ from samplers.problem import Problem
 
 
 def proximal_move(problem: Problem, pull: Tensor, variance: Tensor) -> Tensor:
-    """Return about how :func:`proximal` would move an image without weights: one step, of no product with A."""
+    """Return about how `proximal` would move an image without weights: one step, of no product with A."""
     return _filter(pull, variance / (1 + variance / problem.information.variance))
 
 
@@ -105,7 +105,7 @@ def _noise_of(problem: Problem, draw: Noise, without: Tensor | None) -> Tensor:
 def _preconditioner(
     problem: Problem, root: Tensor, local: Tensor | float, without: Tensor | None
 ) -> Callable[[Tensor], Tensor] | None:
-    """Return the inverse of the system of :func:`proximal` with ``A^H W A`` as a filter; None where it has none."""
+    """Return the inverse of the system of `proximal` with ``A^H W A`` as a filter; None where it has none."""
     if problem.fourier_gains is None:
         return None
     gains, axes = problem.fourier_gains

@@ -34,7 +34,7 @@ class PULA(AnnealedSampler):
     Parameters
     ----------
     steps, spacing, sigma_max, sigma_min
-        See :class:`~samplers.base.AnnealedSampler`. End well below ``noise_std``.
+        See `samplers.base.AnnealedSampler`. End well below ``noise_std``.
     inner : int
         Langevin steps at each level.
     step_size : float

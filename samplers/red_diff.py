@@ -45,7 +45,7 @@ class REDDiff(AnnealedSampler):
     Parameters
     ----------
     steps, spacing, sigma_max, sigma_min
-        See :class:`~samplers.base.AnnealedSampler`; the paper takes 1000 steps.
+        See `samplers.base.AnnealedSampler`; the paper takes 1000 steps.
     strength : float
         ``lambda``, .25 in the paper.
     learning_rate : float

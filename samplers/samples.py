@@ -9,7 +9,7 @@ from torch import Tensor
 
 @dataclass
 class Samples:
-    """Draws of :func:`samplers.sample`, in the scale of the prior.
+    """Draws of `samplers.sample`, in the scale of the prior.
 
     Attributes
     ----------
@@ -18,7 +18,7 @@ class Samples:
         False for samples that became non-finite or grew without bound; they are kept out of ``mean`` and ``std``, never
         replaced.
     residual : Tensor, shape ``(n,)``
-        :meth:`Problem.misfit` of each sample.
+        `Problem.misfit` of each sample.
     facts : dict of Tensor, each ``(n,)``
         Diagnostics of the last step, such as ``cg_residual``; ``cg_residual_worst`` is the largest of all steps.
     expectation : Tensor, shape ``(n, *domain)``, optional

@@ -36,7 +36,7 @@ class ScoreALD(AnnealedSampler):
     Parameters
     ----------
     steps, spacing, sigma_max, sigma_min
-        See :class:`~samplers.base.AnnealedSampler`. The paper uses 1155 geometric levels from 1.24 to .0066 (the
+        See `samplers.base.AnnealedSampler`. The paper uses 1155 geometric levels from 1.24 to .0066 (the
         lower half of 2311 from 232), with small steps.
     inner : int
         Langevin steps at each level.

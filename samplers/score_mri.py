@@ -52,7 +52,7 @@ class ScoreMRI(AnnealedSampler):
     Parameters
     ----------
     steps, spacing, sigma_max, sigma_min
-        See :class:`~samplers.base.AnnealedSampler`. The paper uses 2000 levels from 378 to .01.
+        See `samplers.base.AnnealedSampler`. The paper uses 2000 levels from 378 to .01.
     snr : float
         ``r``.
     correctors : int

@@ -40,7 +40,7 @@ class Uniform(Spread):
     ----------
     std : float, optional
         Standard deviation of the clean images around their denoised estimate at large sigma: ``r^2 = sigma^2 std^2 /
-        (sigma^2 + std^2)``. None: r is the error that the denoiser was measured to make (:func:`clean_variance`).
+        (sigma^2 + std^2)``. None: r is the error that the denoiser was measured to make (`clean_variance`).
     """
 
     std: float | None = None
@@ -58,7 +58,7 @@ class Uniform(Spread):
 
 @dataclass(frozen=True)
 class Support(Spread):
-    """As :class:`Uniform`, but up to five times smaller where the image is dark.
+    """As `Uniform`, but up to five times smaller where the image is dark.
 
     It keeps the noise of the data out of the background.
 
@@ -67,7 +67,7 @@ class Support(Spread):
     level : float
         Magnitude below which a pixel of the denoised image counts as dark.
     std : float, optional
-        As for :class:`Uniform`.
+        As for `Uniform`.
     """
 
     level: float
@@ -174,7 +174,7 @@ def local_spread(denoised: Tensor, sigma: float, width: int, floor: float = 0.1)
 def error_variance(problem: Problem, sigma: float, prior_std: float | None, denoiser: Denoiser) -> Tensor:
     """Return the variance of a denoised image around the clean one, for data of this noise: a number or a spectrum.
 
-    Between ``r^2`` of :func:`clean_variance` (data of little noise) and ``P`` of ``denoiser.error_spectrum`` (data of
+    Between ``r^2`` of `clean_variance` (data of little noise) and ``P`` of ``denoiser.error_spectrum`` (data of
     much noise), as ``P^a r^(2 - 2a)`` with ``a = s^2 / (s^2 + r^2)``, s^2 the variance of the noise in what was
     measured. A spectrum is right on average over pixels; where the data are good, the few pixels with large errors
     matter, and a flat spectrum leaves them to the data.

@@ -44,7 +44,7 @@ def advance(
 ) -> Tensor:
     """Return the state at ``sigma_next``; at 0 that is the denoised estimate itself.
 
-    ``heun`` gives the first of its two stages, the one of ``ddim``; :func:`correct` is the second.
+    ``heun`` gives the first of its two stages, the one of ``ddim``; `correct` is the second.
 
     Parameters
     ----------
@@ -100,7 +100,7 @@ class PosteriorDenoising(AnnealedSampler):
     steps : int
         Noise levels.
     solver : "2m", "sde-2m", "ddim", "ancestral" or "heun"
-        See :mod:`samplers.stepping`.
+        See `samplers.stepping`.
     spacing : "geometric", "karras" or "vp"
         Geometric (log-uniform) levels suit the multistep rules.
     sigma_max, sigma_min : float, optional
@@ -122,7 +122,7 @@ class PosteriorDenoising(AnnealedSampler):
     def estimate(self, x: Tensor, sigma: float, run: Run, memory: Any) -> Estimate:
         """Return ``E[x0 | x, y]`` for ``x`` of shape ``(batch, *domain)``.
 
-        ``memory`` is what the call before returned as :attr:`Estimate.memory`, None at the first.
+        ``memory`` is what the call before returned as `Estimate.memory`, None at the first.
         """
 
     def step(self, x: Tensor, sigma: float, sigma_next: float, run: Run, memory: Any) -> Step:
