@@ -25,8 +25,8 @@ class LinearOperator(ABC):
     and ``_normal`` where a fused A^H A is faster. Users write ``A(x)``, ``A.H(y)``, ``A.normal(x)``, ``A @ B``,
     ``A + B``, ``2.0 * A`` and ``A.to(device_or_dtype)``. Automatic differentiation uses the implemented adjoint.
     Operators are values: what they compute never changes after construction, though a shortcut to it may be built when
-    it is first needed. An engine whose adjoint is only approximate sets ``exact_adjoint = False``; solvers that need an exact one then refuse it, also inside sums and
-    products.
+    it is first needed. An engine whose adjoint is only approximate sets ``exact_adjoint = False``; solvers that need an
+    exact one then refuse it, also inside sums and products.
     """
 
     exact_adjoint: bool = True

@@ -1,8 +1,7 @@
 """`recon samplers`: which samplers there are, and every field that can be set."""
 
-from recon import plugins
 from recon.commands.text import sampler_lines
-from recon.engine.samplers import SAMPLERS, resolve_sampler
+from recon.engine.samplers import resolve_sampler, sampler_names
 
 
 def samplers(name: str | None = None) -> int:
@@ -11,6 +10,6 @@ def samplers(name: str | None = None) -> int:
         print("\n".join(sampler_lines(name, resolve_sampler(name))))
         print("set a field by --set FIELD=VALUE, or in the table [sampler] of a TOML file")
         return 0
-    for known in [*SAMPLERS, *plugins.names("samplers")]:
+    for known in sampler_names():
         print(sampler_lines(known, resolve_sampler(known))[0])
     return 0

@@ -29,12 +29,19 @@ HELD, STRONG = 0.9, 5.0
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Part:
-    """One slice: its samples, the problem they solve, and for files how it was prepared and a reference."""
+    """One slice: its samples, the problem they solve, and for files how it was prepared and a reference.
+
+    ``network_calls`` and ``back_propagations`` were made for each sample; ``steps`` is what the schedule of the sampler
+    has for this prior.
+    """
 
     drawn: Samples
     problem: Problem
     prepared: Prepared | None = None
     reference: np.ndarray | None = None
+    network_calls: int = 0
+    back_propagations: int = 0
+    steps: int = 0
 
     def physical(self, images: Tensor | None = None) -> np.ndarray:
         """Return the samples, or other images in the scale of the prior, in physical units."""
@@ -90,6 +97,7 @@ def assemble(
         notes += _unsolved(diagnostics)
     if modality is not None and modality.few_steps is not None:
         notes += _few_steps(record.get("sampler", {}), modality.few_steps)
+    notes += _fewer_steps(record.get("sampler", {}), min(part.steps for part in parts))
     for note in notes:
         warnings.warn(note, UserWarning, stacklevel=3)
     found = [ready.diagnostics for ready in prepared]
@@ -100,7 +108,12 @@ def assemble(
         samples=joined([part.physical() for part in parts], axis=1),
         geometry=geometry,
         provenance=provenance.collect(
-            **record, operator=type(parts[0].problem.operator).__name__, measured=found, notes=notes
+            **record,
+            network_calls=max(part.network_calls for part in parts),
+            back_propagations=max(part.back_propagations for part in parts),
+            operator=type(parts[0].problem.operator).__name__,
+            measured=found,
+            notes=notes,
         ),
         diagnostics=diagnostics,
         images=images,
@@ -189,6 +202,17 @@ def _few_steps(sampler: dict[str, Any], known: FewSteps) -> list[str]:
         f"{steps} steps: the samples spread less than their mean errs. With {tried} steps the 90 % interval held "
         f"{known.coverage[tried]:.0%} of the pixels with signal {known.measured_on}; {known.enough} steps hold about "
         "90 %"
+    ]
+
+
+def _fewer_steps(sampler: dict[str, Any], made: int) -> list[str]:
+    """Say where a schedule was clipped to the noise levels that the prior knows."""
+    asked = sampler.get("steps")
+    if not isinstance(asked, int) or made >= asked:
+        return []
+    return [
+        f"{made} of {asked} steps were made: the others have noise levels outside of the range of the prior "
+        "(--set spacing=karras keeps their number)"
     ]
 
 

@@ -13,13 +13,14 @@ import torch
 from tqdm import tqdm
 
 from recon.engine.assemble import Part, describe_prior, describe_sampler
+from recon.engine.counting import Counted
 from recon.engine.samplers import FIRST_IMAGE_STEPS, resolve_sampler
 from recon.engine.volume import BySlice, join
 from recon.errors import DivergenceError, InputError
 from recon.modalities.base import Modality, Source
 from recon.modalities.prepared import Prepared
 from recon.priors.hub import GAUSSIAN, load_prior
-from samplers import DDSVolume, Denoiser, PartsAsBatch, Problem, Sampler, Samples, sample
+from samplers import DDSVolume, Denoiser, PartsAsBatch, Problem, Sampler, sample
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -71,7 +72,7 @@ class SamplingRun:
     def problem(self, problem: Problem, progress: bool | None) -> list[Part]:
         """Sample a problem that the user has set up."""
         with self._bar(1, progress) as bar:
-            return [Part(self._sample(problem.to(self.device), 0, bar), problem)]
+            return [self._part(problem.to(self.device), 0, bar)]
 
     def describe(self, config: dict[str, Any], path: Path | None, slices: list[int]) -> dict[str, Any]:
         """Return what provenance needs to know."""
@@ -91,7 +92,7 @@ class SamplingRun:
         ready = self._refined(ready, index) if ready.refinable else ready
         if isinstance(self.prior, str) and self.prior == GAUSSIAN and (stand_in := ready.stand_in()) is not None:
             self.loaded[tuple(ready.problem.operator.domain.shape)] = stand_in
-        return Part(self._sample(ready.problem, index, bar), ready.problem, ready, source.reference(index))
+        return self._part(ready.problem, index, bar, ready, source.reference(index))
 
     def _refined(self, ready: Prepared, index: int) -> Prepared:
         """Prepare a slice once more, with one draw of a few steps as its first image; as it is where that is lost."""
@@ -109,19 +110,29 @@ class SamplingRun:
         references = [source.reference(index) for index in chosen]
         known = [reference for reference in references if reference is not None]
         whole = np.stack(known) if len(known) == len(chosen) else None
-        return Part(self._sample(volume.problem, chosen[0], bar), volume.problem, volume, whole)
+        return self._part(volume.problem, chosen[0], bar, volume, whole)
 
-    def _sample(self, problem: Problem, index: int, bar: tqdm) -> Samples:
+    def _part(
+        self,
+        problem: Problem,
+        index: int,
+        bar: tqdm,
+        ready: Prepared | None = None,
+        reference: np.ndarray | None = None,
+    ) -> Part:
         """Sample one slice; slices have independent random streams."""
-        return sample(
+        prior = Counted(self._prior_of(problem))
+        drawn = sample(
             self.sampler,
             problem,
-            self._prior_of(problem),
+            prior,
             self.samples,
             _slice_seed(self.seed, index),
             batch_size=self.batch_size,
             progress=lambda step: bar.update() and None,
         )
+        calls, gradients = (round(count / self.samples) for count in (prior.images, prior.back_propagated))
+        return Part(drawn, problem, ready, reference, calls, gradients, len(self.sampler.sigmas(problem, prior)) - 1)
 
     def _prior_of(self, problem: Problem) -> Denoiser:
         """Return the prior for the images of a problem; a volume and the parts of an image go through by plane."""

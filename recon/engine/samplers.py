@@ -69,6 +69,15 @@ SAMPLERS: dict[str, Sampler] = {
     "red-diff": REDDiff(steps=200, sigma_max=3.0, sigma_min=0.02, learning_rate=0.03),
 }
 
+#: Settings as in the papers and their programs, for comparison; a schedule is clipped to the range of the prior.
+PUBLISHED: dict[str, Sampler] = {
+    **{f"dds-published-{n}": DDS(steps=n, eta=eta) for n, eta in ((19, 0.15), (49, 0.5), (99, 0.8))},
+    "dps-published": DPS(steps=1000, zeta=0.3, variables="vp", spacing="vp", chunk=4),
+    "score-mri-published": ScoreMRI(steps=2000),
+    "score-ald-paper": ScoreALD(steps=1155, step_size=0.02, sigma_max=1.24, sigma_min=0.0066),
+    "score-ald-code": ScoreALD(steps=1155, step_size=0.02, rule="code", sigma_max=1.24, sigma_min=0.0066),
+}
+
 #: Steps of the first image of a slice, with which the preparation of some modalities goes on.
 FIRST_IMAGE_STEPS = 10
 
@@ -104,10 +113,15 @@ def resolve_sampler(
     return _changed(sampler, changes) if changes else sampler
 
 
+def sampler_names() -> list[str]:
+    """Return the names of all samplers: ours, published settings, and those of other distributions."""
+    return [*SAMPLERS, *PUBLISHED, *plugins.names("samplers")]
+
+
 def _named(name: str, modality: Modality | None) -> Any:
-    known = SAMPLERS.get(name) or plugins.find("samplers", name)
+    known = SAMPLERS.get(name) or PUBLISHED.get(name) or plugins.find("samplers", name)
     if known is None:
-        names = ", ".join([*SAMPLERS, *plugins.names("samplers")])
+        names = ", ".join(sampler_names())
         raise InputError(f"sampler: unknown sampler {name!r}; choose one of {names}")
     settings = {} if modality is None else modality.samplers.get(name, {})
     known = known() if isinstance(known, type) else known

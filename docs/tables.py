@@ -1,0 +1,48 @@
+"""Write the tables of options into the pages, from the classes that declare them: `python docs/tables.py`.
+
+A table stands between `<!-- options: NAME -->` and `<!-- end -->`; NAME is a modality, or "run" for the options that
+every modality has. A test compares the pages with what this script would write.
+"""
+
+import dataclasses
+import re
+from pathlib import Path
+
+from recon import modalities
+from recon.options import Options, RunConfig
+
+FOLDER = Path(__file__).resolve().parent
+BLOCK = re.compile(r"(<!-- options: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def table(options: type[Options]) -> str:
+    """Return the fields of an options class as a table in Markdown."""
+    rows = ["| Option | Default | Meaning |", "|---|---|---|"]
+    for field in dataclasses.fields(options):
+        known = field.metadata
+        flag = f"`--{field.name.replace('_', '-')} {known['metavar'] or field.name.upper()}`"
+        name = flag if known["kind"] is not None else f"`{field.name}=` (Python only)"
+        default = "" if field.default is None else f"`{field.default}`"
+        choices = f": {', '.join(f'`{choice}`' for choice in known['choices'])}" if known["choices"] else ""
+        unit = f" ({known['unit']})" if known["unit"] else ""
+        text = known["help"] if choices == "" or known["choices"][0] in known["help"] else known["help"] + choices
+        rows.append(f"| {name} | {default} | {(text + unit).replace('|', chr(92) + '|')} |")
+    return "\n".join(rows) + "\n"
+
+
+def updated(page: str) -> str:
+    """Return a page with its tables written anew."""
+
+    def fill(found: re.Match[str]) -> str:
+        options = RunConfig if found[2] == "run" else modalities.options_of(found[2])
+        return found[1] + table(options) + found[3]
+
+    return BLOCK.sub(fill, page)
+
+
+if __name__ == "__main__":
+    for path in sorted(FOLDER.rglob("*.md")):
+        text = path.read_text(encoding="utf-8")
+        if updated(text) != text:
+            path.write_text(updated(text), encoding="utf-8")
+            print(path)
