@@ -23,11 +23,11 @@ def table(options: type[Options]) -> str:
         flag = f"`--{field.name.replace('_', '-')} {known['metavar'] or field.name.upper()}`"
         name = flag if known["kind"] is not None else f"`{field.name}=` (Python only)"
         default = "" if field.default is None else f"`{field.default}`"
-        choices = f": {', '.join(f'`{choice}`' for choice in known['choices'])}" if known["choices"] else ""
-        unit = f" ({known['unit']})" if known["unit"] else ""
-        text = known["help"] if choices == "" or known["choices"][0] in known["help"] else known["help"] + choices
-        rows.append(f"| {name} | {default} | {(text + unit).replace('|', chr(92) + '|')} |")
-    return "\n".join(rows) + "\n"
+        missing = not all(choice in known["help"] for choice in known["choices"])
+        choices = f": {', '.join(f'`{choice}`' for choice in known['choices'])}" if missing else ""
+        unit = f", in {known['unit']}" if known["unit"] else ""
+        rows.append(f"| {name} | {default} | {(known['help'] + choices + unit).replace('|', chr(92) + '|')} |")
+    return "\n".join(["", *rows, "", ""])
 
 
 def updated(page: str) -> str:

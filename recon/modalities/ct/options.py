@@ -61,9 +61,7 @@ class CT(Options):
         above=0,
         at_most=360,
     )
-    photons: float | None = option(
-        None, float, "images: incident photons per ray I0 (default: no noise)", "N", unit="photons", above=0
-    )
+    photons: float | None = option(None, float, "images: incident photons per ray I0 (default: no noise)", "N", above=0)
     electronic_noise: float = option(
         0.0, float, "images: electronic noise of the detector", "STD", unit="photons", at_least=0
     )
