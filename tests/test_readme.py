@@ -12,7 +12,7 @@ import torch
 from operators import CartesianMRI, make_mask
 from recon import cli, demo
 from recon.engine.samplers import SAMPLERS
-from recon.options import RunConfig
+from recon.modalities import options_of
 from recon.priors import GaussianPrior
 from samplers import Problem, sample
 
@@ -97,7 +97,7 @@ def test_documented_masks_and_options_exist():
     named = text[text.index("Masks by name:") :].split("\n\n")[0]
     for name in re.findall(r"`([a-z0-9-]+)`", named):
         assert make_mask((64, 64), name, 4, 0.08).any(), name
-    options = {"--" + field.name.replace("_", "-") for field in dataclasses.fields(RunConfig)}
+    options = {"--" + field.name.replace("_", "-") for field in dataclasses.fields(options_of("mri"))}
     table = text[text.index("## Options of `recon run`") : text.index("Masks by name:")]
     assert set(re.findall(r"`(--[a-z-]+)", table)) - {"--config", "--help"} <= options
 

@@ -22,6 +22,7 @@ from recon.modalities.ultrasound.prepare import _wiener, prepare_frame
 from recon.modalities.ultrasound.pulse import pulse_of, pulse_samples
 from recon.modalities.ultrasound.selection import choose, thin_out
 from recon.posterior import Posterior
+from recon.uncertainty import Calibration
 
 C, FC, FS, COUNT = 1540.0, 5e6, 20e6, 330
 ELEMENTS = np.stack([(np.arange(16) - 7.5) * 0.3e-3, np.zeros(16)], axis=1)
@@ -310,6 +311,21 @@ def test_a_file_becomes_samples_and_a_picture(picmus_file, tmp_path, capsys):
 
 
 @pytest.mark.slow
+def test_ultrasound_is_calibrated_with_true_images(tmp_path, picmus_file, capsys):
+    folder, truths = tmp_path / "waves", tmp_path / "truths"
+    folder.mkdir()
+    truths.mkdir()
+    picmus_file().rename(folder / "a.hdf5")
+    options = ["--prior", "gaussian", "--sampler", "exact", "--samples", "3", "--angles", "1", "--depth", "6:8"]
+    command = ["calibrate", str(folder), "-o", str(tmp_path / "c.json"), "--level", "0.5", *options]
+    assert main(command) == 2
+    assert "no reference to calibrate against" in capsys.readouterr().err
+    assert main(["run", str(folder / "a.hdf5"), "-o", str(tmp_path / "r"), "--no-report", *options]) == 0
+    np.save(truths / "a.npy", np.abs(Posterior.load(tmp_path / "r" / "a.h5").samples[0]))
+    assert main([*command, "--reference", str(truths)]) == 0
+    assert Calibration.load(tmp_path / "c.json").fingerprint["elements"] == 16
+
+
 def test_data_in_memory_become_samples(speckle):
     drawn = recon.reconstruct(
         made(speckle), prior="gaussian", sampler="exact", samples=2, angles=1, depth=(6, 7.5), width=(-1, 1)
