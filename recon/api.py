@@ -1,4 +1,4 @@
-"""The one call: a measurement in, a posterior out."""
+"""The main entry point: a measurement in, a posterior out."""
 
 from __future__ import annotations
 
@@ -35,28 +35,28 @@ def reconstruct(
     progress: bool | None = None,
     **named: Any,
 ) -> Posterior:
-    """Reconstruct raw data with uncertainty: samples, mean, std and where they came from.
+    """Reconstruct raw data with uncertainty: samples, mean, std and their provenance.
 
-    Everything that is not given comes from the measured data; nothing is taken from a fully sampled image, except a
-    reference to compare with, where there is one.
+    Everything that is not given is estimated from the measured data. A fully sampled image, where there is one, serves
+    as a reference for comparison only.
 
     Parameters
     ----------
     source : path, recording, array or Problem
-        A raw-data file or folder of any modality (see `recon info`), what `recon.open` returns, an array that a
-        modality knows (see the documentation of each modality), or a prepared `samplers.Problem`
-        in the scale of the prior, which belongs to the modality of its operator.
+        A raw-data file or folder of any modality (see `recon info`), a recording from `recon.open`, an array that a
+        modality accepts (see the documentation of each modality), or a prepared `samplers.Problem` in the scale of the
+        prior; its operator determines the modality.
     prior : str, path or Denoiser
         See `recon.load_prior`; "auto" is the shipped prior of the modality.
     sampler : str, mapping or Sampler
-        A name (`recon samplers` lists them), a name with fields of its own (``{"name": "dds", "eta": 0.5}``), or a
-        strategy of `samplers`.
+        A name (`recon samplers` lists them), a name with sampler fields (``{"name": "dds", "eta": 0.5}``), or a
+        `samplers.Sampler`.
     samples : int
         Number of posterior samples; at least 2 for a std map.
     seed : int
         Sample ``k`` of seed ``s`` is the same image whatever the number of samples or the batch size.
     options : Options, optional
-        Options of the modality as one value, such as ``recon.<Modality>(...)``, see `recon.modalities`.
+        Options of the modality as one object, such as ``recon.<Modality>(...)``; see `recon.modalities`.
     slices : str, int or sequence of int, optional
         ``"10:20"``, ``12`` or a list; all by default.
     steps : int, optional
@@ -64,9 +64,9 @@ def reconstruct(
     device : str
         ``"auto"``, ``"cpu"``, ``"cuda"``, ...
     batch_size : int, optional
-        Samples that are computed together; all by default.
+        Number of samples computed together; all by default.
     precision : "float32", "tf32" or "bfloat16"
-        Arithmetic of a network prior alone; tf32 and bfloat16 are faster on hardware that supports them.
+        Arithmetic of the network prior only; tf32 and bfloat16 are faster on hardware that supports them.
     progress : bool, optional
         Show a progress bar; by default only on a terminal.
     **named
@@ -82,7 +82,7 @@ def reconstruct(
     Raises
     ------
     InputError
-        Says what is wrong with the source or an argument, and what to do.
+        If the source or an argument is unusable; the message says what is wrong and what to do.
     DivergenceError
         If every sample became non-finite.
     """
@@ -96,7 +96,7 @@ def reconstruct(
     computing = {"samples": samples, "device": str(where), "batch_size": batch_size, "precision": precision}
     if isinstance(source, Problem):
         if named or options is not None:
-            raise InputError(f"a Problem is prepared already, so it takes no {', '.join(named) or 'options'}")
+            raise InputError(f"a Problem is already prepared, so it takes no {', '.join(named) or 'options'}")
         parts = run.problem(source, progress)
         return assemble(parts, run.describe(computing, None, [0]), {}, modality, single=True, started=started)
     assert modality is not None

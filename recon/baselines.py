@@ -28,7 +28,7 @@ def least_squares(problem: Problem, iterations: int = 30) -> Tensor:
         In the scale of the problem.
     """
     if iterations < 1:
-        raise InputError(f"least_squares: expected iterations >= 1, came {iterations}")
+        raise InputError(f"least_squares: expected iterations >= 1, got {iterations}")
     return conjugate_gradient(
         problem.weighted_normal,
         problem.weighted_data[None],
@@ -48,22 +48,22 @@ def total_variation(
 ) -> Tensor:
     """Return ``argmin_x |(A x - y) / noise_std|^2 / 2 + weight TV(x)``, TV isotropic over the last two axes.
 
-    Complex images couple both parts. By the alternating direction method of multipliers: conjugate gradients for the
-    image, shrinkage for its gradient.
+    For complex images the real and imaginary parts are coupled. Solved by the alternating direction method of
+    multipliers: conjugate gradients for the image, shrinkage for its gradient.
 
     Parameters
     ----------
     problem : Problem
     weight : float
-        In units of one over the scale of the problem; above 0.
+        Regularisation weight, in units of the inverse scale of the problem; above 0.
     iterations : int
     nonnegative : bool
-        Of real images: no value below zero.
+        For real images: allow no value below zero.
     start : Tensor, shape ``domain``, optional
     edge : float
-        Gradient that is shrunk to nothing in one step. It sets how fast the method converges, not where to.
+        Gradient that is shrunk to zero in one step. It sets the speed of convergence, not the solution.
     cg_iterations : int
-        For the image in each iteration, from the last one.
+        Conjugate-gradient iterations for the image in each iteration, started from the previous image.
 
     Returns
     -------
@@ -76,7 +76,7 @@ def total_variation(
     Bregman method for L1-regularized problems", SIAM J. Imaging Sci. 2 (2009).
     """
     if not (weight > 0 and math.isfinite(weight)) or iterations < 1 or not edge > 0:
-        raise InputError(f"total_variation: expected weight > 0, iterations >= 1, came {weight}, {iterations}")
+        raise InputError(f"total_variation: expected weight > 0 and iterations >= 1, got {weight} and {iterations}")
     data = problem.weighted_data
     x = torch.zeros_like(data) if start is None else start.to(data)
     bounded = nonnegative and not x.is_complex()

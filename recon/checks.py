@@ -1,4 +1,4 @@
-"""Checks of arrays that several modules share; each raises an error that names the array and what is wrong with it."""
+"""Array checks shared by several modules; each raises an error that names the array and the problem."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def finite(values: ArrayLike, name: str) -> NDArray[np.inexact]:
     """Return a numeric array in double precision, complex or real; NaN, Inf and empty arrays are refused."""
     array = np.asarray(values)
     if array.dtype.kind not in "biufc" or array.size == 0:
-        raise InputError(f"{name} must be a numeric array that is not empty, it is {array.dtype} {array.shape}")
+        raise InputError(f"{name} must be a non-empty numeric array, got {array.dtype} {array.shape}")
     array = array.astype(np.complex128 if array.dtype.kind == "c" else np.float64)
     if not np.isfinite(array).all():
         raise InputError(f"{name} holds {int((~np.isfinite(array)).sum())} values that are not finite")
@@ -22,7 +22,7 @@ def finite(values: ArrayLike, name: str) -> NDArray[np.inexact]:
 def real(values: ArrayLike, name: str) -> NDArray[np.inexact]:
     """Return a finite real array in double precision."""
     if np.iscomplexobj(values):
-        raise InputError(f"{name} must be real, it is complex")
+        raise InputError(f"{name} must be real, got complex values")
     return finite(values, name)
 
 
@@ -30,17 +30,17 @@ def same_shape(first: NDArray, second: NDArray, first_name: str, second_name: st
     """Refuse two arrays of different shapes."""
     if first.shape != second.shape:
         raise ShapeError(
-            f"{first_name} and {second_name} must have the same shape, they are {first.shape} and {second.shape}"
+            f"{first_name} and {second_name} must have the same shape, got {first.shape} and {second.shape}"
         )
 
 
 def support_of(support: ArrayLike | None, shape: tuple[int, ...]) -> NDArray[np.bool_]:
-    """Return the pixels that count, bool of the given shape: all of them by default, never none."""
+    """Return the pixels that count as a bool array of the given shape: by default all; an empty support is refused."""
     if support is None:
         return np.ones(shape, dtype=bool)
     where = np.asarray(support)
     if where.dtype != bool:
-        raise InputError(f"support must be an array of bool, it is {where.dtype}")
+        raise InputError(f"support must be an array of bool, got {where.dtype}")
     try:
         where = np.broadcast_to(where, shape)
     except ValueError:

@@ -1,6 +1,6 @@
 """The command line: `recon run | demo | info | check | models | samplers | report | calibrate | evaluate | train`.
 
-Only arguments are handled here, without torch, so that `recon --help` answers at once; the work is in `recon.commands`.
+Only arguments are handled here, without torch, so that `recon --help` is instant; the work is in `recon.commands`.
 Exit status: 0 success, 1 failure, 2 unusable input, 130 interrupted.
 """
 
@@ -19,11 +19,11 @@ from recon.options import RunConfig
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit status; problems are told in one line on stderr."""
+    """Run one command and return its exit status; errors are reported in one line on stderr."""
     arguments = _parser().parse_args(argv)
     debug = arguments.debug or bool(os.environ.get("RECON_DEBUG"))
     with warnings.catch_warnings():
-        warnings.simplefilter("always", UserWarning)  # what the engine has to tell the user
+        warnings.simplefilter("always", UserWarning)  # warnings of the engine are meant for the user
         warnings.showwarning = _show_warning
         try:
             return _dispatch(arguments)
@@ -76,13 +76,13 @@ def _parser() -> argparse.ArgumentParser:
 
     run = commands.add_parser("run", parents=[common], help="reconstruct raw-data files")
     run.add_argument("files", nargs="+", type=Path, metavar="FILE", help="raw data of any modality (see recon info)")
-    run.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="folder of the results")
+    run.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="output folder for the results")
     _add_options(run)
     run.add_argument("--config", type=Path, metavar="FILE", help="TOML file of these options; the command line wins")
-    run.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
+    run.add_argument("--dry-run", action="store_true", help="print what would be done, and do nothing")
     run.add_argument("--force", action="store_true", help="overwrite results that exist")
     run.add_argument("--nifti", action="store_true", help="also write mean, std and interval as NIfTI")
-    run.add_argument("--no-report", dest="report", action="store_false", help="do not draw PNG and HTML")
+    run.add_argument("--no-report", dest="report", action="store_false", help="do not write the PNG and HTML report")
 
     demo = commands.add_parser("demo", parents=[common], help="reconstruct a simulated scan; needs no file")
     folder = Path("diffrecon-demo")
@@ -90,18 +90,20 @@ def _parser() -> argparse.ArgumentParser:
     _add_engine_options(demo, ("samples", "seed", "device"))
     demo.add_argument("--force", action="store_true", help="overwrite results that exist")
 
-    info = commands.add_parser("info", parents=[common], help="say what a raw-data file or a result holds")
+    info = commands.add_parser("info", parents=[common], help="show what a raw-data file or a result contains")
     info.add_argument("file", type=Path, metavar="FILE")
-    check = commands.add_parser("check", parents=[common], help="read all of a raw-data file and say if it is usable")
+    check = commands.add_parser(
+        "check", parents=[common], help="read a whole raw-data file and report whether it is usable"
+    )
     check.add_argument("file", type=Path, metavar="FILE")
     _add_models(commands)
-    samplers = commands.add_parser("samplers", parents=[common], help="list samplers, or the fields of one")
+    samplers = commands.add_parser("samplers", parents=[common], help="list the samplers, or the fields of one")
     samplers.add_argument("name", nargs="?", metavar="NAME")
-    report = commands.add_parser("report", parents=[common], help="draw a result as PNG and HTML")
+    report = commands.add_parser("report", parents=[common], help="render a result as PNG and HTML")
     report.add_argument("file", type=Path, metavar="FILE", help="a result of recon run")
-    report.add_argument("-o", "--output", type=Path, metavar="PATH", help="where to (default: beside the result)")
+    report.add_argument("-o", "--output", type=Path, metavar="PATH", help="output path (default: beside the result)")
     report.add_argument("--calibration", type=Path, metavar="FILE", help="also show the calibrated interval")
-    report.add_argument("--group", metavar="NAME", help="which group of a calibration by groups")
+    report.add_argument("--group", metavar="NAME", help="group of a calibration that was fitted by groups")
     report.add_argument("--force", action="store_true", help="overwrite a report that exists")
     _add_calibrate(commands, common)
     _add_evaluate(commands, common)
@@ -109,44 +111,59 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--config", type=Path, required=True, metavar="FILE", help="TOML file of the training")
     train.add_argument("--data", metavar="DIR", default=argparse.SUPPRESS, help="folder with the volumes")
     train.add_argument("--output", metavar="DIR", default=argparse.SUPPRESS, help="folder for checkpoint and log")
-    train.add_argument("--steps", type=int, metavar="N", default=argparse.SUPPRESS, help="optimiser steps in all")
+    train.add_argument(
+        "--steps", type=int, metavar="N", default=argparse.SUPPRESS, help="total number of optimiser steps"
+    )
     return parser
 
 
 def _add_models(commands: Any) -> None:
-    parser = commands.add_parser("models", help="list priors; describe, convert or fetch networks of others")
+    parser = commands.add_parser("models", help="list priors; describe, convert or download third-party networks")
     # Absent means absent: the parsers of the actions must not undo a --debug before them.
     late = argparse.ArgumentParser(add_help=False)
     late.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="show the traceback of an error")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     actions = parser.add_subparsers(dest="action", metavar="ACTION")
-    info = actions.add_parser("info", parents=[late], help="verify a file of weights and say what it holds")
+    info = actions.add_parser("info", parents=[late], help="verify a weights file and describe its contents")
     info.add_argument("file", type=Path, metavar="FILE", help=".pt, .pth, .safetensors, or a diffusers folder")
-    convert = actions.add_parser("convert", parents=[late], help="write the weights that count as one safe file")
+    convert = actions.add_parser(
+        "convert", parents=[late], help="write the weights needed for inference to one safetensors file"
+    )
     convert.add_argument("source", type=Path, metavar="IN")
     convert.add_argument("target", type=Path, metavar="OUT.safetensors")
     convert.add_argument("--force", action="store_true", help="overwrite a file that exists")
-    download = actions.add_parser("download", parents=[late], help="fetch a published network into the cache")
-    download.add_argument("name", metavar="NAME", help="as recon models lists it")
-    download.add_argument("--force", action="store_true", help="fetch it again")
+    download = actions.add_parser("download", parents=[late], help="download a published network into the cache")
+    download.add_argument("name", metavar="NAME", help="a name listed by recon models")
+    download.add_argument("--force", action="store_true", help="download it again")
 
 
 def _add_calibrate(commands: Any, common: argparse.ArgumentParser) -> None:
     text = "calibrate interval coverage on fully sampled data"
     parser = commands.add_parser("calibrate", parents=[common], help=text)
-    parser.add_argument("folder", type=Path, metavar="FOLDER", help="fully sampled raw data that are no test data")
-    parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="calibration (.json) to write")
+    parser.add_argument(
+        "folder", type=Path, metavar="FOLDER", help="fully sampled raw data, separate from any test data"
+    )
+    parser.add_argument(
+        "-o", "--output", type=Path, required=True, metavar="FILE", help="calibration file (.json) to write"
+    )
     parser.add_argument(
         "--results",
         type=Path,
         metavar="DIR",
-        help="reconstructions, reused when run again (default: beside the calibration)",
+        help="folder for the reconstructions, reused on the next run (default: beside the calibration)",
     )
     parser.add_argument("--level", type=float, default=0.9, help="nominal coverage (default: %(default)s)")
-    parser.add_argument("--method", choices=("crc", "rcps"), default="crc", help="guarantee: mean, or high probability")
-    parser.add_argument("--delta", type=float, default=0.1, help="1 - confidence of rcps (default: %(default)s)")
     parser.add_argument(
-        "--smoothing", type=int, default=1, metavar="K", help="average std^2 over K x K pixels; for few samples"
+        "--method",
+        choices=("crc", "rcps"),
+        default="crc",
+        help="guarantee in the mean (crc) or with high probability (rcps)",
+    )
+    parser.add_argument(
+        "--delta", type=float, default=0.1, help="1 minus the confidence of rcps (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--smoothing", type=int, default=1, metavar="K", help="average std^2 over K x K pixels; useful with few samples"
     )
     parser.add_argument("--per", choices=("file", "slice"), default="file", help="what counts as one image")
     parser.add_argument("--groups", type=Path, metavar="FILE", help='JSON of groups: {"scan.h5": "T1", ...}')
@@ -154,7 +171,7 @@ def _add_calibrate(commands: Any, common: argparse.ArgumentParser) -> None:
         "--reference",
         type=Path,
         metavar="FOLDER",
-        help="true images (.npy) by the names of the files, where they hold none",
+        help="folder of true images (.npy) named like the files, for files without a reference",
     )
     _add_options(parser)
     parser.add_argument("--config", type=Path, metavar="FILE", help="TOML file of these options; the command line wins")
@@ -164,17 +181,22 @@ def _add_calibrate(commands: Any, common: argparse.ArgumentParser) -> None:
 def _add_evaluate(commands: Any, common: argparse.ArgumentParser) -> None:
     text = "compare results with their references: coverage, spread, intervals"
     parser = commands.add_parser("evaluate", parents=[common], help=text)
-    parser.add_argument("folder", type=Path, metavar="RESULTS", help="folder of results of recon run")
-    parser.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="folder of tables and pictures")
+    parser.add_argument("folder", type=Path, metavar="RESULTS", help="folder with results of recon run")
+    parser.add_argument(
+        "-o", "--output", type=Path, required=True, metavar="DIR", help="output folder for tables and figures"
+    )
     parser.add_argument(
         "--reference",
         type=Path,
         metavar="FOLDER",
-        help="files of those names: images (.npy), results, full raw data (default: the references in the results)",
+        help="folder of references named like the results: images (.npy), results or fully sampled raw data "
+        "(default: the references in the results)",
     )
-    parser.add_argument("--calibration", type=Path, metavar="FILE", help="also evaluate its intervals")
+    parser.add_argument("--calibration", type=Path, metavar="FILE", help="also evaluate the calibrated intervals")
     parser.add_argument("--groups", type=Path, metavar="FILE", help='JSON of groups: {"scan.h5": "T1", ...}')
-    parser.add_argument("--level", type=float, help="of the intervals (default: that of the calibration, or 0.9)")
+    parser.add_argument(
+        "--level", type=float, help="nominal coverage of the intervals (default: that of the calibration, or 0.9)"
+    )
     parser.add_argument("--no-pictures", dest="pictures", action="store_false", help="write JSON and CSV only")
     parser.add_argument("--force", action="store_true", help="overwrite files that exist")
 
@@ -207,7 +229,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_engine_options(parser: argparse.ArgumentParser, names: Sequence[str] | None = None) -> None:
-    """Add the options that every modality has, or some of them."""
+    """Add the options common to all modalities, or some of them."""
     group = parser.add_argument_group("reconstruction")
     for known in fields(RunConfig):
         if names is None or known.name in names:

@@ -1,4 +1,4 @@
-"""A complete reconstruction without any file of your own: what ``recon demo`` runs.
+"""A complete reconstruction that needs no data file: what ``recon demo`` runs.
 
 The patient is synthetic (``recon/data/demo_patient.npz``, drawn from the prior by ``benchmarks/make_demo_patient.py``).
 Its 8-coil acquisition is simulated on the same grid that is reconstructed, so the numbers flatter every method; they
@@ -21,7 +21,7 @@ from recon.errors import InputError
 
 PATIENT = Path(__file__).parent / "data" / "demo_patient.npz"
 COILS = 8
-STEPS = 20  # less than the default of `recon run`: waiting for a demo is no fun, and here it costs 0.2 dB
+STEPS = 20  # fewer than the default of `recon run`, to keep the demo short; this costs 0.2 dB
 NOISE_STD = 0.02  # of the 99 % quantile of the image, per k-space sample
 
 
@@ -55,11 +55,11 @@ def main(
     Parameters
     ----------
     output_dir : path-like
-        Gets ``demo.h5``, ``demo.png`` and ``demo.html``; made if it does not exist.
+        Receives ``demo.h5``, ``demo.png`` and ``demo.html``; created if it does not exist.
     samples, seed, prior, device, progress
         As for `recon.reconstruct`.
     acceleration : float
-        One in so many columns of k-space is kept, at random, with the central 8 %.
+        Acceleration factor R: one in R columns of k-space is kept, at random, with the central 8 %.
     shape : (int, int), optional
         Scan at a lower resolution (y, x): quicker.
     echo : callable
@@ -68,7 +68,7 @@ def main(
     Returns
     -------
     list of Path
-        The files written. Without matplotlib there is no report, only a line that says how to get it.
+        The files written. Without matplotlib there is no report, only a message that says how to get it.
     """
     from recon.api import reconstruct
     from recon.report import figures_of_merit
@@ -117,7 +117,7 @@ def simulate(
     Parameters
     ----------
     acceleration : float
-        One in so many columns is kept, at random, with the central 8 %; 1 keeps all.
+        Acceleration factor R: one in R columns is kept, at random, with the central 8 %; 1 keeps all.
     seed : int
         Seed of mask and noise.
     noise_std : float
@@ -148,7 +148,7 @@ def load_patient(shape: tuple[int, int] | None = None) -> tuple[NDArray[np.compl
     if shape is not None:
         if not all(8 <= few <= many for few, many in zip(shape, full, strict=True)):
             raise InputError(
-                f"the synthetic patient has {full} pixels (y, x); expected a shape from 8 x 8, came {shape}"
+                f"the synthetic patient has {full} pixels (y, x); expected a shape of at least 8 x 8 and at most that, got {shape}"
             )
         window = tuple(slice(n // 2 - m // 2, n // 2 - m // 2 + m) for n, m in zip(full, shape, strict=True))
         image = _fft(_fft(image)[window], inverse=True) * np.sqrt(np.prod(shape) / np.prod(full))

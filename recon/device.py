@@ -1,4 +1,4 @@
-"""Choosing where to compute."""
+"""Choice of the computing device."""
 
 from typing import TYPE_CHECKING
 
@@ -11,8 +11,8 @@ if TYPE_CHECKING:
 def resolve_device(name: str = "auto") -> "torch.device":
     """Return the device to compute on.
 
-    "auto" takes the first NVIDIA/AMD GPU where there is one and the CPU elsewhere; "mps" (Apple) is never chosen
-    silently, because it lacks some complex operations.
+    "auto" takes the first NVIDIA/AMD GPU if there is one, and the CPU otherwise; "mps" (Apple) is never chosen
+    automatically, because it lacks some complex operations.
 
     Parameters
     ----------

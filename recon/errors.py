@@ -1,4 +1,4 @@
-"""The errors that users meet: every one of them is a `ReconError` and says what to do."""
+"""The errors that users see: each is a `ReconError` and says what to do."""
 
 from operators.errors import DivergenceError, InputError, ReconError, ShapeError
 
@@ -6,8 +6,8 @@ __all__ = ["CheckpointError", "ConfigError", "DivergenceError", "InputError", "R
 
 
 class ConfigError(InputError):
-    """An option or a configuration file asks for something that does not exist or does not fit together."""
+    """An option or a configuration file is unknown, invalid or contradictory."""
 
 
 class CheckpointError(InputError):
-    """A file of network weights is damaged, unsafe, or does not fit the network that it claims to hold."""
+    """A weights file is damaged, unsafe, or does not fit the network that it claims to hold."""

@@ -1,6 +1,6 @@
-"""Readers and recordings of every modality under one address: ``from recon.io import open_...``.
+"""Readers and recordings of every modality in one namespace: ``from recon.io import open_...``.
 
-The names are those that the folders below `recon.modalities` offer; `recon.open` finds the right reader by itself.
+The names are those exported by the packages below `recon.modalities`; `recon.open` finds the right reader itself.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from recon import modalities
 
 
 def __getattr__(name: str) -> Any:
-    """Load a name from the modality that offers it."""
+    """Load a name from the modality that exports it."""
     for each in () if name.startswith("__") else modalities.shipped():
         package = importlib.import_module(f"{modalities.__name__}.{each}")
         if name in package.__all__:

@@ -1,6 +1,6 @@
 """Options are declared once, as fields of a dataclass; API, command line, TOML and documentation read them there.
 
-Nothing here loads torch: `recon --help` must not wait for it.
+Nothing here loads torch, so that `recon --help` is fast.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, fields, replace
 from numbers import Integral, Real
 from typing import Any, TypeVar
 
-#: Arithmetic of a network in reconstruction, and in training.
+#: Network precision in reconstruction and in training.
 PRECISIONS, TRAINING_PRECISIONS = ("float32", "tf32", "bfloat16"), ("float32", "bfloat16")
 
 Chosen = TypeVar("Chosen", bound="Options")
@@ -37,21 +37,21 @@ def option(
     Parameters
     ----------
     default
-        ``None`` where the value follows from the data; None is always accepted then.
+        ``None`` if the value follows from the data; None is then always accepted.
     kind : type or None
-        What the command line reads: int, float or str. None: for Python only.
+        Type on the command line: int, float or str. None: available in Python only.
     text : str
-        Help, one sentence without a full stop.
+        Help text, one sentence without a full stop.
     metavar, unit : str, optional
         For help and tables.
     at_least, above, at_most : float, optional
-        Range of a finite number.
+        Limits of a finite number.
     choices : tuple of str
-        The values of a text.
+        Allowed values of a text option.
     parse : callable, optional
-        Turns what the user gave into the value that is kept; raises InputError.
+        Converts the user's value into the one that is kept; raises InputError.
     arrays : bool
-        Whether an array is accepted, too.
+        Whether an array is also accepted.
     """
     known = {"kind": kind, "help": text, "metavar": metavar, "unit": unit, "choices": choices, "parse": parse}
     return field(
@@ -62,7 +62,7 @@ def option(
 
 @dataclass(frozen=True)
 class Options:
-    """Options that check themselves; subclasses are frozen dataclasses whose fields are made by `option`.
+    """Self-checking options; subclasses are frozen dataclasses whose fields are made by `option`.
 
     Raises
     ------
@@ -107,14 +107,14 @@ class Options:
 
 
 def unknown_option(name: str, names: list[str]) -> str:
-    """Say that there is no such option, with the most similar one that there is."""
+    """Return the message for an unknown option, with the most similar known one."""
     close = difflib.get_close_matches(name, names, n=1)
     hint = f"did you mean {close[0]!r}?" if close else f"known options: {', '.join(names)}"
-    return f"there is no option {name!r}; {hint}"
+    return f"unknown option {name!r}; {hint}"
 
 
 def _check(name: str, value: Any, known: Mapping[str, Any]) -> None:
-    """Refuse a value of the wrong type or outside of its range."""
+    """Refuse a value of the wrong type or out of range."""
     from recon.errors import InputError
 
     kinds = {int: Integral, float: Real}
@@ -139,7 +139,7 @@ def _range(kind: type, low: float | None, above: float | None, high: float | Non
 
 
 def require_precision(precision: str) -> None:
-    """Raise ConfigError for a precision that there is not."""
+    """Raise ConfigError for an unknown precision."""
     from recon.errors import ConfigError
 
     if precision not in PRECISIONS:
@@ -148,7 +148,7 @@ def require_precision(precision: str) -> None:
 
 @dataclass(frozen=True)
 class RunConfig(Options):
-    """Options of a run, whatever the modality: each is an argument of the API, an option of `recon run`, a TOML key."""
+    """Options of a run of any modality: each is an argument of the API, an option of `recon run` and a TOML key."""
 
     prior: str = option(
         "auto",

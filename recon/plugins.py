@@ -1,4 +1,4 @@
-"""What other distributions offer through entry points, and names that are loaded when they are first used."""
+"""Entry points of other distributions, and names that are loaded on first use."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 
 def find(group: str, name: str) -> Any | None:
-    """Load what another distribution offers as ``diffrecon.<group>`` under ``name``, or return None.
+    """Load the entry point ``name`` of the group ``diffrecon.<group>``, or return None.
 
     Parameters
     ----------
@@ -22,7 +22,7 @@ def find(group: str, name: str) -> Any | None:
 
 
 def names(group: str) -> list[str]:
-    """Return the names that other distributions offer in a group."""
+    """Return the names of the entry points in a group."""
     return sorted({entry.name for entry in entry_points(group=f"diffrecon.{group}")})
 
 

@@ -1,4 +1,4 @@
-"""The posterior: samples of the image given the measurement, and what follows from them."""
+"""The posterior: samples of the image given the measurement, and their statistics."""
 
 import os
 from dataclasses import dataclass, field, replace
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Posterior:
-    """Samples of an image given its measurement: mean, uncertainty, intervals, and where they came from.
+    """Samples of an image given its measurement: mean, uncertainty, intervals and provenance.
 
-    Samples that the sampler flagged as invalid (`diagnostics["valid"]`) are kept in `samples`, but are left out of
+    Samples that the sampler flagged as invalid (`diagnostics["valid"]`) are kept in `samples`, but excluded from
     everything computed here.
 
     Parameters
@@ -32,8 +32,8 @@ class Posterior:
     diagnostics
         Arrays or numbers: `valid` and `residual` (chi^2 = |y - A x|^2 / (m sigma^2)) per sample, `seconds`, ...
     images
-        Companions `([slice,] y, x)`: `zero_filled`, `reference` (magnitude), `mask`; `expectation`, the posterior mean
-        where the sampler knows it better than the average of a few samples.
+        Auxiliary images `([slice,] y, x)`: `zero_filled`, `reference` (magnitude), `mask`; `expectation`, the posterior
+        mean where the sampler estimates it better than the average of a few samples.
 
     Raises
     ------
@@ -62,20 +62,20 @@ class Posterior:
 
     @cached_property
     def valid(self) -> np.ndarray:
-        """Which samples count: bool `(n,)`."""
+        """Which samples are valid: bool `(n,)`."""
         valid = self.diagnostics.get("valid")
         return np.ones(len(self.samples), bool) if valid is None else np.asarray(valid, bool)
 
     @property
     def n_valid(self) -> int:
-        """The number of samples that count."""
+        """The number of valid samples."""
         return int(self.valid.sum())
 
     @cached_property
     def mean(self) -> np.ndarray:
         """The posterior mean `([slice,] y, x)`, complex for complex samples.
 
-        The average of the samples, mean_k x_k; or `images["expectation"]` where the sampler gave it: the average over
+        The average of the samples, mean_k x_k; or `images["expectation"]` where the sampler provides it: the average over
         the samples' paths of E[x | noisy x, y], which estimates the same mean with less noise (Rao-Blackwell).
         """
         if "expectation" in self.images:
@@ -101,7 +101,7 @@ class Posterior:
 
     @cached_property
     def magnitude(self) -> "Posterior":
-        """The posterior of the magnitude |x|: what is looked at, and what a reference is compared with."""
+        """The posterior of the magnitude |x|, which is what is displayed and compared with a reference."""
         if not np.iscomplexobj(self.samples):
             return self
         images = {n: np.abs(image) if n == "expectation" else image for n, image in self.images.items()}
@@ -116,12 +116,12 @@ class Posterior:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return the central interval that should hold the true image with probability `level`.
 
-        "student" is the exact predictive interval of a Gaussian known from n draws,
+        "student" is the exact predictive interval of a Gaussian known from n samples,
         m -+ t_{n-1, (1+level)/2} sqrt(1 + 1/n) s with sample mean m and standard deviation s; "quantile" takes the
-        empirical quantiles (1 -+ level)/2 (it needs many samples: n draws cannot see beyond their extremes). Intervals
+        empirical quantiles (1 -+ level)/2 (it needs many samples: n samples say nothing beyond their extremes). Intervals
         of complex samples are those of their magnitudes. Where no sample is negative the interval is not either.
-        Both are raw: nothing makes sure that they hold the truth. "conformal" stretches m -+ s by the factor of a
-        calibration (see `recon.uncertainty.calibrate`), which does, on average over images like those it is from.
+        Both are raw: their coverage is not guaranteed. "conformal" stretches m -+ s by the factor of a calibration (see
+        `recon.uncertainty.calibrate`), which guarantees it on average over images like those of the calibration.
 
         Parameters
         ----------
@@ -132,7 +132,7 @@ class Posterior:
         calibration
             For "conformal"; it must be for the same level.
         group
-            Of a calibration by groups.
+            Group, for a calibration by groups.
 
         Returns
         -------
@@ -143,12 +143,12 @@ class Posterior:
         ------
         InputError
             If fewer than two samples are valid, an argument is out of range, or the calibration belongs to results
-            that were made in another way.
+            that were made with other settings.
         """
         if not 0 < level < 1:
             raise InputError(f"Posterior.interval: level must be between 0 and 1, got {level}")
         if (method == "conformal") != (calibration is not None):
-            raise InputError("Posterior.interval: method 'conformal' needs a calibration, the others take none")
+            raise InputError("Posterior.interval: method 'conformal' needs a calibration; the other methods take none")
         if calibration is not None:
             if abs(calibration.level - level) > 1e-9:
                 raise InputError(f"calibration is for level {calibration.level:g}, but level {level:g} was requested")
@@ -156,7 +156,7 @@ class Posterior:
         if method not in ("student", "quantile"):
             raise InputError(f"Posterior.interval: method must be 'student', 'quantile' or 'conformal', got {method!r}")
         if self.n_valid < 2:
-            raise InputError(f"Posterior.interval: needs at least 2 valid samples, there are {self.n_valid}")
+            raise InputError(f"Posterior.interval: expected at least 2 valid samples, got {self.n_valid}")
         if np.iscomplexobj(self.samples):
             return self.magnitude.interval(level, method)
         samples = self._counted()
@@ -174,7 +174,7 @@ class Posterior:
 
     def _counted(self) -> np.ndarray:
         if not self.n_valid:
-            raise InputError("Posterior: all samples are invalid, there is nothing to summarise")
+            raise InputError("Posterior: all samples are invalid, so there is nothing to summarise")
         return self.samples if self.valid.all() else self.samples[self.valid]
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -185,7 +185,7 @@ class Posterior:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "Posterior":
-        """Read a file written by `save`; an `InputError` says what is wrong with any other file."""
+        """Read a file written by `save`; any other file raises an `InputError` that says why."""
         from recon.files.posterior_file import read_posterior
 
         return cls(**read_posterior(path))
@@ -193,7 +193,7 @@ class Posterior:
     def report(
         self, path: str | os.PathLike[str], calibration: "Calibration | None" = None, group: str | None = None
     ) -> Any:
-        """Draw the result as one PNG and one self-contained HTML page (needs the extra `report`)."""
+        """Render the result as one PNG and one self-contained HTML page (needs the extra `report`)."""
         from recon.report import write_report
 
         return write_report(self, path, calibration, group)
@@ -210,11 +210,11 @@ class Posterior:
         Parameters
         ----------
         name
-            As the modality calls it.
+            Name of the format in the modality.
         path
-            A file, or a folder where the format is one.
+            A file, or a folder if the format writes several files.
         recording
-            What the result was reconstructed from, where the format copies its headers.
+            The source of the reconstruction, for formats that copy its headers.
 
         Raises
         ------

@@ -1,4 +1,4 @@
-"""What a user asked for on the command line and in a TOML file, before it is known which modality a file is of."""
+"""Settings from the command line and a TOML file, before the modality of the data is known."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ class Settings:
     Parameters
     ----------
     run : RunConfig
-        Options that every modality has.
+        Options common to all modalities.
     named : mapping
-        Options of a modality that were given by their bare names.
+        Modality options given by their bare names.
     tables : mapping
-        Options by modality: the tables of a TOML file that are named like one.
+        Options by modality: the TOML tables named after a modality.
     sampler : mapping
         Fields of the sampler.
     """
@@ -45,7 +45,7 @@ class Settings:
         Raises
         ------
         ConfigError
-            If there is no such file, it is not TOML, or a key or value does not fit.
+            If the file does not exist or is not TOML, or a key or value is invalid.
         """
         from recon.errors import ConfigError
 
@@ -66,7 +66,7 @@ class Settings:
         return replace(cls().updated(content, str(path)), tables=tables, sampler=fields)
 
     def updated(self, values: Mapping[str, Any], origin: str) -> Settings:
-        """Return a copy with other values, given by the names of options.
+        """Return a copy with other values, given by option name.
 
         Parameters
         ----------
@@ -99,7 +99,7 @@ class Settings:
         Raises
         ------
         ConfigError
-            For text that is not of this form.
+            For text in another form.
         """
         from recon.errors import ConfigError
 
@@ -112,7 +112,7 @@ class Settings:
         return replace(self, sampler=found)
 
     def options(self, modality: str) -> Options:
-        """Return the options of a modality: those of its table, and on top those that were given by name."""
+        """Return the options of a modality: those of its table, overridden by those given by name."""
         known = modalities.modality(modality)
         return modalities.bind(known, self.named, known.options().updated(self.tables.get(modality, {}), modality))
 
@@ -124,14 +124,14 @@ class Settings:
         return chosen
 
     def plain(self) -> dict[str, Any]:
-        """Return everything as one mapping, for a file that says how results were made."""
+        """Return all settings as one mapping, for the record of how results were made."""
         tables = {f"{name}.{key}": value for name, table in self.tables.items() for key, value in table.items()}
         fields = {f"sampler.{name}": value for name, value in self.sampler.items()}
         return {**asdict(self.run), **self.named, **tables, **fields}
 
 
 def _value(text: str) -> Any:
-    """Return text as a TOML value: a number, true, false, a quoted text; "none" is None, any other word a text."""
+    """Return text as a TOML value: a number, true, false or a quoted string; "none" is None, any other word is a string."""
     if text.lower() == "none":
         return None
     try:

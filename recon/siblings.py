@@ -1,7 +1,7 @@
 """Guards against foreign packages called `operators` or `samplers`.
 
 The distribution installs three import packages side by side, two of which have common names. A script folder or another
-distribution with the same name would be imported silently in their place; the guard turns that into one clear error.
+distribution with the same name would be imported silently instead; the guard turns that into one clear error.
 """
 
 import importlib.util
@@ -10,7 +10,7 @@ from importlib.machinery import ModuleSpec
 from pathlib import Path
 
 SIBLINGS = ("operators", "samplers")
-# Stands in the first docstring of each sibling's __init__: tells ours from another distribution's in the same folder.
+# Part of the docstring of each sibling's __init__; distinguishes ours from another distribution's in the same folder.
 SIGNATURE = "diffrecon"
 
 
@@ -25,7 +25,7 @@ def check_siblings(home: Path | None = None) -> None:
     Raises
     ------
     ImportError
-        Names the file that would be imported instead, and the remedy.
+        With the file that would be imported instead, and the remedy.
     """
     folder = Path(__file__).resolve().parent.parent if home is None else home.resolve()
     for name in SIBLINGS:
@@ -33,7 +33,7 @@ def check_siblings(home: Path | None = None) -> None:
         found = _origin(name)
         if found is None:
             raise ImportError(
-                f"diffrecon needs its package {name!r} at {expected}, but Python finds none: "
+                f"diffrecon needs its package {name!r} at {expected}, but Python does not find it: "
                 "the installation is incomplete, reinstall it (pip install --force-reinstall diffrecon)"
             )
         if found != expected:
@@ -59,6 +59,6 @@ def _origin(name: str) -> Path | None:
         spec = importlib.util.find_spec(name)
         path = None
     if path is None and spec is not None:
-        # A folder without __init__.py is a namespace package: it has no origin but a search path.
+        # A folder without __init__.py is a namespace package: it has a search path but no origin.
         path = spec.origin or next(iter(spec.submodule_search_locations or []), None)
     return Path(path).resolve() if path is not None else None

@@ -1,4 +1,4 @@
-"""What the commands of the command line do; each returns the exit status."""
+"""Implementations of the command-line commands; each returns the exit status."""
 
 from recon.commands.files import check, info, report
 from recon.commands.reconstruction import demo, run, train

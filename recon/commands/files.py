@@ -1,4 +1,4 @@
-"""`recon info`, `recon check` and `recon report`: looking at files; each returns the exit status."""
+"""`recon info`, `recon check` and `recon report`: inspecting files; each returns the exit status."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from recon.posterior import Posterior
 
 
 def info(file: Path) -> int:
-    """Print what a raw-data file, a folder of raw data or a result holds."""
+    """Print what a raw-data file, a folder of raw data or a result contains."""
     if file.is_file() and is_posterior(file):
         lines = posterior_lines(file, Posterior.load(file))
     else:
@@ -23,7 +23,7 @@ def info(file: Path) -> int:
 
 
 def check(file: Path) -> int:
-    """Read every slice of a raw-data file; unusable data are an InputError, doubtful ones a warning."""
+    """Read every slice of a raw-data file; unusable data raise an InputError, doubtful data give a warning."""
     modality, recording = modalities.find(file), modalities.open_recording(file)
     print("\n".join(recording_lines(modality, recording)))
     findings = modality.description.inspect(recording)
@@ -42,7 +42,7 @@ def report(
     group: str | None = None,
     force: bool = False,
 ) -> int:
-    """Draw a result as PNG and HTML; its interval is calibrated only if a calibration is given."""
+    """Render a result as PNG and HTML; its interval is calibrated only if a calibration is given."""
     from recon.report import write_report
 
     target = output or file.with_suffix("")

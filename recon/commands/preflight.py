@@ -1,4 +1,4 @@
-"""Checks before a command starts: options that cannot work, files that must not be overwritten."""
+"""Checks before a command starts: invalid options, and files that must not be overwritten."""
 
 import os
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from recon.settings import Settings
 
 
 def check_settings(settings: Settings) -> None:
-    """Refuse what cannot work before the first file is touched."""
+    """Refuse invalid settings before the first file is touched."""
     resolve_device(settings.run.device)
     resolve_sampler({"name": settings.run.sampler, **settings.sampler}, settings.run.steps)
     if settings.run.prior != "auto":
@@ -20,11 +20,11 @@ def check_settings(settings: Settings) -> None:
 
 
 def check_outputs(paths: Sequence[Path], force: bool) -> None:
-    """Refuse to overwrite, and to compute for an hour what then cannot be written."""
+    """Refuse to overwrite files, and fail early if the results could not be written."""
     existing = [path for path in paths if path.exists()]
     if existing and not force:
         more = f" and {len(existing) - 1} more" if len(existing) > 1 else ""
-        raise InputError(f"{existing[0]}{more} exists already; use --force to overwrite, or another folder")
+        raise InputError(f"{existing[0]}{more} already exists; use --force to overwrite, or another folder")
     for folder in {path.parent for path in paths}:
         present = next(parent for parent in (folder, *folder.parents) if parent.exists())
         if not present.is_dir():

@@ -1,4 +1,4 @@
-"""`recon run`, `recon demo` and `recon train`: what computes; each returns the exit status."""
+"""`recon run`, `recon demo` and `recon train`: the commands that compute; each returns the exit status."""
 
 import importlib.util
 import re
@@ -15,7 +15,7 @@ from recon.errors import InputError, ReconError
 from recon.posterior import Posterior
 from recon.settings import Settings
 
-#: What counts as the ending of a file, which the name of a result does not keep: no part of a number such as a UID.
+#: A file extension, which is dropped from the name of a result; parts of a number such as a UID are not extensions.
 _ENDING = re.compile(r"\.[A-Za-z]\w{0,4}")
 
 
@@ -43,7 +43,7 @@ def run(
         return 0
     check_outputs([path for job in jobs.values() for path in job.outputs.all()], force)
     if report and not drawable:
-        print("no pictures: matplotlib is missing (pip install 'diffrecon[report]')")
+        print("no report: matplotlib is missing (pip install 'diffrecon[report]')")
     for file, job in jobs.items():
         started = time.perf_counter()
         posterior = _reconstruct(job, settings)
@@ -55,7 +55,7 @@ def run(
 
 
 def read_settings(config: Path | None, options: dict[str, Any], sampler_fields: Sequence[str]) -> Settings:
-    """Return what was asked for in a TOML file and, on top of it, on the command line."""
+    """Return the settings of a TOML file, overridden by those of the command line."""
     settings = Settings() if config is None else Settings.from_toml(config)
     return settings.updated(options, "command line").with_sampler_fields(list(sampler_fields))
 
@@ -71,7 +71,7 @@ def demo(output: Path, force: bool = False, **options: Any) -> int:
 
 
 def train(config: Path, **overrides: Any) -> int:
-    """Train a prior, or continue a training that was stopped; options replace keys of the file."""
+    """Train a prior, or resume an interrupted training; options override keys of the file."""
     from recon.training.cli import main
 
     return main(config, **overrides)
@@ -104,7 +104,7 @@ def _plan(files: Sequence[Path], output: Path, drawable: bool, nifti: bool, sett
 
 
 def _reconstruct(job: Job, settings: Settings) -> Posterior:
-    # The headers of a folder, a file per slice or projection, are read once.
+    # The headers of a folder with one file per slice or projection are read once.
     return reconstruct(job.source.recording, **settings.arguments(job.modality.name))
 
 

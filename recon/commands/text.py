@@ -1,4 +1,4 @@
-"""Files, plans, results and priors in lines of text: what the command line prints."""
+"""Files, plans, results and priors as lines of text for the command line."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Outputs(NamedTuple):
 
 
 class Job(NamedTuple):
-    """One input of a run: its modality, the opened source, and where its outputs belong."""
+    """One input of a run: its modality, the opened source, and the paths of its outputs."""
 
     modality: Modality
     source: Source
@@ -59,7 +59,7 @@ def plan_lines(file: Path, job: Job, settings: Settings, force: bool) -> list[st
         f"  device    {run.device}",
     ]
     for path in job.outputs.all():
-        exists = " (exists: overwritten)" if force else " (exists: refused without --force)"
+        exists = " (exists, will be overwritten)" if force else " (exists, needs --force)"
         lines.append(f"  writes    {path}{exists if path.exists() else ''}")
     return lines
 
@@ -115,7 +115,7 @@ def card_lines(card: Mapping[str, Any]) -> list[str]:
 
 
 def sampler_lines(name: str, sampler: Any) -> list[str]:
-    """Describe a sampler: what it is, its papers, and its fields with their values."""
+    """Describe a sampler: its summary, its papers, and its fields with their values."""
     what = (type(sampler).__doc__ or "").strip().splitlines()
     lines = [f"{name}: {type(sampler).__name__}. {what[0] if what else ''}".rstrip()]
     if sampler.citations:

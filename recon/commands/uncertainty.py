@@ -1,4 +1,4 @@
-"""What `recon calibrate` and `recon evaluate` do; each returns the exit status."""
+"""`recon calibrate` and `recon evaluate`; each returns the exit status."""
 
 import importlib.util
 from collections.abc import Sequence
@@ -30,24 +30,24 @@ def calibrate(
     sampler_fields: Sequence[str] = (),
     **options: Any,
 ) -> int:
-    """Reconstruct a folder of fully sampled files, undersampled, and fit what makes their intervals right."""
+    """Undersample and reconstruct a folder of fully sampled files, and fit the calibration of their intervals."""
     from recon.uncertainty import conformal, fitting, folders, runs
 
     settings = read_settings(config, options, sampler_fields)
     check_settings(settings)
     if settings.run.samples < 2:
-        raise ConfigError(f"samples: an interval needs 2 or more, got {settings.run.samples}")
+        raise ConfigError(f"samples: an interval needs at least 2, got {settings.run.samples}")
     conformal.check_smoothing(smoothing)
     place = results or output.with_name(f"{output.stem}-results")
     jobs, skipped = runs.plan(folder, place, settings, folders.read_groups(groups), reference)
     runs.require_enough(jobs, level, method, delta, per)
     check_outputs([output], force)
-    check_outputs([place / runs.SETTINGS], force=True)  # may exist, must be writable
+    check_outputs([place / runs.SETTINGS], force=True)  # may exist, but must be writable
     for reason in skipped:
         print(f"left out: {reason}")
     runs.lock_settings(place, jobs, settings, force)
     for number, job in enumerate(jobs, 1):
-        done = "reconstructed" if runs.complete(job) else "was there already"
+        done = "reconstructed" if runs.complete(job) else "already done"
         print(f"{number} of {len(jobs)}: {job.file.name} {done}", flush=True)
     cases = (case for job in jobs for case in folders.read_cases([job.result], reference, group=job.group))
     found = fitting.calibrate(cases, level, method, delta=delta, smoothing=smoothing, per=per)
@@ -67,7 +67,7 @@ def evaluate(
     pictures: bool = True,
     force: bool = False,
 ) -> int:
-    """Compare results with their references: a table, JSON, CSV and, with matplotlib, pictures."""
+    """Compare results with their references: a table, JSON, CSV and, with matplotlib, figures."""
     from recon.uncertainty import evaluation, folders
     from recon.uncertainty.evaluation_files import PICTURES, TEXTS, table_lines, write_evaluation
 
@@ -80,7 +80,7 @@ def evaluate(
     found = evaluation.evaluate(cases, level, known)
     paths = write_evaluation(found, output, drawable)
     if pictures and not drawable:
-        print("no pictures: matplotlib is missing (pip install 'diffrecon[report]')")
+        print("no figures: matplotlib is missing (pip install 'diffrecon[report]')")
     print("\n".join(table_lines(found)))
     for path in paths:
         print(path)

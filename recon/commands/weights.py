@@ -1,4 +1,4 @@
-"""`recon models`: what priors there are, what a file of weights holds, converting and fetching."""
+"""`recon models`: list the priors; describe, convert and download weights."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +9,7 @@ from recon.errors import InputError
 
 
 def models(action: str | None = None, **arguments: Any) -> int:
-    """List the priors, or do what the action says."""
+    """List the priors, or run the requested action."""
     if action is None:
         return _list()
     actions: dict[str, Callable[..., int]] = {"info": _info, "convert": _convert, "download": _download}
@@ -27,7 +27,7 @@ def _list() -> int:
         print("no trained prior is installed; --prior gaussian needs none")
     print("published networks (recon models download NAME, or bring your own copy)")
     for name, entry in hub_store.entries().items():
-        state = "here" if hub_store.cached_file(entry).is_file() else "not here" if entry["url"] else "no link"
+        state = "cached" if hub_store.cached_file(entry).is_file() else "not cached" if entry["url"] else "no link"
         print(f"  {name:<19} {state:<9} {entry['data']}")
     return 0
 
@@ -39,7 +39,7 @@ def _info(file: Path) -> int:
     from recon.priors.network import load_network_prior
 
     if not file.name:
-        raise InputError(f"models: expected a file or the name of a network, came {str(file)!r}")
+        raise InputError(f"models: expected a file or the name of a network, got {str(file)!r}")
     shipped = WEIGHTS_FOLDER / f"{file.name}.safetensors"
     if file.name == str(file) and not file.exists() and shipped.is_file():
         file = shipped
@@ -63,7 +63,7 @@ def _convert(source: Path, target: Path, force: bool = False) -> int:
     entry = _published(source)
     if entry is not None:
         source = hub_store.require_file(entry)
-        hub_store.verified(source, entry)  # a file in the cache is what its name says, or an error
+        hub_store.verified(source, entry)  # raises unless the cached file is what its name says
     convert_checkpoint(source, target, force, entry)
     print(f"{target}: {target.stat().st_size / 1e6:.1f} MB")
     return 0
@@ -83,7 +83,7 @@ def _download(name: str, force: bool = False) -> int:
 
 
 def _published(file: Path) -> dict[str, Any] | None:
-    """Return the entry of the hub if this is the name of a published network, and no file."""
+    """Return the hub entry if this is the name of a published network and not a file."""
     from recon.priors import hub_store
 
     return None if file.exists() else hub_store.entries().get(str(file))

@@ -1,4 +1,4 @@
-"""From draws in the scale of the prior to a Posterior in physical units, with provenance."""
+"""From samples in the scale of the prior to a Posterior in physical units, with provenance."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from recon.modalities.prepared import Prepared
 from recon.posterior import Posterior
 from samplers import Denoiser, Problem, Sampler, Samples
 
-#: Outside of this range the data residual says that model and data do not fit together.
+#: A data residual outside this range means that model and data do not fit together.
 RESIDUAL_RANGE = (0.5, 2.0)
-#: Relative residual from which on equations do not count as solved.
+#: Equations with a relative residual above this do not count as solved.
 UNSOLVED = 1e-2
-#: Fraction of the strongest data that a mean must hold; a datum counts as strong above so many times its noise.
+#: Fraction of the strongest data that a mean must reproduce; a datum is strong above this multiple of its noise.
 HELD, STRONG = 0.9, 5.0
 
 
@@ -60,7 +60,7 @@ def assemble(
 ) -> Posterior:
     """Join the slices of a run into one Posterior.
 
-    Warns about what the user should know; the same lines stand in ``provenance["notes"]``.
+    Warns about what the user should know; the same lines are kept in ``provenance["notes"]``.
 
     Raises
     ------
@@ -74,7 +74,7 @@ def assemble(
     valid = torch.stack([part.drawn.valid.cpu() for part in parts]).all(dim=0).numpy()
     if not valid.any():
         raise DivergenceError(
-            f"each of the {len(valid)} samples was lost in one slice or another; draw more, or the slices by themselves"
+            f"each of the {len(valid)} samples is invalid in some slice; draw more, or reconstruct slices separately"
         )
     diagnostics: dict[str, Any] = {
         "valid": valid,
@@ -121,7 +121,7 @@ def assemble(
 
 
 def _expectation(part: Part, valid: np.ndarray) -> np.ndarray:
-    """Return the mean of the conditional expectations of the samples that count in every slice."""
+    """Return the mean of the conditional expectations of the samples that are valid in every slice."""
     drawn = part.drawn
     paths = drawn.expectation if drawn.expectation is not None else drawn.samples
     paths = paths[torch.from_numpy(valid).to(paths.device)]
@@ -130,14 +130,14 @@ def _expectation(part: Part, valid: np.ndarray) -> np.ndarray:
 
 
 def describe_prior(prior: str | Path | Denoiser, loaded: Denoiser) -> dict[str, Any]:
-    """Return the name of a prior and what identifies it."""
+    """Return the name and the identity of a prior."""
     card = getattr(loaded, "card", {})
     name = str(prior) if isinstance(prior, str | Path) else type(prior).__name__
     return {"name": Path(name).name, "sha256": card.get("sha256"), "licence": card.get("licence")}
 
 
 def describe_sampler(sampler: Sampler) -> dict[str, Any]:
-    """Return the name and the hyper-parameters of a strategy; of arrays among them (a covariance) the sha256."""
+    """Return the name and the hyper-parameters of a sampler; arrays (a covariance) by their sha256."""
     fields: tuple[dataclasses.Field, ...] = dataclasses.fields(sampler) if dataclasses.is_dataclass(sampler) else ()
     settings = {field.name: _setting(getattr(sampler, field.name)) for field in fields}
     return {"name": type(sampler).__name__, **provenance.compact(settings)}
@@ -156,26 +156,26 @@ def _notes(parts: list[Part], diagnostics: dict[str, Any], doubts: str) -> list[
     invalid = int((~diagnostics["valid"]).sum())
     if invalid:
         notes.append(
-            f"{invalid} of {len(diagnostics['valid'])} samples are not finite or grew without bound, and are left out "
-            "of mean and std"
+            f"{invalid} of {len(diagnostics['valid'])} samples are not finite or grew without bound, and are excluded "
+            "from mean and std"
         )
     if any(part.problem.operator.n_data == 0 for part in parts):
         return [*notes, "nothing was measured: the samples are those of the prior"]
     residual = float(np.median(diagnostics["residual"][diagnostics["valid"]]))
-    # An allowance for the errors of a model may turn out larger than they are.
+    # The allowance for model errors may be larger than the errors themselves.
     allowed = any(part.prepared is not None and "model_error" in part.prepared.diagnostics for part in parts)
     if not (RESIDUAL_RANGE[0] <= residual or allowed) or residual > RESIDUAL_RANGE[1]:
         notes.append(
             f"the data residual is {residual:.2g} times what the noise level explains (expected about 1): "
-            f"the noise level or the model of the measurement ({doubts}) may not belong to "
-            "these data, or the sampler had too few steps to reach them"
+            f"the noise level or the model of the measurement ({doubts}) may be wrong for "
+            "these data, or the sampler had too few steps to fit them"
         )
     held = min(_held(part) for part in parts)
     if held < HELD:
         notes.append(
-            f"the mean holds only {held:.2f} of the signal of the strongest data (expected about 1): something that "
-            "was measured is missing from the images. Is noise_std too high, or the prior one of other images? If "
-            "neither, take more steps or another sampler ('moment-matching', 'pula')"
+            f"the mean reproduces only {held:.2f} of the signal of the strongest data (expected about 1): something that "
+            "was measured is missing from the images. Is noise_std too high, or is the prior for other images? If "
+            "neither, use more steps or another sampler ('moment-matching', 'pula')"
         )
     return list(dict.fromkeys(notes))
 
@@ -193,15 +193,15 @@ def _held(part: Part) -> float:
 
 
 def _few_steps(sampler: dict[str, Any], known: FewSteps) -> list[str]:
-    """Say how much an interval is known to hold where the default sampler had few steps."""
+    """Report the known coverage of the interval if the default sampler had few steps."""
     steps = sampler.get("steps")
     if not sampler.get("adapt_to_noise") or steps is None or steps >= sampler.get("mean_steps", 1):
         return []
     tried = max((n for n in known.coverage if n <= steps), default=min(known.coverage))
     return [
-        f"{steps} steps: the samples spread less than their mean errs. With {tried} steps the 90 % interval held "
-        f"{known.coverage[tried]:.0%} of the pixels with signal {known.measured_on}; {known.enough} steps hold about "
-        "90 %"
+        f"{steps} steps: the spread of the samples is smaller than the error of their mean. With {tried} steps the "
+        f"90 % interval covered {known.coverage[tried]:.0%} of the pixels with signal {known.measured_on}; "
+        f"{known.enough} steps cover about 90 %"
     ]
 
 
@@ -217,13 +217,13 @@ def _fewer_steps(sampler: dict[str, Any], made: int) -> list[str]:
 
 
 def _unsolved(diagnostics: dict[str, Any]) -> list[str]:
-    """Say where what should be exact is not."""
+    """Report where a sampler that should be exact is not."""
     left = float(np.max(diagnostics["cg_residual"], initial=0.0))
     if left <= UNSOLVED:
         return []
     return [
-        f"the equations of the exact sampler are solved to {left:.2g} only: very bright points, low noise and many "
-        "data make them hard, and its samples are not those of the posterior"
+        f"the equations of the exact sampler are solved only to {left:.2g}: very bright points, low noise and many "
+        "data make them ill-conditioned, and the samples are not exact posterior samples"
     ]
 
 

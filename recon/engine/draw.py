@@ -25,12 +25,12 @@ from samplers import DDSVolume, Denoiser, PartsAsBatch, Problem, Sampler, sample
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class SamplingRun:
-    """What all slices of one run share.
+    """The settings and denoisers that all slices of one run share.
 
     Parameters
     ----------
     prior : str, Path or Denoiser
-        What `recon.load_prior` takes; "auto" is the shipped prior of the modality.
+        Any prior that `recon.load_prior` accepts; "auto" is the shipped prior of the modality.
     sampler : Sampler
     samples, seed : int
     batch_size : int or None
@@ -56,7 +56,7 @@ class SamplingRun:
         if isinstance(self.prior, str) and self.prior == "auto":
             if self.modality is None:
                 raise InputError(
-                    "prior: 'auto' follows from the modality, and the operator of this Problem belongs to none; "
+                    "prior: 'auto' needs a modality, but the operator of this Problem belongs to none; "
                     "give the name of a prior, or a denoiser"
                 )
             object.__setattr__(self, "prior", self.modality.prior)
@@ -70,12 +70,12 @@ class SamplingRun:
             return [self._slice(source, index, bar) for index in chosen]
 
     def problem(self, problem: Problem, progress: bool | None) -> list[Part]:
-        """Sample a problem that the user has set up."""
+        """Sample a problem that the user has prepared."""
         with self._bar(1, progress) as bar:
             return [self._part(problem.to(self.device), 0, bar)]
 
     def describe(self, config: dict[str, Any], path: Path | None, slices: list[int]) -> dict[str, Any]:
-        """Return what provenance needs to know."""
+        """Return the prior's name and sampler settings for provenance."""
         return {
             "modality": None if self.modality is None else self.modality.name,
             "config": config,
@@ -95,17 +95,17 @@ class SamplingRun:
         return self._part(ready.problem, index, bar, ready, source.reference(index))
 
     def _refined(self, ready: Prepared, index: int) -> Prepared:
-        """Prepare a slice once more, with one draw of a few steps as its first image; as it is where that is lost."""
+        """Refine a slice with one sample of a few steps as its first image; unchanged if that sample diverges."""
         problem = ready.problem
         sampler = resolve_sampler("dds", FIRST_IMAGE_STEPS, self.modality)
         try:
             first = sample(sampler, problem, self._prior_of(problem), 1, _slice_seed(self.seed, index))
-        except DivergenceError:  # what is lost here is lost again, and told, in the run itself
+        except DivergenceError:  # the run itself will diverge again, and report it
             return ready
         return ready.refined(first.samples[0])
 
     def _volume(self, source: Source, chosen: Sequence[int], bar: tqdm) -> Part:
-        """Sample slices that the sampler couples, as one volume."""
+        """Sample slices coupled by the sampler as one volume."""
         volume = join([source.prepare(index, self.device) for index in chosen])
         references = [source.reference(index) for index in chosen]
         known = [reference for reference in references if reference is not None]
@@ -135,7 +135,7 @@ class SamplingRun:
         return Part(drawn, problem, ready, reference, calls, gradients, len(self.sampler.sigmas(problem, prior)) - 1)
 
     def _prior_of(self, problem: Problem) -> Denoiser:
-        """Return the prior for the images of a problem; a volume and the parts of an image go through by plane."""
+        """Return the prior for the images of a problem; volumes and images of several parts are denoised plane by plane."""
         space = problem.operator.domain
         real = not space.dtype.is_complex
         if space.ndim > 2 and isinstance(self.sampler, DDSVolume):
@@ -157,7 +157,7 @@ class SamplingRun:
         return self.loaded[shape]
 
     def _bar(self, slices: int, progress: bool | None) -> tqdm:
-        """Return a progress bar over all steps; off by default where there is no terminal."""
+        """Return a progress bar over all steps; off by default without a terminal."""
         batches = math.ceil(self.samples / self.batch_size) if self.batch_size else 1
         total = slices * batches * getattr(self.sampler, "steps", 1)
         hidden = None if progress is None else not progress
@@ -165,7 +165,7 @@ class SamplingRun:
 
 
 def _slice_seed(seed: int, index: int) -> int:
-    """Return the seed of a slice: that of the run for the first one, well mixed for the others."""
+    """Return the seed of a slice: the run's seed for the first one, a hash of seed and number for the others."""
     if index == 0:
         return seed
     return int(np.random.SeedSequence(entropy=seed, spawn_key=(0, index)).generate_state(1, np.uint32)[0])

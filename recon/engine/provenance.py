@@ -1,4 +1,4 @@
-"""Where a result came from: enough to repeat it, written into every output."""
+"""Provenance of a result: enough to repeat it, written into every output."""
 
 import hashlib
 import json
@@ -35,17 +35,17 @@ def collect(
     seed
         The seed of the samples.
     source
-        The raw-data file, of which name and sha256 are noted (not its folder), or None for arrays.
+        The raw-data file, recorded by name and sha256 (not by folder), or None for arrays.
     slices
-        Which slices of it were used.
+        The slices that were used.
     prior
-        `name`, `sha256` of the weights, and what else its card says.
+        `name`, `sha256` of the weights, and the other entries of its card.
     sampler
         `name` and hyper-parameters.
     citations
         BibTeX keys of the methods that were used.
     more
-        Anything else of the pipeline, such as what was estimated from the data.
+        Further entries of the pipeline, such as quantities estimated from the data.
     """
     record = {
         "diffrecon": release(),
@@ -91,7 +91,7 @@ def sha256(path: str | os.PathLike[str]) -> str:
 
 
 def plain(value: Any) -> Any:
-    """Return a value as JSON knows it: paths and dtypes as text, arrays and tuples as lists, numbers as Python's."""
+    """Return a value as plain JSON types: paths and dtypes as text, arrays and tuples as lists, Python numbers."""
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
     if value is None or isinstance(value, str | bool | int | float):
@@ -106,7 +106,7 @@ def plain(value: Any) -> Any:
 
 
 def compact(value: Any) -> Any:
-    """Return a value as `plain` does, with long ones (an array of a sampler's settings) replaced by their sha256."""
+    """Return a value as `plain` does, with long values (arrays in sampler settings) replaced by their sha256."""
     if isinstance(value, Mapping):
         return {str(key): compact(item) for key, item in value.items()}
     known = plain(value)

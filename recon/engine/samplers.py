@@ -34,7 +34,7 @@ from samplers import (
 if TYPE_CHECKING:
     from recon.modalities.base import Modality
 
-#: What the two forms of DDS share.
+#: Settings common to the two forms of DDS.
 _DDS: dict[str, Any] = {
     "steps": 30,
     "noise": "ddim",
@@ -45,7 +45,7 @@ _DDS: dict[str, Any] = {
     "mean_sigma": 0.15,
 }
 
-#: The strategies by name, with the settings that `recon run` uses, for images whose .99 quantile is 1. For DDS: data
+#: The samplers by name, with the settings that `recon run` uses, for images whose .99 quantile is 1. For DDS: data
 #: weighted by the measured error of the denoiser, the DDIM variance, and the mean from where it is best known. On
 #: held-out data its mean is within .2 dB of the best and its spread is near the error (docs/uncertainty.md).
 SAMPLERS: dict[str, Sampler] = {
@@ -85,20 +85,20 @@ FIRST_IMAGE_STEPS = 10
 def resolve_sampler(
     sampler: str | Mapping[str, Any] | Sampler, steps: int | None = None, modality: Modality | None = None
 ) -> Sampler:
-    """Return the sampler of a name, or the one given, with another number of steps where asked.
+    """Return a sampler by name, or the one given, with another number of steps if requested.
 
     Parameters
     ----------
     sampler : str, mapping or Sampler
-        A name stands for settings that suit the shipped priors and the modality. A mapping has a ``name`` ("dds" by
-        default) and other values of the sampler's own fields: ``{"name": "dds", "eta": 0.5}``.
+        A name stands for settings tuned to the shipped priors and the modality. A mapping has a ``name`` ("dds" by
+        default) and values for fields of that sampler: ``{"name": "dds", "eta": 0.5}``.
     steps : int, optional
     modality : Modality, optional
 
     Raises
     ------
     InputError
-        If there is no sampler of that name, no such field, or no steps to set.
+        If there is no such sampler or field, or the sampler has no steps to set.
     """
     changes: dict[str, Any] = {}
     if isinstance(sampler, Mapping):
@@ -129,7 +129,7 @@ def _named(name: str, modality: Modality | None) -> Any:
 
 
 def _changed(sampler: Sampler, changes: Mapping[str, Any]) -> Sampler:
-    """Return a sampler with other values of its fields."""
+    """Return a copy of a sampler with other field values."""
     names = [field.name for field in dataclasses.fields(sampler)]  # type: ignore[arg-type]
     for name in changes:
         if name not in names:
@@ -142,7 +142,7 @@ def _changed(sampler: Sampler, changes: Mapping[str, Any]) -> Sampler:
 
 
 def _rule(value: Any) -> Any:
-    """Return a rule of spread that was written as text, such as "Uniform(0.3)"; any other value as it is."""
+    """Return a spread rule given as text, such as "Uniform(0.3)", as an object; any other value unchanged."""
     found = re.fullmatch(r"(\w+)\(([-+.\deE]*)\)", value) if isinstance(value, str) else None
     rules = {kind.__name__: kind for kind in (Uniform, Support, LocalEnergy)}
     if found is None or found[1] not in rules:

@@ -1,4 +1,4 @@
-"""Which slices of a source are used, and the geometry of that part."""
+"""Selection of slices of a source, and the geometry of the selection."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def choose_slices(slices: str | int | Sequence[int] | None, n: int) -> list[int]
     Raises
     ------
     InputError
-        If a slice does not exist or none is left.
+        If a slice does not exist or the selection is empty.
     """
     if slices is None:
         return list(range(n))
@@ -39,7 +39,7 @@ def _number(text: str) -> int | None:
 
 
 def of_slices(geometry: Mapping[str, Any], chosen: Sequence[int]) -> dict[str, Any]:
-    """Return the geometry of a part of a source: its affine begins at the first of the chosen slices."""
+    """Return the geometry of the chosen slices: its affine begins at the first of them."""
     if geometry.get("affine") is None:
         return dict(geometry)
     affine = np.array(geometry["affine"], float)

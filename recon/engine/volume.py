@@ -1,4 +1,4 @@
-"""Slices that are drawn together: the problem of a volume from those of its slices, and the prior of slices for it."""
+"""Slices that are sampled together: the problem of a volume, and a prior for images applied slice by slice."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from samplers import Denoiser, Problem
 
 
 def join(slices: Sequence[Prepared]) -> Prepared:
-    """Make one problem of those of neighbouring slices.
+    """Combine the problems of neighbouring slices into one.
 
     Parameters
     ----------
@@ -41,7 +41,7 @@ def join(slices: Sequence[Prepared]) -> Prepared:
         )
         if not same or first.operator.domain.dtype.is_complex:
             raise InputError(
-                "slices can be reconstructed together (dds-volume) only where they share one operator and scale and "
+                "slices can be reconstructed together (dds-volume) only if they share one operator and scale and "
                 "their images are real"
             )
     noise = [torch.as_tensor(one.problem.noise_std).to(first.y).expand_as(first.y) for one in slices]
@@ -62,7 +62,7 @@ def join(slices: Sequence[Prepared]) -> Prepared:
 
 @dataclass(frozen=True, eq=False)
 class BySlice:
-    """A denoiser of images ``(batch, y, x)`` for volumes ``(batch, z, y, x)``, with what it knows of its error."""
+    """A denoiser of images ``(batch, y, x)`` applied to volumes ``(batch, z, y, x)``, with its known error."""
 
     denoiser: Denoiser
 
@@ -71,10 +71,10 @@ class BySlice:
 
     @property
     def space(self) -> None:
-        """Any number of slices is accepted."""
+        """None: any number of slices is accepted."""
 
     def denoise(self, x: Tensor, sigma: float | Tensor) -> Tensor:
-        """Denoise all slices as items of one batch; the network takes as many at once as it has room for."""
+        """Denoise all slices as items of one batch; the network takes as many at once as fit in memory."""
         if isinstance(sigma, Tensor) and sigma.ndim == 1 and len(sigma) == len(x):
             sigma = sigma.repeat_interleave(x.shape[1])
         return self.denoiser.denoise(x.reshape(-1, *x.shape[2:]), sigma).reshape(x.shape)

@@ -1,8 +1,8 @@
-"""The modalities: each is one folder here with its options, readers and preparation, and its physics in `operators`.
+"""The modalities: each is one package with its options, readers and preparation; its physics is in `operators`.
 
-A folder with ``options.OPTIONS`` and ``modality.MODALITY`` is a modality; so is what another distribution offers as an
-entry point ``diffrecon.modalities`` (a `recon.modalities.base.Modality`). Nothing else in the engine names one.
-Importing this package is cheap: a modality is loaded when it is asked for.
+A package with ``options.OPTIONS`` and ``modality.MODALITY`` is a modality; so is an entry point of another
+distribution in the group ``diffrecon.modalities`` (a `recon.modalities.base.Modality`). Nothing else in the engine
+refers to a specific modality. Importing this package is cheap: a modality is loaded on first use.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ def shipped() -> list[str]:
 
 
 def names() -> list[str]:
-    """Return the names of all modalities: those that ship with the package first."""
+    """Return the names of all modalities, those that ship with the package first."""
     return [*shipped(), *sorted({entry.name for entry in entry_points(group=_GROUP)} - set(shipped()))]
 
 
 def modality(name: str) -> Modality:
-    """Return the modality of a name.
+    """Return a modality by name.
 
     Raises
     ------
     ConfigError
-        If there is none.
+        If there is no such modality.
     """
     if name in shipped():
         found: Modality = importlib.import_module(f"{__name__}.{name}.modality").MODALITY
@@ -54,7 +54,7 @@ def modality(name: str) -> Modality:
 
 
 def training_images(name: str) -> TrainingImages:
-    """Return how files of a modality become training images.
+    """Return how training images are made from files of a modality.
 
     Raises
     ------
@@ -75,7 +75,7 @@ def modalities() -> Iterator[Modality]:
 
 
 def options_of(name: str) -> type[Options]:
-    """Return the options of a modality; for those that ship with the package without loading anything else of it."""
+    """Return the options of a modality; for a shipped modality, without loading anything else of it."""
     if name in shipped():
         light: type[Options] = importlib.import_module(f"{__name__}.{name}.options").OPTIONS
         return light
@@ -83,7 +83,7 @@ def options_of(name: str) -> type[Options]:
 
 
 def readers_of(known: Modality) -> dict[str, Reader]:
-    """Return the readers of a modality, with those of other distributions (``diffrecon.readers.<name>``)."""
+    """Return the readers of a modality, including third-party ones (``diffrecon.readers.<name>``)."""
     from recon.files.dispatch import with_plugins
 
     return with_plugins(known.readers, known.name)
@@ -95,13 +95,13 @@ def find(source: Any) -> Modality:
     Raises
     ------
     InputError
-        If no modality knows it; says what the file is, if it is anything.
+        If no modality recognises it; says what the file is, if that is known.
     """
     from recon.errors import InputError
     from recon.files.dispatch import is_known, unreadable
 
     if isinstance(source, str | os.PathLike):
-        # Those of other distributions first: their formats are the more special ones.
+        # Third-party modalities first, since their formats are more specific.
         for known in map(modality, reversed(names())):
             if is_known(readers_of(known), source):
                 return known
@@ -115,7 +115,7 @@ def find(source: Any) -> Modality:
 
 
 def open_recording(path: str | os.PathLike[str], **options: Any) -> Any:
-    """Open a file or folder of raw data, whatever its modality and format; slices are read when they are asked for.
+    """Open a file or folder of raw data of any modality and format; slices are read on demand.
 
     Parameters
     ----------
@@ -126,12 +126,12 @@ def open_recording(path: str | os.PathLike[str], **options: Any) -> Any:
     Returns
     -------
     Recording
-        Of the class of its modality.
+        An instance of the modality's recording class.
 
     Raises
     ------
     InputError
-        If no reader knows it, it is damaged, or the reader has no such option.
+        If no reader recognises it, it is damaged, or the reader has no such option.
     """
     from recon.files.dispatch import open_with
 
@@ -139,12 +139,12 @@ def open_recording(path: str | os.PathLike[str], **options: Any) -> Any:
 
 
 def of_operator(operator: Any) -> Modality | None:
-    """Return the modality of an operator, None for one of no modality."""
+    """Return the modality of an operator, or None."""
     return next((known for known in modalities() if isinstance(operator, known.operators)), None)
 
 
 def of_result(posterior: Posterior) -> Modality | None:
-    """Return the modality of a result: the one it names; of older results that of operator or auxiliary images."""
+    """Return the modality of a result: the recorded one or, for older results, that of operator or auxiliary images."""
     name = posterior.provenance.get("modality")
     if name in names():
         return modality(str(name))
@@ -157,12 +157,12 @@ def of_result(posterior: Posterior) -> Modality | None:
 
 
 def bind(known: Modality, named: Mapping[str, Any], given: Options | None = None) -> Options:
-    """Return the options of a modality from those a user named, on top of those that were given whole.
+    """Return the options of a modality: an options object, updated with options given by name.
 
     Raises
     ------
     InputError
-        For an option that the modality does not have; says whose it is. For a value that does not fit.
+        For an option of another modality (which is named), or an invalid value.
     """
     from recon.errors import ConfigError, InputError
 

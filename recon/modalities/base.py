@@ -1,4 +1,4 @@
-"""The contract of a modality: all that the engine, the commands, reports, calibration and training know of one."""
+"""The contract of a modality: all that engine, commands, reports, calibration and training need to know."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class Source(Protocol):
-    """A recording, or arrays, with options: a sequence of slices that are prepared when they are needed.
+    """A recording, or arrays, with options: a sequence of slices that are prepared on demand.
 
     Attributes
     ----------
@@ -38,7 +38,7 @@ class Source(Protocol):
     config : mapping
         The options, for provenance.
     retrospective : bool
-        Whether the data are undersampled or simulated here, so that the truth may be known.
+        Whether the data are undersampled or simulated on loading, so that the truth may be known.
     """
 
     @property
@@ -65,51 +65,51 @@ class Source(Protocol):
         """Return a slice that is ready to be sampled."""
 
     def reference(self, index: int) -> NDArray | None:
-        """Return the image ``(y, x)`` that the result of a slice can be compared with, where it is known."""
+        """Return the reference image ``(y, x)`` of a slice, or None."""
 
 
 @dataclass
 class Findings:
-    """Facts about a recording, and what may go wrong with it; one line each."""
+    """Diagnostics of a recording, and warnings about it; one line each."""
 
     facts: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
 
 class Description(Protocol):
-    """A recording in lines of text; a module with these functions will do."""
+    """Text descriptions of a recording; a module with these functions is enough."""
 
     def summary(self, recording: Any) -> str:
         """Describe format and size in a few words."""
 
     def sampling(self, recording: Any, options: Any) -> str:
-        """Describe which data a reconstruction with these options uses."""
+        """Describe the data that a reconstruction with these options uses."""
 
     def lines(self, recording: Any) -> list[str]:
-        """Describe a recording by its headers, after path, format and number of slices."""
+        """Describe the headers of a recording, after path, format and number of slices."""
 
     def inspect(self, recording: Any) -> Findings:
-        """Read every slice; damaged ones are an InputError."""
+        """Read every slice; damaged slices raise an InputError."""
 
 
 class Reader(Protocol):
     """A module that reads one format; further keyword arguments of ``read`` are its options."""
 
     def sniff(self, path: Path) -> bool:
-        """Tell by content whether this reader is responsible for the file or folder."""
+        """Tell by content whether this reader handles the file or folder."""
 
     def read(self, path: Path) -> Any:
-        """Return the recording; slices are read when they are asked for."""
+        """Return the recording; slices are read on demand."""
 
 
 @dataclass(frozen=True)
 class Export:
-    """A format in which results can be written for others.
+    """A format for exporting results.
 
     Parameters
     ----------
     formats : tuple of str
-        Formats of recordings whose results are written without being asked.
+        Formats of recordings whose results are exported by default.
     name : str
         Path of the output below the folder of the results; ``{stem}`` is that of the input.
     write : callable
@@ -123,16 +123,16 @@ class Export:
 
 @dataclass(frozen=True)
 class Condition:
-    """A property of an acquisition that a calibration holds for.
+    """A property of an acquisition that must match a calibration.
 
     Parameters
     ----------
     value
-        Plain; of a number, [least, most] over the slices. None where it is not recorded.
+        Plain value; for a number, [least, most] over the slices. None where it is not recorded.
     tolerance : float, optional
-        Numbers may leave the range of the calibration images by this factor; anything else must be equal.
+        Factor by which numbers may lie outside the range of the calibration images; anything else must be equal.
     optional : bool
-        Whether a value that is not recorded matches any.
+        Whether a missing value matches any other.
     """
 
     value: Any
@@ -150,18 +150,18 @@ def spread(posterior: Posterior, name: str) -> list[float] | None:
 
 @dataclass(frozen=True)
 class ReportStyle:
-    """What a report says and shows of a modality.
+    """How a report presents the results of a modality.
 
     Parameters
     ----------
     plain : (str, str), optional
-        Name and title of the image that one would have without a prior.
+        Name and title of the reconstruction without a prior.
     values : str
-        What pixel values are, a sentence.
+        Meaning of the pixel values, as a sentence.
     mask : str
-        What a sampling mask selects from.
+        Data that a sampling mask selects from.
     rows : callable, optional
-        ``posterior -> rows`` of panels, for images that are not shown in grays and in their own units.
+        ``posterior -> rows`` of panels, for images that are not shown as gray values in their own units.
     """
 
     plain: tuple[str, str] | None = None
@@ -172,16 +172,16 @@ class ReportStyle:
 
 @dataclass(frozen=True)
 class FewSteps:
-    """What the 90 % interval of the default sampler holds with few steps.
+    """Coverage of the 90 % interval of the default sampler with few steps.
 
     Parameters
     ----------
     coverage : mapping
         Fraction of the pixels with signal, by the number of steps.
     enough : int
-        With so many steps it holds about 90 %.
+        Number of steps at which it covers about 90 %.
     measured_on : str
-        Where this was found.
+        Data on which this was measured.
     """
 
     coverage: Mapping[int, float]
@@ -191,21 +191,21 @@ class FewSteps:
 
 @dataclass(frozen=True)
 class TrainingImages:
-    """How files become training images.
+    """How training images are made from files.
 
     Parameters
     ----------
     channels : int
         Real channels of the network: 2 for complex images, 1 for real ones.
     scale : str
-        What 1 means, for the card.
+        Meaning of the value 1, for the model card.
     load : callable
         ``(root, source, held_out) -> slices``.
     draw : callable
         ``(pools, rng, batch, size, untouched) -> Drawn``: random training images ``(batch, channels, size, size)``,
-        a fraction of which is not augmented.
+        a fraction of which (``untouched``) is not augmented.
     test_image : callable
-        ``(slice, number) -> (y, x)``, complex or real: what denoising is measured on.
+        ``(slice, number) -> (y, x)``, complex or real: the image on which denoising is measured.
     """
 
     channels: int
@@ -222,22 +222,22 @@ class TrainingImages:
 
 @dataclass(frozen=True, eq=False)
 class Modality:
-    """A kind of measurement: everything that the rest of the engine knows of it.
+    """A modality: everything that the rest of the engine needs to know about a kind of measurement.
 
     Parameters
     ----------
     name : str
         ``recon.modalities.<name>``; also its TOML table, and its name in results.
     title : str
-        In messages, help and reports.
+        Name in messages, help and reports.
     options : type
         A frozen dataclass of `recon.options.Options`.
     readers : mapping
-        By format; distributions join through the entry points ``diffrecon.readers.<name>``.
+        Readers by format; third-party readers join through the entry points ``diffrecon.readers.<name>``.
     formats : str
-        What the readers read, in words, for the message about a file that nobody knows.
+        The supported formats in words, for the message about an unknown file.
     recordings : tuple of type
-        What readers return and what users may hand over instead of a path (arrays, too).
+        Types that readers return and that users may pass instead of a path (including arrays).
     source : callable
         ``(path or recording, options, seed) -> Source``.
     prior : str
@@ -246,25 +246,25 @@ class Modality:
         Operators of this modality: a `samplers.Problem` belongs to the modality of its operator.
     description : Description
     samplers : mapping
-        Settings that differ from the engine's, by the name of the sampler.
+        Settings that differ from the engine's defaults, by sampler name.
     axes : (str, str)
         Axes of an image, and of a stack of images.
     doubts : str
-        What may be wrong with the model where the data do not fit it.
+        Possible errors of the model, named when the data do not fit it.
     few_steps : FewSteps, optional
     undersampled_by : str
-        Options of the command line that undersample fully sampled data.
+        Command-line options that undersample fully sampled data.
     conditions : callable
-        ``posterior -> {name: Condition}``: what a calibration of intervals must match.
+        ``posterior -> {name: Condition}``: the conditions that a calibration of intervals must match.
     report : ReportStyle
     exports : mapping of Export
     training : TrainingImages, optional
     citations : callable
-        ``diagnostics -> BibTeX keys`` of methods that the preparation of a slice used.
+        ``diagnostics -> BibTeX keys`` of the methods used to prepare a slice.
     hint : callable, optional
-        ``path -> str``: what a file is that goes with these recordings but cannot be reconstructed.
+        ``path -> str``: describes a file that accompanies these recordings but cannot be reconstructed.
     auxiliary : callable, optional
-        ``path -> lines``: describes such a file for ``recon info``; None for any other.
+        ``path -> lines``: describes such a file for ``recon info``; None for any other file.
     """
 
     name: str

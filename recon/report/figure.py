@@ -73,7 +73,7 @@ def draw(rows: Sequence[Row], title: str, subtitle: str, footer: str, *, width: 
 
 
 def blank(width: float, height: float, **options: Any) -> Figure:
-    """Return an empty figure of a size in inches that is outside of matplotlib's global state.
+    """Return an empty figure of a size in inches, outside matplotlib's global state.
 
     Raises
     ------
@@ -136,7 +136,7 @@ def _draw_row(figure: Figure, row: Row, top: float, panel_width: float, row_heig
 
 
 def _scale(axes: Axes) -> None:
-    """Put ticks and numbers inside of the image, where they need no room; outlined, as an image may be white."""
+    """Put ticks and numbers inside the image to save space; outlined, as an image may be white."""
     from matplotlib.patheffects import withStroke
     from matplotlib.ticker import FixedLocator, MaxNLocator
 
@@ -163,7 +163,7 @@ def _colour_bar(figure: Figure, drawn: Any, left: float, below: float, width: fl
     bar.locator = MaxNLocator(nbins=4, steps=[1, 2, 5, 10])
     bar.formatter = FuncFormatter(lambda value, _: f"{value:g}")
     bar.update_ticks()
-    axes.get_xticklabels()[0].set_horizontalalignment("left")  # in line with the panel's edge
+    axes.get_xticklabels()[0].set_horizontalalignment("left")  # aligned with the panel's edge
     axes.tick_params(labelsize=7.5, colors=FAINT, length=2, pad=1.5, width=0.5)
     _text(figure, left + 0.69 * width, below - 0.14, label, size=7.5, color=FAINT, room=0.31 * width)
 

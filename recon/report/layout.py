@@ -31,12 +31,12 @@ def build_rows(
 ) -> list[Row]:
     """Lay the posterior out as rows of panels: maps, samples and, for a volume, an overview of slices.
 
-    ``merit`` holds the values of `recon.report.figures_of_merit` for the captions; ``interval`` is a calibrated one of
-    that ``level``, if there is one.
+    ``merit`` holds the values of `recon.report.figures_of_merit` for the captions; ``interval`` is a calibrated
+    interval of that ``level``, or None.
     """
     samples = np.asarray(posterior.samples)
     if samples.ndim not in (3, 4) or 0 in samples.shape:
-        raise InputError(f"a report needs samples (n, [slice,] y, x) of images, these are {samples.shape}")
+        raise InputError(f"a report needs samples (n, [slice,] y, x) of images, got shape {samples.shape}")
     style = style_of(posterior)
     if style.rows is not None:
         return style.rows(posterior)
@@ -66,7 +66,7 @@ def build_rows(
 
 
 def plain_reconstruction(posterior: Posterior) -> tuple[str, NDArray | None]:
-    """Return the title and the image of what one would have without a prior, None if there is none."""
+    """Return the title and the image of the reconstruction without a prior, or None."""
     name, title = style_of(posterior).plain or ("", "")
     return (title, np.asarray(posterior.images[name])) if name in posterior.images else ("", None)
 
@@ -78,7 +78,7 @@ def style_of(posterior: Posterior) -> ReportStyle:
 
 
 def _window(posterior: Posterior, mean: NDArray) -> tuple[float, float]:
-    """Return the gray window that all images share: that of the geometry, or from the air to nearly the maximum."""
+    """Return the common gray window of all images: that of the geometry, or from the air to nearly the maximum."""
     given = posterior.geometry.get("window")
     if given is not None:
         return float(given[0]), float(given[1])
@@ -134,7 +134,7 @@ def _overview(posterior: Posterior, window: tuple[float, float], factor: float, 
 
 
 def _numbers(posterior: Posterior) -> Sequence[int]:
-    """Numbers of the slices in their source."""
+    """Return the numbers of the slices in their source."""
     count = posterior.samples.shape[1]
     known = posterior.provenance.get("slices")
     return known if isinstance(known, list) and len(known) == count else range(count)
@@ -157,7 +157,7 @@ def _quality(merit: Mapping[str, float], prefix: str) -> str:
 
 
 def _units(white: float, units: str) -> tuple[float, str]:
-    """Factor and label that bring a window to numbers people can read: 3.1e-6 a.u. becomes 3.1 (x 10^-6 a.u.)."""
+    """Return factor and label that bring a window to readable numbers: 3.1e-6 a.u. becomes 3.1 (x 10^-6 a.u.)."""
     if 0.1 <= white < 10_000:
         return 1.0, units
     exponent = 3 * int(np.floor(np.log10(white) / 3))

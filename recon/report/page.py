@@ -1,6 +1,6 @@
-"""The HTML page of a report: one file, no scripts, nothing fetched from anywhere.
+"""The HTML page of a report: one file, no scripts, no external resources.
 
-Every string that came from a file (names, provenance, attributes) is escaped before it enters the page.
+Every string from a file (names, provenance, attributes) is escaped before it enters the page.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def page(
 
 
 def _sections(posterior: Posterior) -> str:
-    """One small table for each subject: what was found, how it was made, with what."""
+    """Return one small table for each subject: diagnostics, settings, provenance."""
     plain = {key: value for key, value in posterior.provenance.items() if not isinstance(value, Mapping)}
     listed = {key: plain.pop(key) for key in list(plain) if _is_table(plain[key])}
     nested = {key: value for key, value in posterior.provenance.items() if isinstance(value, Mapping)}
@@ -99,7 +99,7 @@ def _sections(posterior: Posterior) -> str:
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Turn nested dictionaries into rows ``{"a.b": "text"}``, without those that say nothing (None, empty lists)."""
+    """Flatten nested dictionaries into rows ``{"a.b": "text"}``, without empty entries (None, empty lists)."""
     rows: dict[str, str] = {}
     for key, value in tree.items():
         if _is_table(value):
@@ -112,7 +112,7 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
 
 
 def _is_table(value: Any) -> bool:
-    """Whether a value is a list of dictionaries: one for each slice."""
+    """Tell whether a value is a list of dictionaries, one for each slice."""
     return isinstance(value, (list, tuple)) and bool(value) and all(isinstance(item, Mapping) for item in value)
 
 
@@ -122,7 +122,7 @@ def _merged(table: list[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _summary(values: list[Any]) -> Any:
-    """One value where all agree, the range of numbers, or everything."""
+    """Return one value where all agree, the range of numbers, or all values."""
     if all(value == values[0] for value in values):
         return values[0]
     if all(isinstance(value, (int, float)) for value in values):
@@ -146,7 +146,7 @@ def _cards(posterior: Posterior, merit: Mapping[str, float], level: float) -> st
         cards.append((f"{np.nanmedian(residual):.2f}", "data χ² per datum (median)"))
     cards += _solver_cards(posterior)
     invalid = len(posterior.samples) - posterior.n_valid
-    valid = "valid samples" + (f" ({invalid} invalid left out)" if invalid else "")
+    valid = "valid samples" + (f" ({invalid} invalid excluded)" if invalid else "")
     cards.append((f"{posterior.n_valid} of {len(posterior.samples)}", valid))
     body = "".join(
         f'<div class="card"><b>{escape(value)}</b><span>{escape(name)}</span></div>' for value, name in cards
@@ -155,7 +155,7 @@ def _cards(posterior: Posterior, merit: Mapping[str, float], level: float) -> st
 
 
 def _solver_cards(posterior: Posterior) -> list[tuple[str, str]]:
-    """How well the inner solvers did: residual of conjugate gradients, directions of negative curvature met."""
+    """Return how well the inner solvers converged: conjugate-gradient residual, directions of negative curvature."""
     cards = []
     for key, value in posterior.diagnostics.items():
         array = np.asarray(value)
@@ -185,7 +185,7 @@ def _scalars(posterior: Posterior) -> dict[str, str]:
 
 
 def _per_sample(posterior: Posterior) -> str:
-    """One line per sample of every diagnostic that has one value (or one per slice: the median) for each."""
+    """Return one line per sample with every diagnostic that has one value per sample (or per slice: the median)."""
     count = len(posterior.samples)
     columns = {}
     for key, value in posterior.diagnostics.items():

@@ -1,4 +1,4 @@
-"""Write a posterior as one picture (PNG) and one self-contained page (HTML) for people to look at.
+"""Write a posterior as one picture (PNG) and one self-contained page (HTML).
 
 `write_report` needs matplotlib, the ``report`` extra; the rest of the package does not.
 """
@@ -35,10 +35,10 @@ def write_report(
 ) -> tuple[Path, Path]:
     """Write ``<path>.png`` and ``<path>.html`` and return both paths.
 
-    The picture shows the plain reconstruction (that of the modality without a prior), the posterior mean, the standard
-    deviation, the sampling mask, some samples and, where the posterior carries a reference, the reference and the
-    error. Gray images share one window, `geometry["window"]` or up to the 99.5 % quantile of the mean. A volume is
-    shown by its central slice and an overview.
+    The picture shows the plain reconstruction (the modality's own, without a prior), the posterior mean, the standard
+    deviation, the sampling mask, some samples and, if the posterior has a reference, the reference and the error. Gray
+    images share one window, `geometry["window"]` or up to the 99.5 % quantile of the mean. A volume is shown by its
+    central slice and an overview.
 
     Parameters
     ----------
@@ -46,11 +46,11 @@ def write_report(
         Samples ``(n, [slice,] y, x)``.
     path : path-like
         Where to write; a suffix ``.png``, ``.html`` or ``.h5`` is dropped, a folder gets ``report.png`` and
-        ``report.html``. Missing folders are made. Files are replaced whole or not at all.
+        ``report.html``. Missing folders are created. Files are written atomically.
     calibration : recon.uncertainty.Calibration, optional
-        Also show the width of the calibrated interval. Without one, everything that is shown is raw, and says so.
+        Also show the width of the calibrated interval. Without one, everything shown is raw and labelled so.
     group : str, optional
-        Of a calibration by groups.
+        Group, for a calibration by groups.
 
     Raises
     ------
@@ -89,9 +89,9 @@ def figures_of_merit(
 ) -> dict[str, float]:
     """PSNR, SSIM and NMSE of the mean (and of the plain reconstruction), and coverage of the intervals.
 
-    Empty without a reference. Keys are ``psnr``, ``ssim``, ``nmse``, the same with ``plain_`` in front (the image that
-    one would have without a prior), ``coverage`` of the raw interval (over `recon.metrics.foreground` of the
-    reference; absent with fewer than two samples) and ``calibrated_coverage`` of the calibrated one, where it is given.
+    Empty without a reference. Keys are ``psnr``, ``ssim``, ``nmse``, the same with the prefix ``plain_`` (the
+    reconstruction without a prior), ``coverage`` of the raw interval (over `recon.metrics.foreground` of the reference;
+    absent with fewer than two samples) and ``calibrated_coverage`` of the calibrated interval, if given.
     """
     reference = posterior.images.get("reference")
     if reference is None:
@@ -137,7 +137,7 @@ def _subtitle(posterior: Posterior) -> str:
 
 
 def _name(entry: object) -> str:
-    """Name of a provenance entry, which is a text or a mapping with a name."""
+    """Return the name of a provenance entry, which is a text or a mapping with a name."""
     if isinstance(entry, Mapping):
         entry = entry.get("name")
     return "" if entry is None else str(entry)
@@ -146,7 +146,7 @@ def _name(entry: object) -> str:
 def _sample_count(posterior: Posterior) -> str:
     invalid = len(posterior.samples) - posterior.n_valid
     count = f"{posterior.n_valid} sample{'s' if posterior.n_valid != 1 else ''}"
-    return count + (f" ({invalid} invalid left out)" if invalid else "")
+    return count + (f" ({invalid} invalid excluded)" if invalid else "")
 
 
 def _footer(posterior: Posterior, merit: Mapping[str, float], level: float) -> str:
@@ -159,7 +159,7 @@ def _footer(posterior: Posterior, merit: Mapping[str, float], level: float) -> s
         covered += ".  " if calibrated is None else f", the calibrated one in {calibrated:.1%}.  "
     if merit and posterior.samples.ndim == 4:
         covered = f"Metrics are over all {posterior.samples.shape[1]} slices.  " + covered
-    spread = RAW if posterior.n_valid > 1 else "One sample says nothing about uncertainty: draw more."
+    spread = RAW if posterior.n_valid > 1 else "One sample carries no information about uncertainty: draw more."
     return covered + spread + "  Research use only."
 
 

@@ -1,4 +1,4 @@
-"""Is the uncertainty right? Diagnostics against a truth, and conformal calibration that makes intervals right."""
+"""Validation of the uncertainty: diagnostics against a known truth, and conformal calibration of intervals."""
 
 from recon.metrics import coverage, foreground, spread_skill
 from recon.uncertainty.calibration import Calibration

@@ -1,4 +1,4 @@
-"""A calibration: how far raw intervals must be stretched, for results that were made in one way."""
+"""A calibration: how far raw intervals must be stretched, for results made with the same settings."""
 
 from __future__ import annotations
 
@@ -18,32 +18,32 @@ from recon.uncertainty.fingerprint import fingerprint, require_match
 if TYPE_CHECKING:
     from recon.posterior import Posterior
 
-#: The group of images that were not put into groups.
+#: The group of all images where no groups are given.
 ALL = "all"
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """How much the raw intervals of one way of reconstructing must be stretched.
+    """How much the raw intervals of one reconstruction setup must be stretched.
 
     Parameters
     ----------
     level : float
-        What the interval promises, 1 - alpha.
+        Nominal coverage of the interval, 1 - alpha.
     method : "crc" or "rcps"
         See `recon.uncertainty.allowed_risk`.
     factors : mapping
         lambda of the interval ``m -+ lambda s`` by group; the group is "all" unless groups were given.
     constants : mapping
-        Half-width of an interval of constant width with the same guarantee, in units of `white_level`; to compare.
+        Half-width of an interval of constant width with the same guarantee, in units of `white_level`, for comparison.
     images : mapping
         Number of calibration images by group.
     delta : float
-        Of "rcps".
+        1 minus the confidence of "rcps".
     smoothing, floor
-        Of `recon.uncertainty.spread_map`.
+        Arguments of `recon.uncertainty.spread_map`.
     per : "file" or "slice"
-        What counts as an image.
+        The unit that counts as one image.
     fingerprint : mapping
         See `recon.uncertainty.fingerprint`.
     sources : tuple of str
@@ -63,7 +63,7 @@ class Calibration:
     sources: tuple[str, ...] = ()
 
     def factor(self, group: str | None = None) -> float:
-        """Return lambda of a group; a calibration by groups needs to be told which."""
+        """Return lambda of a group; a calibration by groups needs the group's name."""
         return self.factors[self._group(group)]
 
     def raw_ratio(self, group: str | None = None) -> float:
@@ -79,7 +79,7 @@ class Calibration:
         Raises
         ------
         InputError
-            If the posterior was not made as the calibration images were (names the field), or the group is unknown.
+            If the posterior was not made like the calibration images (names the field), or the group is unknown.
         """
         chosen = self._group(group)
         require_match(self.fingerprint, fingerprint(posterior))
@@ -87,7 +87,7 @@ class Calibration:
         return _interval(posterior, self.factors[chosen] * spread)
 
     def constant_interval(self, posterior: Posterior, group: str | None = None) -> tuple[NDArray, NDArray]:
-        """Return the interval of constant width that has the same guarantee; a map should beat it."""
+        """Return the interval of constant width with the same guarantee, which a spread map should beat."""
         chosen = self._group(group)
         require_match(self.fingerprint, fingerprint(posterior))
         mean = posterior.magnitude.mean
@@ -104,7 +104,7 @@ class Calibration:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Calibration:
-        """Read a file written by `save`; an `InputError` says what is wrong with any other file."""
+        """Read a file written by `save`; any other file raises an `InputError` that says why."""
         return cls(**read_calibration(path, [known.name for known in fields(cls)]))
 
     def _group(self, group: str | None) -> str:
@@ -112,8 +112,8 @@ class Calibration:
             return ALL
         if group not in self.factors:
             known = ", ".join(sorted(self.factors))
-            given = "none was given" if group is None else f"there is none called {group!r}"
-            raise InputError(f"the calibration knows the groups {known}; {given}")
+            given = "no group was given" if group is None else f"got {group!r}"
+            raise InputError(f"calibration: expected one of the groups {known}; {given}")
         return str(group)
 
 

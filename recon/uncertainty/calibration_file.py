@@ -1,4 +1,4 @@
-"""The JSON file of a calibration, written whole or not at all and checked when it is read."""
+"""The JSON file of a calibration, written atomically and checked when it is read."""
 
 from __future__ import annotations
 
@@ -30,21 +30,21 @@ def write_calibration(path: str | os.PathLike[str], values: Mapping[str, Any]) -
 
 
 def read_calibration(file: str | os.PathLike[str], names: Sequence[str]) -> dict[str, Any]:
-    """Return the fields of a `Calibration` in a file; an `InputError` says what is wrong with any other file."""
+    """Return the fields of a `Calibration` from its file; any other file raises an `InputError` that says why."""
     path = Path(file)
     try:
         if path.stat().st_size > _LARGEST:
-            raise InputError(f"{path}: is too large for a calibration ({path.stat().st_size} bytes)")
+            raise InputError(f"{path}: too large for a calibration ({path.stat().st_size} bytes)")
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: is not JSON ({' '.join(str(error).split())})") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise InputError(f"{path}: is not a calibration of diffrecon (expected format = {FORMAT!r})")
+        raise InputError(f"{path}: not a calibration of diffrecon (expected format = {FORMAT!r})")
     if content.get("format_version") != VERSION:
         version = content.get("format_version")
-        raise InputError(f"{path}: has format version {version}, this release reads {VERSION}; update diffrecon")
+        raise InputError(f"{path}: has format version {version}, but this release reads {VERSION}; update diffrecon")
     content["factors"] = content.pop("lambda", None)
     values = {name: content.get(name) for name in names}
     _check(values, path)

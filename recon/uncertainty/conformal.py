@@ -1,4 +1,4 @@
-"""Conformal risk control: how much an interval must be stretched to hold the truth as often as it says.
+"""Conformal risk control: how much an interval must be stretched to reach its nominal coverage.
 
 With mean m and standard deviation s of the magnitudes of the samples, ``z = |x - m| / max(s, floor)`` of the pixels of
 images whose truth x is known decides the factor lambda of the interval ``m -+ lambda s``. The risk of an image is the
@@ -25,7 +25,7 @@ RCPS_LEAST = 200
 
 
 def spread_map(std: NDArray, white: float, smoothing: int = 1, floor: float = 1e-3) -> NDArray[np.float64]:
-    """Return the spread that an interval is scaled by: ``max(sqrt(mean of std^2 over k x k), floor * white)``.
+    """Return the spread that scales an interval: ``max(sqrt(mean of std^2 over k x k), floor * white)``.
 
     Parameters
     ----------
@@ -35,9 +35,9 @@ def spread_map(std: NDArray, white: float, smoothing: int = 1, floor: float = 1e
         Brightness of the image (see `white_level`); the floor is relative to it, so that units do not matter.
     smoothing : int
         Odd side k of the window, in the plane of a slice. The variance of few samples is noisy; the mean over 5 x 5
-        pixels is less so, at the price of resolution. 1 leaves it as it is.
+        pixels is less so, at the price of resolution. 1 does not average.
     floor : float
-        Where the samples agree perfectly, an interval still has this width (times lambda).
+        Least width of an interval (times lambda), where the samples agree perfectly.
     """
     check_smoothing(smoothing)
     if not (math.isfinite(floor) and floor > 0):
@@ -50,12 +50,12 @@ def spread_map(std: NDArray, white: float, smoothing: int = 1, floor: float = 1e
 
 
 def white_level(mean: NDArray) -> float:
-    """Return the brightness of an image, the .99 quantile of its mean above the air; it needs no reference."""
+    """Return the brightness of an image: the .99 quantile of its mean above the air. No reference is needed."""
     return brightness(mean)
 
 
 def allowed_risk(n: int, level: float, method: str = "crc", delta: float = 0.1) -> float:
-    """Return the largest mean risk over n calibration images with which the guarantee still holds.
+    """Return the largest mean risk over n calibration images for which the guarantee still holds.
 
     "crc": ``n/(n+1) R + 1/(n+1) <= alpha`` with ``alpha = 1 - level`` bounds the expected risk of a new image.
     "rcps": the Hoeffding-Bentkus upper bound of the risk at confidence ``1 - delta`` stays below alpha, so that with
@@ -76,11 +76,11 @@ def allowed_risk(n: int, level: float, method: str = "crc", delta: float = 0.1) 
         risk = ((n + 1) * alpha - 1) / n if n else -1.0
         if risk < -1e-12:
             raise InputError(
-                f"a level of {level:g} needs at least {least_images(level, method)} calibration images, there are {n}"
+                f"level {level:g} needs at least {least_images(level, method)} calibration images, got {n}"
             )
         return max(risk, 0.0)
     if n < RCPS_LEAST:
-        raise InputError(f"rcps needs at least {RCPS_LEAST} calibration images, there are {n}; use crc, or more images")
+        raise InputError(f"rcps needs at least {RCPS_LEAST} calibration images, got {n}; use crc, or more images")
     return _hoeffding_bentkus(n, alpha, delta)
 
 
@@ -97,7 +97,7 @@ def smallest_factor(scores: Sequence[NDArray], risk: float) -> float:
     scores : sequence of array
         z of each image; every image counts the same, whatever its number of pixels.
     risk : float
-        What is allowed, from `allowed_risk`.
+        Allowed mean risk, from `allowed_risk`.
     """
     pooled = np.concatenate([np.ravel(image) for image in scores])
     weights = np.concatenate([np.full(np.size(image), 1 / (len(scores) * np.size(image))) for image in scores])
@@ -109,7 +109,7 @@ def smallest_factor(scores: Sequence[NDArray], risk: float) -> float:
 
 
 def check_method(level: float, method: str, delta: float) -> None:
-    """Refuse a level, a method or a delta that do not exist."""
+    """Refuse an invalid level, method or delta."""
     if not 0 < level < 1:
         raise InputError(f"level must be between 0 and 1, got {level}")
     if method not in METHODS:
@@ -119,9 +119,9 @@ def check_method(level: float, method: str, delta: float) -> None:
 
 
 def check_smoothing(smoothing: int) -> None:
-    """Refuse a window without a centre."""
+    """Refuse an even or empty window."""
     if smoothing < 1 or smoothing % 2 == 0:
-        raise InputError(f"smoothing must be an odd number of pixels, 1 for none, got {smoothing}")
+        raise InputError(f"smoothing must be an odd number of pixels (1 for none), got {smoothing}")
 
 
 def _hoeffding_bentkus(n: int, alpha: float, delta: float) -> float:

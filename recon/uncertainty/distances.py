@@ -1,4 +1,4 @@
-"""Two sets of samples against each other, and the parts of samples that the measurement sees and does not see."""
+"""Distances between sets of samples, and the spread of samples in measured and unmeasured directions."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def sliced_wasserstein(first: ArrayLike, second: ArrayLike, *, projections: int 
     """Distance of two sample sets: root mean square over random directions of the 2-Wasserstein distance.
 
     Complex samples count as pairs of real numbers. It is 0 for equal sets only, and does not reach 0 for finite sets
-    from one distribution: compare with the distance of two sets of exact draws. Source: Bonneel, Rabin, Peyre &
+    from one distribution: compare with the distance of two sets of exact samples. Source: Bonneel, Rabin, Peyre &
     Pfister, "Sliced and Radon Wasserstein barycenters of measures", J. Math. Imaging Vis. 51 (2015), definition 7.
 
     Parameters
@@ -44,10 +44,10 @@ def sliced_wasserstein(first: ArrayLike, second: ArrayLike, *, projections: int 
     projections : int
         Number of directions, uniform on the unit sphere.
     seed : int
-        Of the directions.
+        Seed of the directions.
     """
     if projections < 1:
-        raise InputError(f"sliced_wasserstein: needs at least 1 projection, got {projections}")
+        raise InputError(f"sliced_wasserstein: expected projections >= 1, got {projections}")
     a, b = _vectors(first, "first"), _vectors(second, "second")
     if a.shape[1] != b.shape[1]:
         raise ShapeError(
@@ -82,10 +82,10 @@ def r_hat(*sets: ArrayLike) -> Array:
     """
     arrays = [finite(samples, f"set {index}") for index, samples in enumerate(sets)]
     if len(arrays) < 2 or any(array.shape != arrays[0].shape for array in arrays):
-        raise ShapeError(f"r_hat: needs two or more sets of one shape, got {[array.shape for array in arrays]}")
+        raise ShapeError(f"r_hat: expected two or more sets of one shape, got {[array.shape for array in arrays]}")
     n = len(arrays[0]) if arrays[0].ndim else 0
     if n < 2:
-        raise InputError(f"r_hat: needs at least 2 samples in each set, got {n}")
+        raise InputError(f"r_hat: expected at least 2 samples in each set, got {n}")
     within = np.mean([array.var(axis=0, ddof=1) for array in arrays], axis=0)
     between = np.asarray(np.var([array.mean(axis=0) for array in arrays], axis=0, ddof=1))
     constant = np.where(between > 0, np.inf, 1.0)
@@ -103,7 +103,7 @@ def row_part(images: Tensor, operator: LinearOperator, iterations: int = 100, to
     images : Tensor, ``(..., *domain)``
     operator : LinearOperator
     iterations : int
-        At most so many; more for badly conditioned operators.
+        Largest number of iterations; badly conditioned operators need more.
     tolerance : float
         Relative residual at which to stop.
     """
@@ -113,7 +113,7 @@ def row_part(images: Tensor, operator: LinearOperator, iterations: int = 100, to
 def row_null_split(
     samples: ArrayLike | Tensor, operator: LinearOperator, *, iterations: int = 100, tolerance: float = 1e-6
 ) -> Split:
-    """Split the spread of samples into what the measurement sees and what it does not.
+    """Split the spread of samples into measured and unmeasured directions.
 
     Coverage over pixels hides a sampler that has no spread at all in the measured directions; this shows it.
 
@@ -157,7 +157,7 @@ def _vectors(samples: ArrayLike, name: str) -> Array:
     """Return samples as real vectors ``(n, k)``."""
     array = finite(samples, name)
     if array.ndim < 1:
-        raise ShapeError(f"{name} must be (n, ...), it is one number")
+        raise ShapeError(f"{name}: expected shape (n, ...), got one number")
     flat = array.reshape(len(array), -1)
     parts = [flat.real, flat.imag] if np.iscomplexobj(flat) else [flat]
     return np.concatenate(parts, axis=1, dtype=np.float64)

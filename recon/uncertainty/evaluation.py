@@ -1,4 +1,4 @@
-"""Results against their references: one row of numbers for each image, and curves over all of them."""
+"""Evaluation of results against their references: one row of numbers per image, and curves over all images."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ from recon.uncertainty.conformal import white_level
 from recon.uncertainty.fitting import Case, reference_of
 from recon.uncertainty.scores import LEVELS, coverage_curve, ence, fair_crps, rank_histogram, spread_skill_bins
 
-#: Groups of equally many pixels, by their predicted spread.
+#: Number of groups of equally many pixels, ordered by their predicted spread.
 DECILES = 10
 _TEXT = ("name", "group")
 
 
 @dataclass
 class Evaluation:
-    """What was found.
+    """Results of an evaluation.
 
     Attributes
     ----------
     level : float
-        Of the intervals.
+        Nominal coverage of the intervals.
     rows : list of dict
-        Numbers of each image. Lengths, CRPS and spreads are relative to the brightness of the reference (its .99
+        Metrics of each image. Lengths, CRPS and spreads are relative to the brightness of the reference (its .99
         quantile); coverage counts pixels with signal.
     levels, curves : ``(level,)``, ``(image, level)``
         Coverage of raw intervals at several levels.
     spread, error : ``(image, decile)``
-        See `recon.uncertainty.spread_skill_bins`; relative, too.
+        See `recon.uncertainty.spread_skill_bins`; also relative to the brightness.
     deciles : dict of array ``(image, decile)``
-        Coverage of each kind of interval where the predicted spread is small ... large.
+        Coverage of each kind of interval by deciles of the predicted spread.
     ranks : list of array
         Rank histogram of each image.
     """
@@ -54,7 +54,7 @@ class Evaluation:
     ranks: list[NDArray] = field(default_factory=list)
 
     def summary(self) -> dict[str, float]:
-        """Return the mean of each number over the images (those that were not in the calibration, if it has any)."""
+        """Return the mean of each metric over the images (excluding calibration images, if any others exist)."""
         counted = [row for row in self.rows if not row.get("in_calibration")] or self.rows
         names = [name for name in counted[0] if name not in (*_TEXT, "in_calibration")]
         return {name: float(np.mean([row[name] for row in counted])) for name in names}
@@ -66,11 +66,11 @@ def evaluate(cases: Iterable[Case], level: float | None = None, calibration: Cal
     Parameters
     ----------
     cases : iterable of Case
-        Taken one at a time.
+        Loaded one at a time.
     level : float, optional
-        Of the intervals; by default that of the calibration, or .9.
+        Nominal coverage of the intervals; by default that of the calibration, or .9.
     calibration : Calibration, optional
-        Also measure its intervals, and those of constant width with the same guarantee.
+        Also evaluate its intervals, and those of constant width with the same guarantee.
 
     Raises
     ------
@@ -91,7 +91,7 @@ def evaluate(cases: Iterable[Case], level: float | None = None, calibration: Cal
 def _add(found: Evaluation, case: Case, calibration: Calibration | None) -> None:
     posterior = case.posterior
     if posterior.n_valid < 2:
-        raise InputError(f"{case.name}: has {posterior.n_valid} valid samples; an uncertainty needs 2 or more")
+        raise InputError(f"{case.name}: expected at least 2 valid samples, got {posterior.n_valid}")
     truth = reference_of(case)
     signal, white = metrics.foreground(truth), white_level(truth)
     magnitude = posterior.magnitude

@@ -1,4 +1,4 @@
-"""An evaluation as files: JSON with everything, a CSV table, and pictures."""
+"""An evaluation as files: JSON with all results, a CSV table, and figures."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _COLUMNS = {
 
 
 def write_evaluation(found: Evaluation, folder: Path, pictures: bool = True) -> list[Path]:
-    """Write the files into a folder, each of them whole or not at all, and return their paths."""
+    """Write the files into a folder, each atomically, and return their paths."""
     drawn = {name: draw(found) for name, draw in _DRAW.items()} if pictures else {}
     folder.mkdir(parents=True, exist_ok=True)
     content = {
@@ -69,7 +69,7 @@ def table_lines(found: Evaluation) -> list[str]:
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     text = ["  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]).rstrip() for line in lines]
     if any(row.get("in_calibration") for row in found.rows):
-        text.append("* was among the calibration images: says nothing about the calibration, left out of the mean")
+        text.append("* calibration image: not an independent test of the calibration, excluded from the mean")
     return text
 
 
@@ -129,7 +129,7 @@ def _intervals(found: Evaluation) -> Any:
     bars.margins(y=0.15)
     axes.axhline(found.level, color="#9aa0a8", linewidth=1, linestyle="--")
     axes.set(xlabel="decile of the predicted spread", ylabel="coverage", ylim=(0, 1.02))
-    axes.set_title("Where it holds", fontsize=9)
+    axes.set_title("Coverage by predicted spread", fontsize=9)
     axes.legend(frameon=False, fontsize=8)
     return figure
 
@@ -147,7 +147,7 @@ def _figure(columns: int) -> tuple[Any, Sequence[Any]]:
 
 
 def _json(value: Any) -> Any:
-    """Replace what JSON has no number for (NaN, infinity) by null."""
+    """Replace numbers that JSON cannot represent (NaN, infinity) by null."""
     if isinstance(value, dict):
         return {key: _json(item) for key, item in value.items()}
     if isinstance(value, list):

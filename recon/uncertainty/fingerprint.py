@@ -1,8 +1,8 @@
-"""What a calibration belongs to: the operator, sampling, noise, prior, sampler and number of samples of a result.
+"""The conditions of a calibration: operator, sampling, noise, prior, sampler and number of samples of a result.
 
-A conformal factor holds for results that were made in the same way. The fingerprint is read from what
-`Posterior.provenance` records; it cannot see what is imaged: anatomy, contrast and pathology must be those of the
-calibration images, too, and only the user knows.
+A conformal factor holds for results made with the same settings. The fingerprint is read from
+`Posterior.provenance`, which does not record what is imaged: anatomy, contrast and pathology must also match those
+of the calibration images, and only the user can check that.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from recon.modalities.base import Condition
 if TYPE_CHECKING:
     from recon.posterior import Posterior
 
-#: The noise level may leave the range of the calibration images by this factor.
+#: Factor by which the noise level may lie outside the range of the calibration images.
 _NOISE_TOLERANCE = 1.5
 
 
 def fingerprint(posterior: Posterior) -> dict[str, Any]:
-    """Return what the calibration of a result depends on, as plain values.
+    """Return the conditions that the calibration of a result depends on, as plain values.
 
     ``operator``: its class. ``prior``: the sha256 of its weights, or its name. ``sampler``: class and every setting.
     ``precision``: arithmetic of the network. ``samples``: the number of valid samples. ``noise``: [least, most] over
     the slices of the noise level over the scale of the image. Further entries are the conditions of the modality: kind
-    and pattern of sampling, views, waves, ... What is not recorded is None.
+    and pattern of sampling, views, plane waves, ... Missing entries are None.
     """
     record = posterior.provenance
     prior = _mapping(record.get("prior"))
@@ -46,7 +46,7 @@ def fingerprint(posterior: Posterior) -> dict[str, Any]:
 
 
 def _conditions(posterior: Posterior) -> dict[str, Condition]:
-    """Return the noise level, which every modality has, and the conditions of the modality."""
+    """Return the noise level, common to all modalities, and the conditions of the modality."""
     measured = [found for found in posterior.provenance.get("measured") or [] if isinstance(found, Mapping)]
     # Data without a unit have no scale to divide by.
     ratios = [float(m["noise_std"]) / float(m.get("scale") or 1.0) for m in measured if m.get("noise_std") is not None]
@@ -57,12 +57,12 @@ def _conditions(posterior: Posterior) -> dict[str, Condition]:
 
 
 def merge(found: Sequence[tuple[str, Mapping[str, Any]]]) -> dict[str, Any]:
-    """Join the fingerprints of the calibration images, given with their names.
+    """Merge the fingerprints of the calibration images, given with their names.
 
     Raises
     ------
     InputError
-        If two of them were not made in the same way; names the field.
+        If two of them were made with different settings; names the field.
     """
     first_name, first = found[0]
     merged, ranged = dict(first), first["tolerance"]
@@ -73,18 +73,18 @@ def merge(found: Sequence[tuple[str, Mapping[str, Any]]]) -> dict[str, Any]:
                 merged[key] = [min(low for low, _ in ranges), max(high for _, high in ranges)] if ranges else None
             elif field := _differs(first.get(key), other.get(key), key):
                 raise InputError(
-                    f"{name}: {field} is not that of {first_name}: calibrate on results that were all made in one way"
+                    f"{name}: {field} differs from {first_name}: calibrate on results that were all made with the same settings"
                 )
     return merged
 
 
 def require_match(calibrated: Mapping[str, Any], found: Mapping[str, Any]) -> None:
-    """Refuse a result that was not made as the calibration images were.
+    """Refuse a result that was not made like the calibration images.
 
     Raises
     ------
     InputError
-        Names the first field that differs, with both values.
+        With the first field that differs and both values.
     """
     for key in dict.fromkeys([*found, *calibrated]):
         if key in ("tolerance", "optional"):
@@ -101,14 +101,14 @@ def require_match(calibrated: Mapping[str, Any], found: Mapping[str, Any]) -> No
 
 
 def _within(known: Sequence[float], here: Sequence[float], factor: float) -> bool:
-    """Tell whether a range lies within another one that is widened by a factor."""
+    """Tell whether a range lies within another range widened by a factor."""
     return here[0] >= known[0] / factor and here[1] <= known[1] * factor
 
 
 def _refusal(field: str, calibrated: Any, found: Any) -> InputError:
     return InputError(
-        f"the calibration does not belong to this result: {field} is {_show(found)} here and was {_show(calibrated)} "
-        "when it was calibrated; calibrate again with these settings"
+        f"the calibration does not belong to this result: {field} is {_show(found)} here but was {_show(calibrated)} "
+        "during calibration; calibrate again with these settings"
     )
 
 

@@ -1,4 +1,4 @@
-"""Fitting a calibration on results whose truth is known."""
+"""Fitting a calibration on results with a known truth."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Case(NamedTuple):
-    """One result whose truth is known: the posterior, its name, its truth ``([slice,] y, x)`` and its group."""
+    """One result with a known truth: the posterior, its name, its truth ``([slice,] y, x)`` and its group."""
 
     posterior: Posterior
     name: str
@@ -38,31 +38,31 @@ def calibrate(
     floor: float = 1e-3,
     per: str = "file",
 ) -> Calibration:
-    """Fit lambda on results whose truth is known.
+    """Fit lambda on results with a known truth.
 
-    Only pixels that show signal count (`recon.metrics.foreground` of the reference). The images must be exchangeable
-    with those that the calibration is for, and must not have been used to train the prior.
+    Only pixels with signal count (`recon.metrics.foreground` of the reference). The images must be exchangeable with
+    those that the calibration is meant for, and must not have been used to train the prior.
 
     Parameters
     ----------
     cases : iterable of Case
-        Taken one at a time, so that they need not be in memory together. The reference is by default the one that the
-        posterior carries.
+        Loaded one at a time, so that they need not be in memory together. The default reference is the one stored in the
+        posterior.
     level : float
-        What the interval shall promise.
+        Nominal coverage of the interval.
     method : "crc" or "rcps"
-        Bound the risk in the mean, or with probability 1 - delta (at least 200 images).
+        Bound the mean risk, or the risk with probability 1 - delta (at least 200 images).
     delta : float
     smoothing, floor
         See `recon.uncertainty.spread_map`.
     per : "file" or "slice"
-        What counts as an image. Slices of one volume are alike: counting them as images promises more than is known,
-        but is what a few volumes allow.
+        The unit that counts as one image. Slices of one volume are similar: counting them as images overstates the
+        guarantee, but may be all that a few volumes allow.
 
     Raises
     ------
     InputError
-        If images are too few, have no reference, or were not all made in one way.
+        If there are too few images, one has no reference, or they were made with different settings.
     """
     check_method(level, method, delta)
     if per not in ("file", "slice"):
@@ -97,23 +97,25 @@ def calibrate(
 
 
 def reference_of(case: Case) -> NDArray[np.float64]:
-    """Return the magnitude of the truth of a case, or say that there is none."""
+    """Return the magnitude of the truth of a case; raise InputError if there is none."""
     reference = case.reference if case.reference is not None else case.posterior.images.get("reference")
     if reference is None:
-        raise InputError(f"{case.name}: has no reference image; it is there when the data were fully sampled")
+        raise InputError(
+            f"{case.name}: has no reference image; calibration needs fully sampled data or a given reference"
+        )
     truth = metrics.as_shown(np.asarray(reference)).astype(np.float64)
     shape = case.posterior.samples.shape[1:]
     if truth.ndim != len(shape) or truth.shape[:-2] != shape[:-2] or any(np.subtract(truth.shape, shape) > 0):
-        raise InputError(f"{case.name}: the reference has the shape {truth.shape}, the result {shape}")
+        raise InputError(f"{case.name}: expected a reference of shape {shape} like the result, got {truth.shape}")
     if not np.isfinite(truth).all() or not truth.any():
         raise InputError(f"{case.name}: the reference is zero everywhere or not finite")
     return truth
 
 
 def _scores(case: Case, smoothing: int, floor: float, per: str) -> Iterable[tuple[NDArray, NDArray]]:
-    """Yield for each image the scores of the map and those of a constant width, in pixels with signal."""
+    """Yield for each image the scores of the spread map and of a constant width, in pixels with signal."""
     if case.posterior.n_valid < 2:
-        raise InputError(f"{case.name}: has {case.posterior.n_valid} valid samples; an interval needs 2 or more")
+        raise InputError(f"{case.name}: expected at least 2 valid samples, got {case.posterior.n_valid}")
     truth = reference_of(case)
     magnitude = case.posterior.magnitude
     white = white_level(magnitude.mean)
@@ -129,7 +131,7 @@ def _scores(case: Case, smoothing: int, floor: float, per: str) -> Iterable[tupl
 
 
 def _single(scores: NDArray[np.float64]) -> NDArray[np.float32]:
-    """Halve the memory; rounded up, so that an interval never becomes too short."""
+    """Convert to half the memory, rounded up so that an interval never becomes too short."""
     return np.nextafter(scores.astype(np.float32), np.float32(np.inf))
 
 

@@ -1,4 +1,4 @@
-"""Results, references and groups in folders: what `recon calibrate` and `recon evaluate` read."""
+"""Reading results, references and groups from folders for `recon calibrate` and `recon evaluate`."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ def results_in(folder: Path) -> list[Path]:
     Raises
     ------
     InputError
-        If there is no such folder or no result in it.
+        If the folder does not exist or contains no result.
     """
     found = [path for path in files_in(folder) if path.suffix in (".h5", ".hdf5") and is_posterior(path)]
     if not found:
-        raise InputError(f"{folder}: holds no result of recon run (.h5)")
+        raise InputError(f"{folder}: contains no result of recon run (.h5)")
     return found
 
 
 def files_in(folder: Path) -> list[Path]:
-    """Return the files of a folder that are not hidden, sorted by name."""
+    """Return the visible files of a folder, sorted by name."""
     if not folder.is_dir():
         raise InputError(f"{folder}: is not a folder")
     return sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
@@ -48,7 +48,7 @@ def read_cases(
     groups: Mapping[str, str] | None = None,
     group: str | None = None,
 ) -> Iterator[Case]:
-    """Load results one at a time, each with the reference of the same name and with its group (or the one given)."""
+    """Load results one at a time, each with the reference of the same name and its group (or the one given)."""
     for path in results:
         posterior = Posterior.load(path)
         reference = None
@@ -80,7 +80,7 @@ def load_reference(path: Path, posterior: Posterior) -> NDArray:
 
 
 def _source_of(path: Path, posterior: Posterior) -> Source:
-    """Open raw data with the options that a result was made with."""
+    """Open raw data with the options used for a result."""
     known = modalities.find(path)
     config = posterior.provenance.get("config") or {}
     options = {
@@ -92,7 +92,7 @@ def _source_of(path: Path, posterior: Posterior) -> Source:
 
 
 def read_groups(path: Path | None) -> dict[str, str] | None:
-    """Read a JSON file that maps the names of files to the names of groups."""
+    """Read a JSON file that maps file names to group names."""
     if path is None:
         return None
     try:
@@ -102,22 +102,22 @@ def read_groups(path: Path | None) -> dict[str, str] | None:
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: is not JSON ({' '.join(str(error).split())})") from error
     if not isinstance(content, dict) or not all(isinstance(label, str) and label for label in content.values()):
-        raise InputError(f'{path}: expected an object of names of files and groups, such as {{"scan.h5": "T1"}}')
+        raise InputError(f'{path}: expected a JSON object that maps file names to groups, such as {{"scan.h5": "T1"}}')
     return content
 
 
 def group_of(groups: Mapping[str, str] | None, names: list[str]) -> str:
-    """Return the group of a file, found by any of its names."""
+    """Return the group of a file, looked up by any of its names."""
     if groups is None:
         return ALL
     for name in names:
         if name in groups:
             return groups[name]
-    raise InputError(f"the file of groups does not name {names[0]}")
+    raise InputError(f"the groups file does not list {names[0]}")
 
 
 def recordings_in(folder: Path) -> list[Path]:
-    """Return what may be raw data in a folder: the folder itself where a reader knows it, or its files and folders."""
+    """Return the candidates for raw data: the folder itself if a reader recognises it, else its files and folders."""
     if not folder.is_dir():
         raise InputError(f"{folder}: is not a folder")
     with suppress(InputError):
@@ -127,24 +127,26 @@ def recordings_in(folder: Path) -> list[Path]:
 
 
 def reference_named(folder: Path, stem: str) -> Path:
-    """Return the file of a folder with that name, whatever its ending."""
+    """Return the file of a folder with that name, whatever its extension."""
     found = _by_stem(folder).get(stem)
     if found is None:
-        raise InputError(f"{folder}: holds no reference called {stem}")
+        raise InputError(f"{folder}: contains no reference named {stem}")
     return found
 
 
 def _by_stem(folder: Path) -> dict[str, Path]:
-    """Return the files of a folder by name without ending; of several of one name the first (.cfl before .hdr)."""
+    """Return the files of a folder by stem; of several with one stem the first (.cfl before .hdr)."""
     return {path.stem: path for path in reversed(files_in(folder))}
 
 
 def _image(path: Path) -> NDArray | None:
-    """Return the content of a .npy file of real numbers; complex ones are raw data."""
+    """Return the content of a .npy file of real numbers; complex arrays are raw data."""
     if path.suffix != ".npy":
         return None
     try:
-        image = np.load(path, mmap_mode="r", allow_pickle=False)  # a header that promises too much is found out
+        image = np.load(
+            path, mmap_mode="r", allow_pickle=False
+        )  # detects headers that declare more data than the file has
     except (OSError, ValueError, EOFError) as error:
         raise InputError(f"{path}: is not a readable .npy file ({' '.join(str(error).split())})") from error
     return np.array(image) if image.dtype.kind in "fiu" else None

@@ -1,7 +1,7 @@
-"""Problems whose posterior is known exactly, and how far a sampler's draws are from it.
+"""Problems with an exactly known posterior, and the distance of a sampler's samples from it.
 
-``benchmarks/posterior_truth.py`` draws the large table, the tests keep a small one; users can put their own sampler to
-the same test.
+``benchmarks/posterior_truth.py`` makes the full table, the tests a small one; users can run the same test on their
+own sampler.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from samplers.samples import Samples
 
 OPERATORS = ("fourier", "inpainting", "random")
 PRIORS = ("gaussian", "mixture")
-#: A steep spectrum: nine tenths of the energy of an image lie in less than a fifth of its frequencies.
+#: Exponent of a steep spectrum: nine tenths of the energy of an image lie in less than a fifth of its frequencies.
 STD, EXPONENT, CORNER = 0.3, 3.0, 0.04
 
 
@@ -44,14 +44,14 @@ class TruthProblem:
 
     @cached_property
     def rows(self) -> tuple[Tensor, Tensor]:
-        """Orthonormal bases of what the operator measures and of what it does not, each ``(direction, pixel)``."""
+        """Orthonormal bases of the measured and the unmeasured directions, each ``(direction, pixel)``."""
         _, values, directions = torch.linalg.svd(dense(self.problem.operator))
         rank = int((values > 1e-9 * values[0]).sum())
         directions = directions.conj()  # rows that are the vectors themselves: A x = sum of values times <row, x>
         return directions[:rank], directions[rank:]
 
     def draws(self, n: int, seed: int = 0) -> Tensor:
-        """Return ``n`` exact draws."""
+        """Return ``n`` exact samples."""
         return self.truth.draw(n, seed)
 
 
@@ -67,12 +67,12 @@ def truth_problem(
     prior : "gaussian" or "mixture"
         A power-law spectrum, or four Gaussians of different means and spectra.
     noise_std : float
-        Noise of each datum.
+        Noise level of each datum.
     seed : int
-        Of the mask or matrix, the true image and the noise.
+        Seed of the mask or matrix, the true image and the noise.
     """
     if operator not in OPERATORS or prior not in PRIORS:
-        raise ConfigError(f"truth_problem: expected one of {OPERATORS} and one of {PRIORS}, came {operator}, {prior}")
+        raise ConfigError(f"truth_problem: expected one of {OPERATORS} and one of {PRIORS}, got {operator}, {prior}")
     known = _mixture(size) if prior == "mixture" else GaussianPrior.power_law((size, size), STD, EXPONENT, CORNER)
     model = _operator(operator, size, seed)
     space = known.space
@@ -80,7 +80,7 @@ def truth_problem(
     source = known.components[0] if isinstance(known, GaussianMixturePrior) else known
     clean = source.draw(white)
     noise = Noise(seed, [1], torch.zeros(1)).normal(model.codomain)
-    # Noise where nothing is measured would be no measurement: A A^H is the mask of what is.
+    # No noise where nothing is measured: A A^H is the mask of the measured data.
     measured = model(model.H(torch.ones_like(noise))).abs() > 0 if operator != "random" else torch.tensor(True)
     y = (model(clean) + noise_std * noise * measured)[0]
     return TruthProblem(f"{operator}-{prior}", Problem(y, model, noise_std), known)
@@ -99,7 +99,7 @@ def _operator(name: str, size: int, seed: int) -> LinearOperator:
 
 
 def _mixture(size: int) -> GaussianMixturePrior:
-    """Four kinds of image: each a mean of its own and variations with a spectrum of its own."""
+    """Return four kinds of image, each with a separate mean and a separate spectrum of its variations."""
     kinds = []
     for k, exponent in enumerate((2.4, 2.8, 3.2, 3.6)):
         base = GaussianPrior.power_law((size, size), std=0.2, exponent=3.0)
@@ -158,20 +158,20 @@ class Flawed:
 
 
 def truth_scores(drawn: Samples | Tensor, case: TruthProblem, reference: Tensor | None = None) -> dict[str, float]:
-    """Return how far draws are from the exact posterior.
+    """Return how far samples are from the exact posterior.
 
     Parameters
     ----------
     drawn : Samples or Tensor ``(n, y, x)``
     case : TruthProblem
     reference : Tensor ``(m, y, x)``, optional
-        Exact draws to compare with; 2048 by default.
+        Exact samples to compare with; 2048 by default.
 
     Returns
     -------
     dict
         ``zerr``: rms of (mean - true mean) / true std; ``ratio``, ``ratio_5``, ``ratio_95``: std over true std, median
-        and quantiles over pixels; ``cov90``: how many exact draws lie in the central 90 % of the samples; ``row``,
+        and quantiles over pixels; ``cov90``: fraction of exact samples in the central 90 % of the samples; ``row``,
         ``null``: median std ratio along measured and unmeasured directions; ``sw``: sliced Wasserstein-1 distance in
         units of the true std.
     """
@@ -205,7 +205,7 @@ def _ratio(samples: Tensor, reference: Tensor, basis: Tensor) -> float:
 
 
 def _coverage(samples: Tensor, reference: Tensor) -> float:
-    """Return the share of real and imaginary parts of exact draws inside the central 90 % of the samples."""
+    """Return the fraction of real and imaginary parts of exact samples in the central 90 % of the samples."""
     hits = []
     for part, truth in ((samples.real, reference.real), (samples.imag, reference.imag)):
         lower, upper = torch.quantile(part, torch.tensor([0.05, 0.95], dtype=part.dtype), dim=0)
@@ -225,7 +225,7 @@ def _sliced_wasserstein(samples: Tensor, reference: Tensor, directions: int = 25
 
 
 def prior_draws(prior: GaussianPrior | GaussianMixturePrior, n: int, seed: int = 7) -> Tensor:
-    """Return ``n`` draws of a known prior, the kinds of a mixture in turn."""
+    """Return ``n`` samples of a known prior, cycling through the components of a mixture."""
     kinds = prior.components if isinstance(prior, GaussianMixturePrior) else [prior]
     white = Noise(seed, range(n), kinds[0].mean).normal(kinds[0].space)
     return torch.stack([kinds[k % len(kinds)].draw(white[k]) for k in range(n)])

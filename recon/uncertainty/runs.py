@@ -22,12 +22,12 @@ from recon.uncertainty.conformal import check_method, least_images
 from recon.uncertainty.folders import group_of, recordings_in, reference_named
 
 SETTINGS = "settings.json"
-_FREE = ("device", "batch_size")  # these do not change what is drawn
+_FREE = ("device", "batch_size")  # these do not change the samples
 
 
 @dataclass(frozen=True)
 class Job:
-    """One recording: where its result belongs, how it is reconstructed, its group, and how many images it gives."""
+    """One recording: the path of its result, its settings, its group, and its number of images."""
 
     file: Path
     result: Path
@@ -38,7 +38,7 @@ class Job:
     reference: Path | None = None
 
     def seed(self) -> int:
-        """Return a seed of the file's own, so that masks and noise differ between files; independent of the others."""
+        """Return a separate seed for each file, so that masks and noise differ between files."""
         return (self.settings.run.seed + zlib.crc32(self.file.name.encode())) % 2**31
 
 
@@ -49,7 +49,7 @@ def plan(
     groups: Mapping[str, str] | None,
     references: Path | None = None,
 ) -> tuple[list[Job], list[str]]:
-    """Find the recordings of a folder, which may be one itself; return one job each, and why others are left out.
+    """Find the recordings of a folder (or the folder itself); return one job each, and why others are skipped.
 
     Parameters
     ----------
@@ -59,7 +59,7 @@ def plan(
     settings : Settings
     groups : mapping, optional
     references : Path, optional
-        Folder of true images by the name of the recording, for data that hold none.
+        Folder of true images named like the recordings, for data without a reference.
 
     Raises
     ------
@@ -67,7 +67,7 @@ def plan(
         If there is no recording, or one has no true image to calibrate against.
     """
     if results.resolve() == folder.resolve():
-        raise InputError(f"{results}: is the folder of the raw data; choose another one for the results")
+        raise InputError(f"{results}: this is the folder of the raw data; choose another one for the results")
     jobs: list[Job] = []
     skipped: list[str] = []
     for path in recordings_in(folder):
@@ -79,7 +79,7 @@ def plan(
         except InputError as error:
             skipped.append(str(error))
             continue
-        known = source.path or path  # of the files of one recording, the one that provenance names
+        known = source.path or path  # of several files of one recording, the one recorded in provenance
         if known in (job.file for job in jobs):
             continue
         if not source.retrospective:
@@ -94,7 +94,7 @@ def plan(
         group = group_of(groups, [path.name, path.stem])
         jobs.append(Job(known, results / f"{path.stem}.h5", modality, settings, group, len(chosen), truth))
     if not jobs:
-        raise InputError(f"{folder}: holds no raw-data file" + (f" ({skipped[0]})" if skipped else ""))
+        raise InputError(f"{folder}: contains no raw-data file" + (f" ({skipped[0]})" if skipped else ""))
     doubled = {job.result for job in jobs if sum(other.result == job.result for other in jobs) > 1}
     if doubled:
         raise InputError(f"{folder}: two files would both be written to {min(doubled)}; rename one")
@@ -102,7 +102,7 @@ def plan(
 
 
 def require_enough(jobs: Sequence[Job], level: float, method: str, delta: float, per: str) -> None:
-    """Refuse before an hour is spent: every group needs the images that the level asks for."""
+    """Check before reconstructing that every group has enough images for the level."""
     check_method(level, method, delta)
     least = least_images(level, method)
     for group in dict.fromkeys(job.group for job in jobs):
@@ -116,7 +116,7 @@ def require_enough(jobs: Sequence[Job], level: float, method: str, delta: float,
 
 
 def lock_settings(results: Path, jobs: Sequence[Job], settings: Settings, force: bool) -> None:
-    """Note how the results of a folder are made; results that were made otherwise are not mixed with new ones."""
+    """Record the settings of the results in a folder; results with other settings are not mixed with new ones."""
     wanted = {key: value for key, value in provenance.plain(settings.plain()).items() if key not in _FREE}
     path = results / SETTINGS
     if path.exists() and not force:
@@ -124,7 +124,7 @@ def lock_settings(results: Path, jobs: Sequence[Job], settings: Settings, force:
         for key in dict.fromkeys([*wanted, *known]):
             if known.get(key) != wanted.get(key):
                 raise InputError(
-                    f"{results}: holds results with {key} = {known.get(key)}, now it is {wanted.get(key)}; use "
+                    f"{results}: contains results with {key} = {known.get(key)}, but now {key} = {wanted.get(key)}; use "
                     "the same options to resume, --force to start again, or another --results folder"
                 )
         return
@@ -137,7 +137,7 @@ def lock_settings(results: Path, jobs: Sequence[Job], settings: Settings, force:
 
 
 def complete(job: Job) -> bool:
-    """Reconstruct the file of a job unless its result exists; tell whether there was something to do."""
+    """Reconstruct the file of a job unless its result exists; return whether it was reconstructed."""
     from recon.api import reconstruct
 
     if job.result.exists():

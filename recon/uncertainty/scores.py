@@ -2,7 +2,7 @@
 
 Every function takes samples ``(n, ...)`` and a truth ``(...)``. Complex arrays are compared by magnitude, as in
 `recon.metrics`. Numbers over the pixels of one image are correlated: compare them between methods, and take p-values
-seriously only for items that are independent of each other.
+seriously only for independent items.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Array = NDArray[np.float64]
 
 
 class Bins(NamedTuple):
-    """Spread and error of the pixels, grouped by their predicted spread; each array has one value a bin.
+    """Spread and error of the pixels, grouped by their predicted spread; each array has one value per bin.
 
     ``spread`` is the root mean of ``(1 + 1/n) std^2``, ``error`` the root mean of ``|mean - truth|^2``, ``pixels``
     their number; calibrated samples have ``spread = error`` in every bin.
@@ -35,7 +35,7 @@ class Bins(NamedTuple):
 
 
 class Ranks(NamedTuple):
-    """How often each rank of the truth among n samples came up, ``counts`` ``(n + 1,)``, and a test of uniformity."""
+    """Number of times each rank of the truth among n samples occurred, ``counts`` ``(n + 1,)``, and a uniformity test."""
 
     counts: NDArray[np.int64]
     chi2: float
@@ -43,7 +43,7 @@ class Ranks(NamedTuple):
 
 
 class Expected(NamedTuple):
-    """Coverage ``covered`` that was found for credibility ``levels``; calibrated samples have ``covered = levels``."""
+    """Coverage ``covered`` observed at credibility ``levels``; calibrated samples have ``covered = levels``."""
 
     levels: Array
     covered: Array
@@ -69,7 +69,7 @@ def coverage_curve(
     support : array_like of bool, optional
         Count only where true.
     mean : array_like, ``(...)``, optional
-        ``m``, where it is known better than the average of the samples (`Posterior.mean`).
+        ``m``, if a better estimate than the average of the samples is known (`Posterior.mean`).
     """
     wanted = np.asarray(levels, dtype=float)
     if wanted.size == 0 or not ((wanted > 0) & (wanted < 1)).all():
@@ -91,14 +91,14 @@ def spread_skill_bins(
     support: ArrayLike | None = None,
     mean: ArrayLike | None = None,
 ) -> Bins:
-    """Predicted spread against the error made, in bins of equally many pixels sorted by their spread.
+    """Predicted spread against the actual error, in bins of equally many pixels sorted by their spread.
 
-    The error is that of ``mean``, or of the average of the samples where none is given. The single number over all
+    The error is that of ``mean``, by default of the average of the samples. The single number over all
     pixels is `recon.metrics.spread_skill`. Source: Fortin et al., "Why should ensemble spread match the RMSE of the
     ensemble mean?", J. Hydrometeorol. 15 (2014), equation 15 (the factor 1 + 1/n).
     """
     if bins < 1:
-        raise InputError(f"spread_skill_bins: needs at least 1 bin, got {bins}")
+        raise InputError(f"spread_skill_bins: expected bins >= 1, got {bins}")
     drawn, target = pairs(samples, truth, support)
     variance = (1 + 1 / len(drawn)) * drawn.var(axis=0, ddof=1)
     squared = np.square(_centre(drawn, mean, truth, support) - target)
@@ -146,7 +146,7 @@ def fair_crps(samples: ArrayLike, truth: ArrayLike, support: ArrayLike | None = 
 def rank_histogram(samples: ArrayLike, truth: ArrayLike, support: ArrayLike | None = None, *, seed: int = 0) -> Ranks:
     """How often the truth has each rank among the samples; flat if they come from the same distribution.
 
-    A U shape is under-dispersion, a hump over-dispersion, a slope a bias. Ties are broken by a seeded draw. With one
+    A U shape means under-dispersion, a hump over-dispersion, a slope a bias. Ties are broken by a seeded draw. With one
     scalar statistic for each of many simulated measurements, samples ``(n, simulation)`` and truth ``(simulation,)``,
     this is simulation-based calibration, and the p-value of the chi^2 test (n degrees of freedom) holds; neighbouring
     pixels are correlated and make it too small. Source: Talts et al., "Validating Bayesian inference algorithms with
@@ -186,11 +186,13 @@ def tarp(
         depend on the measurement (a zero-filled image plus noise finds more faults), never on the truth.
     levels : sequence of float
     seed : int
-        Of the points.
+        Seed of the points.
     """
     drawn, target = _magnitudes(samples, truth)
     if target.ndim < 2:
-        raise ShapeError(f"tarp: truth must be (measurement, ...), it is {target.shape}; add an axis of measurements")
+        raise ShapeError(
+            f"tarp: expected a truth (measurement, ...), got shape {target.shape}; add an axis of measurements"
+        )
     if references is None:
         low, high = target.min(axis=0), target.max(axis=0)
         points = np.random.default_rng(seed).uniform(low, high, target.shape)
@@ -221,7 +223,7 @@ def pairs(samples: ArrayLike, truth: ArrayLike, support: ArrayLike | None = None
 
 
 def _centre(drawn: Array, mean: ArrayLike | None, truth: ArrayLike, support: ArrayLike | None) -> Array:
-    """Return the mean ``(pixel,)`` that errors are taken from: the one given, or the average of the samples."""
+    """Return the mean ``(pixel,)`` that errors refer to: the one given, or the average of the samples."""
     if mean is None:
         return drawn.mean(axis=0)
     given = finite(mean, "mean")
@@ -235,7 +237,7 @@ def _magnitudes(samples: ArrayLike, truth: ArrayLike) -> tuple[Array, Array]:
     if np.iscomplexobj(drawn) or np.iscomplexobj(target):
         drawn, target = np.abs(drawn), np.abs(target)
     if drawn.ndim == 0 or drawn.shape[1:] != target.shape:
-        raise ShapeError(f"samples must be (n, ...) of a truth (...), they are {drawn.shape} and {target.shape}")
+        raise ShapeError(f"expected samples (n, ...) and a truth (...), got shapes {drawn.shape} and {target.shape}")
     if len(drawn) < 2:
-        raise InputError(f"a spread needs at least 2 samples, got {len(drawn)}")
+        raise InputError(f"expected at least 2 samples, got {len(drawn)}")
     return drawn.astype(np.float64), target.astype(np.float64)

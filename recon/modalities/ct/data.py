@@ -1,4 +1,4 @@
-"""What the CT readers return: stacks of images, and stacks of sinograms with their geometry, read slice by slice.
+"""CT recordings: stacks of images, and stacks of sinograms with their geometry, read slice by slice.
 
 Directions are those of `operators.ct.geometry`. The image plane is seen as it is displayed: x points right (along
 a row), y points *up*, both from the rotation centre, so that row r of an image with `n` rows of height h has
@@ -34,18 +34,18 @@ KINDS = ("parallel", "fan-curved", "fan-flat")
 
 @dataclass(frozen=True, eq=False)
 class ScanGeometry:
-    """Where the rays of one sinogram `(angle, detector)` run; the directions are those of this module.
+    """Geometry of the rays of one sinogram `(angle, detector)`; the directions are those of this module.
 
     Parameters
     ----------
     kind
         "parallel", "fan-curved" or "fan-flat".
     angles
-        One angle a view, in rad.
+        One angle per view, in rad.
     det_count
         The number of detector elements.
     det_spacing_mm
-        Their distance: in the detector plane, or along the arc of a curved detector.
+        Spacing of the elements: in the detector plane, or along the arc of a curved detector.
     det_offset_mm
         Position of the middle of the detector row; 0 if the central ray hits it.
     source_to_iso_mm, source_to_detector_mm
@@ -74,7 +74,7 @@ class ScanGeometry:
 
     @property
     def fan_angles(self) -> np.ndarray:
-        """The angles of the rays to the central one `(detector,)` in rad; zeros for parallel rays."""
+        """The angles between the rays and the central ray `(detector,)` in rad; zeros for parallel rays."""
         if self.source_to_detector_mm is None or self.kind == "parallel":
             return np.zeros(self.det_count)
         ratio = self.positions_mm / self.source_to_detector_mm
@@ -108,16 +108,16 @@ class CTImages(Recording):
     units
         "HU", or "relative" where the numbers are about [0, 1] without a known scale.
     pixel_spacing_mm
-        `(y, x)`: distance of the rows and of the columns, or None.
+        `(y, x)`: spacing of the rows and of the columns, or None.
     positions_mm
         Position of each slice along the normal of the image plane, ascending, or None.
     affine
         `(4, 4)`: from the indices (column, row, slice) to mm to the right, to the front and to the head of the patient
         (the frame of NIfTI), or None.
     scanner
-        `source_to_iso_mm`, `source_to_detector_mm`: the distances of the scanner, where the files tell.
+        `source_to_iso_mm`, `source_to_detector_mm`: the distances of the scanner, where the files state them.
     files
-        The file of each slice; a derived export copies its headers.
+        The file of each slice; derived DICOM images copy its header.
     attributes
         What else the files say about the acquisition; never who the patient is.
     """
@@ -154,7 +154,7 @@ class CTProjections(Recording):
     length, load
         The number of slices, and a function that reads one of them.
     geometry
-        Where the rays run; the same for all slices.
+        Geometry of the rays; the same for all slices.
     load_photons
         `load_photons(i)`: the photons that would reach each element without an object, broadcastable to
         `(angle, detector)`; the variance of a line integral p is about exp(p) / photons. None where unknown.
@@ -165,7 +165,7 @@ class CTProjections(Recording):
     positions_mm
         Position of each slice along the axis in mm, or None.
     water_attenuation_per_mm
-        What 0 HU is: HU = 1000 (mu - mu_water) / mu_water; None where unknown.
+        mu_water in HU = 1000 (mu - mu_water) / mu_water; None where unknown.
     attributes
         What else the files say about the acquisition; never who the patient is.
     """
@@ -199,7 +199,7 @@ class CTProjections(Recording):
         return photons
 
     def reference(self, index: int) -> np.ndarray | None:
-        """Return the image of slice `index` that came with the data, float32 `(y, x)` in 1/mm, or None."""
+        """Return the reference image of slice `index` stored with the data, float32 `(y, x)` in 1/mm, or None."""
         if self.load_reference is None:
             return None
         i = self.position(index)

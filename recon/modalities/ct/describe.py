@@ -1,4 +1,4 @@
-"""CT images and projections in lines of text, and what may be wrong with them."""
+"""Text descriptions of CT images and projections, and warnings about them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def summary(stack: CTImages | CTProjections) -> str:
 
 
 def sampling(stack: CTImages | CTProjections, options: CT) -> str:
-    """Describe which projections are used."""
+    """Describe the projections that are used."""
     if not isinstance(stack, CTImages):
         every = options.views_every
         return "all projections" if every == 1 else f"every {every}-th of {stack.shape[0]} projections"
@@ -52,7 +52,7 @@ def lines(stack: CTImages | CTProjections) -> list[str]:
 
 
 def inspect(stack: CTImages | CTProjections) -> Findings:
-    """Read every slice of CT images or projections and describe its values; damaged ones are an InputError."""
+    """Read every slice of CT images or projections and describe its values; damaged slices raise an InputError."""
     findings = Findings()
     for i, values in enumerate(stack):
         low, high = float(values.min()), float(values.max())

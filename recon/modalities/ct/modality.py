@@ -1,4 +1,4 @@
-"""CT as the engine sees it."""
+"""The CT modality."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from recon.modalities.ct.source import CTSource
 if TYPE_CHECKING:
     from recon.posterior import Posterior
 
-#: Pixel size and range of angles may leave those of the calibration images by these factors.
+#: Factors by which pixel size and angular range may lie outside those of the calibration images.
 _PIXEL_TOLERANCE, _ARC_TOLERANCE = 1.2, 1.01
 
 
@@ -55,12 +55,12 @@ MODALITY = Modality(
     operators=(projection.CT,),
     description=describe,
     samplers=settings.SAMPLERS,
-    doubts="angles, centre of rotation, distances of the scanner",
+    doubts="angles, centre of rotation, scanner distances",
     undersampled_by="--views",
     conditions=conditions,
     report=ReportStyle(
         plain=("fbp", "Filtered backprojection"),
-        values="Pixel values are in HU, or in the unit of the geometry where the attenuation of water is not known.",
+        values="Pixel values are in HU, or in the unit of the geometry if the attenuation of water is unknown.",
     ),
     exports={"dicom": Export(("dicom",), "{stem}_dicom", write_derived)},
     training=TrainingImages(

@@ -1,4 +1,4 @@
-"""Options of CT reconstruction: which projections are simulated or used."""
+"""Options of CT reconstruction: the projections that are simulated or used."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from operators.ct.geometry import Beam
 
-#: Distances of the scanner of the AAPM low-dose challenge in mm, where a file names none.
+#: Distances of the scanner of the AAPM low-dose challenge in mm, used where a file states none.
 SOURCE_TO_ISO, SOURCE_TO_DETECTOR = 595.0, 1085.6
 GEOMETRIES = ("fan", "fan-flat", "parallel")
 
@@ -26,7 +26,7 @@ def reader_options(given: str | Mapping[str, Any]) -> dict[str, Any]:
     Raises
     ------
     InputError
-        For text that is not of this form.
+        For text in another form.
     """
     from recon.errors import InputError
 
@@ -38,7 +38,7 @@ def reader_options(given: str | Mapping[str, Any]) -> dict[str, Any]:
         if not name.isidentifier() or not equals or not value:
             raise InputError(f"reader: expected NAME=VALUE or NAME=VALUE,NAME=VALUE, got {given!r}")
         found[name] = value
-        for kind in (float, int):  # the last one that fits
+        for kind in (float, int):  # the last one that parses
             with suppress(ValueError):
                 found[name] = kind(value)
     return found
@@ -46,16 +46,17 @@ def reader_options(given: str | Mapping[str, Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class CT(Options):
-    """How projections of images are simulated, or measured ones thinned out."""
+    """How projections of images are simulated, or measured projections thinned out."""
 
     views: int | None = option(None, int, "images: number of simulated projections", "N", at_least=1)
     geometry: str = option(
-        "fan", str, "images: ray geometry; a fan has its detector on an arc, fan-flat on a line", choices=GEOMETRIES
+        "fan", str, "images: ray geometry; fan has its detector on an arc, fan-flat on a line", choices=GEOMETRIES
     )
     arc: float | None = option(
         None,
         float,
-        "angular range of the projections, measured ones from the first (default: all; simulated: 360, parallel 180)",
+        "angular range of the projections; for measured data counted from the first view (default: all; simulated: 360, "
+        "parallel 180)",
         "DEG",
         unit="degrees",
         above=0,
@@ -77,7 +78,7 @@ class CT(Options):
     reader: Any = option(
         None,
         str,
-        "options of the reader of the file, such as series=3 or rotation_centre=295.5",
+        "options of the file reader, such as series=3 or rotation_centre=295.5",
         "NAME=VALUE",
         parse=reader_options,
     )
@@ -87,10 +88,12 @@ class CT(Options):
 
         super().__post_init__()
         if self.electronic_noise and self.photons is None:
-            raise InputError("electronic_noise: is in photons, so say how many there are (photons, --photons 1e5)")
+            raise InputError(
+                "electronic_noise is in photons, so it needs the number of photons (photons, --photons 1e5)"
+            )
 
     def measured(self, angles: np.ndarray) -> np.ndarray:
-        """Return the indices of the measured projections, at these angles in rad, that are used."""
+        """Return the indices of the measured projections that are used, from their angles in rad."""
         import numpy as np
 
         every = np.arange(0, len(angles), self.views_every)
@@ -99,7 +102,7 @@ class CT(Options):
         return every[np.abs(angles[every] - angles[0]) < math.radians(self.arc)]
 
     def beam(self, image_shape: tuple[int, int], pixel_size: float, scanner: Mapping[str, float]) -> Beam:
-        """Return the geometry of the simulated projections: one detector element per pixel, the whole image seen."""
+        """Return the geometry of the simulated projections: one detector element per pixel, covering the whole image."""
         import numpy as np
 
         from operators.ct.geometry import FanBeam, ParallelBeam

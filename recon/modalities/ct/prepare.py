@@ -23,12 +23,12 @@ from recon.modalities.model_error import of_share
 from recon.modalities.prepared import Prepared
 from samplers import Problem
 
-#: Noise-free data are taken to be right to this share of the largest line integral.
+#: Noise-free data are assumed to be accurate to this fraction of the largest line integral.
 NOISE_FREE = 1e-3
 #: Gray window of reports, in HU.
 WINDOW = (-250.0, 350.0)
 
-# The slices of a scan have one geometry: they share the operator, whose matrix goes with the last of them.
+# The slices of a scan have one geometry and share the operator; its matrix is freed with the last of them.
 _operators: weakref.WeakValueDictionary[tuple[Any, ...], projection.CT] = weakref.WeakValueDictionary()
 
 
@@ -45,9 +45,9 @@ def prepare_image(
     Parameters
     ----------
     image : array, shape ``(y, x)``
-        Hounsfield units; what is below air counts as air.
+        Image in Hounsfield units; values below air count as air.
     pixel_size : float
-        In mm.
+        Pixel size in mm.
     options : CT
         ``views`` must be given.
     scanner : mapping, optional
@@ -57,7 +57,7 @@ def prepare_image(
         Seed of the noise.
     """
     if options.views is None:
-        raise InputError("these are images: say how many projections to simulate (views=32, --views 32)")
+        raise InputError("these are images: give the number of projections to simulate (views=32, --views 32)")
     truth = (torch.as_tensor(image, dtype=torch.float32, device=device) / 1000 + 1).clamp(min=0)
     beam = options.beam((truth.shape[0], truth.shape[1]), pixel_size, scanner or {})
     operator = _operator(beam, (truth.shape[0], truth.shape[1]), pixel_size, device)
@@ -89,17 +89,18 @@ def prepare_projections(
     sinogram : array, shape ``(angle, detector)``
     geometry : ScanGeometry
     options : CT
-        Only ``views_every`` and ``arc`` have a meaning here.
+        Only ``views_every`` and ``arc`` apply here.
     photons : array, broadcastable to the sinogram, optional
-        Photons without an object, for the noise level; by default that is estimated from the data.
+        Photons per element without an object, for the noise level; by default the noise is estimated from the data.
     image_shape : (int, int), optional
-        By default square, one pixel a detector element, at most 512.
+        By default square, one pixel per detector element, at most 512.
     pixel_size : float, optional
-        In mm; by default the image holds the whole field of view.
+        Pixel size in mm; by default the image covers the whole field of view.
     water : float, optional
         Attenuation of water in 1/mm; by default that of 70 keV.
     hounsfield : bool
-        Whether results are in HU, or in 1/mm where `water` is another attenuation, see `typical_attenuation`.
+        Whether results are in HU; if not, they are in 1/mm and `water` is another attenuation, see
+        `typical_attenuation`.
     device : torch.device or str
     """
     angles = np.asarray(geometry.angles)
@@ -112,7 +113,9 @@ def prepare_projections(
         incident = np.broadcast_to(photons, sinogram.shape)[used]
         noise_std = torch.exp(data / 2) / torch.as_tensor(incident, dtype=torch.float32, device=device).sqrt()
     if water is None:
-        notes.append(f"the file does not say what water attenuates: {MU_WATER} per mm was taken, so HU may be off")
+        notes.append(
+            f"the file does not state the attenuation of water: {MU_WATER} per mm was assumed, so HU may be biased"
+        )
     beam = replace(geometry, angles=angles[used]).beam()
     shape, size = grid_of(geometry, image_shape, pixel_size)
     operator = _operator(beam, shape, size, device)
@@ -122,7 +125,7 @@ def prepare_projections(
 
 
 def _with_model_error(noise_std: Tensor, sinogram: Tensor, options: CT, facts: dict[str, Any]) -> Tensor:
-    """Return the noise with the error of the model that the user allows for, in each view, and record it."""
+    """Return the noise including the user's model error, for each view, and record it."""
     if not options.model_error:
         return noise_std
     views = torch.arange(len(sinogram), device=sinogram.device)[:, None].expand_as(sinogram)
@@ -132,32 +135,34 @@ def _with_model_error(noise_std: Tensor, sinogram: Tensor, options: CT, facts: d
 
 
 def typical_attenuation(image: Tensor) -> float:
-    """Return the attenuation of most of an object in 1/mm, for data whose water is unknown: the prior's one.
+    """Return the typical attenuation of an object in 1/mm, which becomes 1 for the prior if water is unknown.
 
     Parameters
     ----------
     image : Tensor
-        Filtered backprojection in 1/mm. Counted are its pixels above half of its .99 quantile.
+        Filtered backprojection in 1/mm. Its pixels above half of its .99 quantile are used.
     """
     high = float(torch.quantile(image.flatten()[:: max(image.numel() >> 20, 1)], 0.99))
     if not high > 0:
-        raise InputError("the projections show nothing that attenuates: are they line integrals, after the logarithm?")
+        raise InputError("the projections show no attenuation: are they line integrals, after the logarithm?")
     return float(image[image > high / 2].mean())
 
 
 def grid_of(
     geometry: ScanGeometry, image_shape: tuple[int, int] | None = None, pixel_size: float | None = None
 ) -> tuple[tuple[int, int], float]:
-    """Return shape and pixel size in mm of the image of measured projections, where they are not given."""
+    """Return shape and pixel size in mm of the image of measured projections, with defaults where not given."""
     shape = image_shape or (min(512, geometry.det_count // 8 * 8 or 8),) * 2
     size = pixel_size or 2 * field_of_view(geometry) / max(shape)
     if not size > 0:
-        raise InputError("the axis of rotation is at the edge of the detector, so no disc is seen by all projections")
+        raise InputError(
+            "the axis of rotation is at the edge of the detector, so no region is covered by all projections"
+        )
     return shape, size
 
 
 def field_of_view(geometry: ScanGeometry) -> float:
-    """Return the radius in mm of the disc that every projection sees."""
+    """Return the radius in mm of the disc covered by every projection."""
     edges = np.abs(geometry.positions_mm[[0, -1]]).min()
     if geometry.source_to_iso_mm is None:
         return float(edges)
@@ -167,16 +172,16 @@ def field_of_view(geometry: ScanGeometry) -> float:
 def estimate_noise(sinogram: Tensor) -> float:
     """Return the noise level of line integrals from their second differences along the detector.
 
-    Those of smooth projections vanish, and those of white noise have a variance of 6; the median keeps edges out.
+    They vanish for smooth projections and have a variance of 6 for white noise; the median is robust to edges.
     """
     second = sinogram[..., 2:] - 2 * sinogram[..., 1:-1] + sinogram[..., :-2]
     if not second.numel():
-        raise InputError("the detector has fewer than 3 elements: give the noise level or the photons")
+        raise InputError("noise estimation needs at least 3 detector elements: give the noise level or the photons")
     return float(second.abs().median()) / (0.6745 * math.sqrt(6))
 
 
 def _operator(beam: Beam, shape: tuple[int, int], pixel_size: float, device: torch.device | str) -> projection.CT:
-    """Return the operator of a geometry on a device, the one in use where there is one."""
+    """Return the operator of a geometry on a device, reusing one that is alive."""
     key = (beam, shape, pixel_size, str(device))
     found = _operators.get(key)
     if found is None:
@@ -186,7 +191,7 @@ def _operator(beam: Beam, shape: tuple[int, int], pixel_size: float, device: tor
 
 
 def _covered(beam: Beam) -> float:
-    """Return the degrees of the circle that the projections cover, each standing for one usual step."""
+    """Return the angular coverage of the projections in degrees; each projection covers one typical step."""
     angles = np.sort(np.degrees(np.asarray(beam.angles)) % 360)
     steps = np.diff(angles, append=angles[0] + 360)
     return float(360 - steps.max() + np.median(steps)) if len(steps) > 1 else 0.0

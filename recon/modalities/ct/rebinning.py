@@ -1,10 +1,10 @@
 """Single-slice rebinning: fan-beam sinograms of single slices from a helical cone-beam scan.
 
-Every ray of the fan of slice z is taken from the view that passes the same angle within half a turn of z, in the
+Every ray of the fan of slice z is taken from the view that passes the same angle within half a rotation of z, in the
 detector row where the measured ray crosses the slice at its point nearest to the axis; its line integral is multiplied
 by the cosine of the cone angle. Exact for objects that do not change along the axis; otherwise the error grows with the
 cone angle. Works on the cylindrical (or flat) detector directly and follows each view's own focal spot (flying focal
-spot): a measured ray is sorted by where it really runs, not by where the gantry stands.
+spot): a measured ray is sorted by its actual path, not by the position of the gantry.
 
 Source: Noo, Defrise, Clackdoyle, Phys. Med. Biol. 44 (1999) 561, equations (1) and (2), here for a cylinder.
 
@@ -20,7 +20,7 @@ from typing import NamedTuple
 import numpy as np
 
 _CHUNK = 192  # views that are interpolated together
-_FIXED_POINT = 4  # iterations: each one gains two digits and more
+_FIXED_POINT = 4  # iterations: each gains at least two digits
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +49,7 @@ class Detector:
 
 @dataclass(frozen=True, eq=False)
 class Trajectory:
-    """One entry a view, in ascending order of `phi`: the focal centre, and the focal spot's shift from it."""
+    """One entry per view, in ascending order of `phi`: the focal centre, and the focal spot's shift from it."""
 
     phi: np.ndarray
     z: np.ndarray
@@ -60,7 +60,7 @@ class Trajectory:
 
     @property
     def radius(self) -> float:
-        """The radius of the circle that the fan's source runs on."""
+        """The radius of the circular path of the fan's source."""
         return float(np.mean(self.rho))
 
     @property
@@ -70,22 +70,22 @@ class Trajectory:
 
     @property
     def views_per_turn(self) -> int:
-        """The number of views of one turn."""
+        """The number of views of one rotation."""
         return round(2 * np.pi / self.step)
 
     @property
     def full_turn(self) -> bool:
-        """Whether the scan covers a whole turn."""
+        """Whether the scan covers a full rotation."""
         return len(self.phi) >= self.views_per_turn
 
     @property
     def feed(self) -> float:
-        """Table feed of one turn in mm; its sign is the direction."""
+        """Table feed per rotation in mm; its sign is the direction."""
         return float((self.z[-1] - self.z[0]) / (self.phi[-1] - self.phi[0]) * 2 * np.pi)
 
 
 class View(NamedTuple):
-    """What was measured: stored values `(row, column)`, their scaling, and the incident photons of each column."""
+    """The measured data of a view: stored values `(row, column)`, their scaling, and the photons of each column."""
 
     stored: np.ndarray
     slope: float
@@ -103,7 +103,7 @@ class _Rays(NamedTuple):
 
 
 class Rebinner:
-    """Fan sinograms of slices, reading each view once as long as slices are asked for in order.
+    """Fan sinograms of slices; each view is read once if slices are accessed in order.
 
     Parameters
     ----------
@@ -125,14 +125,14 @@ class Rebinner:
 
     @property
     def angles(self) -> np.ndarray:
-        """The angles of the fan's views `(angle,)`: one turn, or all of a shorter scan."""
+        """The angles of the fan's views `(angle,)`: one rotation, or all of a shorter scan."""
         t = self.trajectory
         if t.full_turn:
             return t.phi[0] + np.arange(t.views_per_turn) * (2 * np.pi / t.views_per_turn)
         return t.phi[0] + np.arange(len(t.phi)) * t.step
 
     def slice(self, z: float) -> tuple[np.ndarray, np.ndarray | None]:
-        """Return the sinogram `(angle, detector)` of the slice at z, and the photons that its noise corresponds to.
+        """Return the sinogram `(angle, detector)` of the slice at z, and the photons equivalent to its noise.
 
         Interpolation averages neighbouring elements: the noise of a value is that of `photons` incident quanta.
         """
@@ -150,7 +150,7 @@ class Rebinner:
         return sinogram, quanta if np.isfinite(quanta).all() else None
 
     def _targets(self, z: float) -> np.ndarray:
-        """Return the angles, each moved by whole turns to where the scan passes the slice."""
+        """Return the angles, each shifted by whole rotations to where the scan passes the slice."""
         t, angles = self.trajectory, self.angles
         if not t.full_turn:
             return angles
@@ -159,7 +159,7 @@ class Rebinner:
             order = np.argsort(t.z)
             middle = float(np.interp(z, t.z[order], t.phi[order]))
         half = np.pi - t.step / 2
-        # At the ends of the scan the window is moved rather than left incomplete.
+        # At the ends of the scan the window is shifted rather than truncated.
         start = min(max(middle - half, t.phi[0]), max(t.phi[-1] - 2 * half, t.phi[0])) - t.step / 2
         return start + np.mod(angles - start, 2 * np.pi)
 
@@ -172,7 +172,7 @@ class Rebinner:
         held = [self._views[int(k)] for k in views]
         column, _, foot, length = (array[self._state[views]] for array in self._rays)
         spot, centre = (t.z[views] + t.shift_z[views])[:, None], t.z[views][:, None]
-        height = (z - spot) * length / foot  # of the element over the focal spot
+        height = (z - spot) * length / foot  # height of the element over the focal spot
         row = d.central_row - 1 - (spot + height - centre) / d.row_spacing
         stored = np.stack([view.stored for view in held])
         values, averaging = _bilinear(stored, row, column)
@@ -209,7 +209,7 @@ def _trace(states: np.ndarray, detector: Detector, fan: np.ndarray, radius: floa
 def _bilinear(stored: np.ndarray, row: np.ndarray, column: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Interpolate `(view, row, column)` at one place per (view, ray); outside, the nearest element counts.
 
-    Also returns the sum of the squared weights: the share of the variance that is left.
+    Also returns the sum of the squared weights: the fraction of the variance that remains.
     """
     views, rows, columns = stored.shape
     row, column = np.clip(row, 0, rows - 1), np.clip(column, 0, columns - 1)

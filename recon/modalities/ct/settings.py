@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 SAMPLERS: dict[str, dict[str, Any]] = {
-    # Twice the steps: with fewer, samples stop short of fitting the data. Small noise matters more than in MRI.
-    # Rays say much about low frequencies and little about high ones: what MRI does at low SNR and with few steps was
-    # not tried on them.
+    # Twice the steps: with fewer, samples do not reach the data. Small noise matters more than in MRI.
+    # Rays carry much information about low frequencies and little about high ones: the MRI settings for low SNR and
+    # few steps were not tested on them.
     "dds": {"steps": 60, "cg_iterations": 20, "mean_sigma": 0.05, "adapt_to_noise": False, "mean_steps": 1},
     "dds-narrow": {"cg_iterations": 30},
     "dds-volume": {"steps": 60, "cg_iterations": 20, "mean_sigma": 0.05},
@@ -17,7 +17,7 @@ SAMPLERS: dict[str, dict[str, Any]] = {
     "pnp-dm": {"cg_iterations": 20},
     "diffpir": {"cg_iterations": 20},
     "daps": {"cg_iterations": 20},
-    # With 1 the data are not reached, with 12 it begins to diverge.
+    # With 1 the data are not fitted, with 12 the sampler begins to diverge.
     "dps": {"scaling": "norm", "zeta": 4.0},
     "score-mri": {"scaling": "sirt"},
 }

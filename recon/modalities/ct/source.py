@@ -1,4 +1,4 @@
-"""CT files as a sequence of slices: images, from which projections are simulated, or measured projections."""
+"""CT files as a sequence of slices: images with simulated projections, or measured projections."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from recon.modalities.prepared import Prepared
 
 
 class CTSource:
-    """Images or projections of a file, a folder, or as the readers give them.
+    """Images or projections of a file or folder, or as returned by the readers.
 
     Parameters
     ----------
     source : path, CTImages or CTProjections
     options : CT
-        The pixel size is for images without one, and for the image of measured projections. Where a file of projections
-        does not know its lengths, it is that of the detector.
+        The pixel size applies to images without one, and to the image of measured projections. For projections without
+        known lengths it is that of the detector.
     seed : int
         Seed of simulated noise.
 
@@ -46,7 +46,7 @@ class CTSource:
         _check_options(self.recording, options)
         if isinstance(source, str | os.PathLike) and pixel_size is not None and not self._lengths_known:
             self.recording = _opened(source, {**reader, "pixel_size_mm": pixel_size})
-        # Given for the detector, it is not that of the image, too.
+        # A pixel size given for the detector does not apply to the image.
         recording = self.recording
         if isinstance(recording, CTProjections) and recording.attributes.get("pixel_size_from") == "option":
             self._of_image = None if pixel_size == recording.geometry.det_spacing_mm else pixel_size
@@ -55,7 +55,7 @@ class CTSource:
     def config(self) -> dict[str, Any]:
         """The options, for provenance."""
         known = dataclasses.asdict(self.options)
-        if isinstance(self.recording, CTProjections):  # the others are of simulated projections
+        if isinstance(self.recording, CTProjections):  # the other options are for simulated projections
             return {name: known[name] for name in ("views_every", "arc", "model_error", "pixel_size", "reader")}
         return known
 
@@ -71,7 +71,7 @@ class CTSource:
 
     @property
     def geometry(self) -> dict[str, Any]:
-        """What a result knows of its geometry."""
+        """Geometry stored with the result."""
         size, stack = self._spacing(), self.recording
         if size is None and isinstance(stack, CTProjections) and self._lengths_known:
             size = (grid_of(stack.geometry, stack.image_shape)[1],) * 2
@@ -89,7 +89,7 @@ class CTSource:
 
     @property
     def retrospective(self) -> bool:
-        """Whether there may be an image to compare with: of simulated projections, or in the file."""
+        """Whether there may be a reference image: that of simulated projections, or one in the file."""
         return True
 
     def __len__(self) -> int:
@@ -102,19 +102,17 @@ class CTSource:
             y, x = self._spacing() or (1.0, 1.0)
             if abs(y - x) > 1e-3 * x:
                 raise InputError(f"{self.path}: the pixels are {y:g} x {x:g} mm, expected square ones")
-            # Each slice has noise of its own; that of the first one is the seed's.
+            # Each slice has separate noise; that of the first one is the seed's.
             mixed = np.random.SeedSequence(self.seed, spawn_key=(index,)).generate_state(1)[0]
             seed = int(mixed) if index else self.seed
             ready = prepare_image(image, x, self.options, self.recording.scanner, device, seed)
             if self._spacing() is None:
-                ready.notes.append(
-                    "the images do not say how large their pixels are: 1 mm was taken; say it by pixel_size"
-                )
+                ready.notes.append("the images do not state their pixel size: 1 mm was assumed; give pixel_size")
             return ready
         return self._projections(self.recording, index, device, self._water)
 
     def reference(self, index: int) -> np.ndarray | None:
-        """Return the image of simulated projections, or the one that a file of projections holds, in `units`."""
+        """Return the image of simulated projections, or the reference in a file of projections, in `units`."""
         if isinstance(self.recording, CTImages):
             return _hounsfield(self.recording, index)
         image = self.recording.reference(index)
@@ -141,14 +139,14 @@ class CTSource:
 
     @property
     def units(self) -> str:
-        """The unit of the results: HU, or what attenuates in data of a synchrotron, where water is not known."""
+        """The unit of the results: HU, or 1/mm (or 1/pixel) for synchrotron data without a known water attenuation."""
         if self.recording.format != "data-exchange":
             return "HU"
         return "1/mm" if self._lengths_known else "1/element"
 
     @cached_property
     def _water(self) -> float | None:
-        """The attenuation that is one for the prior; of a synchrotron's data that of most of the middle slice."""
+        """The attenuation that the prior calls 1; for synchrotron data the typical one of the middle slice."""
         stack = self.recording
         assert isinstance(stack, CTProjections)
         if self.units == "HU":
@@ -156,14 +154,14 @@ class CTSource:
         return typical_attenuation(self._projections(stack, len(stack) // 2, "cpu", 1.0).images["fbp"])
 
     def _spacing(self) -> tuple[float, float] | None:
-        """Pixel size (y, x) in mm: that of the user, else that of the file."""
+        """Pixel size (y, x) in mm: the user's, else that of the file."""
         if self._of_image is not None:
             return self._of_image, self._of_image
         return self.recording.pixel_spacing_mm
 
 
 def _opened(path: str | os.PathLike[str], options: Mapping[str, Any]) -> CTImages | CTProjections:
-    """Open a path with options that a user may have mistyped."""
+    """Open a path with reader options, which may be mistyped."""
     try:
         return open_ct(path, **options)
     except InputError:
@@ -175,21 +173,21 @@ def _opened(path: str | os.PathLike[str], options: Mapping[str, Any]) -> CTImage
 
 
 def _check_options(stack: CTImages | CTProjections, options: CT) -> None:
-    """Refuse settings that have no meaning for what a file holds."""
+    """Refuse options that do not apply to the contents of a file."""
     if isinstance(stack, CTProjections):
         if options.views is not None:
             raise InputError(f"{stack.path} holds measured projections: use views_every, not views")
         own = ("geometry", "photons", "electronic_noise")
         given = [name for name in own if getattr(options, name) != getattr(CT(), name)]
         if given:
-            raise InputError(f"{stack.path} holds measured projections, which have their own {' and '.join(given)}")
+            raise InputError(f"{stack.path} holds measured projections, which already define {' and '.join(given)}")
     elif options.views_every != 1:
         raise InputError(f"{stack.path} holds images: use views to simulate projections, not views_every")
     elif options.views is None:
-        raise InputError(f"{stack.path} holds images: say how many projections to simulate (views, --views 32)")
+        raise InputError(f"{stack.path} holds images: give the number of projections to simulate (views, --views 32)")
 
 
 def _hounsfield(images: CTImages, index: int) -> np.ndarray:
-    """Return a slice in HU; relative images (about [0, 1]) are taken to show water at one half."""
+    """Return a slice in HU; relative images (about [0, 1]) are assumed to show water at one half."""
     image = images[index]
     return image if images.units == "HU" else 2000 * image - 1000

@@ -15,7 +15,7 @@ from recon.images.files import kind_of, matching_files, pixel_spacing, read_nift
 from recon.images.sources import Slice, SourceConfig, check_source
 from recon.modalities.ct.files import dicom_images
 
-#: Padding and what some scanners write outside of the field of view are below the air.
+#: Padding, and the values that some scanners write outside the field of view, lie below air.
 LOWEST = -1024.0
 
 
@@ -44,9 +44,9 @@ def load_slices(root: Path, source: SourceConfig, held_out: bool = False) -> lis
 
 
 def read_hounsfield(path: Path, source: SourceConfig) -> tuple[np.ndarray, tuple[float, ...]]:
-    """Return Hounsfield units ``(z, y, x)`` float32 and the voxel size in mm; one slice for a file with one.
+    """Return Hounsfield units ``(z, y, x)`` float32 and the voxel size in mm; a 2D file gives one slice.
 
-    Files without a unit of their own (``.npy``) take ``source.rescale`` and ``source.pixel``.
+    Files that store no unit (``.npy``) use ``source.rescale`` and ``source.pixel``.
     """
     kind = kind_of(path)
     spacing: tuple[float, ...] = (1.0, source.pixel, source.pixel)

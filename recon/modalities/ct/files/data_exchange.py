@@ -1,4 +1,4 @@
-"""Data Exchange HDF5: parallel-beam projections of a synchrotron, one sinogram a detector row.
+"""Data Exchange HDF5: parallel-beam projections of a synchrotron, one sinogram per detector row.
 
 `exchange/data` (angle, row, column) are intensities, `exchange/data_white` and `exchange/data_dark` several images with
 and without beam, `exchange/theta` the angles (degrees unless their attribute `units` says rad). With the mean white and
@@ -20,7 +20,7 @@ _DATA = "exchange/data"
 _CENTRE_NAMES = ("rotation_centre", "rotation_center", "rotation_axis", "center", "axis_center")
 _PIXEL_NAMES = ("measurement/instrument/detector/pixel_size_x", "measurement/instrumentation/detector/pixel_size_x")
 _IN_MM = {"m": 1000.0, "mm": 1.0, "um": 1e-3, "micron": 1e-3, "microns": 1e-3, "\u00b5m": 1e-3, "nm": 1e-6}
-# Less than this share of the beam is noise: p is at most -log of it.
+# Less than this fraction of the beam is noise: p is at most -log of it.
 _LEAST_TRANSMISSION = 1e-4
 
 
@@ -38,7 +38,7 @@ def read(
     pixel_size_mm: float | None = None,
     angles: Sequence[float] | np.ndarray | None = None,
 ) -> CTProjections:
-    """Read the headers; a row is read and corrected when it is asked for.
+    """Read the headers; each row is read and corrected on demand.
 
     Parameters
     ----------
@@ -67,15 +67,13 @@ def read(
         stored_centre, stored_pixel = _centre(file), _pixel(file)
     white, dark = (frames[name] for name in ("white", "dark"))
     if white is None:
-        raise InputError(
-            f"{path}: {_DATA}_white is missing; without the images of the beam there are no line integrals"
-        )
+        raise InputError(f"{path}: {_DATA}_white is missing; line integrals need the images of the open beam")
     beam = white - (0 if dark is None else dark)
     alive = beam > 0.01 * np.median(beam)
     if not (np.median(beam) > 0 and alive.any(axis=1).all()):
         raise InputError(f"{path}: {_DATA}_white is not brighter than {_DATA}_dark; they may be exchanged")
     if theta.shape != shape[:1] or not np.isfinite(theta).all():
-        raise InputError(f"{path}: expected {shape[0]} finite angles, one a projection, got {theta.shape}")
+        raise InputError(f"{path}: expected {shape[0]} finite angles, one per projection, got {theta.shape}")
 
     def load(row: int) -> np.ndarray:
         with hdf5.open_hdf5(path) as file:
@@ -88,7 +86,7 @@ def read(
     if centre is None:
         centre, origin = centre_of_mass(load(shape[1] // 2), theta), "estimate (centre of mass)"
     if not 0 <= centre <= shape[2] - 1:
-        raise InputError(f"{path}: the rotation centre {centre} is not one of the {shape[2]} columns")
+        raise InputError(f"{path}: the rotation centre {centre} is outside the {shape[2]} columns")
     pixel = pixel_size_mm if pixel_size_mm is not None else stored_pixel
     if pixel is not None and not 0 < pixel < np.inf:
         raise InputError(f"{path}: the pixel size must be a positive length in mm, got {pixel}")
@@ -112,7 +110,7 @@ def read(
 def centre_of_mass(sinogram: np.ndarray, angles: np.ndarray) -> float:
     """Estimate the column of the rotation axis: the centres of mass are c + a cos(theta) + b sin(theta).
 
-    Right for parallel beams that see the whole object from a spread of angles.
+    Valid for parallel beams that see the whole object from a range of angles.
     """
     weight = np.where(sinogram > 0.05 * sinogram.max(), sinogram, 0).astype(float)  # without the noise of the air
     total = weight.sum(axis=1)
@@ -135,7 +133,7 @@ def _line_integrals(counts: np.ndarray, beam: np.ndarray, dark: np.ndarray | int
 
 
 def _frames(file: h5py.File, name: str, shape: tuple[int, ...]) -> np.ndarray | None:
-    """Return the mean of white or dark images `(row, column)`, or None where there are none."""
+    """Return the mean of white or dark images `(row, column)`, or None."""
     if not hdf5.has(file, name):
         return None
     found = hdf5.dataset(file, name)
@@ -162,7 +160,7 @@ def _angles(file: h5py.File, count: int) -> np.ndarray:
 
 
 def _centre(file: h5py.File) -> float | None:
-    """Return the rotation centre of the file: an attribute of the data, or a dataset beside them."""
+    """Return the rotation centre stored in the file: an attribute of the data, or a dataset beside them."""
     given = hdf5.attributes(file[_DATA], _CENTRE_NAMES)
     for name in _CENTRE_NAMES:
         if isinstance(given.get(name), int | float):

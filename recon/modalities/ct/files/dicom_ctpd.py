@@ -1,11 +1,11 @@
-"""DICOM-CT-PD projections (extra `dicom`): a folder of a helical scan, one file a view, becomes a fan sinogram a slice.
+"""DICOM-CT-PD projections (extra `dicom`): a folder of a helical scan (one file per view) becomes one fan sinogram per slice.
 
 The pixel data are stored transposed (DICOM rows = detector columns); geometry is in private tags, typed, as raw bytes
 or as text. The format's own frame is a left-handed one: seen from the foot of the table, angle 0 is at 12 o'clock and
 grows counter-clockwise, z points into the gantry, row 1 is the farthest one and column 1 of a detector at 6 o'clock the
 leftmost one. So x points to the right and y up as in `recon.modalities.ct.data`, and for a patient on the back,
 head first, slices come out as displayed (the patient's left on the right); but the source stands at (-sin, cos) of the
-angle, on the other side: angles are half a turn more here, and the detector's elements run the other way round.
+angle, on the other side: angles are larger by pi here, and the detector's elements run in the opposite direction.
 The slices follow by single-slice rebinning.
 
 Source: Chen et al., Med. Phys. 42 (2015) 6964; DICOM-CT-PD User Manual, version 3 (2020).
@@ -49,18 +49,18 @@ def sniff(path: Path) -> bool:
 def read(
     path: Path, positions_mm: Sequence[float] | None = None, slice_spacing_mm: float | None = None
 ) -> CTProjections:
-    """Read the headers of all projections; a slice is rebinned when it is asked for.
+    """Read the headers of all projections; each slice is rebinned on demand.
 
-    Asking for slices in order reads every projection once and holds those of about one turn in memory.
+    Access in order reads every projection once and keeps those of about one rotation in memory.
 
     Parameters
     ----------
     path
         The folder.
     positions_mm
-        Where slices are wanted, in the scan's own z. Default: all that the scan covers, `slice_spacing_mm` apart.
+        Positions of the slices, in the scan's own z. Default: the covered range, `slice_spacing_mm` apart.
     slice_spacing_mm
-        Default: the distance of the detector rows, seen at the axis.
+        Default: the spacing of the detector rows, scaled to the axis.
 
     Raises
     ------
@@ -68,7 +68,7 @@ def read(
         If tags are missing or contradict each other, views are missing, or the scan covers less than a fan needs.
     """
     if not path.is_dir():
-        raise InputError(f"{path}: one projection of DICOM-CT-PD; give the folder with all of them")
+        raise InputError(f"{path}: a single DICOM-CT-PD projection; give the folder with all of them")
     files = dicom_images.list_files(path)
     detector, common = _common(files[0])
     records = [_record(file, detector, common) for file in files]
@@ -115,7 +115,7 @@ def _required(header: Any, tag: int, file: Path, count: int = 1) -> np.ndarray:
 
 
 def _common(file: Path) -> tuple[Detector, dict[str, Any]]:
-    """Read what is the same for all views."""
+    """Read the geometry common to all views."""
     header = dicom.read_header(file)
     rows, columns, across, along, distance = (
         float(_required(header, tag, file)[0]) for tag in (_ROWS, _COLUMNS, _TRANSVERSE, _AXIAL, _DISTANCE)
@@ -123,10 +123,12 @@ def _common(file: Path) -> tuple[Detector, dict[str, Any]]:
     centre = _required(header, _CENTRE, file, 2)
     shape = dicom.word(header, _SHAPE, file) or "CYLINDRICAL"
     if shape not in ("CYLINDRICAL", "FLAT"):
-        raise InputError(f"{file}: DetectorShape is {shape[:16]}; CYLINDRICAL and FLAT can be read")
+        raise InputError(f"{file}: expected DetectorShape CYLINDRICAL or FLAT, got {shape[:16]}")
     radius = float(_required(header, _RHO, file)[0])
     if min(rows, columns, across, along) <= 0 or not 0 < radius < distance:
-        raise InputError(f"{file}: the detector's sizes and distances must be positive, the source within the detector")
+        raise InputError(
+            f"{file}: expected positive detector sizes and distances, and a source-to-axis distance below source-to-detector"
+        )
     _check_state(header, file)
     middle = (float(centre[1]), float(centre[0]))
     detector = Detector(int(rows), int(columns), along, across, *middle, distance, shape == "CYLINDRICAL")
@@ -145,11 +147,11 @@ def _check_state(header: Any, file: Path) -> None:
         raise InputError(f"{file}: LogFlag is NO: intensities, not line integrals; take -log(I / I0) first")
     geometry = dicom.word(header, 0x7037100A, file)
     if geometry not in (None, "FANBEAM"):
-        raise InputError(f"{file}: TypeofProjectionGeometry is {geometry[:16]}; only FANBEAM can be read")
+        raise InputError(f"{file}: expected TypeofProjectionGeometry FANBEAM, got {geometry[:16]}")
 
 
 class _Projection(NamedTuple):
-    """One file: where it stands (phi, z, rho and the three shifts of the focal spot) and how to read it."""
+    """One file: its position (phi, z, rho and the three shifts of the focal spot) and how to read it."""
 
     place: list[float]
     number: float
@@ -174,14 +176,14 @@ def _record(file: Path, detector: Detector, common: dict[str, Any]) -> _Projecti
     if not np.isfinite(place).all():
         raise InputError(f"{file}: the source position holds values that are not finite")
     if dicom.number(header, _SPECTRUM, file) != common["spectrum"]:
-        raise InputError(f"{file}: SpectrumIndex differs; put the projections of each spectrum in a folder of its own")
+        raise InputError(f"{file}: SpectrumIndex differs; put the projections of each spectrum in a separate folder")
     slope, intercept = (dicom.number(header, name, file) for name in ("RescaleSlope", "RescaleIntercept"))
     if slope is None or intercept is None or not np.isfinite([slope, intercept]).all() or slope == 0:
-        raise InputError(f"{file}: RescaleSlope or RescaleIntercept is missing or not usable; these are line integrals")
+        raise InputError(f"{file}: RescaleSlope or RescaleIntercept is missing or invalid; line integrals need both")
     photons = dicom.numbers(header, _PHOTONS, file)
     if photons is not None:
         if photons.shape not in ((1,), (detector.columns,)) or not (photons > 0).all():
-            raise InputError(f"{file}: PhotonStatistics must be {detector.columns} positive numbers, one a column")
+            raise InputError(f"{file}: PhotonStatistics must be {detector.columns} positive numbers, one per column")
         photons = np.broadcast_to(photons, detector.columns).astype(np.float32)
     number = dicom.number(header, "InstanceNumber", file)
     transposed = _transposed(header, file, detector)
@@ -207,7 +209,7 @@ def _trajectory(path: Path, files: list[Path], records: list[_Projection]) -> tu
     """Put the views into the order of the angle and check that none is missing."""
     places, numbers = np.array([one.place for one in records]), [one.number for one in records]
     if len(files) < 3:
-        raise InputError(f"{path}: holds {len(files)} projection(s); a slice needs more than half a turn of them")
+        raise InputError(f"{path}: only {len(files)} projection(s); a slice needs more than half a rotation of them")
     known = np.isfinite(numbers).all() and len(set(numbers)) == len(numbers)
     order = np.argsort(numbers if known else places[:, 1], kind="stable")
     phi = np.unwrap(places[order, 0])
@@ -216,7 +218,7 @@ def _trajectory(path: Path, files: list[Path], records: list[_Projection]) -> tu
     steps = np.diff(phi)
     usual = float(np.median(steps))
     if usual <= 0 or steps.min() < -0.5 * usual:
-        raise InputError(f"{path}: the source angles do not run one way; InstanceNumber or the angles are damaged")
+        raise InputError(f"{path}: the source angles are not monotonic; InstanceNumber or the angles are damaged")
     # With a flying focal spot two views may share an angle, hence three steps.
     gap = int(np.argmax(steps))
     if steps[gap] > 3 * max(usual, float(steps.mean())):
@@ -226,27 +228,31 @@ def _trajectory(path: Path, files: list[Path], records: list[_Projection]) -> tu
     z = places[order, 1]
     straight = np.polyval(np.polyfit(phi - phi[0], z, 1), phi - phi[0])
     if np.abs(z - straight).max() > max(2.0, 0.02 * np.ptp(z)):
-        raise InputError(f"{path}: the table does not move evenly; only helical and single-turn scans can be rebinned")
+        raise InputError(
+            f"{path}: the table does not move uniformly; only helical and single-rotation scans can be rebinned"
+        )
     return order, Trajectory(phi, z, places[order, 2], *(places[order, 3 + k] for k in range(3)))
 
 
 def _positions(
     path: Path, t: Trajectory, d: Detector, wanted: Sequence[float] | None, spacing: float | None
 ) -> np.ndarray:
-    """Return where slices are: within the range that a turn of the source is centred on."""
+    """Return the slice positions, within the range on which a full rotation of the source can be centred."""
     fan = _half_fan(d)
     covered = t.phi[-1] - t.phi[0] + t.step
     if covered < np.pi + 2 * fan - t.step:
         raise InputError(
             f"{path}: {len(t.phi)} projections cover {np.degrees(covered):.0f} degrees; a slice needs "
-            f"{np.degrees(np.pi + 2 * fan):.0f} (half a turn and the fan)"
+            f"{np.degrees(np.pi + 2 * fan):.0f} (half a rotation plus the fan angle)"
         )
     spacing = d.row_spacing * t.radius / d.distance if spacing is None else spacing
     if not spacing > 0:
         raise InputError(f"{path}: slice_spacing_mm must be positive, got {spacing}")
     half = _covered_half(t, d)
     if abs(t.feed) / 2 > 2 * half and t.full_turn:
-        raise InputError(f"{path}: the table moves {abs(t.feed):.1f} mm a turn, far more than the detector covers")
+        raise InputError(
+            f"{path}: the table moves {abs(t.feed):.1f} mm per rotation, far more than the detector covers"
+        )
     low, high = np.interp([t.phi[0] + np.pi, t.phi[-1] - np.pi], t.phi, t.z) if t.full_turn else [np.mean(t.z)] * 2
     low, high = min(low, high), max(low, high)
     if abs(t.feed) < 1e-3:
@@ -263,7 +269,9 @@ def _positions(
         or not np.isfinite(positions).all()
         or not ((positions > low - slack) & (positions < high + slack)).all()
     ):
-        raise InputError(f"{path}: positions_mm must lie between {low:.2f} and {high:.2f} mm, where a turn is complete")
+        raise InputError(
+            f"{path}: positions_mm must lie between {low:.2f} and {high:.2f} mm, where the rotation is complete"
+        )
     return positions
 
 
@@ -272,7 +280,7 @@ def _half_fan(d: Detector) -> float:
 
 
 def _covered_half(t: Trajectory, d: Detector) -> float:
-    """Half the height in mm, near the axis, that the outermost rays of the fan see."""
+    """Return half the height in mm, near the axis, that the outermost rays of the fan see."""
     return d.rows / 2 * d.row_spacing * t.radius * np.cos(_half_fan(d)) / d.distance
 
 
@@ -287,7 +295,7 @@ def _attributes(t: Trajectory, d: Detector, common: dict[str, Any]) -> dict[str,
         "detector_rows": d.rows,
         "row_spacing_at_axis_mm": round(d.row_spacing * t.radius / d.distance, 4),
         "rebinning": "single-slice (Noo 1999)",
-        # Below 1 the outer rays of views half a turn away leave the detector; the outermost row stands in for them.
+        # Below 1 the outer rays of views half a rotation away miss the detector; the outermost row replaces them.
         "row_coverage": round(float(_covered_half(t, d) / (abs(t.feed) / 2)), 3) if abs(t.feed) > 1e-3 else 1.0,
     }
     if common["steps"] is not None:

@@ -1,4 +1,4 @@
-"""CT images as DICOM (extra `dicom`): a folder of one series, or one file. AAPM / Mayo `.IMA`, `.dcm` and any other.
+"""CT images as DICOM (extra `dicom`): a folder of one series, or one file. AAPM / Mayo `.IMA`, `.dcm` or any other name.
 
 Slices are sorted by their position along the normal of the image plane, never by their names. HU = stored value x
 RescaleSlope + RescaleIntercept; padding outside of the field of view (the header's padding value, or anything below)
@@ -17,10 +17,10 @@ from recon.files import dicom
 from recon.modalities.ct.data import CTImages
 
 AIR_HU = -1024.0
-# A padding value between these is a possible tissue and is left alone: padding is meant to stand out.
+# A padding value between these may be tissue and is kept: padding is meant to stand out.
 _TISSUE_HU = (-1000.0, 3071.0)
 _ENDINGS = (".dcm", ".ima")
-# What is kept of the headers; none of it tells who the patient is.
+# Header fields that are kept; none of them identifies the patient.
 _FACTS = (
     *("Manufacturer", "ManufacturerModelName", "KVP", "XRayTubeCurrent", "Exposure", "ConvolutionKernel"),
     *("SliceThickness", "ReconstructionDiameter", "SpiralPitchFactor", "PatientPosition", "SeriesNumber"),
@@ -36,20 +36,20 @@ def sniff(path: Path) -> bool:
 
 
 def first_file(path: Path) -> Path | None:
-    """Return the file itself, or the first one of a folder, that is DICOM by content; else None."""
+    """Return the file itself, or the first file of a folder, if it is DICOM by content; else None."""
     if path.is_dir():
         return next((file for file in sorted(path.iterdir()) if dicom.is_dicom(file)), None)
     return path if dicom.is_dicom(path) else None
 
 
 def is_projection(path: Path) -> bool:
-    """Tell whether a DICOM file holds the private groups of DICOM-CT-PD, by looking for three tags of them."""
+    """Tell whether a DICOM file holds the private groups of DICOM-CT-PD, by three of their tags."""
     with open(path, "rb") as stream:
         return len(set(_PROJECTION_TAG.findall(stream.read(2**16)))) >= 3
 
 
 def list_files(folder: Path) -> list[Path]:
-    """Return the DICOM files of a folder; one that is named like DICOM but is not is an error."""
+    """Return the DICOM files of a folder; a file named like DICOM that is not DICOM raises an error."""
     files = []
     for file in sorted(folder.iterdir()):
         if file.name.startswith(".") or not file.is_file():
@@ -62,7 +62,7 @@ def list_files(folder: Path) -> list[Path]:
 
 
 def read(path: Path, series: int | str | None = None) -> CTImages:
-    """Read the headers of a series; pixels are read when they are asked for.
+    """Read the headers of a series; pixels are read on demand.
 
     Parameters
     ----------
@@ -74,7 +74,7 @@ def read(path: Path, series: int | str | None = None) -> CTImages:
     Raises
     ------
     InputError
-        If there is no CT series, there are several and none was chosen, or a file is damaged or does not fit.
+        If there is no CT series, several without a choice, or a damaged or inconsistent file.
     """
     files = list_files(path) if path.is_dir() else [path]
     headers = [(file, dicom.read_header(file)) for file in files if path.is_file() or _has_pixels(file)]
@@ -113,7 +113,7 @@ def hounsfield(path: Path) -> np.ndarray:
     padding = dicom.number(header, "PixelPaddingValue", path)
     if padding is not None:
         bits = 8 * stored.dtype.itemsize
-        # Signed data with an unsigned padding value, or the other way round: the same bits.
+        # Signed data with an unsigned padding value, or vice versa: the same bits.
         wrapped = int(padding) % 2**bits
         if stored.dtype.kind == "i" and wrapped >= 2 ** (bits - 1):
             wrapped -= 2**bits
@@ -123,7 +123,7 @@ def hounsfield(path: Path) -> np.ndarray:
 
 
 def pair_by_position(first: CTImages, second: CTImages, tolerance_mm: float = 0.1) -> list[tuple[int, int]]:
-    """Return the slice numbers `(i, j)` that show the same slice, as of full- and quarter-dose images.
+    """Return the pairs `(i, j)` of slices at the same position, such as in full- and quarter-dose images.
 
     Raises
     ------
@@ -131,10 +131,10 @@ def pair_by_position(first: CTImages, second: CTImages, tolerance_mm: float = 0.
         If positions are unknown, the pixel grids differ, or no slice has a partner.
     """
     if first.positions_mm is None or second.positions_mm is None:
-        raise InputError(f"{first.path} and {second.path}: without ImagePositionPatient slices cannot be paired")
+        raise InputError(f"{first.path} and {second.path}: slices cannot be paired without ImagePositionPatient")
     if first.image_shape != second.image_shape or first.pixel_spacing_mm != second.pixel_spacing_mm:
         raise InputError(
-            f"{first.path} has {first.image_shape} pixels of {first.pixel_spacing_mm} mm, {second.path} "
+            f"{first.path} has {first.image_shape} pixels of {first.pixel_spacing_mm} mm, but {second.path} has "
             f"{second.image_shape} of {second.pixel_spacing_mm} mm; they cannot be paired"
         )
     distance = np.abs(np.subtract.outer(first.positions_mm, second.positions_mm))
@@ -146,7 +146,7 @@ def pair_by_position(first: CTImages, second: CTImages, tolerance_mm: float = 0.
 
 
 def _has_pixels(file: Path) -> bool:
-    """Leave out what accompanies a series without being an image: reports, a DICOMDIR, presentation states."""
+    """Drop non-image files that accompany a series: reports, a DICOMDIR, presentation states."""
     if file.suffix.lower() in _ENDINGS:
         return True
     with open(file, "rb") as stream:
@@ -160,10 +160,10 @@ def _is_ct(header: Any) -> bool:
 def _choose(
     ct: list[tuple[Path, Any]], everything: list[tuple[Path, Any]], path: Path, series: int | str | None
 ) -> list[tuple[Path, Any]]:
-    """Return the files of the one series that is asked for."""
+    """Return the files of the requested series."""
     if not ct:
         found = sorted({dicom.text(header, "Modality")[:16] or "missing" for _, header in everything})
-        raise InputError(f"{path}: holds no CT images (Modality: {', '.join(found) or 'no DICOM images'})")
+        raise InputError(f"{path}: contains no CT images (Modality: {', '.join(found) or 'no DICOM images'})")
     groups: dict[str, list[tuple[Path, Any]]] = defaultdict(list)
     numbers: dict[str, str] = {}
     for file, header in ct:
@@ -177,7 +177,7 @@ def _choose(
     elif len(groups) == 1:
         return ct
     listed = "; ".join(f"{numbers[uid]}: {len(groups[uid])} files, {uid}" for uid in list(groups)[:8])
-    asked = "holds several series" if series is None else f"series={series!r} is not exactly one of the series"
+    asked = "contains several series" if series is None else f"series={series!r} does not match exactly one series"
     raise InputError(f"{path}: {asked}; choose with series=NUMBER or UID (--reader series=NUMBER) ({listed})")
 
 
@@ -186,7 +186,7 @@ def _check_scaling(file: Path, header: Any) -> tuple[float, float]:
     if slope is None or intercept is None:
         raise InputError(f"{file}: RescaleSlope or RescaleIntercept is missing, so the values cannot be turned into HU")
     if not (np.isfinite(slope) and np.isfinite(intercept)) or slope == 0:
-        raise InputError(f"{file}: RescaleSlope {slope} and RescaleIntercept {intercept} are not usable")
+        raise InputError(f"{file}: RescaleSlope {slope} and RescaleIntercept {intercept} are invalid")
     return slope, intercept
 
 
@@ -199,7 +199,9 @@ def _sorted(slices: list[tuple[Path, Any]]) -> tuple[list[tuple[Path, Any]], np.
         if position is None or axes is None or position.shape != (3,) or axes.shape != (6,):
             if len(slices) == 1:
                 return slices, None
-            raise InputError(f"{file}: without ImagePositionPatient and ImageOrientationPatient slices have no order")
+            raise InputError(
+                f"{file}: slices cannot be sorted without ImagePositionPatient and ImageOrientationPatient"
+            )
         places.append(float(position @ np.cross(axes[:3], axes[3:])))
     order = np.argsort(places, kind="stable")
     positions = np.asarray(places)[order]
@@ -208,13 +210,13 @@ def _sorted(slices: list[tuple[Path, Any]]) -> tuple[list[tuple[Path, Any]], np.
         first, second = (slices[order[same[0] + k]][0].name for k in (0, 1))
         raise InputError(
             f"{slices[0][0].parent}: {first} and {second} show the same position ({positions[same[0]]:.3f} mm); the "
-            "folder mixes several reconstructions or time points of one series, separate them"
+            "folder mixes several reconstructions or time points of one series; separate them"
         )
     return [slices[k] for k in order], positions
 
 
 def _affine(slices: list[tuple[Path, Any]], spacing: np.ndarray) -> np.ndarray:
-    """Return where (column, row, slice) are in the frame of NIfTI, which runs against x and y of DICOM.
+    """Return the affine of (column, row, slice) in the frame of NIfTI, whose x and y are opposite to those of DICOM.
 
     Source: DICOM PS3.3, C.7.6.2.1.1. A tilted gantry shifts its slices: the last column need not be their normal.
     """
@@ -232,7 +234,7 @@ def _affine(slices: list[tuple[Path, Any]], spacing: np.ndarray) -> np.ndarray:
 
 
 def _check_alike(slices: list[tuple[Path, Any]]) -> None:
-    """Refuse series whose slices do not lie on one grid."""
+    """Refuse series whose slices do not lie on a common grid."""
     first_path, first = slices[0]
     for file, header in slices[1:]:
         for name in ("Rows", "Columns", "PixelSpacing", "ImageOrientationPatient"):
@@ -240,7 +242,7 @@ def _check_alike(slices: list[tuple[Path, Any]]) -> None:
             if (one is None) != (other is None) or (
                 one is not None and other is not None and not np.allclose(one, other, rtol=0, atol=1e-3)
             ):
-                raise InputError(f"{file}: {name} differs from {first_path.name}; the slices are not one stack")
+                raise InputError(f"{file}: {name} differs from {first_path.name}; the slices do not form one stack")
 
 
 def _scanner(file: Path, header: Any) -> dict[str, float]:

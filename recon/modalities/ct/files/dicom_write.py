@@ -19,7 +19,7 @@ from recon.files import dicom
 from recon.files.atomic import atomic_path
 from recon.modalities.ct.data import CTImages
 
-# Values of the source's pixels that are not true of ours. What was once compressed with losses stays marked so.
+# Attributes of the source's pixels that do not apply to ours. Lossy compression of the source stays marked.
 _STALE = (
     *("PixelData", "PixelPaddingValue", "PixelPaddingRangeLimit", "SmallestImagePixelValue", "LargestImagePixelValue"),
     *(
@@ -42,20 +42,20 @@ def write_dicom(
     slices: Sequence[int] | None = None,
     note: str = "",
 ) -> list[Path]:
-    """Write one derived series for each map, as `folder/<name>/<name>_0001.dcm` and so on; all or nothing.
+    """Write one derived series for each map, as `folder/<name>/<name>_0001.dcm` and so on, atomically.
 
     Parameters
     ----------
     folder
-        Is made; it must not exist yet.
+        Is created; it must not exist yet.
     source
         DICOM images; their headers are copied.
     maps
         For example `{"mean": ..., "std": ...}`: images `(slice, y, x)` or `(y, x)` in HU.
     slices
-        The number of the source slice of each image; default: all of them.
+        The number of the source slice of each image; default: all slices.
     note
-        What was done, in a sentence, for DerivationDescription.
+        One sentence about the processing, for DerivationDescription.
 
     Returns
     -------
@@ -72,9 +72,9 @@ def write_dicom(
     target = Path(folder)
     chosen = list(range(len(source))) if slices is None else [int(i) for i in slices]
     if source.format != "dicom":
-        raise InputError(f"{source.path}: derived DICOM needs DICOM images as its source, this is {source.format}")
+        raise InputError(f"{source.path}: derived DICOM needs DICOM images as its source, got {source.format}")
     if target.exists():
-        raise InputError(f"{target}: exists already; name a new folder for the DICOM series")
+        raise InputError(f"{target}: already exists; give a new folder for the DICOM series")
     images = {name: _checked(name, image, source, chosen) for name, image in maps.items()}
     if not images or any(not name.isidentifier() for name in images):
         raise InputError(f"write_dicom: expected maps with plain names such as 'mean', got {list(maps)}")

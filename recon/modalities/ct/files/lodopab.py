@@ -1,11 +1,11 @@
 """LoDoPaB-CT: low-dose parallel-beam sinograms with their ground truth.
 
-`observation_{part}_{k:03d}.hdf5` and `ground_truth_{part}_{k:03d}.hdf5`, dataset `data`, 128 samples a file:
+`observation_{part}_{k:03d}.hdf5` and `ground_truth_{part}_{k:03d}.hdf5`, dataset `data`, 128 samples per file:
 observations (n, 1000, 513) are line integrals divided by MU_MAX, ground truth (n, 362, 362) is the attenuation divided
 by MU_MAX; MU_MAX = 81.35858 / m is 3071 HU. Images are 0.26 m wide, the detector 0.26 sqrt(2) m; 4,096 photons an
 element.
-In the stored images the first axis is the x of the format's angles, (k + 0.5) pi / 1000, and they are left as they are
-stored: with the directions of `recon.modalities.ct.data` (x along the second axis) the angles are pi/2 less.
+In the stored images the first axis is the x of the format's angles, (k + 0.5) pi / 1000. The images are kept as
+stored: with the directions of `recon.modalities.ct.data` (x along the second axis) the angles are smaller by pi/2.
 Source: Leuschner et al., Scientific Data 8 (2021) 109.
 """
 
@@ -43,12 +43,12 @@ def sniff(path: Path) -> bool:
 def read(path: Path, part: str | None = None) -> CTProjections | CTImages:
     """Read the headers of one file, or of all observations of one part ("train", "validation", "test") in a folder.
 
-    Ground truth beside the observations becomes their reference; a file of ground truth alone is read as images in HU.
+    Ground truth stored beside the observations becomes their reference; a file of ground truth is read as images in HU.
 
     Raises
     ------
     InputError
-        If shapes or counts do not fit, or a folder holds several parts and none is named.
+        If shapes or counts do not fit, or a folder holds several parts and ``part`` is not given.
     """
     files = _observations(path, part) if path.is_dir() else [path]
     if not path.is_dir() and _shape(path)[1:] == _IMAGE:
@@ -116,7 +116,7 @@ def _observations(folder: Path, part: str | None) -> list[Path]:
 
 
 def _truth(observation: Path, count: int) -> Path | None:
-    """Return the file of ground truth that belongs to a file of observations, if it is there."""
+    """Return the file of ground truth that belongs to a file of observations, or None."""
     if not observation.name.startswith("observation"):
         return None
     file = observation.with_name(observation.name.replace("observation", "ground_truth", 1))

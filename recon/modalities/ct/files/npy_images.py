@@ -1,6 +1,6 @@
 """Folders of numbered `.npy` slices, as DiffusionMBIR and DDS use them: `L067/<n>.npy`, 2D, about [0, 1].
 
-Slices are sorted by the number that their name is, not by their names.
+Slices are sorted by the numbers in their names, not alphabetically.
 """
 
 from itertools import pairwise
@@ -14,7 +14,7 @@ from recon.modalities.ct.data import CTImages
 
 
 def sniff(path: Path) -> bool:
-    """Tell whether this is a folder of NumPy files of real numbers; complex ones are no CT."""
+    """Tell whether this is a folder of NumPy files of real numbers; complex arrays are not CT."""
     if not path.is_dir():
         return False
     first = next((entry for entry in sorted(path.iterdir()) if entry.suffix == ".npy" and npy.sniff(entry)), None)
@@ -38,7 +38,7 @@ def read(path: Path) -> CTImages:
     for file, shape in zip(files, shapes, strict=True):
         if shape != shapes[0]:
             raise InputError(
-                f"{file}: has {shape} pixels, {files[0].name} has {shapes[0]}; the slices are not one stack"
+                f"{file}: has {shape} pixels, {files[0].name} has {shapes[0]}; the slices do not form one stack"
             )
     return CTImages(
         path=path,
@@ -58,7 +58,7 @@ def _number(file: Path) -> float:
     except ValueError:
         value = np.nan
     if not np.isfinite(value):
-        raise InputError(f"{file}: the slices of a folder are named by their numbers (<n>.npy), this one is not")
+        raise InputError(f"{file}: expected slices named by their numbers (<n>.npy)")
     return value
 
 

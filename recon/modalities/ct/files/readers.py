@@ -1,4 +1,4 @@
-"""Choosing the reader of CT images or projections by content."""
+"""Selection of the reader of CT images or projections by content."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FORMATS = "DICOM, DICOM-CT-PD, LoDoPaB or Data Exchange HDF5, a folder of number
 
 
 def open_ct(path: str | os.PathLike[str], **options: Any) -> CTImages | CTProjections:
-    """Open CT images or projections, whatever their format.
+    """Open CT images or projections of any supported format.
 
     Folders of DICOM images (or one of them), folders of DICOM-CT-PD projections, LoDoPaB-CT `.hdf5` files or folders,
     Data Exchange `.h5`, and folders of numbered `.npy` slices.
@@ -38,24 +38,24 @@ def open_ct(path: str | os.PathLike[str], **options: Any) -> CTImages | CTProjec
     Returns
     -------
     CTImages or CTProjections
-        Slices that are read when they are asked for.
+        Slices that are read on demand.
 
     Raises
     ------
     InputError
-        If there is nothing, no reader knows it, it is damaged, or the reader has no such option.
+        If it does not exist, no reader recognises it, it is damaged, or the reader has no such option.
     """
     found: CTImages | CTProjections = open_with(with_plugins(READERS, "ct"), path, options, FORMATS, hint(Path(path)))
     return found
 
 
 def hint(path: Path) -> str | None:
-    """Say what a folder holds that looks like CT data, or a file that is named like one."""
+    """Describe a folder that looks like CT data, or a file named like DICOM, for the error message; else None."""
     if not path.is_dir():
         named_so = path.is_file() and path.suffix.lower() in (".dcm", ".ima")
-        return "it is named like DICOM, but has no 'DICM' at byte 128" if named_so else None
+        return "it is named like DICOM but has no 'DICM' at byte 128" if named_so else None
     named = [entry.name for entry in sorted(path.iterdir()) if entry.suffix.lower() in (".dcm", ".ima")]
     if named:
-        return f"{named[0]} and {len(named) - 1} more are named like DICOM, but none has 'DICM' at byte 128"
+        return f"{named[0]} and {len(named) - 1} more are named like DICOM but none has 'DICM' at byte 128"
     inner = sorted(entry.name for entry in path.iterdir() if entry.is_dir())
     return f"name one of its folders: {', '.join(inner[:12])}" if inner else None
