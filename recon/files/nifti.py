@@ -8,12 +8,13 @@ import numpy as np
 
 from recon.errors import ReconError
 from recon.files.atomic import atomic_path
+from recon.posterior_samples import PosteriorSamples
 
 if TYPE_CHECKING:
-    from recon.posterior import Posterior
+    pass
 
 
-def write_nifti(path: str | os.PathLike[str], posterior: "Posterior") -> list[Path]:
+def write_nifti(path: str | os.PathLike[str], posterior: PosteriorSamples) -> list[Path]:
     """Write mean, std and the 90 % interval of the magnitude as float32 NIfTI files.
 
     `brain.nii.gz` becomes `brain_mean.nii.gz`, `brain_std.nii.gz`, `brain_lower.nii.gz`, `brain_upper.nii.gz` (the last

@@ -30,7 +30,7 @@ from recon.files import hdf5
 from recon.files.atomic import atomic_path
 
 if TYPE_CHECKING:
-    from recon.posterior import Posterior
+    from recon.posterior_samples import PosteriorSamples
 
 FORMAT = "diffrecon-posterior"
 VERSION = 1
@@ -50,7 +50,7 @@ def is_posterior(path: Path) -> bool:
         return hdf5.attributes(file, ("format",)).get("format") == FORMAT
 
 
-def write_posterior(path: str | os.PathLike[str], posterior: Posterior) -> None:
+def write_posterior(path: str | os.PathLike[str], posterior: PosteriorSamples) -> None:
     """Write a posterior atomically: `path` is either as before or complete."""
     with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
         # Text that is read back has a fixed length: damage in HDF5's heap of variable-length strings is hard to detect.
@@ -65,7 +65,7 @@ def write_posterior(path: str | os.PathLike[str], posterior: Posterior) -> None:
             file[name].attrs["description"] = f"{name} as JSON"
 
 
-def _write_arrays(file: h5py.File, posterior: Posterior) -> None:
+def _write_arrays(file: h5py.File, posterior: PosteriorSamples) -> None:
     axes = " ".join(("slice", "y", "x")[4 - posterior.samples.ndim :])
     units = str(posterior.geometry.get("units", "units of the input"))
 

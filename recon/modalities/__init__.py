@@ -19,7 +19,7 @@ from recon.options import Options, unknown_option
 
 if TYPE_CHECKING:
     from recon.modalities.base import Modality, Reader, TrainingImages
-    from recon.posterior import Posterior
+    from recon.posterior_samples import PosteriorSamples
 
 _GROUP = "diffrecon.modalities"
 
@@ -143,7 +143,7 @@ def of_operator(operator: Any) -> Modality | None:
     return next((known for known in modalities() if isinstance(operator, known.operators)), None)
 
 
-def of_result(posterior: Posterior) -> Modality | None:
+def of_result(posterior: PosteriorSamples) -> Modality | None:
     """Return the modality of a result: the recorded one or, for older results, that of operator or auxiliary images."""
     name = posterior.provenance.get("modality")
     if name in names():

@@ -18,7 +18,7 @@ from recon.options import Options
 if TYPE_CHECKING:
     from recon.images.augment import Drawn, Pool
     from recon.images.sources import Slice, SourceConfig
-    from recon.posterior import Posterior
+    from recon.posterior_samples import PosteriorSamples
     from recon.report.figure import Row
 
 
@@ -118,7 +118,7 @@ class Export:
 
     formats: tuple[str, ...]
     name: str
-    write: Callable[[Posterior, Path, Any], None]
+    write: Callable[[PosteriorSamples, Path, Any], None]
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,7 @@ class Condition:
     optional: bool = False
 
 
-def spread(posterior: Posterior, name: str) -> list[float] | None:
+def spread(posterior: PosteriorSamples, name: str) -> list[float] | None:
     """Return the least and the largest value of a diagnostic over the slices of a result; None where not recorded."""
     measured = posterior.provenance.get("measured") or []
     values = [found.get(name) for found in measured if isinstance(found, Mapping)]
@@ -167,7 +167,7 @@ class ReportStyle:
     plain: tuple[str, str] | None = None
     values: str = "Pixel values are in the units of the input."
     mask: str = "the data"
-    rows: Callable[[Posterior], list[Row]] | None = None
+    rows: Callable[[PosteriorSamples], list[Row]] | None = None
 
 
 @dataclass(frozen=True)
@@ -282,7 +282,7 @@ class Modality:
     doubts: str = "its geometry"
     few_steps: FewSteps | None = None
     undersampled_by: str = ""
-    conditions: Callable[[Posterior], Mapping[str, Condition]] = field(default=lambda posterior: {})
+    conditions: Callable[[PosteriorSamples], Mapping[str, Condition]] = field(default=lambda posterior: {})
     report: ReportStyle = field(default_factory=ReportStyle)
     exports: Mapping[str, Export] = field(default_factory=dict)
     training: TrainingImages | None = None

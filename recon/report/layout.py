@@ -15,7 +15,7 @@ from recon.modalities.base import ReportStyle
 from recon.report.figure import Panel, Row
 
 if TYPE_CHECKING:
-    from recon.posterior import Posterior
+    from recon.posterior_samples import PosteriorSamples
 
 ERROR_SCALE = 5
 MAX_STRIP = 8
@@ -24,7 +24,7 @@ TIMES = "\N{MULTIPLICATION SIGN}"
 
 
 def build_rows(
-    posterior: Posterior,
+    posterior: PosteriorSamples,
     merit: Mapping[str, float],
     interval: tuple[NDArray, NDArray] | None = None,
     level: float = 0.9,
@@ -65,19 +65,19 @@ def build_rows(
     return rows
 
 
-def plain_reconstruction(posterior: Posterior) -> tuple[str, NDArray | None]:
+def plain_reconstruction(posterior: PosteriorSamples) -> tuple[str, NDArray | None]:
     """Return the title and the image of the reconstruction without a prior, or None."""
     name, title = style_of(posterior).plain or ("", "")
     return (title, np.asarray(posterior.images[name])) if name in posterior.images else ("", None)
 
 
-def style_of(posterior: Posterior) -> ReportStyle:
+def style_of(posterior: PosteriorSamples) -> ReportStyle:
     """Return how results of this modality are shown."""
     modality = modalities.of_result(posterior)
     return ReportStyle() if modality is None else modality.report
 
 
-def _window(posterior: Posterior, mean: NDArray) -> tuple[float, float]:
+def _window(posterior: PosteriorSamples, mean: NDArray) -> tuple[float, float]:
     """Return the common gray window of all images: that of the geometry, or from the air to nearly the maximum."""
     given = posterior.geometry.get("window")
     if given is not None:
@@ -87,7 +87,7 @@ def _window(posterior: Posterior, mean: NDArray) -> tuple[float, float]:
 
 
 def _maps(
-    posterior: Posterior,
+    posterior: PosteriorSamples,
     merit: Mapping[str, float],
     plane: Callable[[NDArray], NDArray],
     window: tuple[float, float],
@@ -120,7 +120,9 @@ def _maps(
     return panels
 
 
-def _overview(posterior: Posterior, window: tuple[float, float], factor: float, units: str, columns: int) -> list[Row]:
+def _overview(
+    posterior: PosteriorSamples, window: tuple[float, float], factor: float, units: str, columns: int
+) -> list[Row]:
     mean, std = as_shown(posterior.mean) * factor, np.asarray(posterior.std) * factor
     chosen = np.unique(np.linspace(0, len(mean) - 1, min(MAX_STRIP, len(mean))).round().astype(int))
     numbers = _numbers(posterior)
@@ -133,7 +135,7 @@ def _overview(posterior: Posterior, window: tuple[float, float], factor: float, 
     return rows
 
 
-def _numbers(posterior: Posterior) -> Sequence[int]:
+def _numbers(posterior: PosteriorSamples) -> Sequence[int]:
     """Return the numbers of the slices in their source."""
     count = posterior.samples.shape[1]
     known = posterior.provenance.get("slices")

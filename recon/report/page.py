@@ -15,7 +15,7 @@ import numpy as np
 from recon.report.layout import style_of
 
 if TYPE_CHECKING:
-    from recon.posterior import Posterior
+    from recon.posterior_samples import PosteriorSamples
 
 STYLE = """
 :root { color-scheme: dark; --line: #2a2f38; --faint: #a3acb9; }
@@ -54,7 +54,7 @@ patient, or another kind of image."""
 
 
 def page(
-    posterior: Posterior,
+    posterior: PosteriorSamples,
     title: str,
     picture: bytes,
     merit: Mapping[str, float],
@@ -85,7 +85,7 @@ def page(
 """
 
 
-def _sections(posterior: Posterior) -> str:
+def _sections(posterior: PosteriorSamples) -> str:
     """Return one small table for each subject: diagnostics, settings, provenance."""
     plain = {key: value for key, value in posterior.provenance.items() if not isinstance(value, Mapping)}
     listed = {key: plain.pop(key) for key in list(plain) if _is_table(plain[key])}
@@ -130,7 +130,7 @@ def _summary(values: list[Any]) -> Any:
     return values
 
 
-def _cards(posterior: Posterior, merit: Mapping[str, float], level: float) -> str:
+def _cards(posterior: PosteriorSamples, merit: Mapping[str, float], level: float) -> str:
     cards = []
     if "psnr" in merit:
         gain = merit["psnr"] - merit["plain_psnr"] if "plain_psnr" in merit else None
@@ -154,7 +154,7 @@ def _cards(posterior: Posterior, merit: Mapping[str, float], level: float) -> st
     return f'<div class="cards">{body}</div>' if cards else ""
 
 
-def _solver_cards(posterior: Posterior) -> list[tuple[str, str]]:
+def _solver_cards(posterior: PosteriorSamples) -> list[tuple[str, str]]:
     """Return how well the inner solvers converged: conjugate-gradient residual, directions of negative curvature."""
     cards = []
     for key, value in posterior.diagnostics.items():
@@ -170,7 +170,7 @@ def _solver_cards(posterior: Posterior) -> list[tuple[str, str]]:
     return cards
 
 
-def _scalars(posterior: Posterior) -> dict[str, str]:
+def _scalars(posterior: PosteriorSamples) -> dict[str, str]:
     rows = {}
     for key, value in posterior.diagnostics.items():
         array = np.asarray(value)
@@ -184,7 +184,7 @@ def _scalars(posterior: Posterior) -> dict[str, str]:
     return rows
 
 
-def _per_sample(posterior: Posterior) -> str:
+def _per_sample(posterior: PosteriorSamples) -> str:
     """Return one line per sample with every diagnostic that has one value per sample (or per slice: the median)."""
     count = len(posterior.samples)
     columns = {}

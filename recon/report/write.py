@@ -20,17 +20,16 @@ from recon.report.layout import build_rows, centre_crop, plain_reconstruction
 from recon.report.page import page
 
 if TYPE_CHECKING:
-    from recon.posterior import Posterior
-    from recon.uncertainty import Calibration
+    from recon.posterior_samples import IntervalRule, PosteriorSamples
 
 LEVEL = 0.9
 RAW = "The std map is raw: the spread of the samples, not calibrated against outcomes."
 
 
 def write_report(
-    posterior: Posterior,
+    posterior: PosteriorSamples,
     path: str | os.PathLike[str],
-    calibration: Calibration | None = None,
+    calibration: IntervalRule | None = None,
     group: str | None = None,
 ) -> tuple[Path, Path]:
     """Write ``<path>.png`` and ``<path>.html`` and return both paths.
@@ -85,7 +84,7 @@ def write_report(
 
 
 def figures_of_merit(
-    posterior: Posterior, level: float = LEVEL, calibrated: tuple[np.ndarray, np.ndarray] | None = None
+    posterior: PosteriorSamples, level: float = LEVEL, calibrated: tuple[np.ndarray, np.ndarray] | None = None
 ) -> dict[str, float]:
     """PSNR, SSIM and NMSE of the mean (and of the plain reconstruction), and coverage of the intervals.
 
@@ -115,12 +114,12 @@ def figures_of_merit(
     return values
 
 
-def _title(posterior: Posterior) -> str:
+def _title(posterior: PosteriorSamples) -> str:
     source = _name(posterior.provenance.get("source"))
     return f"diffrecon · {Path(source).name}" if source else "diffrecon"
 
 
-def _subtitle(posterior: Posterior) -> str:
+def _subtitle(posterior: PosteriorSamples) -> str:
     notes = posterior.provenance
     sampler = notes.get("sampler")
     steps = sampler.get("steps") if isinstance(sampler, Mapping) else None
@@ -143,13 +142,13 @@ def _name(entry: object) -> str:
     return "" if entry is None else str(entry)
 
 
-def _sample_count(posterior: Posterior) -> str:
+def _sample_count(posterior: PosteriorSamples) -> str:
     invalid = len(posterior.samples) - posterior.n_valid
     count = f"{posterior.n_valid} sample{'s' if posterior.n_valid != 1 else ''}"
     return count + (f" ({invalid} invalid excluded)" if invalid else "")
 
 
-def _footer(posterior: Posterior, merit: Mapping[str, float], level: float) -> str:
+def _footer(posterior: PosteriorSamples, merit: Mapping[str, float], level: float) -> str:
     covered = ""
     if "coverage" in merit:
         covered = (
@@ -163,7 +162,7 @@ def _footer(posterior: Posterior, merit: Mapping[str, float], level: float) -> s
     return covered + spread + "  Research use only."
 
 
-def _pixel_aspect(posterior: Posterior) -> float:
+def _pixel_aspect(posterior: PosteriorSamples) -> float:
     size = posterior.geometry.get("voxel_size_mm")
     if size is None or len(size) < 2 or not all(np.isfinite(value) and value > 0 for value in size[-2:]):
         return 1.0

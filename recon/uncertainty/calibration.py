@@ -16,7 +16,7 @@ from recon.uncertainty.conformal import spread_map, white_level
 from recon.uncertainty.fingerprint import fingerprint, require_match
 
 if TYPE_CHECKING:
-    from recon.posterior import Posterior
+    from recon.posterior_samples import PosteriorSamples
 
 #: The group of all images where no groups are given.
 ALL = "all"
@@ -73,7 +73,7 @@ class Calibration:
         n = int(self.fingerprint["samples"])
         return self.factor(group) / float(stdtrit(n - 1, (1 + self.level) / 2) * np.sqrt(1 + 1 / n))
 
-    def apply(self, posterior: Posterior, group: str | None = None) -> tuple[NDArray, NDArray]:
+    def apply(self, posterior: PosteriorSamples, group: str | None = None) -> tuple[NDArray, NDArray]:
         """Return the calibrated interval of the magnitudes, ``(lower, upper)``, each ``([slice,] y, x)``.
 
         Raises
@@ -86,14 +86,14 @@ class Calibration:
         spread = self.spread(posterior)
         return _interval(posterior, self.factors[chosen] * spread)
 
-    def constant_interval(self, posterior: Posterior, group: str | None = None) -> tuple[NDArray, NDArray]:
+    def constant_interval(self, posterior: PosteriorSamples, group: str | None = None) -> tuple[NDArray, NDArray]:
         """Return the interval of constant width with the same guarantee, which a spread map should beat."""
         chosen = self._group(group)
         require_match(self.fingerprint, fingerprint(posterior))
         mean = posterior.magnitude.mean
         return _interval(posterior, np.full(mean.shape, self.constants[chosen] * white_level(mean)))
 
-    def spread(self, posterior: Posterior) -> NDArray[np.float64]:
+    def spread(self, posterior: PosteriorSamples) -> NDArray[np.float64]:
         """Return the spread map that lambda multiplies."""
         magnitude = posterior.magnitude
         return spread_map(magnitude.std, white_level(magnitude.mean), self.smoothing, self.floor)
@@ -117,7 +117,7 @@ class Calibration:
         return str(group)
 
 
-def _interval(posterior: Posterior, half: NDArray) -> tuple[NDArray, NDArray]:
+def _interval(posterior: PosteriorSamples, half: NDArray) -> tuple[NDArray, NDArray]:
     magnitude = posterior.magnitude
     lower, upper = magnitude.mean - half, magnitude.mean + half
     if (magnitude.samples[magnitude.valid] >= 0).all():

@@ -16,13 +16,13 @@ from recon.errors import InputError
 from recon.modalities.base import Condition
 
 if TYPE_CHECKING:
-    from recon.posterior import Posterior
+    from recon.posterior_samples import PosteriorSamples
 
 #: Factor by which the noise level may lie outside the range of the calibration images.
 _NOISE_TOLERANCE = 1.5
 
 
-def fingerprint(posterior: Posterior) -> dict[str, Any]:
+def fingerprint(posterior: PosteriorSamples) -> dict[str, Any]:
     """Return the conditions that the calibration of a result depends on, as plain values.
 
     ``operator``: its class. ``prior``: the sha256 of its weights, or its name. ``sampler``: class and every setting.
@@ -45,7 +45,7 @@ def fingerprint(posterior: Posterior) -> dict[str, Any]:
     }
 
 
-def _conditions(posterior: Posterior) -> dict[str, Condition]:
+def _conditions(posterior: PosteriorSamples) -> dict[str, Condition]:
     """Return the noise level, common to all modalities, and the conditions of the modality."""
     measured = [found for found in posterior.provenance.get("measured") or [] if isinstance(found, Mapping)]
     # Data without a unit have no scale to divide by.

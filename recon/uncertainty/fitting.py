@@ -10,19 +10,20 @@ from numpy.typing import NDArray
 
 from recon import metrics
 from recon.errors import InputError
+from recon.posterior_samples import PosteriorSamples
 from recon.report.layout import centre_crop
 from recon.uncertainty.calibration import ALL, Calibration
 from recon.uncertainty.conformal import allowed_risk, check_method, smallest_factor, spread_map, white_level
 from recon.uncertainty.fingerprint import fingerprint, merge
 
 if TYPE_CHECKING:
-    from recon.posterior import Posterior
+    pass
 
 
 class Case(NamedTuple):
     """One result with a known truth: the posterior, its name, its truth ``([slice,] y, x)`` and its group."""
 
-    posterior: Posterior
+    posterior: PosteriorSamples
     name: str
     reference: NDArray | None = None
     group: str = ALL

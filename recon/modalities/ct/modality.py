@@ -17,13 +17,13 @@ from recon.modalities.ct.options import CT
 from recon.modalities.ct.source import CTSource
 
 if TYPE_CHECKING:
-    from recon.posterior import Posterior
+    from recon.posterior_samples import PosteriorSamples
 
 #: Factors by which pixel size and angular range may lie outside those of the calibration images.
 _PIXEL_TOLERANCE, _ARC_TOLERANCE = 1.2, 1.01
 
 
-def conditions(posterior: Posterior) -> dict[str, Condition]:
+def conditions(posterior: PosteriorSamples) -> dict[str, Condition]:
     """Return ray geometry, number and range of the views, pixel size, and whether the views were simulated."""
     measured = posterior.provenance.get("measured") or [{}]
     return {
@@ -35,7 +35,7 @@ def conditions(posterior: Posterior) -> dict[str, Condition]:
     }
 
 
-def write_derived(posterior: Posterior, folder: Path, recording: Any) -> None:
+def write_derived(posterior: PosteriorSamples, folder: Path, recording: Any) -> None:
     """Write mean and std as derived DICOM series; a folder of an earlier run is replaced."""
     if folder.is_dir():
         shutil.rmtree(folder)

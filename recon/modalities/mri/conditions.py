@@ -10,13 +10,13 @@ import numpy as np
 from recon.modalities.base import Condition, spread
 
 if TYPE_CHECKING:
-    from recon.posterior import Posterior
+    from recon.posterior_samples import PosteriorSamples
 
 #: The acceleration may leave the range of the calibration images by this factor.
 _TOLERANCE = 1.1
 
 
-def conditions(posterior: Posterior) -> dict[str, Condition]:
+def conditions(posterior: PosteriorSamples) -> dict[str, Condition]:
     """Return the kind of mask, the name of its pattern where the engine drew it, and the acceleration."""
     config: Mapping[str, Any] = posterior.provenance.get("config") or {}
     retrospective = config.get("acceleration") is not None or config.get("mask") not in (None, "array")

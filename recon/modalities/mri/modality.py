@@ -21,10 +21,10 @@ from recon.modalities.mri.options import MRI
 from recon.modalities.mri.source import KspaceSource
 
 if TYPE_CHECKING:
-    from recon.posterior import Posterior
+    from recon.posterior_samples import PosteriorSamples
 
 
-def write_submission(posterior: Posterior, path: Path, recording: Any = None) -> None:
+def write_submission(posterior: PosteriorSamples, path: Path, recording: Any = None) -> None:
     """Write the magnitude of the mean as a fastMRI submission, ``reconstruction`` (slice, y, x) float32.
 
     The image is cropped at its centre to ``geometry["recon_shape"]`` where that is known.

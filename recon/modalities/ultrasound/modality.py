@@ -15,14 +15,14 @@ from recon.modalities.ultrasound.report import rows
 from recon.modalities.ultrasound.source import USSource
 
 if TYPE_CHECKING:
-    from recon.posterior import Posterior
+    from recon.posterior_samples import PosteriorSamples
 
 #: Frequencies, bandwidth and attenuation may leave those of the calibration images by this factor, the model error by
 #: the second one.
 _TOLERANCE, _ERROR_TOLERANCE = 1.1, 1.5
 
 
-def conditions(posterior: Posterior) -> dict[str, Condition]:
+def conditions(posterior: PosteriorSamples) -> dict[str, Condition]:
     """Return waves, aperture, field of view, sampling and pulse."""
     measured: Mapping[str, Any] = (posterior.provenance.get("measured") or [{}])[0]
     config: Mapping[str, Any] = posterior.provenance.get("config") or {}

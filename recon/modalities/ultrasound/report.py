@@ -11,14 +11,14 @@ from recon.modalities.ultrasound.image_arrays import LOWEST_DB
 from recon.report.figure import Panel, Row
 
 if TYPE_CHECKING:
-    from recon.posterior import Posterior
+    from recon.posterior_samples import PosteriorSamples
 
 MAX_STRIP = 8
 #: 0 dB is this quantile of an image: a single bright pixel does not make all others dark.
 WHITE = 0.999
 
 
-def rows(posterior: Posterior) -> list[Row]:
+def rows(posterior: PosteriorSamples) -> list[Row]:
     """Lay out delay and sum, posterior mean and the standard deviation of the level, then samples, then frames.
 
     Images are log-compressed magnitudes in dB below their own 99.9 % quantile; samples share that of the mean.
@@ -81,7 +81,7 @@ def level_std(samples: NDArray, white: float, lowest: float) -> NDArray:
     return np.asarray(np.maximum(level(samples, white), lowest).std(axis=0, ddof=1))
 
 
-def _extent(posterior: Posterior, shape: tuple[int, ...]) -> tuple[float, float, float, float] | None:
+def _extent(posterior: PosteriorSamples, shape: tuple[int, ...]) -> tuple[float, float, float, float] | None:
     """Return the edges of the image in mm: left, right, bottom, top."""
     size, origin = posterior.geometry.get("voxel_size_mm"), posterior.geometry.get("origin_mm")
     if size is None or origin is None:
@@ -90,7 +90,7 @@ def _extent(posterior: Posterior, shape: tuple[int, ...]) -> tuple[float, float,
     return left, left + size[2] * shape[1], top + size[1] * shape[0], top
 
 
-def _data(posterior: Posterior) -> str:
+def _data(posterior: PosteriorSamples) -> str:
     """Say how many waves and elements went into the images."""
     measured = posterior.provenance.get("measured") or [{}]
     angles, elements = measured[0].get("angles_deg"), measured[0].get("elements")

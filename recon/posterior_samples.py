@@ -1,0 +1,168 @@
+"""Samples of an image given its measurement, and their statistics; `recon.posterior` adds files and reports."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any, Protocol
+
+import numpy as np
+
+from recon.errors import InputError, ShapeError
+
+
+class IntervalRule(Protocol):
+    """What stretches raw intervals so that they hold what they promise, such as a calibration."""
+
+    @property
+    def level(self) -> float: ...  # noqa: D102
+
+    def apply(self, posterior: PosteriorSamples, group: str | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Return lower and upper end of the interval."""
+
+
+@dataclass(frozen=True, eq=False)
+class PosteriorSamples:
+    """Samples of an image given its measurement: mean, uncertainty, intervals and provenance.
+
+    Samples that the sampler flagged as invalid (`diagnostics["valid"]`) are kept in `samples`, but excluded from
+    everything computed here.
+
+    Parameters and errors are those of `recon.Posterior`, which adds files and reports.
+    """
+
+    samples: np.ndarray
+    geometry: dict[str, Any] = field(default_factory=dict)
+    provenance: dict[str, Any] = field(default_factory=dict)
+    diagnostics: dict[str, Any] = field(default_factory=dict)
+    images: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        samples = np.asarray(self.samples)
+        if samples.ndim not in (3, 4) or samples.shape[0] < 1:
+            raise ShapeError(f"Posterior: samples must be (n, [slice,] y, x) with n >= 1, got {samples.shape}")
+        if samples.dtype.kind not in "fc":
+            raise InputError(f"Posterior: samples must be real or complex floating point, got {samples.dtype}")
+        valid = self.diagnostics.get("valid")
+        if valid is not None and np.shape(valid) != (len(samples),):
+            raise ShapeError(
+                f"Posterior: diagnostics['valid'] has the shape {np.shape(valid)} for {len(samples)} samples"
+            )
+        object.__setattr__(self, "samples", samples)
+
+    @cached_property
+    def valid(self) -> np.ndarray:
+        """Which samples are valid: bool `(n,)`."""
+        valid = self.diagnostics.get("valid")
+        return np.ones(len(self.samples), bool) if valid is None else np.asarray(valid, bool)
+
+    @property
+    def n_valid(self) -> int:
+        """The number of valid samples."""
+        return int(self.valid.sum())
+
+    @cached_property
+    def mean(self) -> np.ndarray:
+        """The posterior mean `([slice,] y, x)`, complex for complex samples.
+
+        The average of the samples, mean_k x_k; or `images["expectation"]` where the sampler provides it: the average over
+        the samples' paths of E[x | noisy x, y], which estimates the same mean with less noise (Rao-Blackwell).
+        """
+        if "expectation" in self.images:
+            return np.asarray(self.images["expectation"]).astype(self.samples.dtype)
+        wide = np.complex128 if np.iscomplexobj(self.samples) else np.float64
+        return self._counted().mean(axis=0, dtype=wide).astype(self.samples.dtype)
+
+    @cached_property
+    def std(self) -> np.ndarray:
+        """The posterior standard deviation `([slice,] y, x)`, real: sqrt(sum_k |x_k - m|^2 / (n - 1)), m their average.
+
+        For complex samples this is the total complex one (both parts together); `magnitude.std` is the one of the
+        magnitudes. With a single sample there is no spread to measure and it is zero.
+        """
+        samples = self._counted()
+        n = len(samples)
+        total = np.zeros(samples.shape[1:])
+        if n > 1:
+            mean = samples.mean(axis=0, dtype=np.complex128 if np.iscomplexobj(samples) else np.float64)
+            for sample in samples:
+                total += np.abs(sample - mean) ** 2
+        return np.sqrt(total / max(n - 1, 1)).astype(samples.real.dtype)
+
+    @cached_property
+    def magnitude(self) -> PosteriorSamples:
+        """The posterior of the magnitude |x|, which is what is displayed and compared with a reference."""
+        if not np.iscomplexobj(self.samples):
+            return self
+        images = {n: np.abs(image) if n == "expectation" else image for n, image in self.images.items()}
+        return replace(self, samples=np.abs(self.samples), images=images)
+
+    def interval(
+        self,
+        level: float = 0.9,
+        method: str = "student",
+        calibration: IntervalRule | None = None,
+        group: str | None = None,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return the central interval that should hold the true image with probability `level`.
+
+        "student" is the exact predictive interval of a Gaussian known from n samples,
+        m -+ t_{n-1, (1+level)/2} sqrt(1 + 1/n) s with sample mean m and standard deviation s; "quantile" takes the
+        empirical quantiles (1 -+ level)/2 (it needs many samples: n samples say nothing beyond their extremes). Intervals
+        of complex samples are those of their magnitudes. Where no sample is negative the interval is not either.
+        Both are raw: their coverage is not guaranteed. "conformal" stretches m -+ s by the factor of a calibration (see
+        `recon.uncertainty.calibrate`), which guarantees it on average over images like those of the calibration.
+
+        Parameters
+        ----------
+        level
+            Between 0 and 1.
+        method
+            "student", "quantile" or "conformal".
+        calibration
+            For "conformal"; it must be for the same level.
+        group
+            Group, for a calibration by groups.
+
+        Returns
+        -------
+        lower, upper
+            Each `([slice,] y, x)`, real.
+
+        Raises
+        ------
+        InputError
+            If fewer than two samples are valid, an argument is out of range, or the calibration belongs to results
+            that were made with other settings.
+        """
+        if not 0 < level < 1:
+            raise InputError(f"Posterior.interval: level must be between 0 and 1, got {level}")
+        if (method == "conformal") != (calibration is not None):
+            raise InputError("Posterior.interval: method 'conformal' needs a calibration; the other methods take none")
+        if calibration is not None:
+            if abs(calibration.level - level) > 1e-9:
+                raise InputError(f"calibration is for level {calibration.level:g}, but level {level:g} was requested")
+            return calibration.apply(self, group)
+        if method not in ("student", "quantile"):
+            raise InputError(f"Posterior.interval: method must be 'student', 'quantile' or 'conformal', got {method!r}")
+        if self.n_valid < 2:
+            raise InputError(f"Posterior.interval: expected at least 2 valid samples, got {self.n_valid}")
+        if np.iscomplexobj(self.samples):
+            return self.magnitude.interval(level, method)
+        samples = self._counted()
+        if method == "quantile":
+            lower, upper = np.quantile(samples, [(1 - level) / 2, (1 + level) / 2], axis=0)
+            return lower.astype(samples.dtype), upper.astype(samples.dtype)
+        from scipy.special import stdtrit
+
+        n = len(samples)
+        half = float(stdtrit(n - 1, (1 + level) / 2)) * np.sqrt(1 + 1 / n) * self.std
+        lower, upper = self.mean - half, self.mean + half
+        if (samples >= 0).all():
+            lower = np.maximum(lower, 0)
+        return lower.astype(samples.dtype), upper.astype(samples.dtype)
+
+    def _counted(self) -> np.ndarray:
+        if not self.n_valid:
+            raise InputError("Posterior: all samples are invalid, so there is nothing to summarise")
+        return self.samples if self.valid.all() else self.samples[self.valid]
