@@ -23,7 +23,7 @@ ALLOWED = {
 }
 # Libraries that are not installed with the core: one file each may import them, inside a function.
 OPTIONAL = {
-    "matplotlib": {"recon/report/figure.py", "recon/training/pictures.py"},
+    "matplotlib": {"recon/figure.py", "recon/training/pictures.py"},
     "nibabel": {"recon/files/nifti.py", "recon/images/files.py"},
     "pydicom": {"recon/files/dicom.py"},
     "numba": {"operators/ultrasound/delays/numba_engine.py", "operators/ultrasound/delays/numba_kernels.py"},

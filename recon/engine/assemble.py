@@ -14,6 +14,7 @@ from torch import Tensor
 
 from recon.engine import provenance
 from recon.errors import DivergenceError
+from recon.files.plain_values import compact
 from recon.modalities.base import FewSteps, Modality
 from recon.modalities.prepared import Prepared
 from recon.posterior import Posterior
@@ -140,7 +141,7 @@ def describe_sampler(sampler: Sampler) -> dict[str, Any]:
     """Return the name and the hyper-parameters of a sampler; arrays (a covariance) by their sha256."""
     fields: tuple[dataclasses.Field, ...] = dataclasses.fields(sampler) if dataclasses.is_dataclass(sampler) else ()
     settings = {field.name: _setting(getattr(sampler, field.name)) for field in fields}
-    return {"name": type(sampler).__name__, **provenance.compact(settings)}
+    return {"name": type(sampler).__name__, **compact(settings)}
 
 
 def _setting(value: Any) -> Any:

@@ -1,7 +1,6 @@
 """Provenance of a result: enough to repeat it, written into every output."""
 
 import hashlib
-import json
 import os
 import platform
 import sys
@@ -11,7 +10,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-_LONG = 400
+from recon.files.plain_values import plain
+
 _LIBRARIES = ("torch", "numpy", "scipy", "h5py")
 
 
@@ -88,30 +88,6 @@ def sha256(path: str | os.PathLike[str]) -> str:
         while block := stream.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
-
-
-def plain(value: Any) -> Any:
-    """Return a value as plain JSON types: paths and dtypes as text, arrays and tuples as lists, Python numbers."""
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if value is None or isinstance(value, str | bool | int | float):
-        return value
-    if hasattr(value, "tolist"):
-        return plain(value.tolist())
-    if isinstance(value, list | tuple | set | frozenset | range):
-        return [plain(item) for item in value]
-    if isinstance(value, complex):
-        return [value.real, value.imag]
-    return str(value)
-
-
-def compact(value: Any) -> Any:
-    """Return a value as `plain` does, with long values (arrays in sampler settings) replaced by their sha256."""
-    if isinstance(value, Mapping):
-        return {str(key): compact(item) for key, item in value.items()}
-    known = plain(value)
-    text = json.dumps(known)
-    return known if len(text) <= _LONG else "sha256:" + hashlib.sha256(text.encode()).hexdigest()
 
 
 def _version(name: str) -> str | None:

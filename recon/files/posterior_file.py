@@ -24,10 +24,10 @@ from typing import TYPE_CHECKING, Any
 import h5py
 import numpy as np
 
-from recon.engine.provenance import plain
 from recon.errors import InputError
 from recon.files import hdf5
 from recon.files.atomic import atomic_path
+from recon.files.plain_values import plain
 
 if TYPE_CHECKING:
     from recon.posterior_samples import PosteriorSamples

@@ -16,10 +16,10 @@ from recon.modalities.prepared import Prepared
 from recon.options import Options
 
 if TYPE_CHECKING:
+    from recon.figure import Row
     from recon.images.augment import Drawn, Pool
     from recon.images.sources import Slice, SourceConfig
     from recon.posterior_samples import PosteriorSamples
-    from recon.report.figure import Row
 
 
 class Source(Protocol):

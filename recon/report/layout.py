@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from recon import modalities
 from recon.errors import InputError
+from recon.figure import Panel, Row
 from recon.metrics import as_shown, lowest_level
 from recon.modalities.base import ReportStyle
-from recon.report.figure import Panel, Row
 
 if TYPE_CHECKING:
     from recon.posterior_samples import PosteriorSamples
@@ -31,7 +31,7 @@ def build_rows(
 ) -> list[Row]:
     """Lay the posterior out as rows of panels: maps, samples and, for a volume, an overview of slices.
 
-    ``merit`` holds the values of `recon.report.figures_of_merit` for the captions; ``interval`` is a calibrated
+    ``merit`` holds the values of `recon.figures_of_merit` for the captions; ``interval`` is a calibrated
     interval of that ``level``, or None.
     """
     samples = np.asarray(posterior.samples)

@@ -14,8 +14,8 @@ import numpy as np
 
 from recon import metrics
 from recon.errors import InputError
+from recon.figure import draw
 from recon.files.atomic import atomic_path
-from recon.report.figure import draw
 from recon.report.layout import build_rows, centre_crop, plain_reconstruction
 from recon.report.page import page
 

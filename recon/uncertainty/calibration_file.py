@@ -9,9 +9,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from recon.engine.provenance import plain, release
+from recon.engine.provenance import release
 from recon.errors import InputError, ReconError
 from recon.files.atomic import atomic_path
+from recon.files.plain_values import plain
 from recon.uncertainty.conformal import check_method
 
 FORMAT, VERSION = "diffrecon-calibration", 1

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from recon.engine.provenance import plain
+from recon.figure import blank
 from recon.files.atomic import atomic_path
-from recon.report.figure import blank
+from recon.files.plain_values import plain
 
 if TYPE_CHECKING:
     from recon.uncertainty.evaluation import Evaluation

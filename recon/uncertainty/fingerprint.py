@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from recon import modalities
-from recon.engine.provenance import compact, plain
 from recon.errors import InputError
+from recon.files.plain_values import compact, plain
 from recon.modalities.base import Condition
 
 if TYPE_CHECKING:

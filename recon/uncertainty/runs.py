@@ -14,6 +14,7 @@ from recon.engine import provenance
 from recon.engine.slices import choose_slices
 from recon.errors import ConfigError, InputError
 from recon.files.atomic import atomic_path
+from recon.files.plain_values import plain
 from recon.files.posterior_file import is_posterior
 from recon.modalities.base import Modality
 from recon.posterior import Posterior
@@ -117,7 +118,7 @@ def require_enough(jobs: Sequence[Job], level: float, method: str, delta: float,
 
 def lock_settings(results: Path, jobs: Sequence[Job], settings: Settings, force: bool) -> None:
     """Record the settings of the results in a folder; results with other settings are not mixed with new ones."""
-    wanted = {key: value for key, value in provenance.plain(settings.plain()).items() if key not in _FREE}
+    wanted = {key: value for key, value in plain(settings.plain()).items() if key not in _FREE}
     path = results / SETTINGS
     if path.exists() and not force:
         known = _read(path)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from recon.figure import Panel, Row
 from recon.modalities.ultrasound.image_arrays import LOWEST_DB
-from recon.report.figure import Panel, Row
 
 if TYPE_CHECKING:
     from recon.posterior_samples import PosteriorSamples

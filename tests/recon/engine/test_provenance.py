@@ -5,7 +5,8 @@ from pathlib import Path
 
 import torch
 
-from recon.engine.provenance import collect, plain
+from recon.engine.provenance import collect
+from recon.files.plain_values import plain
 
 
 def test_provenance_is_json_and_names_the_source_without_its_folder(tmp_path: Path) -> None:

@@ -9,10 +9,10 @@ import re
 import numpy as np
 import pytest
 
+from recon import figures_of_merit, write_report
 from recon.errors import InputError
 from recon.metrics import coverage, foreground, psnr, ssim
 from recon.posterior import Posterior
-from recon.report import figures_of_merit, write_report
 from recon.report.layout import build_rows
 
 ERROR = "|Error| of the mean, \N{MULTIPLICATION SIGN}5"
@@ -22,7 +22,7 @@ HOSTILE = '<script>alert("x")</script> & $\\frac{1}$'
 @pytest.fixture(autouse=True)
 def coarse(monkeypatch):
     """Draw at a third of the resolution: quicker, and nothing here depends on it."""
-    monkeypatch.setattr("recon.report.figure.DPI", 50)
+    monkeypatch.setattr("recon.figure.DPI", 50)
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ import pytest
 from scipy import stats
 
 from recon import Posterior
-from recon.engine.provenance import compact
 from recon.errors import InputError
+from recon.files.plain_values import compact
 from recon.modalities.mri.conditions import describe_mask
 from recon.uncertainty import Calibration, Case, allowed_risk, calibrate, fingerprint, smallest_factor, spread_map
 

@@ -306,7 +306,7 @@ def test_calibrate_needs_fully_sampled_files(scans, tmp_path, capsys):
 
 def test_a_report_says_what_is_raw_and_what_is_calibrated(results, calibration, tmp_path, monkeypatch, capsys):
     pytest.importorskip("matplotlib")
-    monkeypatch.setattr("recon.report.figure.DPI", 50)
+    monkeypatch.setattr("recon.figure.DPI", 50)
     path = str(results / "scan0.h5")
     assert main(["report", path, "-o", str(tmp_path / "raw")]) == 0
     assert main(["report", path, "-o", str(tmp_path / "both"), "--calibration", str(calibration)]) == 0
@@ -326,7 +326,7 @@ def test_a_report_says_what_is_raw_and_what_is_calibrated(results, calibration, 
 
 def test_a_report_counts_negative_curvature_and_invalid_samples(tmp_path, monkeypatch):
     pytest.importorskip("matplotlib")
-    monkeypatch.setattr("recon.report.figure.DPI", 50)
+    monkeypatch.setattr("recon.figure.DPI", 50)
     facts = {**result(0).diagnostics, "valid": np.array([True, True, True, False]), "negative_curvature": np.arange(4)}
     _, html = dataclasses.replace(result(0), diagnostics=facts).report(tmp_path / "a")
     page = html.read_text(encoding="utf-8")
