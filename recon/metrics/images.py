@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.ndimage import uniform_filter
 
 from recon.checks import finite, real, same_shape, support_of
 from recon.errors import InputError, ShapeError
@@ -170,17 +169,14 @@ def spread_skill(
     return float(np.sqrt(variance / error)) if error > 0 else float("inf")
 
 
-def _ssim_map(x: NDArray[np.float64], y: NDArray[np.float64], data_range: float) -> NDArray[np.float64]:
-    size = (1,) * (x.ndim - 2) + (SSIM_WINDOW, SSIM_WINDOW)
-    n = SSIM_WINDOW**2
-    mean_x, mean_y = uniform_filter(x, size), uniform_filter(y, size)
-    unbiased = n / (n - 1)
-    var_x = unbiased * (uniform_filter(x * x, size) - mean_x**2)
-    var_y = unbiased * (uniform_filter(y * y, size) - mean_y**2)
-    cov = unbiased * (uniform_filter(x * y, size) - mean_x * mean_y)
-    c1, c2 = (0.01 * data_range) ** 2, (0.03 * data_range) ** 2
-    luminance = (2 * mean_x * mean_y + c1) / (mean_x**2 + mean_y**2 + c1)
-    return luminance * (2 * cov + c2) / (var_x + var_y + c2)
+def _ssim_map(image: NDArray, truth: NDArray, peak: float) -> NDArray:
+    """Return the structural similarity around each pixel, slice by slice."""
+    from skimage.metrics import structural_similarity
+
+    shape = truth.shape
+    pairs = zip(image.reshape(-1, *shape[-2:]), truth.reshape(-1, *shape[-2:]), strict=True)
+    maps = [structural_similarity(y, x, win_size=SSIM_WINDOW, data_range=peak, full=True)[1] for x, y in pairs]
+    return np.reshape(maps, shape)
 
 
 def _pair(

@@ -31,7 +31,7 @@ def build_rows(
 ) -> list[Row]:
     """Lay the posterior out as rows of panels: maps, samples and, for a volume, an overview of slices.
 
-    ``merit`` holds the values of `recon.figures_of_merit` for the captions; ``interval`` is a calibrated
+    ``merit`` holds the values of `recon.report.figures_of_merit` for the captions; ``interval`` is a calibrated
     interval of that ``level``, or None.
     """
     samples = np.asarray(posterior.samples)

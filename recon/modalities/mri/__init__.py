@@ -2,6 +2,6 @@
 
 from recon.plugins import exporter
 
-__all__ = ["KspaceScan", "open_kspace"]
+__all__ = ["KspaceScan", "open_kspace", "simulate_phantom"]
 
-__getattr__ = exporter(__name__, {"KspaceScan": "data", "open_kspace": "files.readers"})
+__getattr__ = exporter(__name__, {"KspaceScan": "data", "open_kspace": "files.readers", "simulate_phantom": "phantom"})
