@@ -17,14 +17,14 @@ def info(file: Path) -> int:
     else:
         others = (known.auxiliary(file) for known in modalities.modalities()) if file.is_file() else ()
         known_lines = next((found for found in others if found is not None), None)
-        lines = known_lines or recording_lines(modalities.find(file), modalities.open_recording(file))
+        lines = known_lines or recording_lines(*modalities.opened(file))
     print("\n".join(lines))
     return 0
 
 
 def check(file: Path) -> int:
     """Read every slice of a raw-data file; unusable data raise an InputError, doubtful data give a warning."""
-    modality, recording = modalities.find(file), modalities.open_recording(file)
+    modality, recording = modalities.opened(file)
     print("\n".join(recording_lines(modality, recording)))
     findings = modality.description.inspect(recording)
     for line in findings.facts:

@@ -14,7 +14,7 @@ from recon.files import hdf5
 
 
 def with_plugins(readers: Mapping[str, Any], modality: str) -> dict[str, Any]:
-    """Return the readers of a modality, with those that other distributions offer as ``diffrecon.readers.<name>``."""
+    """Return the readers of a modality and those that other distributions provide as ``diffrecon.readers.<name>``."""
     offered = {entry.name: entry.load() for entry in entry_points(group=f"diffrecon.readers.{modality}")}
     return {**readers, **offered}
 
@@ -35,7 +35,7 @@ def open_with(
     path : path
         A file or a folder.
     options : mapping
-        For the reader.
+        Options of the reader.
     formats, hint : str, optional
         For the message about a path that no reader knows, see `unreadable`.
 

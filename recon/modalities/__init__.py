@@ -95,23 +95,33 @@ def find(source: Any) -> Modality:
     Raises
     ------
     InputError
-        If no modality recognises it; says what the file is, if that is known.
+        If no modality knows it; the message describes the file where possible.
     """
     from recon.errors import InputError
-    from recon.files.dispatch import is_known, unreadable
+    from recon.files.dispatch import is_known
 
     if isinstance(source, str | os.PathLike):
-        # Third-party modalities first, since their formats are more specific.
-        for known in map(modality, reversed(names())):
-            if is_known(readers_of(known), source):
-                return known
-        path = Path(source)
-        hints = [hint for known in modalities() if (hint := known.hint(path))] if path.is_file() else []
-        raise InputError(unreadable(path, [f"{known.title} ({known.formats})" for known in modalities()], hints))
+        known = next((each for each in _by_rank() if is_known(readers_of(each), source)), None)
+        if known is None:
+            raise InputError(_unknown(Path(source)))
+        return known
     for known in modalities():
         if isinstance(source, known.recordings):
             return known
     raise InputError(f"source: expected a path, an array, a recording or a Problem, got {type(source).__name__}")
+
+
+def opened(path: str | os.PathLike[str], **options: Any) -> tuple[Modality, Any]:
+    """Open a file or folder of raw data, and return its modality with it; parameters as for `open_recording`."""
+    from recon.errors import InputError
+    from recon.files.dispatch import is_known, open_with
+
+    file = Path(path)
+    for known in _by_rank():
+        # A reader that stumbles over a file while it sniffs is not responsible for it.
+        if is_known(readers_of(known), file):
+            return known, open_with(readers_of(known), file, options, known.formats)
+    raise InputError(_unknown(file))
 
 
 def open_recording(path: str | os.PathLike[str], **options: Any) -> Any:
@@ -126,16 +136,27 @@ def open_recording(path: str | os.PathLike[str], **options: Any) -> Any:
     Returns
     -------
     Recording
-        An instance of the modality's recording class.
+        Of the class that belongs to its modality.
 
     Raises
     ------
     InputError
-        If no reader recognises it, it is damaged, or the reader has no such option.
+        If no reader knows it, it is damaged, or the reader has no such option.
     """
-    from recon.files.dispatch import open_with
+    return opened(path, **options)[1]
 
-    return open_with(readers_of(find(path)), path, options)
+
+def _by_rank() -> Iterator[Modality]:
+    """Yield modalities of other distributions first: their formats are more specific."""
+    return map(modality, reversed(names()))
+
+
+def _unknown(path: Path) -> str:
+    """Describe a path that no modality knows."""
+    from recon.files.dispatch import unreadable
+
+    hints = [hint for known in modalities() if (hint := known.hint(path))] if path.exists() else []
+    return unreadable(path, [f"{known.title} ({known.formats})" for known in modalities()], hints)
 
 
 def of_operator(operator: Any) -> Modality | None:
