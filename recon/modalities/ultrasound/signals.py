@@ -55,7 +55,7 @@ def demodulate(
     geometry
         Theirs.
     frequency : float
-        Hz.
+        Demodulation frequency in Hz.
     bandwidth : float, optional
         Hz, two-sided; a raised cosine over the outer tenth on each side.
     """
