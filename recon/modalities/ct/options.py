@@ -119,8 +119,8 @@ class CT(Options):
         to_detector = scanner.get("source_to_detector_mm", SOURCE_TO_DETECTOR)
         if radius >= to_iso:
             raise InputError(
-                f"the image is {2 * radius:.0f} mm across its corners, and the source is {to_iso:.0f} mm from its "
-                "middle: is the pixel size in mm?"
+                f"the image is {2 * radius:.0f} mm along its diagonal, and the source is {to_iso:.0f} mm from its "
+                "centre: is the pixel size in mm?"
             )
         curved, half = self.geometry == "fan", math.asin(radius / to_iso)
         spacing = pixel_size * to_detector / to_iso
