@@ -50,7 +50,7 @@ def join(problem: Problem, x: Tensor, sigma: float, sigma_min: float) -> tuple[T
 def projection(problem: Problem, anchor: Tensor, iterations: int) -> tuple[Tensor, Tensor]:
     """Project the anchor onto noise-free data: conjugate gradients on ``A^H A x = A^H y`` started at the anchor.
 
-    With exact convergence this is the projection on ``{x : A x = y}`` nearest to the anchor. A sample is left alone
+    With exact convergence this is the projection on ``{x : A x = y}`` nearest to the anchor. A sample is frozen
     once its residual is 1e-5: the system is singular, and further steps would only amplify rounding. Shapes as in
     `samplers.proximal.proximal`.
     """
@@ -76,7 +76,7 @@ def likelihood_score(problem: Problem, x: Tensor) -> Tensor:
 
 
 def likelihood_curvature(problem: Problem, iterations: int = 20) -> Tensor:
-    """Estimate the largest eigenvalue of ``A^H W A`` by power iteration, as a tensor (without a GPU synchronisation)."""
+    """Estimate the largest eigenvalue of ``A^H W A`` by power iteration, as a tensor (nothing waits for a GPU)."""
     space = problem.operator.domain
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(space.shape, dtype=space.dtype, generator=generator).to(problem.y.device)

@@ -39,8 +39,8 @@ class DDSVolume(DDS):
     steps ... mean_sigma
         As for `DDS`; the rule is the default here, with a ``spread`` that is ``Uniform``.
     tv_weight : float
-        Inverse of the expected difference of neighbouring slices, in units of the scale of the prior. Since the data are
-        weighted by their noise it does not depend on their number. 0: independent slices.
+        Inverse of the expected difference of neighbouring slices, in units of the scale of the prior. Since the data
+        are weighted by their noise it does not depend on their number. 0: independent slices.
     edge : float
         Difference that is shrunk to zero in one iteration, ``tv_weight / rho``. It sets the speed of convergence.
     circular : bool

@@ -1,8 +1,8 @@
-"""The prior as the engine sees it: the mean of the clean image given a noisy one.
+"""The interface of a prior: the mean of the clean image given a noisy one.
 
-Noise levels are always sigma: the state is ``x = x0 + sigma n`` and the denoiser returns ``E[x0 | x]``. For complex images
-``n`` is the standard complex normal, ``E|n|^2 = 1`` (variance split over the two parts), the same convention as for the
-noise of complex data.
+Noise levels are always sigma: the state is ``x = x0 + sigma n`` and the denoiser returns ``E[x0 | x]``. For complex
+images ``n`` is the standard complex normal, ``E|n|^2 = 1`` (variance split over the two parts), the same convention as
+for the noise of complex data.
 """
 
 from __future__ import annotations

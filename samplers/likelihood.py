@@ -21,10 +21,10 @@ class Likelihood(Protocol):
     """``p(y | A x)``, datum by datum: all arrays have the shape of ``y``, or one that broadcasts to it."""
 
     def fitted(self, y: Tensor) -> Likelihood:
-        """Return the likelihood for these data, in their precision and on their device; raise if it does not fit them."""
+        """Return the likelihood for these data, in their precision and on their device; raise if it does not fit."""
 
     def score(self, y: Tensor, predicted: Tensor) -> Tensor:
-        """Return the derivative of ``log p`` with respect to the prediction, in the engine's convention: ``W (y - A x)``."""
+        """Return the derivative of ``log p`` in the prediction, in the engine's convention: ``W (y - A x)``."""
 
     def weight(self, y: Tensor, predicted: Tensor) -> float | Tensor:
         """Return the precision of each datum, W: minus the (expected) second derivative of ``log p``."""

@@ -57,8 +57,8 @@ class MomentMatching(PosteriorDenoising):
         C; a number is the standard deviation of independent pixels; "prior" is the ``covariance_model`` that the prior
         carries, resampled to the size of the images. None: the model that follows from ``prior_std``.
     prior_std : float, optional
-        Standard deviation of independent pixels. None: at each noise level the model that explains the measured error of
-        the denoiser, by frequency (``denoiser.error_spectrum``) or at least in total (``denoiser.error_std``); for a
+        Standard deviation of independent pixels. None: at each noise level the model that explains the measured error
+        of the denoiser, by frequency (``denoiser.error_spectrum``) or at least in total (``denoiser.error_std``); for a
         denoiser that does not know its error, the prior's ``covariance_model``, or else the error measured on images
         that it generates or on a pilot run.
     jacobian_below : float, optional

@@ -21,8 +21,8 @@ class PartsAsBatch:
 
     All of them go through the network in one call, and are coupled only by the data. With ``split_complex`` the
     denoiser is one of real images, such as a network trained on magnitudes: real and imaginary parts are two items.
-    Complex noise of level sigma (``E|n|^2 = 1``) has ``sigma / sqrt(2)`` in each part, so that is the level passed to the
-    denoiser, and its range of levels grows by ``sqrt(2)``.
+    Complex noise of level sigma (``E|n|^2 = 1``) has ``sigma / sqrt(2)`` in each part, so that is the level passed to
+    the denoiser, and its range of levels grows by ``sqrt(2)``.
 
     Parameters
     ----------

@@ -83,7 +83,7 @@ class PiGDM(PosteriorDenoising):
             return super().step(x, sigma, sigma_next, run, memory)
         denoised, _, pull, residual = self._pull(x, sigma, run)
         moved = advance(self.solver, x, sigma, sigma_next, denoised, None, run.draw)
-        # The derivative with respect to x_vp is 1 / alpha times that to x; x = x_vp sqrt(1 + sigma_next^2) after the step.
+        # The derivative in x_vp is 1 / alpha times that in x, and x = x_vp sqrt(1 + sigma_next^2) after the step.
         moved = moved + math.sqrt(1 + sigma_next**2) * pull
         return Step(moved, denoised + pull, {"cg_residual": residual})
 

@@ -41,8 +41,8 @@ def measured_error(denoiser: Denoiser, problem: Problem, like: Tensor) -> Measur
     """Measure the error of a denoiser, and the noise level below which to use its Jacobian.
 
     Costs 36 calls with 4 images (32 small ones), and 24 more for a Jacobian that passes at every level, or 48 more for
-    each problem with one that does not. The random numbers are always the same, so samples depend only on their seed and
-    number. The result is cached as long as the denoiser lives; a network that was trained further must be wrapped
+    each problem with one that does not. The random numbers are always the same, so samples depend only on their seed
+    and number. The result is cached as long as the denoiser lives; a network that was trained further must be wrapped
     again.
 
     Returns

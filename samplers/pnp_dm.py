@@ -26,7 +26,7 @@ class PnPDM(AnnealedSampler):
 
     The state of the loop is ``z``; the last ``x`` is the sample.
 
-    Heuristic at finite ``rho`` and annealing speed, exact in the limit; needs no Jacobian and is insensitive to errors of the
+    Heuristic at finite ``rho`` and pace, exact in the limit; needs no Jacobian and is insensitive to errors of the
     denoiser. Std ratio .95 - 1.07 on the six known problems of ``benchmarks/posterior_truth.py``; its mean lags.
     Honours a noise level for each datum. ``inner * steps`` evaluations.
 

@@ -132,7 +132,7 @@ def compress_coils(kspace: Array, n_coils: int, method: str = "svd", readout_axi
         return _mix(vectors.flip(-1)[:, :n_coils].mH.to(data.dtype), data)
     if method != "geometric" or readout_axis not in (-2, -1):
         raise InputError(
-            f"compress_coils: expected method svd, or geometric with readout_axis -2 or -1, got {method!r}, {readout_axis}"
+            f"compress_coils: expected svd, or geometric with readout_axis -2 or -1, got {method!r} and {readout_axis}"
         )
     hybrid = ifftc(data, (readout_axis,)).movedim(readout_axis, 0).movedim(-2, 1)
     flat = hybrid.flatten(2)

@@ -124,7 +124,7 @@ class SamplingRun:
         )
 
     def _prior_of(self, problem: Problem) -> Denoiser:
-        """Return the prior for the images of a problem; volumes and images of several parts are denoised plane by plane."""
+        """Return the prior for the images of a problem; volumes and multi-part images are denoised plane by plane."""
         space = problem.operator.domain
         real = not space.dtype.is_complex
         if space.ndim > 2 and isinstance(self.sampler, DDSVolume):

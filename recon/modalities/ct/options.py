@@ -55,7 +55,7 @@ class CT(Options):
     arc: float | None = option(
         None,
         float,
-        "angular range of the projections; for measured data counted from the first view (default: all; simulated: 360, "
+        "angular range of the projections; for measured data from the first view on (default: all; simulated: 360, "
         "parallel 180)",
         "DEG",
         unit="degrees",
@@ -104,7 +104,7 @@ class CT(Options):
         return every[np.abs(angles[every] - angles[0]) < math.radians(self.arc)]
 
     def beam(self, image_shape: tuple[int, int], pixel_size: float, scanner: Mapping[str, float]) -> Beam:
-        """Return the geometry of the simulated projections: one detector element per pixel, covering the whole image."""
+        """Return the geometry of simulated projections: one detector element per pixel, covering the whole image."""
         import numpy as np
 
         from operators.ct.geometry import FanBeam, ParallelBeam

@@ -225,8 +225,8 @@ def _doubts(error: ModelError) -> list[str]:
     if error.share < _NOTABLE_SHARE or level < _NOTABLE:
         return []
     return [
-        f"the model fails to explain {error.share:.0%} of the signal, {level:.2g} times the noise: the intervals allow for it, "
-        "but coil maps, mask or geometry may be wrong for these data"
+        f"the model fails to explain {error.share:.0%} of the signal, {level:.2g} times the noise: the intervals "
+        "allow for it, but coil maps, mask or geometry may be wrong for these data"
     ]
 
 

@@ -73,8 +73,8 @@ def given_noise(noise_std: float | None, covariance: np.ndarray | Tensor | None,
 def estimate_noise(kspace: Tensor, mask: Tensor, region: Region | None) -> CoilNoise:
     """Estimate the noise of the coils from the measured data.
 
-    The estimate uses the air or outer k-space (`operators.estimate_noise_covariance`), unless signal extends to the edge
-    of the sampled region, as in low-resolution scans or scans of the centre only. This is the case if the quietest
+    The estimate uses the air or outer k-space (`operators.estimate_noise_covariance`), unless signal extends to the
+    edge of the sampled region, as in low-resolution scans or scans of the centre only. This is the case if the quietest
     directions of the calibration region are much quieter: then they give the level, and coils count as independent.
     """
     outer = CoilNoise(estimate_noise_covariance(kspace, mask), "outer k-space or air")

@@ -50,8 +50,8 @@ class Ultrasound(Options):
     decimation: int | None = option(
         None,
         int,
-        "keep every n-th demodulated sample; above the default the model includes the aliasing (default: the largest that "
-        "keeps the band of the pulse)",
+        "keep every n-th demodulated sample; above the default the model includes the aliasing (default: the "
+        "largest that keeps the band of the pulse)",
         "N",
         at_least=1,
     )

@@ -154,8 +154,8 @@ def prepare_frame(
 def speckle_prior(ready: Frame) -> GaussianPrior:
     """Return what stands in for a trained prior: independent complex Gaussian pixels, as in developed speckle.
 
-    Their standard deviation follows the delay-and-sum image, smoothed over 1 x 2 wavelengths (z, x), so the data are used
-    twice. It is scaled so that samples give echoes as strong as the data.
+    Their standard deviation follows the delay-and-sum image, smoothed over 1 x 2 wavelengths (z, x), so the data are
+    used twice. It is scaled so that samples give echoes as strong as the data.
     """
     problem, step = ready.problem, ready.grid.spacing
     operator: Any = problem.operator

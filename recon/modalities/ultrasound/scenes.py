@@ -141,7 +141,7 @@ def _interface(shape: tuple[int, int], base: float, rng: np.random.Generator) ->
 
 
 def field(shape: tuple[int, int], rng: np.random.Generator, rows: float, columns: float | None = None) -> np.ndarray:
-    """Return a smooth random field ``(z, x)`` of about unit variance, with features of the given length and width in rows."""
+    """Return a smooth random field ``(z, x)`` of about unit variance, with features of a given size in rows."""
     knots = [max(2, int(n / each) + 2) for n, each in zip(shape, (rows, (columns or rows) / _ASPECT), strict=True)]
     coarse = torch.from_numpy(rng.standard_normal((1, 1, *knots), dtype=np.float32))
     return functional.interpolate(coarse, shape, mode="bicubic", align_corners=True)[0, 0].numpy()

@@ -36,8 +36,8 @@ def speckle_test(image: ArrayLike, region: ArrayLike, *, step: int = 5, level: f
     """Kolmogorov-Smirnov test of the envelope against the Rayleigh distribution of fully developed speckle.
 
     Every ``step``-th pixel of the region along both axes of its bounding box is used, because neighbours are
-    correlated; the scale is that of the sample, sigma^2 = mean(|image|^2) / 2. Since it is fitted, the p-value is larger
-    than for a known scale: the test is conservative. It is the test of the challenge.
+    correlated; the scale is that of the sample, sigma^2 = mean(|image|^2) / 2. Since it is fitted, the p-value is
+    larger than for a known scale: the test is conservative. It is the test of the challenge.
 
     Parameters
     ----------

@@ -2,8 +2,8 @@
 
 Nothing is read from files. An image is that of random scatterers with an ideal probe: the base-band reflectivity
 (`operators.PlaneWaveUltrasound`) within a band of wave numbers somewhat wider than that of 75 compounded waves of a
-PICMUS-like probe. Speckle is fully developed or sparse; scatterers lie anywhere, not on pixels. The tissue is defined in
-`recon.modalities.ultrasound.scenes`.
+PICMUS-like probe. Speckle is fully developed or sparse; scatterers lie anywhere, not on pixels. The tissue is defined
+in `recon.modalities.ultrasound.scenes`.
 """
 
 from __future__ import annotations
