@@ -119,9 +119,9 @@ def clean_variance(sigma: float, prior_std: float | None, denoiser: Denoiser) ->
     ----------
     sigma : float
     prior_std : float or None
-        ``r^2 = sigma^2 v / (sigma^2 + v)`` with ``v = prior_std^2``: independent Gaussian pixels. None: the error that
-        the denoiser was measured to make at this noise level, ``denoiser.error_std(sigma)^2``; a denoiser that does
-        not know its error is taken to have a ``prior_std`` of 1, as in the papers.
+        ``r^2 = sigma^2 v / (sigma^2 + v)`` with ``v = prior_std^2``: independent Gaussian pixels. None: the measured
+        error of the denoiser at this noise level, ``denoiser.error_std(sigma)^2``; a denoiser that does not know its
+        error is assumed to have a ``prior_std`` of 1, as in the papers.
     denoiser : Denoiser
     """
     if prior_std is None:
