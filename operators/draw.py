@@ -28,8 +28,8 @@ def gaussian_draw(
 
     For y = A x + noise_std n and the prior x ~ N(m, Q^-1), the posterior is N(P^-1 b, P^-1) with
     ``P = A^H W A + Q``, ``W = noise_std^-2``, ``b = A^H W y + Q m``. The solution of
-    ``P x = b + A^H W^(1/2) data_noise + prior_noise`` is a draw of it, because the perturbation has covariance P.
-    Zeros for both noises give the posterior mean. The solver holds no random numbers: the caller draws them.
+    ``P x = b + A^H W^(1/2) data_noise + prior_noise`` is a draw from it, because the perturbation has covariance P.
+    Zeros for both noises give the posterior mean. The solver draws no random numbers: the caller provides them.
 
     Parameters
     ----------
@@ -41,11 +41,11 @@ def gaussian_draw(
         Standard deviation of the noise (for complex data: sqrt(E|n|^2)), broadcastable to `y`: one number, one per
         datum (infinite where nothing was measured), or one per sample with trailing axes of length 1.
     prior_precision : LinearOperator, callable, number or tensor
-        Q; a number or a tensor multiplies.
+        Q; a number or a tensor acts by multiplication.
     data_noise : tensor
         Standard normal, like `y` (complex: E|n|^2 = 1).
     prior_noise : tensor
-        A draw of N(0, Q), (..., *operator.domain.shape): Q^(1/2) times a standard normal.
+        A draw from N(0, Q), (..., *operator.domain.shape): Q^(1/2) times a standard normal.
     prior_mean : tensor, optional
         m; zero by default.
     start, iterations, tolerance, preconditioner

@@ -15,7 +15,7 @@ Apply = Callable[[Tensor], Tensor]
 
 
 class Solution(NamedTuple):
-    """What a solver returns.
+    """The result of a solver.
 
     Attributes
     ----------
@@ -58,7 +58,7 @@ def conjugate_gradient(
     iterations : int
         Number of applications of P (one more with `start`).
     tolerance : float
-        Relative residual below which a sample is left alone.
+        Relative residual below which a sample is frozen.
     item_ndim : int, optional
         Axes of one item; by default those of the operator's domain, or all axes of `rhs` for a plain callable.
     preconditioner : callable, optional

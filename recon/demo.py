@@ -148,7 +148,7 @@ def load_patient(shape: tuple[int, int] | None = None) -> tuple[NDArray[np.compl
     if shape is not None:
         if not all(8 <= few <= many for few, many in zip(shape, full, strict=True)):
             raise InputError(
-                f"the synthetic patient has {full} pixels (y, x); expected a shape of at least 8 x 8 and at most that, got {shape}"
+                f"expected a shape from 8 x 8 to {full} pixels (y, x) of the synthetic patient, got {shape}"
             )
         window = tuple(slice(n // 2 - m // 2, n // 2 - m // 2 + m) for n, m in zip(full, shape, strict=True))
         image = _fft(_fft(image)[window], inverse=True) * np.sqrt(np.prod(shape) / np.prod(full))

@@ -131,7 +131,7 @@ class Settings:
 
 
 def _value(text: str) -> Any:
-    """Return text as a TOML value: a number, true, false or a quoted string; "none" is None, any other word is a string."""
+    """Return text as a TOML value: number, true, false or quoted string; "none" is None, other words are strings."""
     if text.lower() == "none":
         return None
     try:

@@ -1,4 +1,4 @@
-"""Sampling strategies of diffrecon: one method, one paper, one file, and the one loop that runs them."""
+"""The samplers of diffrecon: one file per published method, and the loop that runs them."""
 
 from samplers.base import AnnealedSampler, Run, Sampler, Step
 from samplers.covariance import CovarianceModel

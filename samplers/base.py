@@ -1,6 +1,6 @@
-"""The contract of a sampler: its noise levels, one step, and what that step is given and gives.
+"""The contract of a sampler: its noise levels, one step, and the step's inputs and outputs.
 
-Everything speaks sigma, see `samplers.denoiser`.
+Noise levels are always sigma, see `samplers.denoiser`.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ __all__ = ["AnnealedSampler", "Denoiser", "Run", "Sampler", "Step"]
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """What all steps of a run share: the problem, the prior, and the random numbers of the samples."""
+    """The state shared by all steps of a run: the problem, the prior, and the random numbers of the samples."""
 
     problem: Problem
     denoiser: Denoiser
     noise: Noise
 
     def draw(self) -> Tensor:
-        """Return standard normal images ``(batch, *domain)``, each from the stream of its own sample."""
+        """Return standard normal images ``(batch, *domain)``, each from the random stream of its sample."""
         return self.noise.normal(self.problem.operator.domain)
 
 
 class Step(NamedTuple):
-    """What one step gives: the next state, the denoised estimate behind it, facts worth keeping ``(batch,)``.
+    """The result of one step: the next state, the denoised estimate behind it, and diagnostics ``(batch,)``.
 
-    ``memory`` is handed to the next step as it is (an optimiser's moments, the previous estimate of a multistep
-    solver); None where a step stands alone.
+    ``memory`` is passed unchanged to the next step (an optimiser's moments, the previous estimate of a multistep
+    solver); None for steps without memory.
     """
 
     x: Tensor
@@ -49,21 +49,21 @@ class Step(NamedTuple):
 
 
 class Sampler(ABC):
-    """A strategy: frozen hyper-parameters, a noise schedule, and one step.
+    """A sampler: frozen hyper-parameters, a noise schedule, and one step.
 
-    To add one, write a frozen dataclass with ``sigmas`` and ``step``; the loop `samplers.sample` does the rest.
+    A new sampler is a frozen dataclass with ``sigmas`` and ``step``; the loop `samplers.sample` does the rest.
     """
 
-    #: BibTeX keys of the papers that a user of this strategy should cite (see docs/references.bib).
+    #: BibTeX keys of the papers to cite for this sampler (see docs/references.bib).
     citations: ClassVar[tuple[str, ...]] = ()
-    #: Whether the sampler needs Gaussian noise; one that works with any ``problem.likelihood`` says False.
+    #: Whether the sampler needs Gaussian noise; False if it works with any ``problem.likelihood``.
     needs_gaussian: ClassVar[bool] = True
-    #: Noise level around which ``E[x0 | x, y]`` is kept for `Samples.expectation`; None for not at all.
+    #: Noise level around which ``E[x0 | x, y]`` is kept for `Samples.expectation`; None to keep nothing.
     mean_sigma: float | None = None
 
     @abstractmethod
     def sigmas(self, problem: Problem, denoiser: Denoiser) -> list[float]:
-        """Return the noise levels, from large to small; the last one is 0."""
+        """Return the noise levels in decreasing order; the last one is 0."""
 
     def mean_level(self, problem: Problem) -> float | None:
         """Return the noise level around which the mean of this problem is taken; ``mean_sigma`` unless overridden."""
@@ -73,18 +73,18 @@ class Sampler(ABC):
     def step(self, x: Tensor, sigma: float, sigma_next: float, run: Run, memory: Any) -> Step:
         """Go from noise level ``sigma`` to ``sigma_next``; ``x`` has shape ``(batch, *domain)``.
 
-        ``memory`` is what the step before returned as `Step.memory`, None at the first.
+        ``memory`` is the previous step's `Step.memory`, None at the first step.
         """
 
 
 @dataclass(frozen=True)
 class AnnealedSampler(Sampler):
-    """Strategies that walk down a list of noise levels; subclasses write ``step`` and extend ``__post_init__``.
+    """Base of samplers with a decreasing list of noise levels; subclasses define ``step``, extend ``__post_init__``.
 
     Parameters
     ----------
     steps : int
-        Noise levels.
+        Number of noise levels.
     spacing : "geometric", "karras" or "vp"
         See `samplers.schedule`.
     sigma_max, sigma_min : float, optional

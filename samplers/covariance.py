@@ -1,4 +1,4 @@
-"""A covariance model of a prior, and the Gaussian conditioning that it allows without any network call."""
+"""A covariance model of a prior, and Gaussian conditioning with it, without any network call."""
 
 from __future__ import annotations
 
@@ -51,15 +51,15 @@ class CovarianceModel:
 
     @classmethod
     def estimate(cls, images: Tensor, item_ndim: int = 2, smooth: int = 0) -> CovarianceModel:
-        """Estimate map and spectrum from images, such as draws of the prior or training data.
+        """Estimate map and spectrum from images, such as samples of the prior or training data.
 
         Parameters
         ----------
         images : Tensor, shape ``(n, *domain)``
         item_ndim : int
-            Axes of one image.
+            Number of axes of one image.
         smooth : int
-            Average the variance map over ``2 smooth + 1`` pixels: with few images each pixel alone is noisy.
+            Average the variance map over ``2 smooth + 1`` pixels: with few images single pixels are noisy.
         """
         if images.ndim != item_ndim + 1 or len(images) < 2:
             raise ShapeError(f"CovarianceModel.estimate: expected at least 2 images, got {tuple(images.shape)}")
@@ -80,13 +80,13 @@ class CovarianceModel:
         return CovarianceModel(self.std_map.to(like.device, like.real.dtype), spectrum)
 
     def resized(self, shape: tuple[int, ...]) -> CovarianceModel:
-        """Return the model for images of another size that show the same field of view with other pixels."""
+        """Return the model for images of another matrix size with the same field of view."""
         if self.spectrum is None and not self.std_map.ndim:
             return self
         std_map = _interpolate(self.std_map, shape) if self.std_map.ndim else self.std_map
         if self.spectrum is None:
             return CovarianceModel(std_map)
-        # Frequencies are cycles per pixel: a power law looks alike on every grid.
+        # Frequencies are in cycles per pixel: a power law has the same form on every grid.
         spectrum = _interpolate(self.spectrum.clamp(min=1e-12).log(), shape).exp()
         return CovarianceModel(std_map, spectrum / spectrum.mean())
 
@@ -106,7 +106,7 @@ class CovarianceModel:
         return self.std_map * torch.fft.ifftn(self._power.sqrt() * z, dim=self._axes, norm="ortho")
 
     def root_adjoint(self, x: Tensor) -> Tensor:
-        """Return ``L^H x``: a spectrum, where there is one."""
+        """Return ``L^H x``: a spectrum, if the model has one."""
         if self._power is None:
             return self.std_map * x
         return self._power.sqrt() * torch.fft.fftn(self.std_map * x, dim=self._axes, norm="ortho")
@@ -128,7 +128,7 @@ def condition(
     iterations: int,
     tolerance: float = 1e-3,
 ) -> tuple[Tensor, Tensor]:
-    """Move a denoised image onto the data as the covariance model allows.
+    """Condition a denoised image on the data with the covariance model.
 
     With ``V = (C^-1 + sigma^-2)^-1``, the model of ``Cov[x0 | x_sigma]``, this is ``(V^-1 + A^H W A)^-1 pull``, which
     for ``pull = A^H W (y - A D)`` is ``E[x0 | x_sigma, y] - D``. Solved for ``delta = L z``, where the prior is white::
@@ -142,7 +142,7 @@ def condition(
     sigma : float
     pull : Tensor, shape ``(batch, *domain)``
     iterations, tolerance
-        Of the conjugate gradients; no network call is made.
+        Settings of the conjugate gradients; no network call is made.
 
     Returns
     -------

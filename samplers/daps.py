@@ -26,8 +26,8 @@ class DAPS(AnnealedSampler):
         x0     ~ N(x0; x0hat, r^2) N(y; A x0, noise_std^2)
         x_next = x0 + sigma_next z
 
-    The middle line by ``langevin_steps`` Langevin steps from ``x0hat``, as published, or exactly by perturb-and-solve,
-    since A is linear.
+    The middle line is done by ``langevin_steps`` Langevin steps from ``x0hat``, as published, or exactly by
+    perturb-and-solve, since A is linear.
 
     Heuristic: ``x0hat`` already has the spread of the prior, and the width ``r`` adds to it. On the exact Gaussian
     problem of the test-suite the std ratio is 1.3 - 1.4 with the exact step and ``r = sigma``, 1.1 with the rule, and
@@ -39,7 +39,7 @@ class DAPS(AnnealedSampler):
     steps, spacing, sigma_max, sigma_min
         See `samplers.base.AnnealedSampler`. The inner ODE ends at ``sigma_min``.
     inner : int
-        Evaluations of each ODE; they are Euler steps, exact for a constant denoised image.
+        Network evaluations of each ODE, as Euler steps, which are exact for a constant denoised image.
     likelihood : "langevin" or "exact"
     width : "sigma" or "rule"
         ``r = sigma`` as published, or ``r^2 = sigma^2 v / (sigma^2 + v)`` with ``v = prior_std^2``.
@@ -47,7 +47,7 @@ class DAPS(AnnealedSampler):
         Spread of the clean images, for the rule.
     langevin_steps : int
     step_size : float
-        Of the Langevin steps, in units of the inverse of the largest curvature ``1 / r^2 + |A^H W A|``; below 2.
+        Size of the Langevin steps, in units of the inverse of the largest curvature ``1 / r^2 + |A^H W A|``; below 2.
     cg_iterations : int
         Conjugate-gradient iterations of the exact step.
 

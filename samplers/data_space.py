@@ -36,7 +36,7 @@ class DataSpace:
         """Solve with ``V = sigma^2 J`` from the model's answer; return the move and the count of bad directions.
 
         A sample stops at a direction p with ``p^H K p <= |p|^2 / 2``: with a covariance it would be at least ``|p|^2``.
-        A start that makes the objective ``w^H K w / 2 - Re w^H b`` positive is worse than none and is dropped.
+        A start with a positive objective ``w^H K w / 2 - Re w^H b`` is worse than zero and is dropped.
         """
         dims = tuple(range(1, residual.ndim))
 
@@ -76,6 +76,6 @@ class DataSpace:
                 rz_next = inner(r, z)
                 p = z + torch.where(active, rz_next / torch.where(active, rz, 1), 0) * p
                 active, rz = active & (rz_next > 0) & (inner(r, r) > enough), rz_next
-        # Where neither the start nor a single direction could be used, the model's answer stands.
+        # If neither the start nor any direction could be used, the model's answer is kept.
         used = keep | (bad < 1)
         return torch.where(per_image(used), moved, start), bad.reshape(-1) + (~keep).reshape(-1).to(bad.dtype)

@@ -1,4 +1,4 @@
-"""Data terms shared by the strategies: each method says which one it uses, none writes its own."""
+"""Data terms shared by the samplers; each documents which one it uses."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from operators.solve import conjugate_gradient
 from samplers.noise import Noise
 from samplers.problem import Problem
 
-#: Whiteness from which on data count as an image in white noise.
+#: Least whiteness at which data count as an image in white noise.
 WHITE = 0.9
 
 
 def join(problem: Problem, x: Tensor, sigma: float, sigma_min: float) -> tuple[Tensor, float, Tensor | None]:
-    """Join state and data into one image in white noise, where the data are such an image.
+    """Combine state and data into one image in white noise, if the data are such an image.
 
     With ``H = A^H W A`` close to ``h`` times the identity the two are images of noise ``sigma`` and ``1 / sqrt(h)``,
     whose weighted mean ``level^2 (x / sigma^2 + A^H W y)`` has the noise ``level = (sigma^-2 + h)^-1/2``. What the
@@ -28,14 +28,14 @@ def join(problem: Problem, x: Tensor, sigma: float, sigma_min: float) -> tuple[T
     x : Tensor, shape ``(batch, *domain)``
     sigma : float
     sigma_min : float
-        Least level that the denoiser knows; no more of the data is taken than that allows.
+        Smallest noise level of the denoiser; it limits how much of the data is used.
 
     Returns
     -------
     shown : Tensor, shape ``(batch, *domain)``
     level : float
     shared : Tensor, shape ``domain``, or None
-        The part of h that is in ``shown``, 0 where the data see nothing; None where the data are no such image.
+        The part of h that is used in ``shown``, 0 where the data see nothing; None if the data are no such image.
     """
     known = problem.information
     fraction = min(1.0, (sigma_min**-2 - sigma**-2) / known.precision) if known.whiteness > WHITE else 0.0
@@ -48,10 +48,10 @@ def join(problem: Problem, x: Tensor, sigma: float, sigma_min: float) -> tuple[T
 
 
 def projection(problem: Problem, anchor: Tensor, iterations: int) -> tuple[Tensor, Tensor]:
-    """Move the anchor onto the data, noise-free: conjugate gradients on ``A^H A x = A^H y`` started at the anchor.
+    """Project the anchor onto noise-free data: conjugate gradients on ``A^H A x = A^H y`` started at the anchor.
 
-    With exact convergence this is the projection on ``{x : A x = y}`` nearest to the anchor. A sample is left alone
-    once its residual is 1e-5: the system is singular, and going on would only amplify rounding. Shapes as in
+    With exact convergence this is the projection on ``{x : A x = y}`` nearest to the anchor. A sample is frozen
+    once its residual is 1e-5: the system is singular, and further steps would only amplify rounding. Shapes as in
     `samplers.proximal.proximal`.
     """
     operator = problem.operator

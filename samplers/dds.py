@@ -19,9 +19,9 @@ from samplers.spread import Spread, Support, Uniform, error_variance
 from samplers.stepping import Past, advance
 from samplers.validation import require
 
-#: Data of so much noise need no more than the given iterations; at most so many times as many are taken.
+#: Noise level above which the given iterations are enough, and largest multiple of them that is used below it.
 _EASY_NOISE, _MOST_TIMES = 0.02, 4.0
-#: The mean is taken no higher than at so many times the noise of the data.
+#: Upper limit of the noise level of the mean, as a multiple of the noise of the data.
 _MEAN_NOISE = 8.0
 #: r^2 = sigma^2 / (sigma^2 + 1), as in the papers.
 _AS_PUBLISHED = Uniform(1.0)
@@ -42,18 +42,18 @@ class DDS(AnnealedSampler):
     Parameters
     ----------
     steps : int
-        Network evaluations.
+        Number of network evaluations.
     cg_iterations : int
         M; Hermitian conjugate gradients, per sample.
     eta : float
         Fraction of fresh noise, 0 (deterministic) to 1. The paper uses .15 / .5 / .8 for 19 / 49 / 99 evaluations.
     gamma : float or "rule" or "noise-free"
         Weight of the data. A number: as published. ``"noise-free"``: A^H A x = A^H y. ``"rule"``: ``gamma = r^2 /
-        noise_std^2``, r being what ``spread`` says; honours a noise level per datum.
+        noise_std^2``, with r from ``spread``; honours a noise level per datum.
     spread : Spread
-        With the rule: how far a clean pixel may be from its denoised value. ``Uniform(1.0)`` as in the papers,
-        ``Uniform()`` for the error that the denoiser was measured to make, ``Support(level)`` with less freedom in the
-        background, ``LocalEnergy(width)`` by the local brightness; see `samplers.spread`.
+        For the rule: how far a clean pixel may be from its denoised value. ``Uniform(1.0)`` as in the papers,
+        ``Uniform()`` for the measured error of the denoiser, ``Support(level)`` with less freedom in the background,
+        ``LocalEnergy(width)`` by the local brightness; see `samplers.spread`.
     noise : "published" or "ddim"
         How fresh noise enters: constant ``eta``, or the DDIM variance ``eta^2 sigma_next^2 (sigma^2 - sigma_next^2) /
         sigma^2`` (Song et al. 2021, eq. 16), which keeps the right spread for ``eta = 1`` and many steps.
@@ -65,22 +65,22 @@ class DDS(AnnealedSampler):
         Take the posterior mean from the fitted estimates around this noise level, not from the samples: less noise of
         the data in it, and none of the sampling below that level.
     adapt_to_noise : bool
-        With the rule: let the noise of the data decide more, as low SNR needs and high SNR does not notice.
+        For the rule: adapt further steps to the noise of the data, which matters at low SNR and not at high SNR:
 
         - Where the data are an image in white noise (everything measured, denoising; ``Information.whiteness`` above
-          .9) the network is shown x and the data together, at the noise level that the two have together. That is
-          exact, where fitting D to the data as if its errors were independent of them is not, and so are then the
-          steps of second order ("sde-2m" of `samplers.stepping`), in the place of ``eta`` and ``noise``.
+          .9) the network sees x and the data combined, at their joint noise level. That is exact, unlike fitting D to
+          the data as if its errors were independent of them. Second-order steps ("sde-2m" of `samplers.stepping`) are
+          then also exact and replace ``eta`` and ``noise``.
         - r follows the measured error by frequency (``denoiser.error_spectrum``) where the noise of the data is above
-          r: at large noise the data know the low frequencies alone, which independent pixels would not believe them.
+          r: at large noise the data determine only the low frequencies, which a model of independent pixels underrates.
         - The background (``Support``) is where the denoised image *and* a first step towards the data are small.
-        - The last step draws the image from what the denoised one and the data leave open: with data of less noise than
-          the smallest noise level that is the spread of the posterior.
-        - The mean is taken around the noise of the data (twice that up to .25, ten times where the network is shown
-          them) where that is above ``mean_sigma``, and the noise levels begin at ten times it where that is above
-          ``sigma_max``: x holds nothing of the image at first, and D tends to zero with it.
+        - The last step draws the image from the remaining uncertainty given the denoised image and the data: for data
+          with less noise than the smallest noise level this is the spread of the posterior.
+        - The mean is taken around the noise of the data (twice that up to .25, ten times if the network sees the data)
+          if that is above ``mean_sigma``, and the noise levels begin at ten times it if that is above ``sigma_max``: x
+          holds nothing of the image at first, and D tends to zero with it.
     mean_steps : int
-        With fewer steps than this, too few of them are near ``mean_sigma``, and the mean is that of the samples.
+        With fewer steps than this, too few are near ``mean_sigma``, and the mean is that of the samples.
 
     References
     ----------
@@ -116,7 +116,7 @@ class DDS(AnnealedSampler):
             require(self, even, "spread=Uniform(...) or Support(...) with adapt_to_noise", self.spread)
 
     def sigma_range(self, problem: Problem, denoiser: Denoiser) -> tuple[float, float]:
-        """Return the range of the noise levels, from ten times the noise of the data where that is wanted."""
+        """Return the range of the noise levels, starting at ten times the noise of the data if required."""
         sigma_max, sigma_min = super().sigma_range(problem, denoiser)
         if self.adapt_to_noise:
             noise = 10 * math.sqrt(problem.information.variance)
@@ -124,7 +124,7 @@ class DDS(AnnealedSampler):
         return sigma_max, sigma_min
 
     def mean_level(self, problem: Problem) -> float | None:
-        """Return ``mean_sigma``, or what the noise of the data puts above it; None where few steps are near it."""
+        """Return ``mean_sigma``, or a higher level set by the noise of the data; None if few steps are near it."""
         level = self.mean_sigma
         if level is not None and self.adapt_to_noise and math.isfinite(problem.information.variance):
             noise = math.sqrt(problem.information.variance)
@@ -134,7 +134,7 @@ class DDS(AnnealedSampler):
         return None if level == self.mean_sigma and self.steps < self.mean_steps else level
 
     def iterations(self, problem: Problem) -> int:
-        """Return the iterations of the fit: more where little noise makes its equations stiff."""
+        """Return the number of iterations of the fit: more at low noise, which makes its equations stiff."""
         noise = math.sqrt(problem.information.variance) if self.adapt_to_noise else math.inf
         stiff = _EASY_NOISE / noise if noise > 0 else math.inf
         return round(self.cg_iterations * min(max(1.0, stiff), _MOST_TIMES))
@@ -162,7 +162,7 @@ class DDS(AnnealedSampler):
     def _adapted(self, x: Tensor, sigma: float, run: Run, draw: Noise | None) -> tuple[Tensor, Tensor, Tensor, bool]:
         """Return the fitted image, the noise direction, the residual of the fit, and whether the network saw the data.
 
-        The likelihood of x and data is ``|x0 - x|^2 / sigma^2 + |y - A x0|_W^2``. The network is shown the image and
+        The likelihood of x and data is ``|x0 - x|^2 / sigma^2 + |y - A x0|_W^2``. The network sees the image and
         level of a part of it that is white (`samplers.data_terms.join`), the fit takes what remains.
         """
         problem, denoiser = run.problem, run.denoiser
@@ -191,7 +191,7 @@ class DDS(AnnealedSampler):
         return fitted, (x - denoised) / sigma, residual, shared is not None
 
     def _fit(self, denoised: Tensor, sigma: float, run: Run, memory: Any) -> tuple[Tensor, Tensor, Any]:
-        """Fit the denoised image to the data; what comes third is handed to the next step."""
+        """Fit the denoised image to the data; the third value is passed to the next step."""
         problem = run.problem
         if self.gamma == "noise-free":
             return *projection(problem, denoised, self.cg_iterations), None

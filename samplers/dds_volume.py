@@ -1,4 +1,4 @@
-"""DDS for volumes: slices through a network of images, held together by total variation along z."""
+"""DDS for volumes: slices through an image network, coupled by total variation along z."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from samplers.validation import require
 
 @dataclass(frozen=True)
 class DDSVolume(DDS):
-    """DDS-3D: each step fits a volume to its data with total variation between slices, by one step of ADMM.
+    """DDS-3D: each step fits a volume to its data with total variation between slices, by one ADMM iteration.
 
-    The network sees single slices (`samplers.PartsAsBatch`) and knows nothing of their neighbours. With
+    The network sees single slices (`samplers.PartsAsBatch`) without their neighbours. With
     ``V = r^2`` of the rule, ``W = 1 / noise_std^2`` and the difference ``Dz`` of neighbouring slices, a step improves::
 
         x' = argmin_x |x - D|^2 / (2 V) + |A x - y|_W^2 / 2 + tv_weight |Dz x|_1
@@ -29,20 +29,20 @@ class DDSVolume(DDS):
         x <- CG on (1/V + A^H W A + rho Dz^T Dz) x = D/V + A^H W y + rho Dz^T (d - u)
         d <- shrink(Dz x + u, tv_weight / rho),    u <- u + Dz x - d
 
-    ``d`` and ``u`` are kept from step to step of the diffusion, so that one iteration a step suffices.
+    ``d`` and ``u`` are kept from step to step of the diffusion, so that one iteration per step suffices.
 
-    Heuristic, as DDS; the added prior couples slices in the samples, too. No exact posterior is known to measure its
-    spread against (total variation has none); without total variation it is that of `DDS`, .75 - 1.0.
+    Heuristic, like DDS; the added prior also couples slices in the samples. Its spread cannot be compared with an exact
+    posterior (none is known with total variation); without total variation the std ratio is that of `DDS`, .75 - 1.0.
 
     Parameters
     ----------
     steps ... mean_sigma
         As for `DDS`; the rule is the default here, with a ``spread`` that is ``Uniform``.
     tv_weight : float
-        Inverse of the difference of neighbouring slices that one expects, in units of the scale of the prior. Since
-        the data are weighted by their noise it does not depend on how many there are. 0: slices on their own.
+        Inverse of the expected difference of neighbouring slices, in units of the scale of the prior. Since the data
+        are weighted by their noise it does not depend on their number. 0: independent slices.
     edge : float
-        Difference that is shrunk to nothing in one iteration, ``tv_weight / rho``. It sets the speed of convergence.
+        Difference that is shrunk to zero in one iteration, ``tv_weight / rho``. It sets the speed of convergence.
     circular : bool
         Whether the last slice is a neighbour of the first, as in the published code; by default it is not.
 
@@ -50,7 +50,8 @@ class DDSVolume(DDS):
     ----------
     Chung, Lee & Ye, "Decomposed diffusion sampler for accelerating large-scale inverse problems", ICLR 2024, section
     3.3; Chung et al., "Solving 3D inverse problems using pre-trained 2D diffusion models", CVPR 2023, algorithm 2.
-    Deviations: data weighted by their noise, exact adjoint, the anchor D in the system, rho and weight free of both.
+    Deviations: data weighted by their noise, exact adjoint, the anchor D in the system, rho and weight independent of
+    both.
     """
 
     citations: ClassVar[tuple[str, ...]] = ("chung2024dds", "chung2023mbir")
@@ -62,14 +63,14 @@ class DDSVolume(DDS):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self, not self.adapt_to_noise, "no adapt_to_noise, which is for images", self.adapt_to_noise)
+        require(self, not self.adapt_to_noise, "adapt_to_noise=False, since it is for images only", self.adapt_to_noise)
         require(self, self.gamma != "noise-free", "gamma to be a number or 'rule'", self.gamma)
         require(self, isinstance(self.spread, Uniform), "spread=Uniform(...)", self.spread)
         require(self, self.tv_weight >= 0 and math.isfinite(self.tv_weight), "tv_weight >= 0", self.tv_weight)
         require(self, self.edge > 0, "edge > 0", self.edge)
 
     def _fit(self, denoised: Tensor, sigma: float, run: Run, memory: Any) -> tuple[Tensor, Tensor, Any]:
-        """Do one iteration of ADMM, from where the last step left it."""
+        """Do one iteration of ADMM, continuing from the last step."""
         problem = run.problem
         if problem.operator.domain.ndim != 3:
             raise InputError(f"DDSVolume: expected volumes (z, y, x), got {tuple(problem.operator.domain.shape)}")
@@ -91,7 +92,7 @@ class DDSVolume(DDS):
         return fitted, residual, (d, u - d)
 
     def _differences(self, x: Tensor) -> Tensor:
-        """Return each slice's difference to the next one, ``(batch, z, y, x)``; that of the last slice is 0."""
+        """Return each slice's difference to the next one, ``(batch, z, y, x)``; 0 for the last slice."""
         difference = x.roll(-1, dims=-3) - x
         if not self.circular:
             difference[..., -1, :, :] = 0
@@ -105,5 +106,5 @@ class DDSVolume(DDS):
 
 
 def _shrink(x: Tensor, by: float) -> Tensor:
-    """Bring every value nearer to zero by this much."""
+    """Shrink every value towards zero by this amount."""
     return x * (1 - by / x.abs().clamp(min=by))

@@ -1,8 +1,8 @@
-"""The prior as the engine sees it: the mean of the clean image given a noisy one.
+"""The interface of a prior: the mean of the clean image given a noisy one.
 
-Everything speaks sigma: the state is ``x = x0 + sigma n`` and the denoiser returns ``E[x0 | x]``. For complex images
-``n`` is the standard complex normal, ``E|n|^2 = 1`` (variance split over the two parts), the same convention as for the
-noise of complex data.
+Noise levels are always sigma: the state is ``x = x0 + sigma n`` and the denoiser returns ``E[x0 | x]``. For complex
+images ``n`` is the standard complex normal, ``E|n|^2 = 1`` (variance split over the two parts), the same convention as
+for the noise of complex data.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from operators.base import Space
 
 @runtime_checkable
 class Denoiser(Protocol):
-    """A prior as the engine sees it: the mean of the clean image given a noisy one.
+    """The interface of a prior: the mean of the clean image given a noisy one.
 
-    ``sigma_min`` and ``sigma_max`` are the noise levels between which it can be trusted, in image units; ``space`` is
-    the image space, or None when any size is accepted. Plain attributes will do.
+    ``sigma_min`` and ``sigma_max`` are the range of noise levels in which it is valid, in image units; ``space`` is the
+    image space, or None when any size is accepted. Plain attributes are enough.
 
     A prior may also know its error (`samplers.KnowsError`) or the covariance of its images
     (`samplers.CarriesCovariance`): DDS and moment matching weight the data by them.

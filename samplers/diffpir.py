@@ -31,7 +31,7 @@ class DiffPIR(AnnealedSampler):
     steps, spacing, sigma_max, sigma_min
         See `samplers.base.AnnealedSampler`.
     strength : float
-        ``lambda``: trust in the denoiser. The image is taken to lie within ``sigma / sqrt(lambda)`` of D.
+        ``lambda``: trust in the denoiser. The image is assumed to lie within ``sigma / sqrt(lambda)`` of D.
     zeta : float
         Fraction of fresh noise, 0 to 1.
     cg_iterations : int

@@ -24,10 +24,10 @@ class DPS(AnnealedSampler):
 
         x_next = reverse step from x and D, - zeta s grad_x |y - A D(x, sigma)|
 
-    The norm is that of one sample. ``s`` is 1, or ``sqrt((1 + sigma^2) (1 + sigma_next^2))``, which is what the same
-    rule says in the variance-preserving variables ``x / sqrt(1 + sigma^2)`` of the paper.
+    The norm is that of one sample. ``s`` is 1, or ``sqrt((1 + sigma^2) (1 + sigma_next^2))``, the equivalent of the
+    same rule in the variance-preserving variables ``x / sqrt(1 + sigma^2)`` of the paper.
 
-    Heuristic: ``zeta`` sets the spread in measured directions, not the noise level, which this rule does not use.
+    Heuristic: the spread in measured directions is set by ``zeta``, not by the noise level, which is not used.
     Std ratio .95 overall, .65 in measured directions for ``zeta = .3`` and 1.05 for 1, on the exact Gaussian problem of
     the test-suite. Each step costs one denoiser evaluation and one
     back-propagation.
@@ -39,12 +39,12 @@ class DPS(AnnealedSampler):
     zeta : float
         Step size, .3 to 1 in the paper.
     variables : "ve" or "vp"
-        Which ``s``; ``"vp"`` is the paper's.
+        The choice of ``s``; ``"vp"`` is the paper's.
     solver : "ancestral" or "ddim"
         The reverse step.
     scaling : "none" or "norm"
-        ``"norm"`` divides the gradient by the norm of the operator, so that ``zeta`` means what it does in the papers,
-        whose operators have a norm of about 1.
+        ``"norm"`` divides the gradient by the norm of the operator, so that ``zeta`` has the same meaning as in the
+        papers, whose operators have a norm of about 1.
     chunk : int, optional
         Samples that are back-propagated together; bounds the memory. All by default.
 
@@ -88,7 +88,7 @@ class DPS(AnnealedSampler):
         with torch.enable_grad():
             tracked = x.detach().requires_grad_()
             denoised = run.denoiser.denoise(tracked, sigma)
-            # The sum has for each sample the gradient of its own norm: no sample enters the norm of another.
+            # The gradient of the sum is, for each sample, that of its own norm: samples do not mix.
             residual = norms(run.problem.y - run.problem.operator(denoised)).sum()
             gradient = torch.autograd.grad(residual, tracked)[0]
         return denoised.detach(), gradient

@@ -1,7 +1,7 @@
-"""The error of a denoiser by noise level and frequency, measured on images of its own making.
+"""The error of a denoiser by noise level and frequency, measured on images that it generates.
 
-A few images are drawn with the denoiser's own reverse process and noised to a ladder of levels; what it makes of them
-shows the spectrum of its error, and up to which noise level its Jacobian is that of a conditional mean.
+A few images are drawn with the denoiser's own reverse process and noised to a ladder of levels; denoising them again
+shows the spectrum of the error, and up to which noise level the Jacobian is that of a conditional mean.
 """
 
 from __future__ import annotations
@@ -21,25 +21,25 @@ from samplers.jacobian import differences
 from samplers.noise import Noise
 from samplers.stepping import Past, advance
 
-#: Calls that draw the images, and noise levels at which they are denoised again.
+#: Number of calls that draw the images, and number of noise levels at which they are denoised again.
 STEPS, LEVELS = 24, 12
-#: How many images: as many pixels as this together, but neither fewer nor more images than that.
+#: Total number of pixels of the images, and limits of the number of images.
 PIXELS, FEWEST, MOST = 8192, 4, 32
-#: Images of more pixels than this go through the denoiser one by one.
+#: Images with more pixels than this are denoised one by one.
 LARGE = 65536
-#: Largest fraction of ``u^H J v`` that may be antisymmetric for a Jacobian that is trusted, and how far ``sigma^2 tr
-#: J`` may be from the error. An exact denoiser shows rounding, .001; a network .15 - .5.
+#: Largest antisymmetric fraction of ``u^H J v`` of a trusted Jacobian, and largest deviation of ``sigma^2 tr J`` from
+#: the error. An exact denoiser shows rounding, .001; a network .15 - .5.
 ASYMMETRY, TRACE = 0.05, 3.0
-#: Length of the differences in that test, of the noise level: short, for what is curved.
+#: Length of the differences in that test, relative to the noise level: short, because of curvature.
 DIFFERENCE_STEP = 0.02
-#: No error of a denoiser reaches sigma; the limits keep the covariance finite and positive.
+#: The error of a denoiser is below sigma; the limits keep the covariance finite and positive.
 LIMIT, FLOOR = 0.98, 1e-12
 _SEED = 20240521
 
 
 @dataclass(frozen=True, eq=False)
 class MeasuredError:
-    """The error of a denoiser by noise level, and where its Jacobian can be used.
+    """The error of a denoiser by noise level, and the range in which its Jacobian can be used.
 
     Parameters
     ----------
@@ -58,7 +58,7 @@ class MeasuredError:
 
     @property
     def finite(self) -> bool:
-        """Whether there is a number for every level and frequency."""
+        """Whether the table is finite for every level and frequency."""
         return bool(torch.isfinite(self.log_prior).all())
 
     def model(self, sigma: float) -> CovarianceModel:
@@ -80,7 +80,7 @@ def error_of_own_images(denoiser: Denoiser, space: Space, like: Tensor) -> Measu
     """Measure the error of a denoiser on images of ``space`` that it draws itself, and test its Jacobian on them.
 
     Costs ``STEPS + LEVELS`` calls with at most ``MOST`` images, and two more for each level of a trusted Jacobian.
-    The table may hold what is not finite where the denoiser's own images do.
+    The table may contain non-finite values if the denoiser's own images do.
     """
     pixels = math.prod(space.shape)
     count = min(max(PIXELS // max(pixels, 1), FEWEST), MOST)
@@ -105,7 +105,7 @@ def error_of_own_images(denoiser: Denoiser, space: Space, like: Tensor) -> Measu
 
 
 def _draw(denoiser: Denoiser, space: Space, noise: Noise) -> Tensor:
-    """Draw images of the denoiser, by its own reverse diffusion."""
+    """Draw images from the denoiser by reverse diffusion."""
     levels = schedule.geometric(denoiser.sigma_max, denoiser.sigma_min, STEPS)
     x, past = levels[0] * noise.normal(space), None
     for sigma, following in itertools.pairwise(levels):
@@ -124,7 +124,7 @@ def _log_power(error: Tensor) -> Tensor:
 
 
 def smooth(spectrum: Tensor) -> Tensor:
-    """Average over neighbouring frequencies, the more of them the finer they are."""
+    """Average over neighbouring frequencies; finer grids use more neighbours."""
     for axis, size in enumerate(spectrum.shape):
         for _ in range(max(1, size // 32) if size > 4 else 0):
             spectrum = (spectrum.roll(1, axis) + 2 * spectrum + spectrum.roll(-1, axis)) / 4

@@ -1,4 +1,4 @@
-"""The oracle: exact posterior draws when the prior is Gaussian and the operator linear. Every test's truth."""
+"""Exact posterior samples for a Gaussian prior and a linear operator; the ground truth of the tests."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from samplers.validation import require
 
 @runtime_checkable
 class GaussianDenoiser(Denoiser, Protocol):
-    """A Gaussian prior that can also apply its covariance ``C`` and a square root of it."""
+    """A Gaussian prior that can apply its covariance ``C`` and a square root of it."""
 
     @property
     def mean(self) -> Tensor:
@@ -48,9 +48,9 @@ class ExactGaussian(Sampler):
     Parameters
     ----------
     iterations : int
-        Conjugate-gradient iterations at most.
+        Largest number of conjugate-gradient iterations.
     tolerance : float
-        Relative residual at which a sample is left alone.
+        Relative residual at which a sample is frozen.
 
     References
     ----------
@@ -67,7 +67,7 @@ class ExactGaussian(Sampler):
         require(self, self.tolerance >= 0, "tolerance >= 0", self.tolerance)
 
     def sigmas(self, problem: Problem, denoiser: Denoiser) -> list[float]:
-        """Return one step, from anywhere to 0."""
+        """Return one step, from any level to 0."""
         return [1.0, 0.0]
 
     def step(self, x: Tensor, sigma: float, sigma_next: float, run: Run, memory: Any) -> Step:

@@ -1,4 +1,4 @@
-"""What the data say about the image, in three numbers and a map, from two products with a random image."""
+"""Information of the data about the image: three numbers and a map, from two products with a random image."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from operators.base import Space
 
 @dataclass(frozen=True, eq=False)
 class Information:
-    """How ``H = A^H W A`` acts, with h its eigenvalues on the pixels that the data see at all.
+    """Summary of ``H = A^H W A``, with h its eigenvalues on the pixels that the data see.
 
     Attributes
     ----------
     precision : float
-        Mean of h: one over the variance of the noise of a pixel, where each has the same.
+        Mean of h: the inverse noise variance of a pixel, if it is the same for all.
     variance : float
-        ``mean(h) / mean(h^2)``, the variance of the noise in the directions that were measured: of undersampled data
-        about that of a datum, whatever the undersampling.
+        ``mean(h) / mean(h^2)``, the noise variance in the measured directions: for undersampled data about that of a
+        datum, whatever the undersampling.
     whiteness : float
         ``mean(h)^2 / mean(h^2)``, from 0 to 1: 1 where H is a multiple of the identity, so that the data are an image
         in white noise; about the fraction of the directions that were measured.
     seen : Tensor, bool, shape ``domain``
-        Pixels that the data say anything about.
+        Pixels that the data depend on.
     """
 
     precision: float
@@ -36,7 +36,7 @@ class Information:
 
 
 def measure(normal: Callable[[Tensor], Tensor], space: Space, like: Tensor) -> Information:
-    """Measure with a seeded random image; ``normal`` is the product with H, ``like`` tells device and precision."""
+    """Measure with a seeded random image; ``normal`` is the product with H, ``like`` gives device and precision."""
     probe = torch.randn(space.shape, dtype=space.dtype, generator=torch.Generator().manual_seed(0))
     probe = probe.to(device=like.device, dtype=like.dtype)[None]
     found = normal(probe).abs()[0]

@@ -26,7 +26,7 @@ def differences(denoiser: Denoiser, x: Tensor, sigma: float, denoised: Tensor, s
         State and ``D(x, sigma)``.
     sigma : float
     step : float
-        ``h v`` has this rms in units of ``sigma``: large against rounding, small against the noise.
+        rms of ``h v`` in units of ``sigma``: large compared with rounding, small compared with the noise.
     """
     dims = tuple(range(1, x.ndim))
 

@@ -1,6 +1,6 @@
-"""What a denoiser may know besides how to denoise: its error, and the covariance of its images.
+"""Optional knowledge of a denoiser: its error, and the covariance of its images.
 
-All of it is optional. Samplers ask by the functions of this file, which say None for what is not known.
+Samplers query it by the functions of this file, which return None for what is unknown.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from samplers.denoiser import Denoiser
 
 @runtime_checkable
 class KnowsError(Protocol):
-    """A denoiser that knows how far it is off; one method may be there without the other, and both may say None."""
+    """A denoiser that knows its error; either method may be missing, and both may return None."""
 
     def error_std(self, sigma: float) -> float | None:
         """Return the rms error of a pixel at this noise level."""
@@ -27,30 +27,30 @@ class KnowsError(Protocol):
 
 @runtime_checkable
 class CarriesCovariance(Protocol):
-    """A denoiser with a covariance model of its images, of any size."""
+    """A denoiser with a covariance model of its images, for any image size."""
 
     @property
     def covariance_model(self) -> CovarianceModel | None: ...  # noqa: D102
 
 
 def error_std(denoiser: Denoiser, sigma: float) -> float | None:
-    """Return the rms error of a pixel at this noise level; None where the denoiser does not know it."""
+    """Return the rms error of a pixel at this noise level; None if the denoiser does not know it."""
     ask = _method(denoiser, "error_std")
     return None if ask is None else ask(sigma)
 
 
 def error_spectrum(denoiser: Denoiser, sigma: float, shape: tuple[int, ...]) -> Tensor | None:
-    """Return the variance of the error by frequency; None where the denoiser does not know it."""
+    """Return the variance of the error by frequency; None if the denoiser does not know it."""
     ask = _method(denoiser, "error_spectrum")
     return None if ask is None else ask(sigma, shape)
 
 
 def covariance_model(denoiser: Denoiser) -> CovarianceModel | None:
-    """Return the covariance model that the denoiser carries; None where it carries none."""
+    """Return the covariance model of the denoiser, or None."""
     return denoiser.covariance_model if isinstance(denoiser, CarriesCovariance) else None
 
 
 def _method(denoiser: Denoiser, name: str) -> Callable[..., Any] | None:
-    """Find a method by its name, as a denoiser may know one thing alone, or pass on what another one knows."""
+    """Look up a method by name, since a denoiser may define only some, or forward those of another denoiser."""
     found = getattr(denoiser, name, None)
     return found if callable(found) else None

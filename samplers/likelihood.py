@@ -1,7 +1,7 @@
-"""What data say about the image behind them: a likelihood, as a function of the prediction ``A x``.
+"""The likelihood of the data as a function of the prediction ``A x``.
 
-`Gaussian` is the one that is built, and the one that every sampler of this package needs. Another one, such as
-of counts, needs the methods of `Likelihood` and a sampler that uses nothing else.
+`Gaussian` is the only one implemented, and every sampler of this package needs it. Another one, such as for counts,
+needs the methods of `Likelihood` and a sampler that uses nothing else.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ class Likelihood(Protocol):
     """``p(y | A x)``, datum by datum: all arrays have the shape of ``y``, or one that broadcasts to it."""
 
     def fitted(self, y: Tensor) -> Likelihood:
-        """Return the likelihood for these data, in their precision and on their device; raise where it cannot be."""
+        """Return the likelihood for these data, in their precision and on their device; raise if it does not fit."""
 
     def score(self, y: Tensor, predicted: Tensor) -> Tensor:
-        """Return the derivative of ``log p`` by the prediction, in the engine's convention: ``W (y - A x)``."""
+        """Return the derivative of ``log p`` in the prediction, in the engine's convention: ``W (y - A x)``."""
 
     def weight(self, y: Tensor, predicted: Tensor) -> float | Tensor:
         """Return the precision of each datum, W: minus the (expected) second derivative of ``log p``."""
 
     def misfit(self, y: Tensor, predicted: Tensor) -> Tensor:
-        """Return the squared deviation of each datum over its variance: 1 on average for draws of the posterior."""
+        """Return the squared deviation of each datum over its variance: 1 on average for posterior samples."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +46,7 @@ class Gaussian:
     noise_std: float | Tensor
 
     def fitted(self, y: Tensor) -> Gaussian:
-        """Return it with ``noise_std`` as a float, or a tensor like the data, and not below ``1e-6`` of their rms."""
+        """Return a copy with ``noise_std`` as a float, or a tensor like the data, at least ``1e-6`` of their rms."""
         noise_std = torch.as_tensor(self.noise_std, dtype=y.real.dtype, device=y.device)
         if not bool(torch.isfinite(noise_std).all()) or bool((noise_std < 0).any()):
             raise InputError(f"noise_std of Problem: expected finite values >= 0, got {self.noise_std!r}")

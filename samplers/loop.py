@@ -1,4 +1,4 @@
-"""The one loop of the engine: it runs a sampler on a problem and watches over its samples."""
+"""The sampling loop of the engine: it runs a sampler on a problem and monitors its samples."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _GROWTH = 10.0
 
 
 class Progress(NamedTuple):
-    """What a progress callback is told after each step."""
+    """The argument of a progress callback after each step."""
 
     step: int
     total: int
@@ -43,7 +43,7 @@ def sample(
     batch_size: int | None = None,
     progress: Callable[[Progress], bool | None] | None = None,
 ) -> Samples:
-    """Draw samples with a strategy, a problem and a prior: the one loop of the engine.
+    """Draw samples from a problem and a prior with a sampler: the loop of the engine.
 
     Sample ``k`` of seed ``s`` is the same image whatever ``n_samples``, ``batch_size`` or ``first`` (each sample has
     its own random stream), up to the rounding of batched matrix products.
@@ -54,14 +54,14 @@ def sample(
     problem : Problem
     denoiser : Denoiser
     n_samples : int
-        How many samples to draw: numbers ``first`` to ``first + n_samples - 1`` of this seed.
+        Number of samples to draw: numbers ``first`` to ``first + n_samples - 1`` of this seed.
     seed : int
     first : int
-        Number of the first sample; to go on after an earlier run of ``n`` samples give ``first=n``.
+        Number of the first sample; to continue an earlier run of ``n`` samples give ``first=n``.
     start : Tensor, shape ``domain`` or ``(n_samples, *domain)``, optional
         Clean image(s) from which the reverse process starts (CCDF; Chung et al. 2022): noised to the first sigma.
     batch_size : int, optional
-        How many samples go through the network at once; all by default.
+        Number of samples that go through the network at once; all by default.
     progress : callable, optional
         Called after each step with `Progress`; return True to stop early (the denoised estimate is returned).
 
@@ -72,13 +72,15 @@ def sample(
     Raises
     ------
     DivergenceError
-        If every sample became non-finite or grew without bound; names step, sigma and the likely cause.
+        If every sample became non-finite or grew without bound; with step, sigma and the likely cause.
     """
     if n_samples < 1 or first < 0:
         raise InputError(f"expected n_samples >= 1 and first >= 0, got n_samples={n_samples}, first={first}")
     domain = problem.operator.domain
     if denoiser.space is not None and tuple(denoiser.space.shape) != tuple(domain.shape):
-        raise ShapeError(f"the prior holds images of {tuple(denoiser.space.shape)}, the operator of {domain.shape}")
+        raise ShapeError(
+            f"the prior is for images of shape {tuple(denoiser.space.shape)}, but the operator for {domain.shape}"
+        )
     if sampler.needs_gaussian and not isinstance(problem.likelihood, Gaussian):
         raise InputError(
             f"{type(sampler).__name__} needs Gaussian noise, Problem(y, operator, noise_std); got "
@@ -123,7 +125,8 @@ def _batch(
     """Run one batch through the schedule; also return the step at which each sample failed, or the number of steps.
 
     A sample fails where it is not finite or has grown to more than ``_GROWTH`` times the largest noise of the prior,
-    which swamps its images (or of its own beginning). Failures are data until the end: nothing waits for a GPU.
+    which swamps its images (or times its initial size). Failures stay on the device until the end, so that nothing
+    waits for a GPU.
     """
     problem, denoiser = run.problem, run.denoiser
     sigmas = sampler.sigmas(problem, denoiser)
@@ -154,7 +157,7 @@ def _mean_square(x: Tensor) -> Tensor:
 
 
 def _with_worst(before: dict[str, Tensor], found: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the facts of a step, and the largest ``cg_residual`` of all steps so far: where a solve got stuck."""
+    """Return the diagnostics of a step, and the largest ``cg_residual`` so far, which shows if a solve got stuck."""
     facts = dict(found)
     if "cg_residual" in facts:
         worst = before.get("cg_residual_worst", facts["cg_residual"])
@@ -163,7 +166,7 @@ def _with_worst(before: dict[str, Tensor], found: Mapping[str, Tensor]) -> dict[
 
 
 def _raise_divergence(bad_step: Tensor, sigmas: list[float]) -> NoReturn:
-    """Say where the samples were lost."""
+    """Return the error message for a run without any valid sample."""
     worst = int(bad_step.max())
     raise DivergenceError(
         f"every sample became non-finite or grew without bound: first at step {int(bad_step.min()) + 1} of "

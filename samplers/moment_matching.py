@@ -23,14 +23,14 @@ from samplers.spread import clean_variance
 from samplers.stepping import Estimate, PosteriorDenoising
 from samplers.validation import require
 
-#: Largest number of conjugate-gradient steps with a Jacobian that passed its test, and the relative residual that ends
-#: them for a sample.
+#: Largest number of conjugate-gradient steps with a Jacobian that passed its test, and the relative residual at which
+#: a sample stops.
 ITERATIONS, TOLERANCE = 8, 0.02
 
 
 @dataclass(frozen=True)
 class MomentMatching(PosteriorDenoising):
-    """Moment-matching posterior sampling, with a model covariance at large noise and the network's own at small noise.
+    """Moment-matching posterior sampling, with a model covariance at large noise and the network's at small noise.
 
     The clean image given the noisy one is taken as ``N(D, V)``, so that the posterior denoiser is (eq. 9)::
 
@@ -40,38 +40,38 @@ class MomentMatching(PosteriorDenoising):
     Below it, ``V = sigma^2 J``, exact for an exact denoiser (Tweedie), solved by ``iterations`` conjugate-gradient
     steps in data space, preconditioned by the model and started at its answer. J is that of a network: not symmetric,
     and useless at large noise, where ``sigma^2`` multiplies its errors; hence the two ranges, and a solve that stops at
-    the first direction whose curvature no covariance can have (the fact ``negative_curvature`` counts them).
+    the first direction whose curvature is impossible for a covariance (counted by ``negative_curvature``).
 
-    Of a denoiser that tells nothing of its error, both are found out before the first step (`samplers.pilot`).
+    For a denoiser that does not know its error, both are measured before the first step (`samplers.pilot`).
 
     Targets the posterior: std ratio 1.00 - 1.02 on the six known problems of ``benchmarks/posterior_truth.py``, with a
-    denoiser that errs by 0, 3 or 10 %, in 64 calls of it. By default, with exact denoisers that do not know their
-    error: .98 - 1.06 on 43 problems, error of the mean below .12 posterior std, in 90 - 250 calls and 60 to measure.
+    denoiser error of 0, 3 or 10 %, in 64 denoiser calls. By default, with exact denoisers that do not know their error:
+    .98 - 1.06 on 43 problems, error of the mean below .12 posterior std, in 90 - 250 calls and 60 for the measurement.
 
     Parameters
     ----------
     steps, solver, spacing, sigma_max, sigma_min
-        See `samplers.stepping.PosteriorDenoising`. With an exact denoiser 20 steps of "2m" do; a network's
-        errors ask for "sde-2m".
+        See `samplers.stepping.PosteriorDenoising`. With an exact denoiser 20 steps of "2m" are enough; a network's
+        errors need "sde-2m".
     covariance : CovarianceModel or float or "prior", optional
         C; a number is the standard deviation of independent pixels; "prior" is the ``covariance_model`` that the prior
-        carries, resampled to the size of the images. None: what follows from ``prior_std``.
+        carries, resampled to the size of the images. None: the model that follows from ``prior_std``.
     prior_std : float, optional
-        Standard deviation of independent pixels. None: at each noise level the model that explains the error that the
-        denoiser was measured to make there, by frequency (``denoiser.error_spectrum``) or at least in total
-        (``denoiser.error_std``); for a denoiser that does not know its error, the prior's ``covariance_model``, or else
-        the error that is measured on images of its own or on a pilot run.
+        Standard deviation of independent pixels. None: at each noise level the model that explains the measured error
+        of the denoiser, by frequency (``denoiser.error_spectrum``) or at least in total (``denoiser.error_std``); for a
+        denoiser that does not know its error, the prior's ``covariance_model``, or else the error measured on images
+        that it generates or on a pilot run.
     jacobian_below : float, optional
-        Noise level below which the Jacobian is used; 0 for never. None: where a denoiser that tells nothing of itself
-        has a symmetric one of the right trace, as an exact denoiser has; never for others.
+        Noise level below which the Jacobian is used; 0 for never. None: where the Jacobian of a denoiser without known
+        error is symmetric and of the right trace, like that of an exact denoiser; never for other denoisers.
     iterations : int, optional
         Conjugate-gradient steps with the Jacobian, each one network call; one more call starts them. None: 1 below a
-        ``jacobian_below`` that was asked for, otherwise up to 8, until the residual is 2 %.
+        given ``jacobian_below``, otherwise up to 8, until the residual is 2 %.
     jacobian : "finite-difference" or "vjp"
-        How J is applied: one more forward call each, or back-propagation.
+        How J is applied: by one more forward call per product, or by back-propagation.
     difference_step : float, optional
-        Length of the difference, of the noise level. None: .1, which a network needs, or .02 for a Jacobian that was
-        found symmetric.
+        Length of the difference, relative to the noise level. None: .1, which a network needs, or .02 for a Jacobian
+        that was found to be symmetric.
     model_iterations : int
         Largest number of conjugate-gradient steps with the model.
 
@@ -124,7 +124,7 @@ class MomentMatching(PosteriorDenoising):
         return Estimate(denoised + moved, facts, (known, so_far + bad))
 
     def _model(self, denoiser: Denoiser, like: Tensor) -> CovarianceModel | None:
-        """Return the covariance model in the precision and size of the state; None for one of each noise level."""
+        """Return the covariance model in the precision and size of the state; None for one model per noise level."""
         model, carried = self.covariance, covariance_model(denoiser)
         if isinstance(model, str):
             if carried is None:
@@ -139,7 +139,7 @@ class MomentMatching(PosteriorDenoising):
         return model.to(like).resized(tuple(like.shape[1:]))
 
     def _knowledge(self, problem: Problem, denoiser: Denoiser, like: Tensor) -> _Knowledge:
-        """Return what is known of the prior before the first step; measured where it tells nothing of itself."""
+        """Return the known error of the prior before the first step, measured if the prior does not know it."""
         model, measured = self._model(denoiser, like), None
         if model is None and self.prior_std is None and not _knows_its_error(denoiser):
             measured = measured_error(denoiser, problem, like)
@@ -158,14 +158,14 @@ class MomentMatching(PosteriorDenoising):
         if found is None:
             flat = clean_variance(sigma, self.prior_std, denoiser)
             return CovarianceModel.isotropic((1 / flat - 1 / sigma**2) ** -0.5).to(like)
-        # A denoiser's error cannot exceed sigma, whatever was measured; the limit keeps C positive.
+        # A denoiser's error cannot exceed sigma: the measured value is clipped, which keeps C positive.
         variance = found.to(like.device, like.real.dtype).clamp(max=(0.99 * sigma) ** 2)
         prior = variance / (1 - variance / sigma**2)
         return CovarianceModel(prior.mean().sqrt(), prior / prior.mean())
 
 
 class _Knowledge(NamedTuple):
-    """A model for all noise levels or the error at each; below which level the Jacobian is used, and how."""
+    """A model for all noise levels or the error at each level, and where and how the Jacobian is used."""
 
     model: CovarianceModel | None
     measured: MeasuredError | None

@@ -1,4 +1,4 @@
-"""Random numbers: one stream for each sample, so that a sample never depends on its batch mates."""
+"""Random numbers: one stream for each sample, so that a sample never depends on the rest of its batch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from operators.base import Space
 
 
 class Noise:
-    """Standard normal draws for a batch of samples, each from a stream of its own.
+    """Standard normal draws for a batch of samples, each from a separate stream.
 
     The streams are drawn on the CPU and moved, so a GPU gives the same samples. No global generator is touched.
 

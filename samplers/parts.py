@@ -19,19 +19,19 @@ from samplers.validation import require
 class PartsAsBatch:
     """A denoiser of ``(item, y, x)`` images that treats items, and the two parts of complex images, as batch items.
 
-    All of them go through the network in one call, and are coupled by the data alone. With ``split_complex`` the
+    All of them go through the network in one call, and are coupled only by the data. With ``split_complex`` the
     denoiser is one of real images, such as a network trained on magnitudes: real and imaginary parts are two items.
-    Complex noise of level sigma (``E|n|^2 = 1``) has ``sigma / sqrt(2)`` in each part, so that is what the denoiser is
-    told, and its range of levels grows by ``sqrt(2)``.
+    Complex noise of level sigma (``E|n|^2 = 1``) has ``sigma / sqrt(2)`` in each part, so that is the level passed to
+    the denoiser, and its range of levels grows by ``sqrt(2)``.
 
     Parameters
     ----------
     denoiser : Denoiser
-        Takes images ``(batch, *image)``.
+        Denoiser of images ``(batch, *image)``.
     split_complex : bool
-        Whether complex images are handed on as two real ones.
+        Whether complex images are passed on as two real images.
     image_ndim : int
-        Axes of one image; all axes between these and the batch axis become batch items.
+        Number of axes of one image; all axes between these and the batch axis become batch items.
 
     References
     ----------
@@ -50,12 +50,12 @@ class PartsAsBatch:
 
     @property
     def sigma_min(self) -> float:
-        """Smallest level, of the complex noise where that is split."""
+        """Smallest noise level; for split complex images that of the complex noise."""
         return self.denoiser.sigma_min * self._ratio
 
     @property
     def sigma_max(self) -> float:
-        """Largest level, of the complex noise where that is split."""
+        """Largest noise level; for split complex images that of the complex noise."""
         return self.denoiser.sigma_max * self._ratio
 
     @property
@@ -63,7 +63,7 @@ class PartsAsBatch:
         return math.sqrt(2) if self.split_complex else 1.0
 
     def error_std(self, sigma: float) -> float | None:
-        """Return the error of a pixel, complex where that is split; None if the denoiser does not know its own."""
+        """Return the rms error of a (complex, if split) pixel; None if the denoiser does not know it."""
         error = error_std(self.denoiser, sigma / self._ratio)
         return None if error is None else self._ratio * error
 

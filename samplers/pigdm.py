@@ -1,4 +1,4 @@
-"""Pseudo-inverse guided diffusion (PiGDM): an isotropic covariance, one solve and one back-propagation a step."""
+"""Pseudo-inverse guided diffusion (PiGDM): an isotropic covariance, one solve and one back-propagation per step."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ class PiGDM(PosteriorDenoising):
         x_vp <- DDIM(x_vp, D) + alpha r^2 grad log p(y | x_vp),    x_vp = alpha x,    alpha^2 = 1 / (1 + sigma^2)
 
     Heuristic: the covariance is not the prior's. Std ratio on the known problems of ``benchmarks/posterior_truth.py``:
-    by Bayes' rule .95 (Fourier lines) - 1.22 (random matrix); as published .88 - .95, and only .28 in what was
-    measured. With a network Bayes' rule diverges: at large noise ``sigma^2`` multiplies the errors of the Jacobian,
-    which is not symmetric. As published nothing does.
+    by Bayes' rule .95 (Fourier lines) - 1.22 (random matrix); as published .88 - .95, and only .28 in measured
+    directions. With a network Bayes' rule diverges: at large noise ``sigma^2`` multiplies the errors of the Jacobian,
+    which is not symmetric. The published rule does not diverge.
 
     Parameters
     ----------
@@ -83,7 +83,7 @@ class PiGDM(PosteriorDenoising):
             return super().step(x, sigma, sigma_next, run, memory)
         denoised, _, pull, residual = self._pull(x, sigma, run)
         moved = advance(self.solver, x, sigma, sigma_next, denoised, None, run.draw)
-        # The derivative by x_vp is 1 / alpha times that by x, and x = x_vp sqrt(1 + sigma_next^2) after the step.
+        # The derivative in x_vp is 1 / alpha times that in x, and x = x_vp sqrt(1 + sigma_next^2) after the step.
         moved = moved + math.sqrt(1 + sigma_next**2) * pull
         return Step(moved, denoised + pull, {"cg_residual": residual})
 
@@ -94,7 +94,7 @@ class PiGDM(PosteriorDenoising):
         for piece in x.split(self.chunk or len(x)):
             denoised, transpose = vjp(run.denoiser, piece, sigma)
             fitted, residual = proximal(run.problem, denoised, variance, self.cg_iterations)
-            # r^2 A^H (r^2 A A^H + noise_std^2)^-1 (y - A D) is what the solve has moved.
+            # The solve has moved the image by r^2 A^H (r^2 A A^H + noise_std^2)^-1 (y - A D).
             parts.append((denoised, transpose(fitted - denoised), residual))
         denoised, pull, residual = (torch.cat(part) for part in zip(*parts, strict=True))
         return denoised, variance, pull, residual

@@ -1,9 +1,9 @@
-"""What moment matching finds out about a denoiser that knows nothing of its error.
+"""Measurement of a denoiser's error for moment matching, if the denoiser does not know it.
 
-Its Jacobian is put to a test on images of its own. Where it passes at every noise level, those images are believed, and
-so is their error. A network fails, and images of its own may be far from any that it was trained on; then a pilot run
-follows the data, and ``sigma^2`` times the diagonal of its Jacobian stands for the error: symmetric or not, it was
-found within 20 % of what a network was measured to do on held-out images.
+Its Jacobian is tested on images that it generates. If it passes at every noise level, those images and their error are
+trusted. A network fails, and the images it generates may be far from its training images; then a pilot run follows the
+data, and ``sigma^2`` times the diagonal of its Jacobian estimates the error: symmetric or not, this was within 20 % of
+the error of a network measured on held-out images.
 """
 
 from __future__ import annotations
@@ -29,21 +29,21 @@ from samplers.stepping import Past, advance
 
 #: Noise levels and images of the pilot run, and conjugate-gradient steps with the model at each level.
 STEPS, IMAGES, ITERATIONS = 24, 4, 30
-#: How much larger the variance of a network's error is than ``sigma^2 J`` says: 1.1 - 1.5 was found.
+#: Ratio of the variance of a network's error to ``sigma^2 J``; measured: 1.1 - 1.5.
 EXCESS = 1.3
-#: Least variance of a coefficient over ``sigma^2``: a diagonal found with few probes may be negative.
+#: Least variance of a coefficient over ``sigma^2``: a diagonal estimated with few probes may be negative.
 LEAST = 1e-6
 _SEED = 20240522
 _KEPT: dict[int, tuple[weakref.ref[Denoiser], dict[Any, MeasuredError]]] = {}
 
 
 def measured_error(denoiser: Denoiser, problem: Problem, like: Tensor) -> MeasuredError | None:
-    """Find out the error of a denoiser, and below which noise level to use its Jacobian.
+    """Measure the error of a denoiser, and the noise level below which to use its Jacobian.
 
     Costs 36 calls with 4 images (32 small ones), and 24 more for a Jacobian that passes at every level, or 48 more for
-    each problem with one that does not. The random numbers are always the same: samples depend on their own seed and
-    number alone. The result is kept as long as the denoiser lives; a network that has been trained on since has to be
-    wrapped anew.
+    each problem with one that does not. The random numbers are always the same, so samples depend only on their seed
+    and number. The result is cached as long as the denoiser lives; a network that was trained further must be wrapped
+    again.
 
     Returns
     -------
@@ -65,13 +65,13 @@ def measured_error(denoiser: Denoiser, problem: Problem, like: Tensor) -> Measur
 
 
 def _kept(denoiser: Denoiser) -> dict[Any, Any]:
-    """Return what is known of a denoiser; by identity, since it need not be hashable."""
+    """Return the cached results of a denoiser; by identity, since it need not be hashable."""
     number = id(denoiser)
     if number in _KEPT and _KEPT[number][0]() is denoiser:
         return _KEPT[number][1]
     try:
         reference = weakref.ref(denoiser, lambda _: _forget(number))
-    except TypeError:  # cannot be referred to weakly: measured anew for each batch
+    except TypeError:  # no weak references: measured again for each batch
         return {}
     _KEPT[number] = (reference, {})
     return _KEPT[number][1]
@@ -85,7 +85,7 @@ def _forget(number: int) -> None:
 def pilot(denoiser: Denoiser, problem: Problem, like: Tensor) -> MeasuredError:
     """Follow the data with a few images, conditioned at each level with the diagonal of J that is found there.
 
-    Not finite where the run is not.
+    Not finite if the run is not.
     """
     space, noise = problem.operator.domain, Noise(_SEED, range(IMAGES), like)
     levels = schedule.geometric(denoiser.sigma_max, denoiser.sigma_min, STEPS)

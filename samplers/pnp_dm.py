@@ -24,9 +24,9 @@ class PnPDM(AnnealedSampler):
         x ~ p(x | z) ~ p(x) N(z; x, rho^2)        a reverse diffusion from noise level rho, `inner` evaluations
         z ~ N(z; x, rho_next^2) N(y; A z, noise_std^2)    exact, by perturb-and-solve
 
-    The state that the loop hands on is ``z``; the last ``x`` is the sample.
+    The state of the loop is ``z``; the last ``x`` is the sample.
 
-    Heuristic at a finite ``rho`` and pace, exact in their limit; needs no Jacobian and is insensitive to errors of the
+    Heuristic at finite ``rho`` and pace, exact in the limit; needs no Jacobian and is insensitive to errors of the
     denoiser. Std ratio .95 - 1.07 on the six known problems of ``benchmarks/posterior_truth.py``; its mean lags.
     Honours a noise level for each datum. ``inner * steps`` evaluations.
 
@@ -35,10 +35,10 @@ class PnPDM(AnnealedSampler):
     steps, spacing, sigma_max, sigma_min
         See `samplers.base.AnnealedSampler`: the values of ``rho``.
     inner : int
-        Evaluations of each reverse diffusion.
+        Network evaluations of each reverse diffusion.
     solver : "sde-2m", "ancestral", "2m" or "ddim"
-        Time stepping of the reverse diffusion (`samplers.stepping`). Ancestral steps shrink the spread unless
-        there are many; deterministic ones make the Gibbs chain forget more slowly.
+        Time stepping of the reverse diffusion (`samplers.stepping`). Ancestral steps shrink the spread unless there are
+        many; with deterministic steps the Gibbs chain decorrelates more slowly.
     inner_span : float
         The reverse diffusion goes down to ``rho / inner_span``, then to 0 in one step. Widen it with ``inner``: six
         evaluations over a span of 100 shrink the spread to .85, twenty do not.

@@ -1,4 +1,4 @@
-"""What is to be solved: measurements, the operator that made them, and how noisy they are."""
+"""The inverse problem: measurements, the forward operator, and the noise."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _UNSAID = Gaussian(math.nan)
 
 @dataclass(frozen=True, eq=False)
 class Problem:
-    """Measurements, the operator that made them, and how noisy they are: ``y = A x + noise_std n``.
+    """Measurements, the forward operator, and the noise level: ``y = A x + noise_std n``.
 
     ``Problem(y, operator, noise_std)`` is short for ``Problem(y, operator, likelihood=Gaussian(noise_std))``.
 
@@ -36,15 +36,15 @@ class Problem:
     scale, offset : float
         Bring results back to physical units: ``x_physical = scale * x + offset``.
     likelihood : Likelihood, optional
-        What the data say about ``A x``, where that is not Gaussian noise; in place of ``noise_std``, which is then NaN.
-        No sampler of this package takes another one than `samplers.Gaussian`.
+        Likelihood of data with other than Gaussian noise; it replaces ``noise_std``, which is then NaN. All samplers of
+        this package need `samplers.Gaussian`.
 
     Raises
     ------
     ShapeError
         If ``y`` is not in the operator's codomain.
     InputError
-        If ``y`` holds NaN or Inf, ``noise_std`` is negative or not finite, or both it and another likelihood are given.
+        If ``y`` holds NaN or Inf, ``noise_std`` is negative or not finite, or both it and a likelihood are given.
     """
 
     y: Tensor
@@ -68,10 +68,10 @@ class Problem:
         object.__setattr__(self, "noise_std", likelihood.noise_std if isinstance(likelihood, Gaussian) else math.nan)
 
     def _said(self) -> Likelihood:
-        """Return the likelihood that was given, in either form."""
+        """Return the given likelihood, in either form."""
         said, likelihood = self.noise_std is not None, self.likelihood
         if isinstance(likelihood, Gaussian):
-            # replace(problem, noise_std=...) hands on the old likelihood as well: the number decides.
+            # replace(problem, noise_std=...) also passes the old likelihood on: the number takes precedence.
             return Gaussian(self.noise_std) if said else likelihood
         if not isinstance(likelihood, Likelihood):
             raise InputError(f"likelihood of Problem: expected a samplers.Likelihood, got {likelihood!r}")
@@ -104,7 +104,7 @@ class Problem:
 
     @cached_property
     def mean_precision(self) -> float:
-        """How much the data say about a pixel on average: ``trace(A^H W A) / pixels``, from one random image."""
+        """Average information of the data about a pixel: ``trace(A^H W A) / pixels``, from one random image."""
         space = self.operator.domain
         probe = torch.randn(space.shape, dtype=space.dtype, generator=torch.Generator().manual_seed(0))
         probe = probe.to(device=self.y.device, dtype=self.weighted_data.dtype)[None]
@@ -112,7 +112,7 @@ class Problem:
 
     @cached_property
     def information(self) -> Information:
-        """What the data say about a pixel, and whether they say the same about each; measured once."""
+        """Information of the data about the pixels, and how uniform it is; measured once."""
         return measure(self.weighted_normal, self.operator.domain, self.weighted_data)
 
     @cached_property

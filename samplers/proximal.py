@@ -1,4 +1,4 @@
-"""Fitting a denoised image to the data: the mean of a Gaussian around it times the likelihood, or a draw of that."""
+"""Fitting a denoised image to the data: the mean of, or a draw from, a Gaussian around it times the likelihood."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from samplers.problem import Problem
 
 
 def proximal_move(problem: Problem, pull: Tensor, variance: Tensor) -> Tensor:
-    """Return about how `proximal` would move an image without weights: one step, of no product with A."""
+    """Approximate how `proximal` would move an image without weights: one step, without a product with A."""
     return _filter(pull, variance / (1 + variance / problem.information.variance))
 
 
@@ -32,7 +32,7 @@ def proximal(
     """Find the mean of ``N(anchor, variance I)`` times the likelihood by conjugate gradients.
 
     Solves ``(I + variance A^H W A) x = anchor + variance A^H W y`` with ``W = 1 / noise_std^2``, started at the anchor;
-    with ``weights`` the standard deviation of each pixel is that much smaller.
+    with ``weights`` the standard deviation of each pixel is multiplied by them.
 
     Parameters
     ----------
@@ -42,17 +42,17 @@ def proximal(
         Variance of the image around the anchor (r^2 in the papers); a tensor: of each Fourier coefficient, not
         centred, over as many of the last axes.
     iterations : int
-        Conjugate-gradient iterations; fixed, so that a GPU is never waited for.
+        Conjugate-gradient iterations; a fixed number, so that nothing waits for a GPU.
     weights : Tensor, shape ``(batch, *domain)``, optional
     pull : Tensor, shape ``(batch, *domain)``, optional
-        ``A^H W (y - A anchor)``, where it is known already or another gradient takes its place.
+        ``A^H W (y - A anchor)``, if it is already known or replaced by another gradient.
     without : Tensor, shape ``domain``, optional
-        What the anchor already knows of ``A^H W A``, as a number for each pixel; it is taken from it.
+        The part of ``A^H W A`` already used in the anchor, as a number for each pixel; it is subtracted.
     draw : Noise, optional
-        Draw from that product of Gaussians, by noise on the right-hand side, instead of its mean.
+        Draw from that product of Gaussians, by noise on the right-hand side, instead of taking its mean.
     preconditioned : bool
-        Come nearer to the solution in as many iterations, where the operator has Fourier gains. Where the variance is a
-        rough guess few plain iterations regularise, and are better.
+        Converge faster, if the operator has Fourier gains. If the variance is a rough guess, few plain iterations
+        regularise and are better.
 
     Returns
     -------
@@ -60,7 +60,7 @@ def proximal(
     residual : Tensor, shape ``(batch,)``
         Relative residual of the linear system.
     """
-    # Solved for z in x = anchor + L z, where the prior is white: the system stays Hermitian with weights.
+    # Solved for z in x = anchor + L z, for which the prior is white: the system stays Hermitian with weights.
     root = torch.as_tensor(variance, dtype=anchor.real.dtype, device=anchor.device).sqrt()
     local: Tensor | float = 1.0 if weights is None else weights
 
@@ -95,7 +95,7 @@ def proximal(
 
 
 def _noise_of(problem: Problem, draw: Noise, without: Tensor | None) -> Tensor:
-    """Draw noise with the covariance of what the fit sees of ``A^H W A``: with ``without`` what is left of it."""
+    """Draw noise with the covariance of the part of ``A^H W A`` in the fit: the rest after ``without``."""
     noise = problem.operator.H(draw.normal(problem.operator.codomain) / problem.noise_std)
     if without is None:
         return noise
@@ -105,7 +105,7 @@ def _noise_of(problem: Problem, draw: Noise, without: Tensor | None) -> Tensor:
 def _preconditioner(
     problem: Problem, root: Tensor, local: Tensor | float, without: Tensor | None
 ) -> Callable[[Tensor], Tensor] | None:
-    """Return the inverse of the system of `proximal` with ``A^H W A`` as a filter; None where it has none."""
+    """Return the inverse of the system of `proximal` with ``A^H W A`` as a filter; None without Fourier gains."""
     if problem.fourier_gains is None:
         return None
     gains, axes = problem.fourier_gains

@@ -28,8 +28,8 @@ class PULA(AnnealedSampler):
 
     Heuristic at a finite step: without a Metropolis test the variance of a fully preconditioned direction is
     ``1 / (1 - h / 2)`` times too large as long as ``sigma > noise_std``, and the annealing lags where the prior is
-    narrow. Std ratio 1.05 - 1.11 on the six known problems of ``benchmarks/posterior_truth.py``, of which it keeps the
-    gate of an exact sampler on three. Honours a noise level for each datum. ``inner * steps + 1`` denoiser evaluations.
+    narrow. Std ratio 1.05 - 1.11 on the six known problems of ``benchmarks/posterior_truth.py``; it passes the test of
+    an exact sampler on three of them. Honours a noise level for each datum. ``inner * steps + 1`` denoiser evaluations.
 
     Parameters
     ----------
@@ -76,7 +76,7 @@ class PULA(AnnealedSampler):
         prior = run.denoiser.denoise(x, sigma) - x
         white = sigma * run.draw()
         data_noise = operator.H(run.noise.normal(operator.codomain) / problem.noise_std)
-        # Right for what A does not see, which iterations would reach last: they only fit the data.
+        # Exact for the unmeasured part, which converges last: the iterations only fit the data.
         start = self.step_size * prior + math.sqrt(2 * self.step_size) * white
         pull = self.step_size * likelihood_score(problem, x) + math.sqrt(2 * self.step_size) * data_noise
         move, residual = conjugate_gradient(

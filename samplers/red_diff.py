@@ -14,7 +14,7 @@ from samplers.validation import require
 
 
 class _Adam(NamedTuple):
-    """The image that is fitted, the moments of its gradient, and the number of updates; parts of complex images apart.
+    """The fitted image, the moments of its gradient, and the number of updates; complex images as separate parts.
 
     The moments of each pixel are its own, so no sample depends on another.
     """
@@ -35,12 +35,12 @@ class REDDiff(AnnealedSampler):
         g  = A^H (A mu - y) + strength (mu - D(x, sigma))
         mu = Adam(mu, g)
 
-    ``mu`` starts at ``D`` of the first state, so that ``start=`` is honoured.
+    ``mu`` starts at ``D`` of the first state, so that ``start=`` has an effect.
 
-    Heuristic, and a point estimate: it seeks a mode. What differs between its samples is the noise of the optimiser,
-    not the posterior: std ratio .9 - 1.2, but .1 in measured directions, on the known problems of
-    ``benchmarks/posterior_truth.py``; on real images it spreads a quarter of its error.
-    Ignores the noise level, as published, unless ``weighted``. One evaluation a step, no back-propagation.
+    Heuristic, and a point estimate: it seeks a mode. Its samples differ by the noise of the optimiser, not by the
+    posterior: std ratio .9 - 1.2, but .1 in measured directions, on the known problems of
+    ``benchmarks/posterior_truth.py``; on real images its spread is a quarter of its error.
+    Ignores the noise level, as published, unless ``weighted``. One evaluation per step, no back-propagation.
 
     Parameters
     ----------
@@ -49,10 +49,10 @@ class REDDiff(AnnealedSampler):
     strength : float
         ``lambda``, .25 in the paper.
     learning_rate : float
-        Of Adam, in image units; .1 in the paper, with betas (.9, .99).
+        Learning rate of Adam, in image units; .1 in the paper, with betas (.9, .99).
     weighted : bool
-        Use ``A^H W (A mu - y)``, ``W = 1 / noise_std^2``, in place of the published data term: then give ``strength``
-        in the same units, about ``1 / prior_std^2``.
+        Use ``A^H W (A mu - y)``, ``W = 1 / noise_std^2``, instead of the published data term; ``strength`` is then in
+        the same units, about ``1 / prior_std^2``.
 
     References
     ----------
@@ -98,5 +98,5 @@ def _update(state: _Adam, gradient: Tensor, learning_rate: float) -> _Adam:
 
 
 def _parts(x: Tensor) -> Tensor:
-    """Return real and imaginary parts as an axis, as Adam sees them."""
+    """Return real and imaginary parts as an axis, for Adam."""
     return torch.view_as_real(x.resolve_conj()) if x.is_complex() else x

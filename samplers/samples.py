@@ -1,4 +1,4 @@
-"""What a run of a strategy gives: draws, their mean and spread."""
+"""The result of a run: samples, their mean and spread."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from torch import Tensor
 
 @dataclass
 class Samples:
-    """Draws of `samplers.sample`, in the scale of the prior.
+    """Samples of `samplers.sample`, in the scale of the prior.
 
     Attributes
     ----------
     samples : Tensor, shape ``(n, *domain)``
     valid : Tensor, bool, shape ``(n,)``
-        False for samples that became non-finite or grew without bound; they are kept out of ``mean`` and ``std``, never
-        replaced.
+        False for samples that became non-finite or grew without bound; they are excluded from ``mean`` and ``std`` but
+        never replaced.
     residual : Tensor, shape ``(n,)``
         `Problem.misfit` of each sample.
     facts : dict of Tensor, each ``(n,)``
         Diagnostics of the last step, such as ``cg_residual``; ``cg_residual_worst`` is the largest of all steps.
     expectation : Tensor, shape ``(n, *domain)``, optional
         ``E[x0 | x, y]`` of each sample's path around ``Sampler.mean_sigma``. Averages of it have the same expectation
-        as those of the samples, ``E[x0 | y] = E[E[x0 | x, y]]``, and a smaller variance (Rao-Blackwell).
+        as averages of the samples, ``E[x0 | y] = E[E[x0 | x, y]]``, and a smaller variance (Rao-Blackwell).
     """
 
     samples: Tensor
@@ -34,7 +34,7 @@ class Samples:
 
     @property
     def mean(self) -> Tensor:
-        """Posterior mean from the valid samples, shape ``domain``: of their expectations where these were kept."""
+        """Posterior mean from the valid samples, shape ``domain``; from their expectations if these were kept."""
         return (self.samples if self.expectation is None else self.expectation)[self.valid].mean(dim=0)
 
     @property
@@ -48,17 +48,17 @@ class Samples:
 class PathMean:
     """The mean along a path of the denoised estimates from twice a noise level down to two thirds of it.
 
-    Each of them is ``E[x0 | x, y]`` for another x, so that their mean scatters less than any one. A path without a
+    Each of them is ``E[x0 | x, y]`` for another x, so that their mean varies less than each of them. A path without a
     level in that band gives its last estimate above it.
     """
 
     def __init__(self, level: float | None) -> None:
         self.level = level
         self.value: Tensor | None = None
-        self.count = 0  # of the estimates in the band
+        self.count = 0  # number of estimates in the band
 
     def add(self, sigma: float, denoised: Tensor | None) -> None:
-        """Take the estimate of the next level."""
+        """Add the estimate of the next level."""
         if self.level is None or denoised is None or (sigma < self.level / 1.5 and self.value is not None):
             return
         self.count += sigma <= 2 * self.level

@@ -1,4 +1,4 @@
-"""Noise schedules: decreasing lists of sigma that end with 0.
+"""Noise schedules: decreasing lists of sigma that end at 0.
 
 Python floats, never tensors: a schedule is configuration, and the loop must not wait for a GPU to read it.
 """
@@ -15,7 +15,7 @@ SPACINGS = ("geometric", "karras", "vp")
 
 
 def levels(spacing: Spacing, sigma_max: float, sigma_min: float, n: int) -> list[float]:
-    """Return ``n`` levels of a spacing from ``sigma_max`` to ``sigma_min``, then 0; of "vp" those between the two."""
+    """Return ``n`` levels of a spacing from ``sigma_max`` to ``sigma_min``, then 0; for "vp" those between the two."""
     if spacing == "vp":
         return clip(vp_linear(n), sigma_max, sigma_min)
     return geometric(sigma_max, sigma_min, n) if spacing == "geometric" else karras(sigma_max, sigma_min, n)

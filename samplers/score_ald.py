@@ -28,10 +28,10 @@ class ScoreALD(AnnealedSampler):
     rescaled to ``weight`` times the norm of the score; ignores the noise level. After the last level the image is
     denoised once.
 
-    Heuristic: ``paper`` meets the posterior at the end of the annealing, up to the step size and the lag of the
-    annealing: std ratio 1.01 - 1.12 on the known problems of ``benchmarks/posterior_truth.py``, near to exact for
-    Fourier lines, not for a random matrix. ``code``: the spread in measured directions (ratio .7) does not know the
-    noise level. ``inner * steps + 1`` evaluations.
+    Heuristic: ``paper`` reaches the posterior at the end of the annealing, up to the step size and the lag of the
+    annealing: std ratio 1.01 - 1.12 on the known problems of ``benchmarks/posterior_truth.py``, nearly exact for
+    Fourier lines, not for a random matrix. ``code``: the spread in measured directions (ratio .7) does not depend on
+    the noise level. ``inner * steps + 1`` evaluations.
 
     Parameters
     ----------
@@ -45,7 +45,7 @@ class ScoreALD(AnnealedSampler):
         for 2311 levels are 9e-7 / .0066^2 = .02; fewer levels need larger steps.
     rule : "paper" or "code"
     weight : float
-        For the rule ``code``.
+        Weight of the data term in the rule ``code``.
 
     References
     ----------

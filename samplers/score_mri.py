@@ -1,4 +1,4 @@
-"""Score-MRI: predictor-corrector sampling of the reverse diffusion, with a projection on the data after each."""
+"""Score-MRI: predictor-corrector sampling of the reverse diffusion, with a projection onto the data after each step."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class _Memory(NamedTuple):
 
 @dataclass(frozen=True)
 class ScoreMRI(AnnealedSampler):
-    """Predictor-corrector sampling with a projection on the data (algorithms 1 - 5).
+    """Predictor-corrector sampling with a projection onto the data (algorithms 1 - 5).
 
     With ``score(x, s) = (D(x, s) - x) / s^2``, from ``s`` to ``s'``; norms are those of one sample::
 
@@ -38,15 +38,15 @@ class ScoreMRI(AnnealedSampler):
     Heuristic: the projection has no spread in measured directions and ignores the noise level; pixel-wise coverage can
     hide that (std ratio 1.0 overall, 0 in measured directions on the exact Gaussian problem of the test-suite).
 
-    The five modes of the paper, and operators that are not of norm 1, are choices of operator and denoiser:
+    The five modes of the paper, and operators of a norm other than 1, are choices of operator and denoiser:
 
     - (a) real images: a real domain and a denoiser of real images.
     - (b) complex images through a network of magnitudes: ``PartsAsBatch(denoiser)``.
-    - (c) every channel by itself: an operator on the domain ``(channel, y, x)`` and ``PartsAsBatch``; combine the
+    - (c) every channel separately: an operator on the domain ``(channel, y, x)`` and ``PartsAsBatch``; combine the
       result by root-sum-of-squares.
-    - (d) hybrid: as (c), with ``hybrid`` a second operator on the same domain that goes through the channels' maps
+    - (d) hybrid: as (c), with ``hybrid`` a second operator on the same domain that includes the channels' maps
       (mask, FFT, ``S S^H``).
-    - (e) with maps: the operator holds them; one complex image.
+    - (e) with maps: the operator includes them; one complex image.
     - Line integrals: ``scaling="sirt"``.
 
     Parameters
@@ -60,7 +60,7 @@ class ScoreMRI(AnnealedSampler):
     weight : float
         ``lambda``, up to 1 where ``|A| = 1``.
     scaling : "none", "sirt" or "norm"
-        For operators that are not of norm 1: ``"sirt"`` divides the projection by ``|A^H A 1|``, pixel by pixel
+        For operators of a norm other than 1: ``"sirt"`` divides the projection by ``|A^H A 1|``, pixel by pixel
         (line integrals), ``"norm"`` by the largest eigenvalue of ``A^H A``.
     hybrid : LinearOperator, optional
         ``E`` on the same domain and codomain: every ``hybrid_every`` steps ``x <- x + l E^H (y - E x)`` with ``l``
@@ -118,7 +118,7 @@ class ScoreMRI(AnnealedSampler):
         return x + self.weight * (move if memory.scaling is None else memory.scaling * move)
 
     def _scaling(self, problem: Problem) -> Tensor | None:
-        """Return ``1 / |A^H A 1|``, 0 for pixels that nothing measures, or one over the norm of ``A^H A``."""
+        """Return ``1 / |A^H A 1|``, 0 for unmeasured pixels, or the inverse of the norm of ``A^H A``."""
         if self.scaling == "none":
             return None
         if self.scaling == "norm":

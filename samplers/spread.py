@@ -1,6 +1,6 @@
-"""How far a clean pixel may be from its denoised value: what a method without a covariance weighs the data by.
+"""How far a clean pixel may be from its denoised value, which weights the data in methods without a covariance.
 
-Three rules to choose from, and the functions that they are made of.
+Three rules, and the functions that they use.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ class Spread(ABC):
 
 @dataclass(frozen=True)
 class Uniform(Spread):
-    """The same for each pixel.
+    """The same standard deviation for each pixel.
 
     Parameters
     ----------
     std : float, optional
         Standard deviation of the clean images around their denoised estimate at large sigma: ``r^2 = sigma^2 std^2 /
-        (sigma^2 + std^2)``. None: r is the error that the denoiser was measured to make (`clean_variance`).
+        (sigma^2 + std^2)``. None: r is the measured error of the denoiser (`clean_variance`).
     """
 
     std: float | None = None
@@ -53,14 +53,14 @@ class Uniform(Spread):
         return clean_variance(sigma, self.std, denoiser)
 
     def weights(self, denoised: Tensor, sigma: float) -> None:
-        """Return None: no pixel is told from another."""
+        """Return None: all pixels are treated alike."""
 
 
 @dataclass(frozen=True)
 class Support(Spread):
-    """As `Uniform`, but up to five times smaller where the image is dark.
+    """Like `Uniform`, but up to five times smaller where the image is dark.
 
-    It keeps the noise of the data out of the background.
+    This keeps the noise of the data out of the background.
 
     Parameters
     ----------
@@ -88,14 +88,14 @@ class Support(Spread):
 
 @dataclass(frozen=True)
 class LocalEnergy(Spread):
-    """From the energy of the denoised image around each pixel, as for independent pixels of locally constant variance.
+    """A standard deviation from the local energy of the denoised image, for pixels of locally constant variance.
 
-    A dark region is then as well known as a bright one, relative to its brightness.
+    A dark region then has the same relative uncertainty as a bright one.
 
     Parameters
     ----------
     width : int
-        Side of the neighbourhood in pixels, an odd number.
+        Width of the neighbourhood in pixels, an odd number.
     """
 
     width: int = 5
@@ -104,7 +104,7 @@ class LocalEnergy(Spread):
         require(self, self.width >= 1 and self.width % 2 == 1, "an odd width >= 1", self.width)
 
     def variance(self, sigma: float, denoiser: Denoiser) -> float:
-        """Return 1: the map holds everything."""
+        """Return 1: the map holds the full standard deviation."""
         return 1.0
 
     def weights(self, denoised: Tensor, sigma: float) -> Tensor:
@@ -119,9 +119,9 @@ def clean_variance(sigma: float, prior_std: float | None, denoiser: Denoiser) ->
     ----------
     sigma : float
     prior_std : float or None
-        ``r^2 = sigma^2 v / (sigma^2 + v)`` with ``v = prior_std^2``: independent Gaussian pixels. None: the error that
-        the denoiser was measured to make at this noise level, ``denoiser.error_std(sigma)^2``; a denoiser that does
-        not know its error is taken to have a ``prior_std`` of 1, as in the papers.
+        ``r^2 = sigma^2 v / (sigma^2 + v)`` with ``v = prior_std^2``: independent Gaussian pixels. None: the measured
+        error of the denoiser at this noise level, ``denoiser.error_std(sigma)^2``; a denoiser that does not know its
+        error is assumed to have a ``prior_std`` of 1, as in the papers.
     denoiser : Denoiser
     """
     if prior_std is None:
@@ -136,14 +136,14 @@ def clean_variance(sigma: float, prior_std: float | None, denoiser: Denoiser) ->
 def support_weights(denoised: Tensor, level: float, floor: float = 0.2, width: int = 5) -> Tensor:
     """Return how far each pixel may be from its denoised value: 1 where the image is bright, ``floor`` where dark.
 
-    A denoiser errs where there is something to see. The weight is the mean magnitude of the ``width x width``
+    A denoiser makes errors where there is signal. The weight is the mean magnitude of the ``width x width``
     neighbourhood (last two axes) over ``level``, between ``floor`` and 1.
 
     Parameters
     ----------
     denoised : Tensor, shape ``(..., y, x)``
     level : float
-        Magnitude from which on a pixel counts as bright.
+        Magnitude above which a pixel counts as bright.
     """
     if denoised.ndim < 3:
         raise InputError(f"support_weights: expected images (batch, ..., y, x), got shape {tuple(denoised.shape)}")
@@ -154,7 +154,7 @@ def local_spread(denoised: Tensor, sigma: float, width: int, floor: float = 0.1)
     """Return the standard deviation of each clean pixel around the denoised one, from the energy around it.
 
     A pixel of variance v in noise of sigma is denoised to ``D = v x / (v + sigma^2)``, with the error ``r^2 = sigma^2 v
-    / (sigma^2 + v)``. The energy of D tells v: ``E|D|^2 = v^2 / (v + sigma^2)``. It is averaged over the ``width x
+    / (sigma^2 + v)``. The energy of D gives v: ``E|D|^2 = v^2 / (v + sigma^2)``. It is averaged over the ``width x
     width`` neighbourhood (last two axes), so r follows the local brightness of the image.
 
     Parameters
@@ -164,7 +164,7 @@ def local_spread(denoised: Tensor, sigma: float, width: int, floor: float = 0.1)
     width : int
         Odd.
     floor : float
-        Least r, over sigma: where the denoiser sees nothing the data keep some say.
+        Least r over sigma, so that the data keep some weight where the denoiser sees nothing.
     """
     energy = _local_mean(denoised.abs().square(), width)
     variance = energy / 2 + (energy.square() / 4 + energy * sigma**2).sqrt()
@@ -172,12 +172,12 @@ def local_spread(denoised: Tensor, sigma: float, width: int, floor: float = 0.1)
 
 
 def error_variance(problem: Problem, sigma: float, prior_std: float | None, denoiser: Denoiser) -> Tensor:
-    """Return the variance of a denoised image around the clean one, for data of this noise: a number or a spectrum.
+    """Return the variance of a denoised image around the clean one for the noise of these data: number or spectrum.
 
     Between ``r^2`` of `clean_variance` (data of little noise) and ``P`` of ``denoiser.error_spectrum`` (data of
-    much noise), as ``P^a r^(2 - 2a)`` with ``a = s^2 / (s^2 + r^2)``, s^2 the variance of the noise in what was
-    measured. A spectrum is right on average over pixels; where the data are good, the few pixels with large errors
-    matter, and a flat spectrum leaves them to the data.
+    much noise), as ``P^a r^(2 - 2a)`` with ``a = s^2 / (s^2 + r^2)``, s^2 the noise variance in the measured
+    directions. A spectrum is correct on average over pixels; for good data the few pixels with large errors matter,
+    and a flat spectrum leaves them to the data.
 
     Returns
     -------

@@ -1,8 +1,8 @@
-"""Time stepping over a denoiser, shared by the strategies: from noise level sigma to the next.
+"""Time stepping with a denoiser, shared by the samplers: from noise level sigma to the next.
 
 With ``D`` the denoised estimate at ``x`` and ``sigma`` (of the prior alone, or conditioned on data: the *posterior
 denoiser*), the probability-flow equation in ``x = x0 + sigma n`` is ``dx / d(log sigma) = x - D``. Every rule below is
-exact for constant ``D``; they differ in how they follow its change and in how much of the noise they renew. With
+exact for constant ``D``; they differ in how they follow its change and how much of the noise they renew. With
 ``h = log(sigma / sigma_next)``:
 
 - ``ddim``: first order, no noise renewed (Song et al. 2021; the exponential Euler step).
@@ -33,7 +33,7 @@ Draw = Callable[[], Tensor]
 
 
 class Past(NamedTuple):
-    """The step before: its noise level and its denoised estimate."""
+    """The previous step: its noise level and its denoised estimate."""
 
     sigma: float
     denoised: Tensor
@@ -52,9 +52,9 @@ def advance(
     x, denoised : Tensor, shape ``(batch, *domain)``
         State and denoised estimate at ``sigma``.
     past : Past, optional
-        The estimate of the step before, for the multistep rules; without it their first step is of first order.
+        The estimate of the previous step, for the multistep rules; without it they take a first-order step.
     draw : callable
-        Returns standard normal noise like ``x``; called by the rules that renew noise only.
+        Returns standard normal noise like ``x``; called only by the rules that renew noise.
     """
     if sigma_next == 0:
         return denoised
@@ -84,7 +84,7 @@ def correct(x: Tensor, sigma: float, sigma_next: float, denoised: Tensor, moved:
 
 
 class Estimate(NamedTuple):
-    """A posterior denoiser's answer: ``E[x0 | x, y]``, facts ``(batch,)``, and a memory for its next call."""
+    """The output of a posterior denoiser: ``E[x0 | x, y]``, diagnostics ``(batch,)``, and memory for the next call."""
 
     denoised: Tensor
     facts: Mapping[str, Tensor] = MappingProxyType({})
@@ -93,12 +93,12 @@ class Estimate(NamedTuple):
 
 @dataclass(frozen=True)
 class PosteriorDenoising(AnnealedSampler):
-    """Strategies that estimate ``E[x0 | x, y]`` and leave the rest to the time stepping; subclasses write ``estimate``.
+    """Base of samplers that estimate ``E[x0 | x, y]`` and use common time stepping; subclasses define ``estimate``.
 
     Parameters
     ----------
     steps : int
-        Noise levels.
+        Number of noise levels.
     solver : "2m", "sde-2m", "ddim", "ancestral" or "heun"
         See `samplers.stepping`.
     spacing : "geometric", "karras" or "vp"
@@ -122,7 +122,7 @@ class PosteriorDenoising(AnnealedSampler):
     def estimate(self, x: Tensor, sigma: float, run: Run, memory: Any) -> Estimate:
         """Return ``E[x0 | x, y]`` for ``x`` of shape ``(batch, *domain)``.
 
-        ``memory`` is what the call before returned as `Estimate.memory`, None at the first.
+        ``memory`` is the previous call's `Estimate.memory`, None at the first call.
         """
 
     def step(self, x: Tensor, sigma: float, sigma_next: float, run: Run, memory: Any) -> Step:

@@ -1,4 +1,4 @@
-"""How settings are checked: one line for each, one form of message for all."""
+"""Checks of settings, with one form of message for all."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ def require(owner: object, holds: bool, expected: str, got: object) -> None:
     Parameters
     ----------
     owner : object
-        The sampler or other value whose setting it is.
+        The sampler or other object with the setting.
     holds : bool
     expected : str
-        What was expected, such as "steps >= 1".
+        The expected value, such as "steps >= 1".
     got : object
-        What was given.
+        The given value.
     """
     if not holds:
         raise InputError(f"{type(owner).__name__}: expected {expected}, got {got!r}")

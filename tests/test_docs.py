@@ -33,6 +33,19 @@ BANNED = {
     r"\bof others\b": "third-party",
     r"\b(?:tells|knows) nothing\b": "the fact itself",
 }
+#: The same for the words of the sources: messages, help and docstrings.
+IDIOMS = {
+    r", came\b|\b(?:that|what|which|it|and|expected .*) came (?!from|with)": "got",
+    r"\b(?:every )?so many (?!that\b)": "the number: N, every N-th, a factor R",
+    r"\b(?:is|are|was|were|what is) told\b": "is given, is conditioned on",
+    r"\bhold next to nothing\b": "carry no signal",
+    r"\bthere is none called\b": "unknown ..., choose one of ...",
+    r"\bshares? of\b": "fraction of",
+    r"\b(?:of|memory of) (?:its|their) own\b": "its own, a separate",
+    r"\b(?:networks?|files?|formats?|those) of others\b": "third-party",
+    r"\bis none of\b": "is not a",
+    r"\b(?:as they|as it) came\b": "original, unchanged",
+}
 
 
 def name(path):
@@ -91,6 +104,53 @@ def test_pages_speak_the_english_of_the_field(page):
     for pattern, better in BANNED.items():
         found = [text[max(match.start() - 30, 0) : match.end() + 30] for match in re.finditer(pattern, text, re.I)]
         assert not found, f"{found}; write: {better}"
+
+
+def words_of(source):
+    """Each string of a source, docstrings included, on one line; an f-string with {} for its values."""
+    inside = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.JoinedStr):
+            inside.update(id(part) for part in node.values)
+            words = "".join(part.value if isinstance(part, ast.Constant) else "{}" for part in node.values)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in inside:
+            words = node.value
+        else:
+            continue
+        yield " ".join(words.split())
+
+
+def idioms_in(source):
+    """What a source says in words that are not the field's, with the better ones."""
+    return [
+        f"{words[max(match.start() - 30, 0) : match.end() + 30]!r}; write: {better}"
+        for words in words_of(source)
+        for pattern, better in IDIOMS.items()
+        for match in re.finditer(pattern, words, re.IGNORECASE)
+    ]
+
+
+def test_sources_speak_the_english_of_the_field():
+    found = [f"{name(path)}: {idiom}" for path in SOURCES for idiom in idioms_in(text_of(path))]
+    assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        'raise InputError(f"steps: expected an integer >= 1, came {steps}")',
+        'option(1, int, "projections: use every so many of them")',
+        'def f():\n    """What a progress callback is told after each step."""',
+        'notes.append(f"element(s) {names} hold next to nothing and are left out")',
+        """raise InputError(f"sampler: there is none called {name!r}; expected "\n"one of these")""",
+        'def f():\n    """Return the share\n    of the energy."""',
+        'help="describe, convert or fetch networks of others"',
+        'def f():\n    """Return the numbers, each from a stream of its own."""',
+        'def f():\n    """Of the coils as they came."""',
+    ],
+)
+def test_an_idiom_in_a_source_is_found(source):
+    assert len(idioms_in(source)) == 1
 
 
 def test_pre_commit_runs_the_pinned_tools():

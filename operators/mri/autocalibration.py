@@ -1,4 +1,4 @@
-"""What a calibration region allows: where it lies, which kernel fits it, and how much of it is noise."""
+"""Calibration regions: their position, a suitable kernel, and their noise level."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from operators.errors import InputError, ShapeError
 
 Region = tuple[slice, slice]
 Kernel = tuple[int, int]
-#: A kernel of a third of the region leaves enough patches to tell signal from noise; more than 6 gains nothing.
+#: A kernel of a third of the region leaves enough patches to separate signal from noise; more than 6 gains nothing.
 _PATCHES, _SMALLEST, _LARGEST = 3, 3, 6
-_QUIETEST = 0.1  # share of the singular values that are taken for noise
+_QUIETEST = 0.1  # fraction of the singular values that count as noise
 
 
 def calibration_region(sampled: Tensor | np.ndarray, limit: int = 24) -> Region | None:
-    """Find the largest fully sampled block that holds the centre of k-space; it need not be symmetric about it.
+    """Find the largest fully sampled block that contains the centre of k-space; it need not be symmetric about it.
 
     Parameters
     ----------
@@ -30,7 +30,7 @@ def calibration_region(sampled: Tensor | np.ndarray, limit: int = 24) -> Region 
     Returns
     -------
     (slice, slice) or None
-        Rows and columns; None where the centre itself is not sampled.
+        Rows and columns; None if the centre itself is not sampled.
     """
     mask = np.asarray(sampled.cpu() if isinstance(sampled, Tensor) else sampled).astype(bool)
     if mask.ndim != 2:
@@ -46,7 +46,7 @@ def calibration_region(sampled: Tensor | np.ndarray, limit: int = 24) -> Region 
             if not mask[bottom - 1, x]:
                 break
             columns = _run(np.all(mask[top:bottom], axis=0), x, limit)
-            # Of blocks of one size the one that is nearest to the centre.
+            # Among blocks of the same size, the one closest to the centre.
             found = (bottom - top) * (columns.stop - columns.start), -abs(top + bottom - 2 * y)
             if found > merit:
                 best, merit = (slice(top, bottom), columns), found
@@ -73,13 +73,13 @@ def noise_floor(region: Tensor, kernel: Kernel) -> float:
     Returns
     -------
     float
-        sqrt(E|n|^2), in the mean over the coils.
+        sqrt(E|n|^2), averaged over the coils.
     """
     return _quietest(singular_values(region, kernel)) / _quietest(_noise_values(region, kernel))
 
 
 def noise_threshold(region: Tensor, kernel: Kernel, noise_std: float) -> float:
-    """Return the share of the largest singular value of a calibration matrix that noise of this level reaches."""
+    """Return the noise level in a calibration matrix as a fraction of its largest singular value."""
     largest = float(singular_values(region, kernel)[0])
     return noise_std * float(_noise_values(region, kernel)[0]) / largest if largest > 0 else 1.0
 
@@ -100,7 +100,7 @@ def singular_values(region: Tensor, kernel: Kernel) -> Tensor:
 
 
 def _noise_values(region: Tensor, kernel: Kernel) -> Tensor:
-    """Singular values of noise of level 1 in a region of the same size; always the same."""
+    """Return the singular values of seeded noise of level 1 in a region of the same size."""
     generator = torch.Generator().manual_seed(0)
     noise = torch.randn(tuple(region.shape), dtype=torch.complex128, generator=generator)
     return singular_values(noise, kernel).to(region.device)
@@ -120,7 +120,7 @@ def _run(sampled: np.ndarray, middle: int, limit: int) -> slice:
     gaps = np.flatnonzero(~sampled)
     first = int(gaps[gaps < middle].max(initial=-1)) + 1
     stop = int(gaps[gaps > middle].min(initial=len(sampled)))
-    if stop - first > limit:  # cut to the limit, as evenly about the centre as the ends allow
+    if stop - first > limit:  # cropped to the limit, as symmetrically about the centre as the ends allow
         first = min(max(middle - limit // 2, first), stop - limit)
         stop = first + limit
     return slice(first, stop)

@@ -35,8 +35,8 @@ class CartesianMRI(LinearOperator):
         S, complex: (coil, y, x), or (map, coil, y, x) for several ESPIRiT maps; in 3D (coil, z, y, x) or
         (map, coil, z, y, x). Without maps there is one coil with S = 1 and no coil axis.
     shape : tuple of int, optional
-        The image shape, (y, x) or (z, y, x). It is needed where the mask does not tell it: without coil maps when
-        the mask has a length of 1, and in 3D when the mask has fewer than three axes.
+        The image shape, (y, x) or (z, y, x). It is needed if the mask does not define it: without coil maps when the
+        mask has an axis of length 1, and in 3D when the mask has fewer than three axes.
 
     Notes
     -----
@@ -46,7 +46,7 @@ class CartesianMRI(LinearOperator):
     of coil maps, a mask that varies along one axis and enough images at once it is a product with one small matrix for
     each line (`operators.mri.gram`), whatever the number of coils.
 
-    It is the quick form of ``Sampling(mask, space) @ CenteredFFT(space, ndim) @ CoilMaps(coil_maps, ndim)``, with
+    It is the fast form of ``Sampling(mask, space) @ CenteredFFT(space, ndim) @ CoilMaps(coil_maps, ndim)``, with
     ``space`` the codomain and ``ndim`` the number of image axes.
 
     Raises
@@ -186,7 +186,7 @@ class CartesianMRI(LinearOperator):
     def _combine(self, out: Tensor, items: slice, images: Tensor, coils: slice) -> None:
         """Add sum_c conj(S_c) images_c to the items of `out`."""
         rank, maps = len(self.axes), self._maps_of(coils)
-        if images.shape[-rank - 1] == 1:  # one coil at a time: no sum over it, and no array in between
+        if images.shape[-rank - 1] == 1:  # one coil at a time: no sum, and no temporary array
             images = images if self.domain.ndim > rank else images.squeeze(-rank - 1)
             out[items].addcmul_(images, maps.conj().squeeze(-rank - 1))
         else:
@@ -216,13 +216,15 @@ class CartesianMRI(LinearOperator):
 
 
 def _image_shape(mask: Tensor, maps: Tensor | None, shape: tuple[int, ...] | None) -> tuple[int, ...]:
-    """Find the image shape that mask, maps and `shape` agree on."""
+    """Return the image shape from mask, maps and `shape`, which must agree."""
     if shape is not None:
         image = tuple(int(n) for n in shape)
     elif maps is not None:
         image = tuple(maps.shape[-(3 if mask.ndim == 3 or maps.ndim == 5 else 2) :])
     elif 1 in mask.shape:
-        raise InputError(f"CartesianMRI cannot tell the image shape from a mask of {tuple(mask.shape)}; give shape=")
+        raise InputError(
+            f"CartesianMRI cannot infer the image shape from a mask of shape {tuple(mask.shape)}; give shape="
+        )
     else:
         image = tuple(mask.shape)
     if len(image) not in (2, 3):

@@ -1,4 +1,4 @@
-"""Coil maps as an operator: from an image to the images that the coils see of it."""
+"""Coil maps as an operator: from an image to the coil images."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class CoilMaps(LinearOperator):
         S, complex: (coil, y, x), or (map, coil, y, x) for several sets; with ``ndim=3`` (coil, z, y, x) or
         (map, coil, z, y, x).
     ndim : int
-        Axes of an image, 2 or 3.
+        Number of axes of an image, 2 or 3.
 
     Notes
     -----
@@ -30,7 +30,7 @@ class CoilMaps(LinearOperator):
     Raises
     ------
     InputError, ShapeError
-        For maps that are not complex and finite, or that have another number of axes.
+        For maps that are not complex and finite, or have another number of axes.
     """
 
     def __init__(self, coil_maps: Tensor | np.ndarray, ndim: int = 2) -> None:

@@ -13,11 +13,11 @@ from operators.fourier import fftc, ifftc
 
 Array = Tensor | np.ndarray
 _SHELLS = 12
-_INNER_RADIUS = 0.3  # of the corner's: closer to the centre the anatomy leaves no room for noise
-_FLOOR = 0.25  # the fit may lower the quietest shell's power to this fraction, not further
-_LEAST_EIGENVALUE = 0.4  # of the correlation: anatomy can hide noise that is more correlated, never be told from it
+_INNER_RADIUS = 0.3  # of the corner's radius: closer to the centre the anatomy hides the noise
+_FLOOR = 0.25  # least fraction to which the fit may lower the quietest shell's power
+_LEAST_EIGENVALUE = 0.4  # of the correlation: more correlated noise cannot be separated from anatomy
 _ALIKE, _ALIKE_COIL = 1.05, 1.25  # ratios of powers up to which two estimates agree, in the mean and for every coil
-_MASKED = 1e-3  # air with less than this share of the power was erased by some processing
+_MASKED = 1e-3  # air with less than this fraction of the power was zeroed by processing
 _MIN_SAMPLES = 32
 
 
@@ -66,12 +66,12 @@ def estimate_noise_std(kspace: Array, mask: Array | None = None) -> Tensor:
     """Estimate the noise level of every coil from undersampled data.
 
     Where an axis is fully sampled, the air near the two ends of the field of view along it shows the noise at the
-    outer phase encodes; readout oversampling guarantees such air, so estimate before cropping it. Where there is no
-    such axis, or no air, the outer k-space must do: over shells of growing radius r, the median of |k_c|^2 (which
+    outer phase encodes; readout oversampling guarantees such air, so estimate before cropping it. Without such an
+    axis, or without air, the outer k-space is used: over shells of growing radius r, the median of |k_c|^2 (which
     ignores outliers) is fitted by ``v_c + a q_c r^-2``: white noise plus anatomy, whose amplitude falls about as
-    1 / r and whose strength in a coil, q_c, is read closer to the centre; one `a` serves all coils. The fit never
-    leaves the bounds that the quietest shell sets. Where noise and the anatomy's tail are equally strong, the mean over
-    the coils is known to a few percent and a single coil to about 15 %.
+    1 / r and whose strength in a coil, q_c, is estimated closer to the centre; one `a` serves all coils. The fit stays
+    within the bounds set by the quietest shell. If noise and the anatomy's tail are equally strong, the mean over the
+    coils is accurate to a few percent and a single coil to about 15 %.
 
     Parameters
     ----------
@@ -83,7 +83,7 @@ def estimate_noise_std(kspace: Array, mask: Array | None = None) -> Tensor:
     Returns
     -------
     tensor
-        (coil,): sqrt(E|n|^2). Without any noise it is a small number that only bounds the true 0.
+        (coil,): sqrt(E|n|^2). For noise-free data it is a small upper bound of the true 0.
 
     Raises
     ------
@@ -108,7 +108,7 @@ def compress_coils(kspace: Array, n_coils: int, method: str = "svd", readout_axi
     Parameters
     ----------
     kspace : array or tensor
-        (..., coil, y, x), complex; all leading items share one compression.
+        (..., coil, y, x), complex; all leading items use the same compression.
     n_coils : int
         Number of virtual coils.
     method : str
@@ -131,11 +131,13 @@ def compress_coils(kspace: Array, n_coils: int, method: str = "svd", readout_axi
         vectors = torch.linalg.eigh((samples @ samples.mH).to(torch.complex128))[1]
         return _mix(vectors.flip(-1)[:, :n_coils].mH.to(data.dtype), data)
     if method != "geometric" or readout_axis not in (-2, -1):
-        raise InputError(f"compress_coils knows svd, and geometric along axis -2 or -1, got {method!r}, {readout_axis}")
+        raise InputError(
+            f"compress_coils: expected svd, or geometric with readout_axis -2 or -1, got {method!r} and {readout_axis}"
+        )
     hybrid = ifftc(data, (readout_axis,)).movedim(readout_axis, 0).movedim(-2, 1)
     flat = hybrid.flatten(2)
     vectors = torch.linalg.eigh((flat @ flat.mH).to(torch.complex128))[1].flip(-1)[:, :, :n_coils]
-    # Within the kept subspace each mixing is turned towards its neighbour's, from the centre outwards.
+    # Within the kept subspace each mixing is rotated towards its neighbour's, from the centre outwards.
     middle = len(vectors) // 2
     for step, positions in ((1, range(middle + 1, len(vectors))), (-1, range(middle - 1, -1, -1))):
         for i in positions:
@@ -161,7 +163,7 @@ def _noise_model(kspace: Array, mask: Array | None, owner: str) -> Tensor:
         air = _air(data, sampled, axis, line)
         if air.shape[1] >= 8 * _MIN_SAMPLES:
             other = _robust_covariance(air.to(torch.complex128))
-            # Tissue can only add power, in the mean or in the coil beside it.
+            # Tissue can only add power, in the mean or in a nearby coil.
             gain = other.diagonal().real / best.diagonal().real.clamp_min(torch.finfo(torch.float64).tiny)
             clean = (gain.mean() < _ALIKE) & (gain.max() < _ALIKE_COIL) & (gain.mean() > _MASKED)
             best = torch.where(clean, other, best)
@@ -174,7 +176,7 @@ def _air(data: Tensor, sampled: Tensor, axis: int, line: Tensor) -> Tensor:
     n = data.shape[axis]
     if not len(lines):
         return data.new_zeros((len(data), 0))
-    # The very ends are left out: there the scanner's filters may have lowered the noise.
+    # The outermost ends are excluded: there the scanner's filters may have lowered the noise.
     near, far = round(n / 32), round(n / 10)
     hybrid = ifftc(data.movedim(axis, -1)[:, lines], (-1,))
     return torch.cat([hybrid[..., near:far], hybrid[..., n - far : n - near]], dim=-1).flatten(1)
@@ -218,9 +220,9 @@ def _extrapolate(shells: Tensor, falloff: Tensor, signal: Tensor) -> Tensor:
     pair = pair / pair.sum(0)
     noise = (pair * (shells - slope * falloff[:, None, None] * signal)).sum(0)
     lift = (noise.diagonal().real.clamp_min(_FLOOR * lowest) - noise.diagonal().real).to(noise.dtype)
-    # The least eigenvalue of what was measured bounds that of the noise from above, and anatomy hardly ever fills all
-    # directions of coil space. So less than it, in any direction, means that too much was taken away: prewhitening
-    # would blow exactly those directions up.
+    # The smallest eigenvalue of the measured covariance bounds that of the noise from above, and anatomy hardly ever
+    # fills all directions of coil space. A smaller value in any direction means that too much was subtracted:
+    # prewhitening would amplify exactly those directions.
     measured = (pair * shells).sum(0)
     root = measured.diagonal().real.clamp_min(tiny).sqrt()
     scale = torch.outer(root, root)
@@ -230,7 +232,7 @@ def _extrapolate(shells: Tensor, falloff: Tensor, signal: Tensor) -> Tensor:
 
 
 def _regular(covariance: Tensor) -> Tensor:
-    """Bound the correlation matrix away from singular, and keep the variances."""
+    """Keep the correlation matrix away from singular without changing the variances."""
     power = covariance.diagonal().real
     scale = power.clamp_min(torch.finfo(power.dtype).tiny).sqrt()
     values, vectors = torch.linalg.eigh(covariance / torch.outer(scale, scale))

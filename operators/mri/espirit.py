@@ -12,15 +12,15 @@ from torch import Tensor
 from operators.errors import InputError, ShapeError
 from operators.mri.autocalibration import Region, calibration_matrix
 
-# Complex values of the pixels' coil matrices held at once: what fits the cache (CPU), or bounds the memory (GPU).
+# Number of complex values of coil matrices held at once: fits the cache (CPU), or bounds the memory (GPU).
 _CPU_CHUNK, _GPU_CHUNK = 1 << 17, 1 << 25
 _SQUARINGS = 7  # the power 2^7 of a coil matrix isolates its dominant eigenvector
-_IMPURITY = 4e-6  # up to which that eigenvector is accepted
+_IMPURITY = 4e-6  # largest impurity at which that eigenvector is accepted
 _MARGIN = 0.95  # sum l^(k+1) / sum l^k may lie this much below the largest eigenvalue
 
 
 class EigenMaps(NamedTuple):
-    """Coil maps (..., [map,] coil, y, x) and the eigenvalues (..., [map,] y, x) that they belong to."""
+    """Coil maps (..., [map,] coil, y, x) and their eigenvalues (..., [map,] y, x)."""
 
     maps: Tensor
     eigenvalues: Tensor
@@ -55,7 +55,7 @@ def espirit_maps(
     crop : float
         Pixels with a smaller eigenvalue lie outside the support: their maps are 0.
     n_maps : int
-        Number of maps; more than one for data folded in the field of view.
+        Number of maps; more than one for objects larger than the field of view.
     region : (slice, slice), optional
         Rows and columns of the calibration region, in place of `calib_size`; see `calibration_region`.
 
@@ -89,9 +89,9 @@ def espirit_eigenmaps(
     *,
     region: Region | None = None,
 ) -> EigenMaps:
-    """Estimate coil maps as `espirit_maps` does, with the eigenvalue of every pixel, also outside the support.
+    """Estimate coil maps like `espirit_maps`, with the eigenvalue of every pixel, also outside the support.
 
-    Arguments and errors are those of `espirit_maps`; it takes longer, since no pixel is left out.
+    Arguments and errors are those of `espirit_maps`; it takes longer, since no pixel is skipped.
     """
     return _espirit(kspace, calib_size, kernel_size, threshold, crop, n_maps, region, every_value=True)
 
@@ -178,7 +178,7 @@ def _calibration(data: Tensor, where: Region, kernel: tuple[int, int]) -> Tensor
         raise InputError(f"espirit_maps: the calibration region {size} of kspace is all zero")
     if not bool(sampled.all()):
         block = calibration_size(sampled.reshape(-1, *size).all(0), max(size))
-        raise InputError(f"espirit_maps: the centre {size} is not fully sampled, only {block} of it; pass calib_size")
+        raise InputError(f"espirit_maps: expected a fully sampled centre of {size}, got {block}; pass calib_size")
     return region.to(torch.complex128)
 
 
@@ -252,7 +252,7 @@ def _waves(n: int, kernel: int, device: torch.device) -> Tensor:
 
 
 def _virtual_coil(region: Tensor) -> Tensor:
-    """Coil weights of the strongest virtual coil, with the phase fixed by the coil that weighs most."""
+    """Return the coil weights of the strongest virtual coil, with the phase fixed by the largest weight."""
     data = region.flatten(1)
     vector = torch.linalg.eigh(data @ data.mH)[1][:, -1]
     largest = vector[vector.abs().argmax()]
@@ -272,7 +272,7 @@ def _eigen(matrices: Tensor, n_maps: int, crop: float) -> tuple[Tensor, Tensor]:
     vectors = vectors / torch.linalg.vector_norm(vectors, dim=-2, keepdim=True).clamp_min(1e-30)
     values = (vectors.conj() * (matrices @ vectors)).real.sum((-2, -1))
     vectors, values = vectors.mT, values[:, None]
-    # With trace 1 the squared norm is 1 - 2 (l2 / l1)^(2^k): what has not converged, and may matter, is solved exactly.
+    # With trace 1 the squared norm is 1 - 2 (l2 / l1)^(2^k): unconverged pixels that may matter are solved exactly.
     purity = _square_norm(power)
     mean = (matrices * power.mT).real.sum((-2, -1))
     open_ = torch.nonzero((purity < 1 - _IMPURITY) & (mean >= _MARGIN * crop))[:, 0]

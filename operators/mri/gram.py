@@ -3,7 +3,7 @@
 Where the mask varies along one axis only, ``A^H A = sum_c S_c^H F^H P F S_c`` does not couple the lines along it, and
 for each line it is a small Hermitian matrix: the circulant kernel of the mask times the Gram matrix of the coil maps,
 ``G[i, j] = t[i - j] sum_c conj(S_c[i]) S_c[j]``. One batched matrix product then replaces two FFTs of each coil,
-whatever the number of coils, and all samples share the reading of the matrices.
+whatever the number of coils, and the matrices are read once for all samples.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ from torch import Tensor
 
 # Larger matrices would cost more memory than they save time.
 _LARGEST_BYTES = 1 << 29
-# Time of a pixel by FFT, and by matrices for each value that is read (once) and multiplied (for each image), measured
-# on a CPU from 8 x 230 x 180 to 32 x 320 x 320: only their ratios count.
+# Time per pixel by FFT, and by matrices per value read (once) and multiplied (for each image), measured on a CPU from
+# 8 x 230 x 180 to 32 x 320 x 320; only the ratios matter.
 _FFT, _READ, _MULTIPLY = 3.0, 0.36, 0.036
 
 
 def fits(coil_maps: Tensor, axis: int) -> bool:
-    """Tell whether line matrices along ``axis`` have room in the memory, for maps ``(coil, y, x)``."""
+    """Tell whether line matrices along ``axis`` fit in memory, for maps ``(coil, y, x)``."""
     _, ny, nx = coil_maps.shape
     return ny * nx * (ny, nx)[axis] * coil_maps.element_size() <= _LARGEST_BYTES
 
 
 def pays(coil_maps: Tensor, axis: int, images: int) -> bool:
-    """Tell whether so many images at once go quicker by line matrices than by the FFTs of their coils."""
+    """Tell whether this number of images is faster by line matrices than by the FFTs of their coils."""
     return coil_maps.shape[axis] * (_READ + _MULTIPLY * images) < _FFT * len(coil_maps) * images
 
 

@@ -44,9 +44,9 @@ def make_mask(
         default for columns is 0.08 up to R = 6 and 0.04 above, for points, where a centre is cheap, 0.08; but at
         least 12 lines, since coil maps need them, if these are no more than two thirds (points: a quarter) of the
         samples.
-        The two fastMRI patterns keep that package's shares.
+        The two fastMRI patterns keep that package's fractions.
     seed : int or sequence of int
-        Seed of a generator of this call alone; the global one is never used.
+        Seed of a generator used only by this call; the global one is never used.
 
     Returns
     -------
@@ -56,11 +56,11 @@ def make_mask(
     Raises
     ------
     InputError
-        For an unknown pattern, R < 1, or a centre that holds more than n / R samples.
+        For an unknown pattern, R < 1, or a centre with more than n / R samples.
     """
     ny, nx = _lengths(shape)
     if pattern not in PATTERNS:
-        raise InputError(f"make_mask knows no pattern {pattern!r}; choose one of {', '.join(PATTERNS)}")
+        raise InputError(f"make_mask: unknown pattern {pattern!r}; choose one of {', '.join(PATTERNS)}")
     if not (math.isfinite(acceleration) and acceleration >= 1):
         raise InputError(f"make_mask needs a finite acceleration >= 1, got {acceleration}")
     columns = pattern not in _POINTS
@@ -74,7 +74,7 @@ def make_mask(
         1 if columns and axis == 0 else min(max(round(n * share), least), n) for axis, n in enumerate(lengths)
     )
     if target == 0:
-        raise InputError(f"make_mask: acceleration {acceleration:g} leaves no sample of {pattern} on {(ny, nx)}")
+        raise InputError(f"make_mask: acceleration {acceleration:g} leaves no samples for {pattern} on {(ny, nx)}")
     if math.prod(center) > target:
         raise InputError(
             f"make_mask: {pattern} at acceleration {acceleration:g} on {(ny, nx)} samples {target} "
@@ -99,7 +99,7 @@ def center_block(shape: tuple[int, int], lengths: tuple[int, int]) -> np.ndarray
 
 
 def _least_center(target: int, columns: bool) -> int:
-    """Lines of the centre that coil maps ask for, where they leave enough samples outside of it."""
+    """Return the lines of the centre needed for coil maps, if they leave enough samples outside it."""
     affordable = 2 * target // 3 if columns else math.isqrt(target // 4)
     return min(_CALIBRATION_LINES, affordable)
 
@@ -128,7 +128,7 @@ def _gaussian(center: np.ndarray, lines: int, rng: Generator) -> np.ndarray:
 
 
 def _magic(center: np.ndarray, lines: int, rng: Generator) -> np.ndarray:
-    """Even steps of one half-spacing grid go to one side of the centre, odd steps to the other."""
+    """Put even steps of a half-spacing grid on one side of the centre, odd steps on the other."""
     middle = len(center) // 2
     free = np.flatnonzero(~center)
     left, right = free[free < middle][::-1], free[free >= middle]

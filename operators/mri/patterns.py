@@ -34,7 +34,7 @@ def poisson_points(center: np.ndarray, target: int, rng: Generator) -> np.ndarra
     bisection, and the few surplus points are dropped at random, which keeps every distance.
     """
     profile = 1 + _POISSON_SLOPE * _radius(center.shape)
-    # On a grid only some distances exist; without the spread of radii the density would jump from ring to ring.
+    # On a grid only some distances exist; without varying radii the density would jump from ring to ring.
     profile = profile * (1 + _POISSON_SPREAD * rng.uniform(size=center.shape))
     order = rng.permutation(center.size)
     low, high = 1 / profile.max(), 1.0
@@ -59,10 +59,10 @@ def poisson_points(center: np.ndarray, target: int, rng: Generator) -> np.ndarra
 
 
 def poisson_disc(radius: np.ndarray, center: np.ndarray, order: np.ndarray) -> np.ndarray:
-    """Throw darts at all grid points in the given order, and keep those that hit nobody's disc.
+    """Throw darts at all grid points in the given order, and keep those outside all discs.
 
     An accepted point forbids all points closer than its own radius, so two points are never closer than the smaller
-    of their radii. The centre is kept whole and its points carry discs like all others.
+    of their radii. The centre is kept whole and its points have discs like all others.
     """
     ny, nx = radius.shape
     reach = math.ceil(radius.max())
@@ -139,7 +139,7 @@ def spiral_points(center: np.ndarray, target: int, rng: Generator) -> np.ndarray
 
 
 def _until(center: np.ndarray, target: int, points: Callable[[float], np.ndarray], count: float) -> np.ndarray:
-    """Lengthen a trajectory until it samples `target` points, then drop what came last."""
+    """Extend a trajectory until it samples `target` points, then drop the last ones."""
 
     def sampled(count: float) -> tuple[np.ndarray, np.ndarray]:
         path = points(count)

@@ -174,8 +174,8 @@ def _notes(parts: list[Part], diagnostics: dict[str, Any], doubts: str) -> list[
     held = min(_held(part) for part in parts)
     if held < HELD:
         notes.append(
-            f"the mean reproduces only {held:.2f} of the signal of the strongest data (expected about 1): something that "
-            "was measured is missing from the images. Is noise_std too high, or is the prior for other images? If "
+            f"the mean reproduces only {held:.2f} of the signal of the strongest data (expected about 1): part of the "
+            "measured signal is missing from the images. Is noise_std too high, or is the prior for other images? If "
             "neither, use more steps or another sampler ('moment-matching', 'pula')"
         )
     return list(dict.fromkeys(notes))

@@ -135,7 +135,7 @@ class SamplingRun:
         return Part(drawn, problem, ready, reference, calls, gradients, len(self.sampler.sigmas(problem, prior)) - 1)
 
     def _prior_of(self, problem: Problem) -> Denoiser:
-        """Return the prior for the images of a problem; volumes and images of several parts are denoised plane by plane."""
+        """Return the prior for the images of a problem; volumes and multi-part images are denoised plane by plane."""
         space = problem.operator.domain
         real = not space.dtype.is_complex
         if space.ndim > 2 and isinstance(self.sampler, DDSVolume):

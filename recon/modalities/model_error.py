@@ -1,9 +1,9 @@
-"""Error of the model: what a fit leaves unexplained beyond the noise, as a noise level of each datum.
+"""Model error: the residual of a fit beyond the noise, as a noise level for each datum.
 
-No model of a scanner is right: calibration, truncation, motion and decay leave errors that follow the strength of the
-signal. A likelihood that knows the noise alone takes them for structure, and draws samples that agree on it. So what a
-first fit leaves unexplained is added to the noise, by groups of data that are alike (by frequency, by view). Every
-modality hands on the result in the same way: as ``Problem.noise_std`` and ``diagnostics["model_error"]``.
+No model of a scanner is exact: calibration, truncation, motion and decay leave errors proportional to the signal. A
+likelihood that includes only the noise takes them for structure, and all samples agree on it. So the residual of a
+first fit is added to the noise, by groups of similar data (by frequency, by view). Every modality passes the result on
+in the same way: as ``Problem.noise_std`` and ``diagnostics["model_error"]``.
 """
 
 from __future__ import annotations
@@ -16,24 +16,24 @@ from torch import Tensor
 
 from recon.errors import InputError
 
-#: A fit that leaves up to this much more power than the noise has is as good as one can tell.
+#: Residual power up to this multiple of the noise power is consistent with noise alone.
 _TOLERANCE = 1.1
-#: A fit that leaves less than this share of the power of the noise says that the noise level is too high; asked of
-#: groups that hold at least this share of the data.
+#: Residual power below this fraction of the noise power means that the noise level is too high; tested in groups that
+#: hold at least this fraction of the data.
 _TOO_LITTLE, _LEAST_SIZE = 0.7, 0.02
 
 
 class ModelError(NamedTuple):
-    """Noise that includes the error of the model.
+    """Noise including the model error.
 
     Attributes
     ----------
     noise_std : Tensor
-        For each datum, in the shape of the groups.
+        Noise level of each datum, in the shape of the groups.
     noise_level : float
-        What the noise alone is found to be, in the mean.
+        Mean level of the noise alone.
     share : float
-        Error of the model over the signal, both rms over all data.
+        Relative model error: rms of the error over rms of the signal, over all data.
     """
 
     noise_std: Tensor
@@ -44,21 +44,21 @@ class ModelError(NamedTuple):
 def from_residual(
     left: Tensor, data: Tensor, noise: float, groups: Tensor, taken_up: float, growth: float = 1.0
 ) -> ModelError:
-    """Find the error of the model from what a fit leaves of the data.
+    """Estimate the model error from the residual of a fit.
 
     Parameters
     ----------
     left, data : Tensor, shape ``(channel, *groups.shape)``
-        Residual and data; the same in both where nothing was measured.
+        Residual and data; identical where nothing was measured.
     noise : float
         Noise level of a datum.
     groups : Tensor of int
-        Number of the group of each datum; negative where nothing was measured.
+        Group index of each datum; negative where nothing was measured.
     taken_up : float
-        Share of the noise that the fit may have taken up: unknowns over data.
+        Fraction of the noise that the fit may have absorbed: unknowns over data.
     growth : float
-        By how much errors of the model grow in the image, compared with noise of their level: noise is another one in
-        each datum and averages out, errors of the model are alike in data that are alike, and add up.
+        Growth of model errors in the image, relative to noise of the same level: noise is independent in each datum and
+        averages out; model errors are similar in similar data and add up.
     """
     channels, measured = left.shape[0], groups >= 0
     labels = groups[measured]
@@ -67,7 +67,7 @@ def from_residual(
     signal = _by_group(data, measured, labels) / count
     size = count / count.sum()
     kept = 1 - min(max(taken_up, 0.0), 0.5)
-    # Errors only add to the noise, so the quietest group bounds it from above.
+    # Model errors only add to the noise, so the quietest group bounds the noise from above.
     large = residual[size > _LEAST_SIZE]
     bound = float(large.min()) / kept if len(large) else math.inf
     if taken_up <= 0.5 and bound < _TOO_LITTLE * noise**2:
@@ -79,12 +79,12 @@ def from_residual(
 
 
 def of_share(data: Tensor, noise: float, groups: Tensor, share: float) -> ModelError:
-    """Return the noise with an error of the model of a given share of the local signal; arguments as above.
+    """Return the noise with a given relative model error of the local signal; arguments as for `from_residual`.
 
     Raises
     ------
     InputError
-        If the share is not a finite number >= 0.
+        If the relative error is not a finite number >= 0.
     """
     if not (0 <= share < float("inf")):
         raise InputError(f"model_error: expected a finite number >= 0, got {share}")
@@ -102,7 +102,7 @@ def _by_group(values: Tensor, measured: Tensor, labels: Tensor) -> Tensor:
 
 
 def _spread(power: Tensor, groups: Tensor) -> Tensor:
-    """Return the level of each datum from the power of its group; the mean one where nothing was measured."""
+    """Return the level of each datum from the power of its group; the mean level where nothing was measured."""
     levels = power.sqrt().to(torch.float32)[groups.clamp_min(0)]
     measured = groups >= 0
     return torch.where(measured, levels, levels[measured].square().mean().sqrt())

@@ -1,4 +1,4 @@
-"""What the preparation of a slice hands on to the samplers."""
+"""The prepared slice, which is passed on to the samplers."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ class Prepared:
     Attributes
     ----------
     problem : Problem
-        In the scale of the prior; ``problem.scale`` and ``problem.offset`` lead back to physical units.
+        The problem in the scale of the prior; ``problem.scale`` and ``problem.offset`` convert to physical units.
     images : mapping of Tensor
-        Auxiliary images that go with the result by name, in physical units.
+        Auxiliary images of the result by name, in physical units.
     diagnostics : mapping
-        What was found: acceleration, noise level, scale, ...
+        Diagnostics: acceleration, noise level, scale, ...
     notes : list of str
-        What the user should know.
+        Notes to the user.
     """
 
-    #: Whether `refined` does anything.
+    #: Whether `refined` has an effect.
     refinable: ClassVar[bool] = False
 
     problem: Problem
@@ -36,13 +36,13 @@ class Prepared:
     notes: list[str] = field(default_factory=list)
 
     def combine(self, images: Tensor) -> Tensor:
-        """Return images ``(..., y, x)`` of the result from those of the problem, in physical units."""
+        """Convert images of the problem to images ``(..., y, x)`` of the result, in physical units."""
         return images
 
     def refined(self, image: Tensor) -> Prepared:
-        """Return the slice, prepared better with a first image in the scale of its problem."""
+        """Return the slice prepared again with a first image in the scale of its problem."""
         return self
 
     def stand_in(self) -> Denoiser | None:
-        """Return the Gaussian prior of this slice, where it has one of its own, for ``prior="gaussian"``."""
+        """Return a Gaussian prior specific to this slice for ``prior="gaussian"``, or None."""
         return None

@@ -1,4 +1,4 @@
-"""What readers return: the header of a file or folder, and slices that are read and checked when they are asked for."""
+"""The recordings returned by readers: the header of a file or folder, and slices read and checked on demand."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Recording:
         ``load(i)`` returns slice i as it is stored.
     """
 
-    #: What one item is called.
+    #: Name of one item.
     item: ClassVar[str] = "slice"
 
     path: Path
@@ -55,20 +55,20 @@ class Recording:
         return self.check(self.load(i), f"{self.path}: {self.item} {i}")
 
     def check(self, values: Any, where: str) -> np.ndarray:
-        """Return one slice as an array of the right type; subclasses say which numbers they expect."""
+        """Return one slice as an array of the right type; subclasses define the expected numbers."""
         raise NotImplementedError
 
     def position(self, index: int) -> int:
-        """Return an index counted from 0; an IndexError where there is none."""
+        """Return an index counted from 0; an IndexError if it is out of range."""
         if not -self.length <= index < self.length:
-            raise IndexError(f"{self.path} has {self.length} {self.item}s, there is no {self.item} {index}")
+            raise IndexError(f"{self.path} has {self.length} {self.item}s, so there is no {self.item} {index}")
         return index % self.length
 
 
 def checked(
     values: Any, shape: tuple[int, ...], where: str, *, complex_numbers: bool, axes: str = "", signal: bool = True
 ) -> np.ndarray:
-    """Return finite numbers of a shape, complex64 or float32, in memory of their own.
+    """Return a copy of finite numbers of a given shape as complex64 or float32.
 
     Parameters
     ----------
@@ -80,7 +80,7 @@ def checked(
     axes : str
         For messages.
     signal : bool
-        Whether an array of zeros is refused, too.
+        Whether an array of zeros is also refused.
 
     Raises
     ------
@@ -90,8 +90,8 @@ def checked(
     if array.dtype.kind not in "biufc" or np.iscomplexobj(array) != complex_numbers:
         raise InputError(f"{where}: expected {'complex' if complex_numbers else 'real'} numbers, got {array.dtype}")
     if array.shape != shape:
-        raise ShapeError(f"{where}: expected the shape {shape}{f' {axes}' if axes else ''}, got {array.shape}")
-    # What single precision cannot hold becomes infinite and is refused in the next line.
+        raise ShapeError(f"{where}: expected shape {shape}{f' {axes}' if axes else ''}, got {array.shape}")
+    # Values beyond single precision become infinite and are refused in the next line.
     with np.errstate(over="ignore", invalid="ignore"):
         array = np.array(array, dtype=np.complex64 if complex_numbers else np.float32, order="C")
     bad = int(np.count_nonzero(~np.isfinite(array)))

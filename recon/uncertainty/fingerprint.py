@@ -73,7 +73,7 @@ def merge(found: Sequence[tuple[str, Mapping[str, Any]]]) -> dict[str, Any]:
                 merged[key] = [min(low for low, _ in ranges), max(high for _, high in ranges)] if ranges else None
             elif field := _differs(first.get(key), other.get(key), key):
                 raise InputError(
-                    f"{name}: {field} differs from {first_name}: calibrate on results that were all made with the same settings"
+                    f"{name}: {field} differs from {first_name}: calibrate on results made with the same settings"
                 )
     return merged
 

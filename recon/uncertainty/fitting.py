@@ -47,8 +47,8 @@ def calibrate(
     Parameters
     ----------
     cases : iterable of Case
-        Loaded one at a time, so that they need not be in memory together. The default reference is the one stored in the
-        posterior.
+        Loaded one at a time, so that they need not be in memory together. The default reference is the one stored in
+        the posterior.
     level : float
         Nominal coverage of the interval.
     method : "crc" or "rcps"

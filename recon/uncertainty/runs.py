@@ -125,8 +125,8 @@ def lock_settings(results: Path, jobs: Sequence[Job], settings: Settings, force:
         for key in dict.fromkeys([*wanted, *known]):
             if known.get(key) != wanted.get(key):
                 raise InputError(
-                    f"{results}: contains results with {key} = {known.get(key)}, but now {key} = {wanted.get(key)}; use "
-                    "the same options to resume, --force to start again, or another --results folder"
+                    f"{results}: contains results with {key} = {known.get(key)}, but now {key} = {wanted.get(key)}; "
+                    "use the same options to resume, --force to start again, or another --results folder"
                 )
         return
     results.mkdir(parents=True, exist_ok=True)

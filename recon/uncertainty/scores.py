@@ -35,7 +35,7 @@ class Bins(NamedTuple):
 
 
 class Ranks(NamedTuple):
-    """Number of times each rank of the truth among n samples occurred, ``counts`` ``(n + 1,)``, and a uniformity test."""
+    """How often each rank of the truth among n samples occurred, ``counts`` ``(n + 1,)``, and a uniformity test."""
 
     counts: NDArray[np.int64]
     chi2: float

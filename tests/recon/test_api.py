@@ -206,7 +206,7 @@ BAD = {
     "real": (lambda k: k.real, {}, InputError, "complex"),
     "rank": (lambda k: k[0, 0], {}, ShapeError, r"expected \(coil, y, x\)"),
     "no coils": (lambda k: k[:0], {}, ShapeError, "empty"),
-    "empty mask": (lambda k: k, {"mask": np.zeros((1, 80), bool)}, InputError, "samples nothing"),
+    "empty mask": (lambda k: k, {"mask": np.zeros((1, 80), bool)}, InputError, "mask is empty"),
     "wrong mask": (lambda k: k, {"mask": np.ones((1, 81), bool)}, ShapeError, "mask"),
     "foreign mask": (lambda k: k * (np.arange(80) < 40), {"mask": np.arange(80) > 60}, InputError, "belong"),
     "coil mismatch": (lambda k: k, {"coil_maps": loop_sensitivities(SHAPE, 4)}, ShapeError, "coil"),
@@ -273,7 +273,7 @@ def test_samples_lost_in_one_slice_or_another_are_an_error(full: np.ndarray, tmp
 
 
 def test_a_wrong_noise_level_is_noticed(full: np.ndarray) -> None:
-    with pytest.warns(UserWarning, match="the model misses .* times the noise"):
+    with pytest.warns(UserWarning, match="the model fails to explain .* times the noise"):
         _quick(full, acceleration=2, noise_std=0.005)
 
 

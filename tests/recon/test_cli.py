@@ -102,7 +102,7 @@ def test_results_are_not_overwritten_unless_forced(
     (tmp_path / "scan.h5").write_text("precious")
     command = ["run", str(scan), "-o", str(tmp_path), *FAST, *HALF, "--no-report"]
     assert main(command) == 2
-    assert "scan.h5 exists already; use --force" in complaint(capsys)
+    assert "scan.h5 already exists; use --force" in complaint(capsys)
     assert (tmp_path / "scan.h5").read_text() == "precious"
     assert main([*command, "--force"]) == 0
     assert Posterior.load(tmp_path / "scan.h5").n_valid == 2
@@ -319,7 +319,7 @@ def test_report_of_a_result(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert main(["report", str(tmp_path / "result.h5")]) == 0
     assert files(tmp_path) == {"result.h5", "result.png", "result.html"}
     assert main(["report", str(tmp_path / "result.h5")]) == 2
-    assert "exists already" in complaint(capsys)
+    assert "already exists" in complaint(capsys)
     assert main(["report", str(tmp_path / "result.h5"), "-o", str(tmp_path / "other")]) == 0
     assert "other.html" in files(tmp_path)
 

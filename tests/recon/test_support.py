@@ -31,7 +31,7 @@ def test_options_from_toml(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("sample = 2", "there is no option 'sample'; did you mean 'samples'"),
+        ("sample = 2", "unknown option 'sample'; did you mean 'samples'"),
         ("zzzz = 2", "known keys: prior, sampler"),
         ("samples = 2.5", "samples must be of type int, got 2.5"),
         ("samples = true", "samples must be of type int, got True"),

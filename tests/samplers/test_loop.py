@@ -178,7 +178,7 @@ def test_data_of_another_operator_are_refused(problem: Problem, prior: GaussianP
         Problem(problem.y * float("nan"), problem.operator, 0.1)
     with pytest.raises(ShapeError, match="broadcast"):
         Problem(problem.y, problem.operator, torch.ones(5))
-    with pytest.raises(ShapeError, match="prior holds"):
+    with pytest.raises(ShapeError, match="prior is for"):
         sample(STRATEGY, problem, GaussianPrior.power_law((8, 8)), 1)
     with pytest.raises(InputError, match="n_samples"):
         sample(STRATEGY, problem, prior, 0)

@@ -55,7 +55,7 @@ class CT(Options):
     arc: float | None = option(
         None,
         float,
-        "angular range of the projections; for measured data counted from the first view (default: all; simulated: 360, "
+        "angular range of the projections; for measured data from the first view on (default: all; simulated: 360, "
         "parallel 180)",
         "DEG",
         unit="degrees",
@@ -102,7 +102,7 @@ class CT(Options):
         return every[np.abs(angles[every] - angles[0]) < math.radians(self.arc)]
 
     def beam(self, image_shape: tuple[int, int], pixel_size: float, scanner: Mapping[str, float]) -> Beam:
-        """Return the geometry of the simulated projections: one detector element per pixel, covering the whole image."""
+        """Return the geometry of simulated projections: one detector element per pixel, covering the whole image."""
         import numpy as np
 
         from operators.ct.geometry import FanBeam, ParallelBeam
@@ -117,8 +117,8 @@ class CT(Options):
         to_detector = scanner.get("source_to_detector_mm", SOURCE_TO_DETECTOR)
         if radius >= to_iso:
             raise InputError(
-                f"the image is {2 * radius:.0f} mm across its corners, and the source is {to_iso:.0f} mm from its "
-                "middle: is the pixel size in mm?"
+                f"the image is {2 * radius:.0f} mm along its diagonal, and the source is {to_iso:.0f} mm from its "
+                "centre: is the pixel size in mm?"
             )
         curved, half = self.geometry == "fan", math.asin(radius / to_iso)
         spacing = pixel_size * to_detector / to_iso

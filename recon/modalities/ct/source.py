@@ -139,7 +139,7 @@ class CTSource:
 
     @property
     def units(self) -> str:
-        """The unit of the results: HU, or 1/mm (or 1/pixel) for synchrotron data without a known water attenuation."""
+        """The unit of the results: HU, or 1/mm (1/element) for synchrotron data without a known water attenuation."""
         if self.recording.format != "data-exchange":
             return "HU"
         return "1/mm" if self._lengths_known else "1/element"

@@ -1,4 +1,4 @@
-"""Coil maps from the calibration region, with a method that suits its size, and how well they explain it."""
+"""Coil maps from the calibration region, by a method that suits its size, and how well they explain it."""
 
 from __future__ import annotations
 
@@ -17,42 +17,42 @@ from recon.errors import InputError
 
 #: Longest side of the calibration region, and the shortest from which maps are made.
 FULL_CALIBRATION, LEAST_CALIBRATION = 24, 4
-#: Below this shortest side the region is completed by a first reconstruction, and maps are made once more.
+#: Below this shortest side the region is completed by a first reconstruction, and the maps are estimated again.
 GOOD_CALIBRATION = 20
-#: Bounds of the threshold of ESPIRiT. The lower one is the relative error of a perfect model of measured scans.
+#: Limits of the ESPIRiT threshold. The lower one is the relative error of a perfect model of measured scans.
 _THRESHOLDS = (5e-4, 0.3)
-#: Maps that explain less than this share of the energy of the centre are not those of the scan.
+#: Maps that explain less than this fraction of the energy of the centre do not belong to the scan.
 _EXPLAINED = 0.9
-#: What is left is like the noise up to so many times its power.
+#: Residual power up to this multiple of the noise power counts as noise.
 _LIKE_NOISE = 2.0
-#: A second map is needed where its eigenvalue, at a threshold that ignores small errors of the model, is above
-#: ``_SECOND`` in more than ``_SECOND_SHARE`` of the object. Heads that fit the field of view have 0 to .7 %, those that
-#: do not 30 to 75 % (8 and 16 coils, noise of 0 to 10 %, calibration of 8 to 24 lines).
+#: A second map is needed where its eigenvalue, at a threshold that ignores small model errors, is above
+#: ``_SECOND`` in more than ``_SECOND_SHARE`` of the object. Heads inside the field of view have 0 to .7 %, larger ones
+#: 30 to 75 % (8 and 16 coils, noise of 0 to 10 %, calibration of 8 to 24 lines).
 _SECOND, _SECOND_SHARE, _SECOND_THRESHOLD = 0.95, 0.02, 0.01
-_SECOND_GRID = 48  # pixels of the coarse grid on which that is found out
+_SECOND_GRID = 48  # size in pixels of the coarse grid for this test
 #: Eigenvalues between these become weights between 0 and 1: of the first map (only in the air), and of the second.
 _SOFT, _SOFT_SECOND = (0.6, 0.9), (0.8, 0.95)
-#: The object: where the blurred image of the centre has at least this share of its maximum, or so many times the noise,
-#: whichever is less: the ringing of a bright object in its air is signal, too.
+#: The object is where the blurred image of the centre exceeds this fraction of its maximum, or this multiple of the
+#: noise, whichever is less: the ringing of a bright object in the air is also signal.
 _OBJECT, _OBJECT_NOISE = 0.05, 4.0
 _FIT_ITERATIONS = 20
 
 
 @dataclass(frozen=True, eq=False)
 class CoilMaps:
-    """Coil maps and how they were found.
+    """Coil maps and how they were estimated.
 
     Attributes
     ----------
     maps : Tensor, shape ``(coil, y, x)`` or ``(map, coil, y, x)``
-        Of unit norm over the coils, times a weight that falls towards 0 in the air alone.
+        Maps of unit norm over the coils, times a weight that falls towards 0 only in the air.
     method : str
     region : (slice, slice)
         Calibration region.
     left : Tensor, shape ``(coil, sample)``
-        What they leave unexplained in it.
+        Residual of the maps in the calibration region.
     explained : float
-        Share of the energy of the region, without its noise, that they explain.
+        Fraction of the energy of the region, without its noise, that the maps explain.
     """
 
     maps: Tensor
@@ -70,9 +70,9 @@ class CoilMaps:
 def maps_from(kspace: Tensor, region: Region | None, noise_std: float) -> CoilMaps:
     """Estimate coil maps from a fully sampled region of k-space.
 
-    ESPIRiT with a kernel of a third of the region, and the threshold that noise reaches. Eigenvalues become weights, in
-    the air only: nowhere where the image of the region shows an object are maps 0. Where they explain less than 90 % of
-    the region, the images of low resolution serve as maps.
+    ESPIRiT with a kernel of a third of the region, and a threshold at the noise level. Eigenvalues become weights only
+    in the air: maps are nonzero wherever the image of the region shows an object. If they explain less than 90 % of the
+    region, low-resolution images serve as maps.
 
     Parameters
     ----------
@@ -84,7 +84,7 @@ def maps_from(kspace: Tensor, region: Region | None, noise_std: float) -> CoilMa
     Raises
     ------
     InputError
-        If the region is too small, or no method explains it; says what to do.
+        If the region is too small, or no method explains it; the message says what to do.
     """
     size = (0, 0) if region is None else _size(region)
     if region is None or min(size) < LEAST_CALIBRATION:
@@ -98,18 +98,18 @@ def maps_from(kspace: Tensor, region: Region | None, noise_std: float) -> CoilMa
         left, explained = _unexplained(kspace, region, maps, noise_std)
         found = CoilMaps(maps, name, region, left, explained)
         best = found if best is None or explained > best.explained else best
-        # Where noise is strong it is what maps of noisy data miss, and hides whether they are right.
+        # Strong noise dominates the residual of the maps and hides whether they are right.
         if explained >= _EXPLAINED or float(left.abs().square().mean()) <= _LIKE_NOISE * noise_std**2:
             return found
     assert best is not None
     raise InputError(
         f"coil maps explain only {best.explained:.0%} of the energy of the centre of k-space ({size[0]} x {size[1]}): "
-        "it may not be centred, or not be from one image; give coil_maps, or check the data (recon check)"
+        "it may not be centred, or not belong to one image; give coil_maps, or check the data (recon check)"
     )
 
 
 def _espirit(kspace: Tensor, region: Region, noise_std: float, several: bool = False) -> tuple[Tensor, str]:
-    """Return ESPIRiT maps, two where the object is larger than the field of view, or where asked for."""
+    """Return ESPIRiT maps: two if the object is larger than the field of view or if requested."""
     calibration = kspace[:, region[0], region[1]]
     kernel = kernel_size(_size(region))
     threshold = min(max(noise_threshold(calibration, kernel, noise_std), _THRESHOLDS[0]), _THRESHOLDS[1])
@@ -130,11 +130,11 @@ def _espirit(kspace: Tensor, region: Region, noise_std: float, several: bool = F
 
 
 def needs_second(kspace: Tensor, region: Region, object_: Tensor, threshold: float) -> bool:
-    """Say whether the object is larger than the field of view, so that pixels show two places at once."""
+    """Tell whether the object is larger than the field of view, so that pixels show two places at once."""
     calibration = kspace[:, region[0], region[1]]
     shape = tuple(max(min(_SECOND_GRID, n), c) for n, c in zip(kspace.shape[-2:], calibration.shape[-2:], strict=True))
     coarse = calibration.new_zeros((kspace.shape[0], *shape))
-    coarse[:, : calibration.shape[1], : calibration.shape[2]] = calibration  # where it lies changes phases alone
+    coarse[:, : calibration.shape[1], : calibration.shape[2]] = calibration  # its position changes only phases
     _, values = espirit_eigenmaps(
         coarse,
         kernel_size=kernel_size(_size(region)),
@@ -160,7 +160,7 @@ def blurred(kspace: Tensor, region: Region) -> Tensor:
 
 
 def object_of(image: Tensor, noise_std: float) -> Tensor:
-    """Return 1 where a blurred image of this noise shows something, 0 in the air, with soft edges, ``(y, x)``."""
+    """Return 1 where a blurred image of this noise shows signal, 0 in the air, with soft edges, ``(y, x)``."""
     level = min(_OBJECT * float(image.max()), _OBJECT_NOISE * noise_std)
     return _soft(image, level / 2, level)
 
@@ -175,7 +175,7 @@ def _windowed(kspace: Tensor, region: Region) -> Tensor:
 
 
 def _unexplained(kspace: Tensor, region: Region, maps: Tensor, noise_std: float) -> tuple[Tensor, float]:
-    """Fit an image to the region through the maps; return what is left and the explained share of the energy."""
+    """Fit an image to the region through the maps; return the residual and the explained fraction of the energy."""
     mask = torch.zeros(kspace.shape[-2:], dtype=torch.bool, device=kspace.device)
     mask[region[0], region[1]] = True
     operator = CartesianMRI(mask, maps)
@@ -185,14 +185,14 @@ def _unexplained(kspace: Tensor, region: Region, maps: Tensor, noise_std: float)
     ).x[0]
     left = (data - operator(image))[:, mask]
     noise = noise_std**2 * left.numel()
-    # An image takes up the noise of one coil.
+    # An image absorbs the noise of one coil.
     power = max(float(data.abs().square().sum()) - noise, 1e-30)
     missing = max(float(left.abs().square().sum()) - noise * (1 - 1 / kspace.shape[0]), 0.0)
     return left, 1 - missing / power
 
 
 def complete(kspace: Tensor, mask: Tensor, maps: Tensor, image: Tensor) -> Tensor:
-    """Return k-space as measured where sampled, and elsewhere as an image has it through the maps."""
+    """Return k-space as measured where sampled, and elsewhere as predicted from an image through the maps."""
     image = image if maps.ndim == 4 else image[None]
     coils = (image[:, None] * (maps if maps.ndim == 4 else maps[None])).sum(0)
     return torch.where(mask.expand(kspace.shape[-2:]), kspace, fftc(coils))

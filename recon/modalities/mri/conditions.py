@@ -1,4 +1,4 @@
-"""What a calibration of MRI intervals holds for: the kind of sampling, its pattern and its acceleration."""
+"""Conditions of a calibration of MRI intervals: the kind of sampling, its pattern and its acceleration."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from recon.modalities.base import Condition, spread
 if TYPE_CHECKING:
     from recon.posterior_samples import PosteriorSamples
 
-#: The acceleration may leave the range of the calibration images by this factor.
+#: Factor by which the acceleration may lie outside the range of the calibration images.
 _TOLERANCE = 1.1
 
 
 def conditions(posterior: PosteriorSamples) -> dict[str, Condition]:
-    """Return the kind of mask, the name of its pattern where the engine drew it, and the acceleration."""
+    """Return the kind of mask, the name of its pattern if the engine generated it, and the acceleration."""
     config: Mapping[str, Any] = posterior.provenance.get("config") or {}
     retrospective = config.get("acceleration") is not None or config.get("mask") not in (None, "array")
     pattern = (config.get("mask") or "random") if retrospective else None
@@ -29,7 +29,7 @@ def conditions(posterior: PosteriorSamples) -> dict[str, Condition]:
 
 
 def describe_mask(mask: np.ndarray | None) -> str | None:
-    """Say what kind of sampling a mask ``([slice,] y, x)`` is: of columns, rows or points, evenly spaced or not.
+    """Classify the sampling of a mask ``([slice,] y, x)``: columns, rows or points, evenly spaced or not.
 
     Lines count as evenly spaced when, outside the fully sampled centre, all but two of their gaps differ by one at
     most. None without a mask.

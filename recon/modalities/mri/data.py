@@ -1,4 +1,4 @@
-"""What every k-space reader returns: a lazily read sequence of slices with their geometry."""
+"""The k-space recording that every reader returns: a lazily read sequence of slices with their geometry."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -25,7 +25,7 @@ class KspaceScan(Recording):
     format
         "fastmri", "bart" or "npy".
     dataset
-        What the k-space is called inside the file; for messages.
+        Name of the k-space inside the file; for messages.
     slice_shape
         `(coil, y, x)` of one slice.
     length
@@ -35,19 +35,19 @@ class KspaceScan(Recording):
     load_reference
         `load_reference(i)` returns the fully sampled magnitude image of slice i, or is None if the file has none.
     recon_shape
-        `(y, x)` of the image that the scanner would give out, or None.
+        `(y, x)`: the matrix size that the scanner would reconstruct, or None.
     voxel_size_mm
         `(z, y, x)` in mm, or None.
     readout_axis
         -2 (y) or -1 (x): the axis that is always fully sampled; None where unknown.
     readout_oversampling
-        Field of view of the readout over that of the image, 1.0 or 2.0 as a rule.
+        Field of view of the readout over that of the image, usually 1.0 or 2.0.
     acquired
-        `(first, last + 1)`: the columns that the scanner really encoded; outside are padding zeros. None for all.
+        `(first, last + 1)`: the columns that the scanner encoded; the others are zero padding. None for all.
     mask
-        Boolean sampling mask that broadcasts to `(y, x)`, or None if zeros in the data have to tell.
+        Boolean sampling mask that broadcasts to `(y, x)`, or None to infer it from zeros in the data.
     attributes
-        What else the file says, as plain values.
+        Further entries of the file, as plain values.
     """
 
     dataset: str
@@ -70,7 +70,7 @@ class KspaceScan(Recording):
         """Return centred k-space, complex64 `(coil, y, x)`, zero where nothing was sampled."""
         where = where.replace(": ", f": {self.dataset}, ", 1)
         if not np.iscomplexobj(values):
-            raise InputError(f"{where}: k-space must be complex, this is {np.asarray(values).dtype}")
+            raise InputError(f"{where}: k-space must be complex, got {np.asarray(values).dtype}")
         kspace = checked(values, self.shape, where, complex_numbers=True, axes="(coil, y, x)", signal=False)
         if self.mask is not None:
             kspace = np.where(self.mask, kspace, np.complex64(0))
@@ -79,7 +79,7 @@ class KspaceScan(Recording):
         return kspace
 
     def reference(self, index: int) -> np.ndarray | None:
-        """Return the magnitude image of slice `index` that came with the file, float32 `(y, x)`, or None."""
+        """Return the magnitude image of slice `index` stored in the file, float32 `(y, x)`, or None."""
         if self.load_reference is None:
             return None
         i = self.position(index)

@@ -1,4 +1,4 @@
-"""k-space recordings in lines of text, and what may be wrong with them."""
+"""Text descriptions of k-space recordings, and warnings about them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from recon.modalities.mri.data import KspaceScan
 from recon.modalities.mri.options import MRI
 from recon.modalities.recording import short
 
-#: ESPIRiT needs a fully sampled centre of about its kernel and some; below this it tends to fail.
+#: ESPIRiT needs a fully sampled centre somewhat larger than its kernel; below this it tends to fail.
 _LEAST_CALIBRATION = 12
 
 
@@ -22,7 +22,7 @@ def summary(scan: KspaceScan) -> str:
 
 
 def sampling(scan: KspaceScan, options: MRI) -> str:
-    """Describe which samples are used."""
+    """Describe the samples that are used."""
     if options.mask is None and options.acceleration is None:
         return "as measured"
     return f"{options.mask or 'random'}, acceleration {options.acceleration or 4.0:g} (retrospective)"
@@ -58,12 +58,12 @@ def inspect(scan: KspaceScan) -> Findings:
     Returns
     -------
     Findings
-        Facts, and warnings about what is suspicious.
+        Diagnostics, and warnings about suspicious data.
 
     Raises
     ------
     InputError
-        From the reader, for the first slice that cannot be used.
+        From the reader, for the first unusable slice.
     """
     findings = Findings()
     for i, kspace in enumerate(scan):
@@ -75,7 +75,7 @@ def inspect(scan: KspaceScan) -> Findings:
 
 
 def _sampled(scan: KspaceScan, kspace: np.ndarray) -> np.ndarray:
-    """Return where this slice was sampled, bool `(y, x)`: by the file's mask, or wherever it is not zero."""
+    """Return where this slice was sampled, bool `(y, x)`: by the file's mask, or wherever the data are not zero."""
     if scan.mask is not None:
         return np.broadcast_to(scan.mask, kspace.shape[1:])
     return (kspace != 0).any(axis=0)

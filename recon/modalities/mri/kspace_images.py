@@ -1,4 +1,4 @@
-"""Complex training images from fully sampled k-space: coils combined by the maps that reconstruction would use."""
+"""Complex training images from fully sampled k-space: coils combined with the maps that reconstruction would use."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from recon.modalities.mri.data import KspaceScan
 from recon.modalities.mri.prepare import prepare
 from recon.modalities.mri.source import FileSource
 
-#: Share of the acquired grid that must be there: partial Fourier passes, undersampling does not.
+#: Least sampled fraction of the acquired grid: partial Fourier passes, undersampling does not.
 _COMPLETE = 0.7
 
 
 def read_kspace(path: Path, every: int, pixel: float) -> tuple[list[np.ndarray], tuple[float, float]]:
     """Return complex images ``(y, x)`` of every ``every``-th slice and their pixel size in mm.
 
-    The coils are prewhitened and combined by ESPIRiT maps, as `recon.modalities.mri.prepare.prepare` does for a
-    reconstruction: the prior sees the images it will be asked for. Readout oversampling is cut off, and images are
-    cropped to the matrix that the file says the scanner gives out.
+    The coils are prewhitened and combined with ESPIRiT maps, as `recon.modalities.mri.prepare.prepare` does for a
+    reconstruction, so that the prior is trained on the same kind of image. Readout oversampling is removed, and images
+    are cropped to the matrix size stated in the file.
 
     Parameters
     ----------
@@ -28,7 +28,7 @@ def read_kspace(path: Path, every: int, pixel: float) -> tuple[list[np.ndarray],
         fastMRI ``.h5`` or BART ``.cfl``.
     every : int
     pixel : float
-        Pixel size in mm where the file says none.
+        Pixel size in mm where the file states none.
 
     Raises
     ------

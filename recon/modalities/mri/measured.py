@@ -1,4 +1,4 @@
-"""A slice of k-space as a Problem: coils whitened, maps, scale and the error of the model; and the same, refined."""
+"""A slice of k-space as a Problem: whitened coils, coil maps, scale and model error, and its refinement."""
 
 from __future__ import annotations
 
@@ -20,34 +20,34 @@ from recon.modalities.prepared import Prepared
 from samplers import Problem
 from samplers.proximal import proximal
 
-#: A first image is fitted to the data with pixels free to move by so much of the brightest ones.
+#: Freedom of the pixels when a first image is fitted to the data, as a fraction of the brightest pixels.
 _FREEDOM, _FIT_ITERATIONS = 0.05, 10
-#: Rings of k-space in which the error of the model counts as one, from the centre to the corners.
+#: Number of k-space rings, from the centre to the corners, with one model error each.
 _RINGS = 24
-#: With each alias errors of the model grow by twice their level, but no more than by this in all. Measured on a scan
-#: of 16 coils at 2 and 4-fold acceleration.
+#: Model errors grow by twice their level with each alias, but in total by no more than this. Measured on a 16-coil
+#: scan at 2- and 4-fold acceleration.
 _MOST_GROWTH = 3.0
-#: From an error of the model of so many times the noise, and so much of the signal, on it is worth a note.
+#: A note is given for a model error above this multiple of the noise and above this fraction of the signal.
 _NOTABLE, _NOTABLE_SHARE = 4.0, 0.05
 
 
 @dataclass(frozen=True, eq=False)
 class Measured:
-    """What was measured, and what is known beforehand.
+    """The measured data and prior knowledge about them.
 
     Attributes
     ----------
     kspace : Tensor, shape ``(coil, y, x)``
-        The coils as they came, brought near 1 by ``unit``; zeros where not sampled.
+        Data of the original coils, scaled to about 1 by ``unit``; zeros where not sampled.
     mask : Tensor, bool, broadcastable to ``(y, x)``
     region : (slice, slice) or None
         Calibration region.
     noise : CoilNoise
     unit : float
     maps : Tensor or None
-        Coil maps that were given.
+        Coil maps given by the user.
     model_error : float or None
-        Error of the model that was given, as a share of the local signal.
+        Relative model error given by the user, as a fraction of the local signal.
     """
 
     kspace: Tensor
@@ -65,9 +65,9 @@ class Measured:
 
     @property
     def rings(self) -> Tensor:
-        """Return the number of the ring of each sample, -1 where nothing was measured."""
+        """Return the ring index of each sample, -1 where nothing was measured."""
         y, x = ((torch.arange(n, device=self.mask.device) - n // 2).abs() / max(n / 2, 1) for n in self.sampled.shape)
-        # The edges of a sampled rectangle are alike, so rings are rectangles, too.
+        # Samples along the edges of the sampled rectangle are similar, so the rings are rectangles.
         radius = torch.maximum(y[:, None], x[None])
         ring = (radius * _RINGS).long().clamp_max(_RINGS - 1)
         return torch.where(self.sampled, ring, -1)
@@ -82,7 +82,7 @@ class PreparedSlice(Prepared):
     coil_maps : Tensor, shape ``(coil, y, x)`` or ``(map, coil, y, x)``
     mask : Tensor, bool, broadcastable to ``(y, x)``
     gram : Tensor, shape ``(map, map, y, x)``
-        Products of the maps in the coils as they came: they turn images into root sums of squares.
+        Products of the maps of the original coils, which turn images into root sums of squares.
     measured : Measured
     whitening : Whitening
     found : CoilMaps or None
@@ -99,7 +99,7 @@ class PreparedSlice(Prepared):
 
     @classmethod
     def first(cls, measured: Measured) -> PreparedSlice:
-        """Prepare a slice from its data alone."""
+        """Prepare a slice from its data only."""
         coils = measured.kspace.shape[0]
         whitening = Whitening.none(measured.kspace)
         if measured.maps is not None:
@@ -118,28 +118,27 @@ class PreparedSlice(Prepared):
 
     @property
     def intensity(self) -> Tensor:
-        """Turns the image of the first map into the root sum of squares of the coils as they came, ``(y, x)``."""
+        """Factor from the image of the first map to the root sum of squares of the original coils, ``(y, x)``."""
         return self.gram[0, 0].real.sqrt()
 
     def combine(self, images: Tensor) -> Tensor:
-        """Return root-sum-of-squares images ``(..., y, x)``; of two maps their magnitude, of one with its phase."""
+        """Return root-sum-of-squares images ``(..., y, x)``: magnitudes for two maps, with phase for one."""
         if self.problem.operator.domain.ndim == 2:
             return images * self.intensity
         weighted = torch.einsum("mnyx,...nyx->...myx", self.gram, images)
         return (images.conj() * weighted).sum(dim=-3).real.clamp_min(0).sqrt()
 
     def refined(self, image: Tensor) -> PreparedSlice:
-        """Prepare the slice once more, with a first image that completes k-space.
+        """Prepare the slice again, with a first image that completes k-space.
 
-        Where the calibration region is short, coil maps come from the completed k-space (self-consistent maps). What
-        an image, fitted to the data, leaves unexplained tells the error of the model and how the coils share it: the
-        coils are whitened by it, and it is added to the noise of the data by rings of k-space. The image also gives
-        the scale.
+        For a small calibration region, coil maps are estimated from the completed k-space (self-consistent maps). The
+        residual of an image fitted to the data shows the model error and its covariance over the coils: the coils are
+        whitened by it, and it is added to the noise of the data by rings of k-space. The image also gives the scale.
 
         Parameters
         ----------
         image : Tensor, shape ``domain``
-            A draw of the posterior of `problem`, of a few steps.
+            A posterior sample of `problem`, computed in a few steps.
         """
         measured, maps, found = self.measured, self.coil_maps, self.found
         image = image * (self.problem.scale / measured.unit)
@@ -167,7 +166,7 @@ def _assembled(
     left: Tensor | None = None,
     image: Tensor | None = None,
 ) -> PreparedSlice:
-    """Put a Problem together; with what a fit left of the coils as they came, and the image of it, where known."""
+    """Assemble a Problem, with the residual of a fit to the original coils and the fitted image, where known."""
     data = whitening(measured.kspace)
     noise = whitening.level(measured.noise)
     operator = CartesianMRI(measured.mask, maps)
@@ -180,7 +179,7 @@ def _assembled(
         "coils": int(data.shape[0]),
         "noise_std": measured.noise.level * (1.0 if error is None else error.noise_level / noise) * measured.unit,
         "noise_from": measured.noise.source,
-        # Of the root sum of squares of the coils as they came, whatever whitening made of them.
+        # The scale of the root sum of squares of the original coils, independent of the whitening.
         "scale": scale * measured.unit * _brightening(operator.H(data), gram),
         "calibration": [] if found is None else list(found.size),
         "maps": 1 if maps.ndim == 3 else int(maps.shape[0]),
@@ -209,30 +208,30 @@ def _assembled(
 
 
 def _model_error(measured: Measured, data: Tensor, noise: float, left: Tensor | None) -> ModelError | None:
-    """Return the noise with the error of the model: as given, or from a fit; None before there is one."""
+    """Return the noise including the model error, given or from a fit; None before the first fit."""
     if measured.model_error is not None:
         return of_share(data, noise, measured.rings, measured.model_error) if measured.model_error > 0 else None
     if left is None:
         return None
     acceleration = measured.sampled.numel() / int(measured.sampled.sum())
-    # Errors of the maps are alike in all lines, so those of the aliases add up in a pixel.
+    # Errors of the maps are the same in all lines, so those of the aliases add up in a pixel.
     growth = min(1 + 2 * (acceleration - 1), _MOST_GROWTH)
     return from_residual(left, data, noise, measured.rings, acceleration / len(left), growth)
 
 
 def _doubts(error: ModelError) -> list[str]:
-    """Say where the model is far off."""
+    """Return a note if the model error is large."""
     level = float(error.noise_std.square().mean().sqrt()) / max(error.noise_level, 1e-30)
     if error.share < _NOTABLE_SHARE or level < _NOTABLE:
         return []
     return [
-        f"the model misses {error.share:.0%} of the signal, {level:.2g} times the noise: the intervals allow for it, "
-        "but coil maps, mask or geometry may not belong to these data"
+        f"the model fails to explain {error.share:.0%} of the signal, {level:.2g} times the noise: the intervals "
+        "allow for it, but coil maps, mask or geometry may be wrong for these data"
     ]
 
 
 def _left(ready: PreparedSlice, white: Tensor, maps: Tensor, image: Tensor) -> Tensor:
-    """Return what an image that is fitted to the whitened data leaves of them."""
+    """Return the residual of an image fitted to the whitened data."""
     measured = ready.measured
     scale = quantile(image) or 1.0
     operator = CartesianMRI(measured.mask, maps)
@@ -242,7 +241,7 @@ def _left(ready: PreparedSlice, white: Tensor, maps: Tensor, image: Tensor) -> T
 
 
 def _signal_ratio(measured: Measured, found: CoilMaps) -> float:
-    """Return how strong the signal is in all sampled data, relative to the calibration region."""
+    """Return the signal strength of all sampled data, relative to the calibration region."""
     noise = measured.noise.level**2 * measured.kspace.shape[0]
     power = measured.kspace.abs().square().sum(0)
     inside = float(power[found.region].mean()) - noise
@@ -251,7 +250,7 @@ def _signal_ratio(measured: Measured, found: CoilMaps) -> float:
 
 
 def _adjoint(kspace: Tensor, maps: Tensor) -> Tensor:
-    """Return the image of complete k-space through the maps."""
+    """Return the image of complete k-space, combined with the maps."""
     everywhere = torch.ones((1, 1), dtype=torch.bool, device=kspace.device)
     operator = CartesianMRI(everywhere, maps, shape=tuple(kspace.shape[-2:]))
     image = operator.H(kspace)
@@ -259,7 +258,7 @@ def _adjoint(kspace: Tensor, maps: Tensor) -> Tensor:
 
 
 def _brightening(image: Tensor, gram: Tensor) -> float:
-    """Return by how much, in the mean over the image, the coils as they came are brighter than whitened ones."""
+    """Return the mean ratio over the image of the brightness of the original coils to that of the whitened ones."""
     first = image.abs() if image.ndim == 2 else image[0].abs()
     return float((first * gram[0, 0].real.sqrt()).sum() / first.sum().clamp_min(1e-30))
 

@@ -1,4 +1,4 @@
-"""MRI as the engine sees it."""
+"""The MRI modality."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def write_submission(posterior: PosteriorSamples, path: Path, recording: Any = N
 
 
 def _citations(diagnostics: Mapping[str, Any]) -> list[str]:
-    """Without a calibration region (one coil, or given maps) ESPIRiT was not used."""
+    """Return the citations of a slice; without a calibration region (one coil, or given maps) ESPIRiT was not used."""
     return ["uecker2014espirit"] if diagnostics.get("calibration") else []
 
 

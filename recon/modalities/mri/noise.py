@@ -1,4 +1,4 @@
-"""Noise of the receiver coils: how strong, how correlated, and from where that is known."""
+"""Noise of the receiver coils: its level, its correlation, and the source of the estimate."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from operators.mri.autocalibration import Region, kernel_size, noise_floor
 from operators.mri.coils import estimate_noise_covariance, prewhiten
 from recon.errors import InputError, ShapeError
 
-#: What outer k-space shows is noise where the quietest directions of the calibration region hold at least this share
-#: of it. Measured: .9 to 1.4 where it is noise, .15 where a small matrix still holds signal at its edge.
+#: Outer k-space counts as noise if the quietest directions of the calibration region hold at least this fraction of
+#: it. Measured: .9 to 1.4 where it is noise, .15 where a small matrix still has signal at its edge.
 _NOISE_SHARE = 0.9
-#: A calibration region needs this many samples along both axes to tell noise from signal.
+#: A calibration region needs this many samples along both axes to separate noise from signal.
 _LEAST = 6
 
 
@@ -29,7 +29,7 @@ class CoilNoise:
     covariance : Tensor, shape ``(coil, coil)``
         ``E[n n^H]``.
     source : str
-        From where it is known.
+        Source of the estimate.
     """
 
     covariance: Tensor
@@ -37,24 +37,24 @@ class CoilNoise:
 
     @property
     def level(self) -> float:
-        """Return sqrt(E|n|^2) in the mean over the coils."""
+        """Return sqrt(E|n|^2), averaged over the coils."""
         return math.sqrt(max(float(self.covariance.diagonal().real.mean()), 0.0))
 
     @property
     def white(self) -> bool:
-        """Whether all coils have independent noise of one level."""
+        """Whether all coils have independent noise of the same level."""
         covariance = self.covariance
         off = covariance - torch.eye(len(covariance)).to(covariance) * covariance.diagonal().mean()
         return float(off.abs().max()) <= 1e-6 * float(covariance.abs().max())
 
 
 def given_noise(noise_std: float | None, covariance: np.ndarray | Tensor | None, coils: int, unit: float) -> CoilNoise:
-    """Return the noise that the user gives, in units of the normalised k-space: a level or a covariance.
+    """Return the noise given by the user, in units of the normalised k-space: a level or a covariance.
 
     Raises
     ------
     InputError, ShapeError
-        If it is not a level or a covariance of these coils.
+        If it is not a valid level or covariance for these coils.
     """
     if covariance is None:
         assert noise_std is not None
@@ -71,11 +71,11 @@ def given_noise(noise_std: float | None, covariance: np.ndarray | Tensor | None,
 
 
 def estimate_noise(kspace: Tensor, mask: Tensor, region: Region | None) -> CoilNoise:
-    """Estimate the noise of the coils from the measured data alone.
+    """Estimate the noise of the coils from the measured data.
 
-    The air or outer k-space (`operators.estimate_noise_covariance`) serves unless signal reaches to the edge of
-    what was sampled, as in scans of low resolution or of the centre only. The quietest directions of the calibration
-    region tell: where they are much quieter, they give the level, and coils count as independent.
+    The estimate uses the air or outer k-space (`operators.estimate_noise_covariance`), unless signal extends to the
+    edge of the sampled region, as in low-resolution scans or scans of the centre only. This is the case if the quietest
+    directions of the calibration region are much quieter: then they give the level, and coils count as independent.
     """
     outer = CoilNoise(estimate_noise_covariance(kspace, mask), "outer k-space or air")
     if region is None or kspace.shape[0] == 1 or outer.level == 0:

@@ -10,13 +10,13 @@ from recon.options import Options, option
 
 @dataclass(frozen=True, eq=False)
 class MRI(Options):
-    """How k-space is undersampled, and what is known of coils and noise; everything is found in the data by default."""
+    """Undersampling of k-space, and known coils and noise; by default everything is estimated from the data."""
 
     mask: Any = option(
         None,
         str,
-        "retrospective undersampling pattern: random, equispaced, poisson, ...; in Python also a boolean array that "
-        "says where the data were sampled",
+        "retrospective undersampling pattern: random, equispaced, poisson, ...; in Python also a boolean array of "
+        "the sampled points",
         "PATTERN",
         arrays=True,
     )

@@ -19,16 +19,16 @@ from recon.modalities.mri.noise import estimate_noise, given_noise
 
 @dataclass(frozen=True)
 class Sampling:
-    """How to undersample a fully sampled acquisition; without a pattern the data are used as they are.
+    """Retrospective undersampling of a fully sampled acquisition; without a pattern the data are used unchanged.
 
     Parameters
     ----------
     pattern : str, optional
         A pattern of `operators.make_mask`.
     acceleration : float
-        Grid points for each sampled one.
+        Acceleration factor R: grid points per sampled point.
     center_fraction : float, optional
-        Share of the columns (or of each axis) that is fully sampled; see `operators.make_mask`.
+        Fraction of the columns (or of each axis) that is fully sampled; see `operators.make_mask`.
     seed : int
     """
 
@@ -53,9 +53,9 @@ def prepare(
 ) -> PreparedSlice:
     """Turn the k-space of one slice into a Problem.
 
-    Noise is found in the air, in outer k-space or in the calibration region, coil maps by ESPIRiT from the measured
-    centre; coils are whitened by the noise and by the errors of the maps. `PreparedSlice.refined` takes the same
-    further with a first image.
+    Noise is estimated from the air, outer k-space or the calibration region, and coil maps by ESPIRiT from the measured
+    centre; coils are whitened by the noise and by the errors of the maps. `PreparedSlice.refined` improves all of these
+    with a first image.
 
     Parameters
     ----------
@@ -66,7 +66,7 @@ def prepare(
     sampling : Sampling, optional
         Undersample further, retrospectively.
     coil_maps : array, shape ``(coil, y, x)`` or ``(map, coil, y, x)``, optional
-        Known coil maps; estimated by default. Given maps are taken to belong to the data as they are, so the data are
+        Known coil maps; estimated by default. Given maps are assumed to belong to the unwhitened data, so the data are
         not prewhitened.
     noise_std : float, optional
         Noise level of each k-space sample (``E|e|^2 = noise_std^2``), in the units of ``kspace``, the same and
@@ -74,7 +74,7 @@ def prepare(
     noise_covariance : array, shape ``(coil, coil)``, optional
         ``E[e e^H]`` of the coils, as `operators.noise_covariance` gives it from a noise scan.
     model_error : float, optional
-        Error of the model as a share of the local signal; estimated by default, 0 for none.
+        Relative model error, as a fraction of the local signal; estimated by default, 0 for none.
     coils : int, optional
         Compress to this many virtual coils.
     calib_size : int, optional
@@ -84,7 +84,7 @@ def prepare(
     Raises
     ------
     InputError, ShapeError
-        Says what is wrong with the data, and what to do.
+        If the data or an option are unusable; the message says what is wrong and what to do.
     """
     kspace, unit = _normalised(kspace, device)
     mask = _sampled(kspace, mask, sampling)
@@ -92,10 +92,10 @@ def prepare(
     if not bool(kspace.any()):
         raise InputError("kspace is zero wherever the mask samples: the mask does not belong to these data")
     if noise_std is not None and noise_covariance is not None:
-        raise InputError("noise_std and noise_covariance say the same thing: give one of them")
+        raise InputError("noise_std and noise_covariance both define the noise: give one of them")
     if coils is not None and coils < kspace.shape[0]:
         if coil_maps is not None or noise_covariance is not None:
-            raise InputError("coils= compresses the data: leave coil_maps and noise_covariance out, or coils")
+            raise InputError("coils= compresses the data: omit either coils, or coil_maps and noise_covariance")
         kspace = compress_coils(kspace, coils)
     region = calibration_region(mask.expand(kspace.shape[-2:]), calib_size or FULL_CALIBRATION)
     if noise_std is None and noise_covariance is None:
@@ -107,7 +107,7 @@ def prepare(
 
 
 def crop_oversampling(kspace: Tensor, axis: int, factor: float) -> Tensor:
-    """Drop the outer field of view along a fully sampled readout axis that was sampled ``factor`` times too densely.
+    """Crop the outer field of view along a fully sampled readout axis that was oversampled by ``factor``.
 
     Parameters
     ----------
@@ -115,7 +115,7 @@ def crop_oversampling(kspace: Tensor, axis: int, factor: float) -> Tensor:
     axis : int
         The readout, -2 or -1.
     factor : float
-        Oversampling, 2 for most scanners.
+        Oversampling factor, 2 for most scanners.
 
     Returns
     -------
@@ -140,17 +140,17 @@ def infer_mask(kspace: Tensor) -> Tensor:
 
 
 def _normalised(kspace: np.ndarray | Tensor, device: torch.device | str) -> tuple[Tensor, float]:
-    """Check k-space and bring its largest value near 1 (a power of two: exact), so that no scale can overflow."""
+    """Check k-space and scale its largest value to about 1 (by an exact power of two), so that nothing overflows."""
     array = torch.as_tensor(kspace)
     if not array.is_complex():
-        raise InputError(f"kspace must be complex, came {array.dtype}; join real and imaginary parts first")
+        raise InputError(f"kspace must be complex, got {array.dtype}; join real and imaginary parts first")
     if array.ndim == 2:
         array = array[None]
     if array.ndim != 3 or 0 in array.shape:
-        raise ShapeError(f"kspace: expected (coil, y, x) or (y, x) without empty axes, came {tuple(array.shape)}")
+        raise ShapeError(f"kspace: expected (coil, y, x) or (y, x) without empty axes, got {tuple(array.shape)}")
     bad = int((~torch.isfinite(array)).sum())
     if bad:
-        raise InputError(f"kspace holds {bad} NaN or Inf of {array.numel()} values: repair or mask them first")
+        raise InputError(f"kspace: {bad} of {array.numel()} values are NaN or Inf: repair or mask them first")
     largest = float(torch.view_as_real(array.resolve_conj()).abs().max())
     if largest == 0:
         raise InputError("kspace is zero everywhere: there is nothing to reconstruct")
@@ -159,7 +159,7 @@ def _normalised(kspace: np.ndarray | Tensor, device: torch.device | str) -> tupl
 
 
 def _sampled(kspace: Tensor, mask: np.ndarray | Tensor | None, sampling: Sampling | None) -> Tensor:
-    """Return the sampling mask: that of the data, thinned out by the retrospective pattern."""
+    """Return the sampling mask: that of the data, undersampled by the retrospective pattern."""
     shape = (kspace.shape[-2], kspace.shape[-1])
     if mask is None:
         known = infer_mask(kspace)
@@ -171,19 +171,19 @@ def _sampled(kspace: Tensor, mask: np.ndarray | Tensor | None, sampling: Samplin
         except RuntimeError:
             fits = False
         if not fits:
-            raise ShapeError(f"mask: expected a shape that broadcasts to {shape} (y, x), came {tuple(known.shape)}")
+            raise ShapeError(f"mask: expected a shape that broadcasts to {shape} (y, x), got {tuple(known.shape)}")
     if sampling is not None and sampling.pattern is not None:
         pattern = make_mask(
             shape, sampling.pattern, sampling.acceleration, sampling.center_fraction, seed=sampling.seed
         )
         known = known & torch.as_tensor(pattern).to(kspace.device).bool()
     if not bool(known.any()):
-        raise InputError("mask samples nothing: expected at least the centre of k-space")
+        raise InputError("mask is empty: expected at least the centre of k-space")
     return known
 
 
 def _maps(given: np.ndarray | Tensor, kspace: Tensor) -> Tensor:
-    """Check coil maps that were given."""
+    """Check coil maps given by the user."""
     maps = torch.as_tensor(given).to(device=kspace.device, dtype=kspace.dtype)
     if maps.ndim not in (3, 4) or maps.shape[-3:] != kspace.shape:
         raise ShapeError(
@@ -193,5 +193,5 @@ def _maps(given: np.ndarray | Tensor, kspace: Tensor) -> Tensor:
     if not bool(torch.isfinite(torch.view_as_real(maps)).all()):
         raise InputError("coil_maps hold NaN or Inf")
     if not bool(maps.any()):
-        raise InputError("coil_maps are zero everywhere: no image can be seen through them")
+        raise InputError("coil_maps are zero everywhere")
     return maps

@@ -1,4 +1,4 @@
-"""What the priors call 1: the .99 quantile of the magnitude, as undersampled k-space and a first image show it."""
+"""The scale of the priors: the .99 quantile of the magnitude, from undersampled k-space and a first image."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from operators.solve import conjugate_gradient
 
 #: The .99 quantile of a brain blurred to the resolution of the calibration region, over that of the sharp brain.
 _BLUR = 0.75
-#: Without a centre a few iterations of SENSE give the scale.
+#: Iterations of SENSE that give the scale without a sampled centre.
 _SENSE_ITERATIONS = 10
-#: A first image of less than this share of the expected scale is none.
+#: A first image below this fraction of the expected scale is rejected.
 _LOST = 0.3
 
 
 def scale_of(
     operator: CartesianMRI, data: Tensor, region: Region | None, noise: float, image: Tensor | None = None
 ) -> float:
-    """Return the scale that the data tell, and the more of that of a first image the more of it was measured.
+    """Return the scale of the data, combined with that of a first image the more, the more of it was measured.
 
-    Up to 4-fold undersampling it is that of the image; at 8 it counts no more: what the data leave open is too dark in
-    it, and the scale of the centre was as good. An image that lost the object says nothing.
+    Up to 4-fold undersampling it is the scale of the image; at 8-fold the image no longer counts: unmeasured parts are
+    too dark in it, and the scale of the centre was as good. An image without the object is ignored.
 
     Parameters
     ----------
@@ -32,7 +32,7 @@ def scale_of(
     region : (slice, slice), optional
         The fully sampled centre.
     noise : float
-        Noise level, for data that hold nothing else.
+        Noise level, for data without signal.
     image : Tensor, shape ``domain``, optional
     """
     first = _first(operator, data, region, noise)
@@ -53,10 +53,11 @@ def quantile(image: Tensor) -> float:
 
 
 def _first(operator: CartesianMRI, data: Tensor, region: Region | None, noise: float) -> float:
-    """Return the scale as the measured centre shows it.
+    """Return the scale from the measured centre.
 
     The centre gives a blurred image whose quantile hardly depends on the sampling pattern, unlike that of a zero-filled
-    image; the priors are trained with scales off by a quarter either way. Without a centre, a few iterations of SENSE.
+    image; the priors are trained with scales varied by 25 % either way. Without a centre, a few SENSE iterations are
+    used.
     """
     if region is not None and min(side.stop - side.start for side in region) > 1:
         inner = torch.zeros(data.shape[-2:], device=data.device)

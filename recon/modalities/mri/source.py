@@ -1,4 +1,4 @@
-"""MRI k-space, of a file or an array, as a sequence of slices that are read when they are needed."""
+"""MRI k-space of a file or an array as a sequence of slices that are read on demand."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from recon.modalities.mri.prepare import Sampling, crop_oversampling, infer_mask
 
 @dataclass(frozen=True, eq=False)
 class Slice:
-    """The k-space of one slice, its mask, and the magnitude of the fully sampled image where that is known."""
+    """The k-space of one slice, its mask, and the magnitude of the fully sampled image if known."""
 
     kspace: Tensor
     mask: Tensor | None
@@ -60,7 +60,7 @@ class ArraySource:
 
 
 class FileSource:
-    """A raw-data file: slices with the readout oversampling cropped, where that is legal."""
+    """A raw-data file: slices with the readout oversampling cropped, where that is possible."""
 
     def __init__(self, source: str | os.PathLike[str] | KspaceScan, mask: np.ndarray | Tensor | None) -> None:
         self.scan: KspaceScan = source if isinstance(source, KspaceScan) else open_kspace(source)
@@ -90,7 +90,7 @@ class FileSource:
         return Slice(kspace, mask, _root_sum_of_squares(kspace) if complete else self._stored_reference(index, kspace))
 
     def _acquired(self, kspace: Tensor) -> Tensor:
-        """Return the mask of what was really measured."""
+        """Return the mask of the measured samples."""
         given = self._mask if self._mask is not None else self.scan.mask
         mask = infer_mask(kspace) if given is None else torch.as_tensor(given).bool()
         mask = mask[None] if mask.ndim == 1 else mask
@@ -101,7 +101,7 @@ class FileSource:
         return mask
 
     def _stored_reference(self, index: int, kspace: Tensor) -> np.ndarray | None:
-        """Return the file's own reference where it has the shape of our image."""
+        """Return the file's own reference if it has the shape of the reconstruction."""
         stored = self.scan.reference(index)
         return stored if stored is not None and stored.shape == tuple(kspace.shape[-2:]) else None
 
@@ -119,7 +119,7 @@ class KspaceSource:
     Raises
     ------
     InputError
-        If the source is neither, or the options contradict each other.
+        If the source is of another type, or the options contradict each other.
     """
 
     def __init__(self, source: Any, options: MRI, seed: int = 0) -> None:
@@ -132,7 +132,7 @@ class KspaceSource:
 
     @property
     def config(self) -> dict[str, Any]:
-        """The options, for provenance; of arrays only that they were given."""
+        """The options, for provenance; for arrays only that they were given."""
         known = {field.name: getattr(self.options, field.name) for field in dataclasses.fields(self.options)}
         covariance, maps, mask = (known[name] for name in ("noise_covariance", "coil_maps", "mask"))
         return {
@@ -144,7 +144,7 @@ class KspaceSource:
 
     @property
     def retrospective(self) -> bool:
-        """Whether the data are undersampled here."""
+        """Whether the data are undersampled on loading."""
         return self.sampling is not None
 
     def __len__(self) -> int:
@@ -157,22 +157,22 @@ class KspaceSource:
         return prepare(piece.kspace, piece.mask, sampling=self.sampling, device=device, **settings)
 
     def reference(self, index: int) -> np.ndarray | None:
-        """Return the magnitude of the fully sampled image, or the one that the file holds."""
+        """Return the magnitude of the fully sampled image, or the reference in the file."""
         return self._piece(index).reference
 
     def _piece(self, index: int) -> Slice:
-        """Return a slice; the last one is kept, for preparation and reference ask for it in turn."""
+        """Return a slice; the last one is cached, since preparation and reference both need it."""
         if self._last is None or self._last[0] != index:
             self._last = (index, self.pieces[index])
         return self._last[1]
 
 
-#: Options that are arguments of `prepare`.
+#: Options passed on to `prepare`.
 _SETTINGS = ("coil_maps", "noise_std", "noise_covariance", "model_error", "coils", "calib_size")
 
 
 def _sampling(options: MRI, seed: int) -> Sampling | None:
-    """Return the retrospective undersampling, or None to use the data as they are."""
+    """Return the retrospective undersampling, or None to use the data unchanged."""
     mask, acceleration, center_fraction = options.mask, options.acceleration, options.center_fraction
     if isinstance(mask, str) and mask not in PATTERNS:
         raise InputError(f"mask: expected one of {', '.join(PATTERNS)}, got {mask!r}")
@@ -181,7 +181,7 @@ def _sampling(options: MRI, seed: int) -> Sampling | None:
             raise InputError("center_fraction belongs to retrospective undersampling: give acceleration as well")
         return None
     if mask is not None and not isinstance(mask, str):
-        raise InputError("mask is an array, so acceleration has no meaning: give a pattern name, or no acceleration")
+        raise InputError("acceleration does not apply to a mask array: give a pattern name, or no acceleration")
     return Sampling(mask or "random", 4.0 if acceleration is None else acceleration, center_fraction, seed)
 
 
@@ -191,7 +191,7 @@ def open_source(source: Any, mask: np.ndarray | Tensor | None) -> ArraySource | 
     Raises
     ------
     InputError
-        If the source is neither.
+        If the source is of another type.
     """
     if isinstance(source, str | os.PathLike | KspaceScan):
         return FileSource(source, mask)

@@ -1,7 +1,7 @@
 """MRI training images: magnitude slices of NIfTI, DICOM and NumPy files, complex ones of k-space and NumPy files.
 
-What a file is follows from the ending of its name (see `recon.images.files`). Magnitudes get a synthetic phase
-when they are drawn; complex images keep the phase that was measured.
+The type of a file follows from its extension (see `recon.images.files`). Magnitudes get a synthetic phase when they
+are drawn; complex images keep the measured phase.
 """
 
 from __future__ import annotations
@@ -55,13 +55,13 @@ class _Stack:
 
 
 def _stack_of(path: Path) -> tuple[str | None, Path]:
-    """Return what files of one stack have in common: DICOM slices lie side by side, other files are stacks."""
+    """Return the key of a file's stack: DICOM slices of one folder form a stack, other files are stacks."""
     kind = kind_of(path)
     return kind, path.parent if kind == "dicom" else path
 
 
 def _read(files: Sequence[Path], source: SourceConfig, held_out: bool) -> Iterator[_Stack]:
-    """Read the files of one stack; volumes give one stack for each plane."""
+    """Read the files of one stack; volumes give one stack per plane."""
     path, plane = files[0], source.planes[0]
     kind = kind_of(path)
     if kind == "nifti":
@@ -97,7 +97,7 @@ def _cut(path: Path, plane: str) -> _Stack:
 
 
 def _usable(stack: _Stack) -> list[Slice]:
-    """Return the slices whose head covers a fair part of what the fullest slice covers."""
+    """Return the slices in which the head covers enough of its largest cross-section."""
     magnitudes = [np.abs(i) if np.iscomplexobj(i) else np.maximum(i, 0) for i in stack.images]
     values = np.concatenate([m.ravel() for m in magnitudes])
     if not np.isfinite(values).all() or values.max() <= 0:

@@ -1,4 +1,4 @@
-"""Mixing the coils so that their noise, and the errors of their maps, are white."""
+"""Whitening of the coils: a mixing after which their noise and the errors of their maps are white."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from torch import Tensor
 
 from recon.modalities.mri.noise import CoilNoise
 
-#: What a fit leaves counts as more than noise from this ratio of their powers on.
+#: A residual counts as more than noise from this ratio of powers on.
 _TOLERANCE = 1.1
 
 
 @dataclass(frozen=True, eq=False)
 class Whitening:
-    """A mixing of the coils, by the inverse of a factor of a covariance; their mean power stays what it was.
+    """A mixing of the coils by the inverse of a factor of a covariance; their mean power is preserved.
 
     Attributes
     ----------
     factor : Tensor, shape ``(coil, coil)``
-        Colours: L of the covariance L L^H, scaled to a mean variance of 1.
+        Colouring factor: L of the covariance L L^H, scaled to a mean variance of 1.
     inverse : Tensor, shape ``(coil, coil)``
-        Whitens.
+        Whitening factor, the inverse of L.
     """
 
     factor: Tensor
@@ -31,13 +31,13 @@ class Whitening:
 
     @classmethod
     def none(cls, kspace: Tensor) -> Whitening:
-        """Leave the coils as they are."""
+        """Return the identity."""
         eye = torch.eye(kspace.shape[0], dtype=kspace.dtype, device=kspace.device)
         return cls(eye, eye)
 
     @classmethod
     def of(cls, covariance: Tensor) -> Whitening:
-        """Whiten noise of this covariance."""
+        """Return the whitening of noise with this covariance."""
         wide = covariance.to(torch.complex128)
         factor = torch.linalg.cholesky(wide / wide.diagonal().real.mean())
         return cls(factor.to(covariance.dtype), torch.linalg.inv(factor).to(covariance.dtype))
@@ -55,32 +55,32 @@ class Whitening:
         return torch.einsum("ij,...jyx->...iyx", self.factor, maps)
 
     def moved(self, maps: Tensor, image: Tensor, before: Whitening) -> tuple[Tensor, Tensor]:
-        """Return maps of another whitening for this one, of the same norm over the coils, and the image for them."""
+        """Convert maps and image from another whitening to this one, keeping the norm over the coils."""
         mixed = torch.einsum("ij,...jyx->...iyx", self.inverse @ before.factor, maps)
         norm, old = (one.abs().square().sum(-3).sqrt() for one in (mixed, maps))
         growth = torch.where(old > 0, norm / old.clamp_min(1e-30), 1)
         return mixed / growth.clamp_min(1e-30).unsqueeze(-3), image * growth
 
     def level(self, noise: CoilNoise) -> float:
-        """Return the noise level after whitening, in the mean over the coils."""
+        """Return the noise level after whitening, averaged over the coils."""
         mixed = self.inverse @ noise.covariance.to(self.inverse) @ self.inverse.mH
         return math.sqrt(max(float(mixed.diagonal().real.mean()), 0.0))
 
 
 def with_model_error(noise: CoilNoise, left: Tensor, ratio: float) -> Whitening | None:
-    """Return the whitening of the noise and of the errors of the model together; None where there are none.
+    """Return the joint whitening of noise and model errors; None without model errors.
 
-    Whitening by the noise alone trusts the directions of coil space where the noise is low, up to far below the errors
-    of the model. Those are taken to be as large in all directions: a fit takes up some of them and shows the others,
-    and what it shows depends on how the coils were whitened.
+    Whitening by the noise alone trusts directions of coil space with low noise far beyond the accuracy of the model.
+    Model errors are assumed to be equally large in all directions: a fit absorbs some of them, and the residual depends
+    on the previous whitening of the coils.
 
     Parameters
     ----------
     noise : CoilNoise
     left : Tensor, shape ``(coil, sample)``
-        What a fit leaves unexplained of the coils as they came.
+        Residual of a fit in the original coils.
     ratio : float
-        How strong the errors are in the data, relative to ``left``: they follow the signal.
+        Strength of the errors in the data relative to ``left``; it follows the signal.
     """
     if noise.level == 0:
         return None

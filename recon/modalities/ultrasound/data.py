@@ -1,6 +1,6 @@
-"""What the ultrasound readers return: channel data of plane waves, read frame by frame, and selections of them.
+"""Ultrasound recordings: channel data of plane waves, read frame by frame, and selections of them.
 
-Every format is brought to one convention, that of `operators.ultrasound.geometry`: SI units, x along the probe, z into
+Every format is converted to the convention of `operators.ultrasound.geometry`: SI units, x along the probe, z into
 the body; data `(angle, element, sample)`; time zero is when the wave front of each angle passes the origin of the
 coordinates; complex data are `analytic(t) exp(-2 pi i f t)` with that same time.
 """
@@ -30,8 +30,8 @@ class PlaneWaveData(Recording):
     """Channel data of plane waves; `data[i]` is frame i, float32 or complex64 `(angle, element, sample)`.
 
     Each frame is checked when it is read: NaN, infinities, a wrong shape or kind, and frames without any signal raise
-    an `InputError` that names the file and the frame. Selections, demodulation and the like return new values; nothing
-    is read before a frame is asked for.
+    an `InputError` that names the file and the frame. Selection, demodulation and similar methods return new objects;
+    frames are read on demand.
 
     Parameters
     ----------
@@ -48,10 +48,10 @@ class PlaneWaveData(Recording):
     noise_weights
         `(sample,)`: standard deviation of the noise of each sample relative to the others; None if it is the same.
     frame_rate
-        Hz, where it is known.
+        Frame rate in Hz, if known.
     load_noise
-        `load_noise(i)` estimates the noise of frame i where it cannot be seen in the data themselves any more, as
-        after a low-pass filter.
+        `load_noise(i)` estimates the noise of frame i where the data themselves no longer show it, as after a low-pass
+        filter.
     attributes
         What else the file says; never who the patient is.
     """
@@ -92,7 +92,7 @@ class PlaneWaveData(Recording):
         Raises
         ------
         InputError
-            For an index that does not exist, or a selection of nothing.
+            For an index that does not exist, or an empty selection.
         """
         try:
             geometry = self.geometry.select(_listed(angles), _listed(elements), decimation)
@@ -124,21 +124,21 @@ class PlaneWaveData(Recording):
         decimation: int = 1,
         seed: int = 0,
     ) -> PlaneWaveData:
-        """Keep a number of angles and of elements by a pattern, as an acquisition with fewer of them would.
+        """Keep some of the angles and elements, by a pattern, like an acquisition with fewer of them.
 
         Parameters
         ----------
         angles
-            How many waves, spread over the range (1: the one closest to 0); all by default.
+            Number of plane waves, spread over the range (1: the one closest to 0); all by default.
         elements
-            How many receiving elements; all by default.
+            Number of receiving elements; all by default.
         array
-            Which: "uniform" (every n-th), "random" (a sparse array: one at random of each group of neighbours) or
+            Pattern: "uniform" (every n-th), "random" (a sparse array: one at random from each group of neighbours) or
             "centre" (a smaller aperture).
         decimation
             Keep every n-th sample.
         seed
-            Of the sparse array.
+            Seed of the sparse array.
         """
         where = f"{self.path}: "
         waves = None if angles is None else us_patterns.angle_pattern(self.geometry.angles, angles, where)
@@ -156,15 +156,15 @@ class PlaneWaveData(Recording):
         Parameters
         ----------
         frequency
-            Hz; the centre frequency by default.
+            Demodulation frequency in Hz; the centre frequency by default.
         bandwidth
-            Hz, two-sided: what lies farther than half of it from `frequency` is filtered off. Then every n-th sample
-            is enough where `bandwidth <= sampling_frequency / n`.
+            Two-sided bandwidth in Hz: frequencies farther than half of it from `frequency` are filtered out. Then every
+            n-th sample is enough if `bandwidth <= sampling_frequency / n`.
 
         Raises
         ------
         InputError
-            If the data are complex already.
+            If the data are already complex.
         """
         shift = self.geometry.center_frequency if frequency is None else frequency
         try:
@@ -187,7 +187,7 @@ class PlaneWaveData(Recording):
         gain : array_like, `(sample,)`
             Amplitude factor that each sample was multiplied by (not dB).
         noise
-            Where the noise came in: "before" the amplifier, so that it is the same in all samples after undoing; or
+            Where the noise enters: "before" the amplifier, so that it is the same in all samples after undoing; or
             "after" it (quantisation), so that sample n has noise of std 1 / gain[n] then: `noise_weights` says so.
 
         Raises
@@ -204,7 +204,7 @@ class PlaneWaveData(Recording):
             raise InputError(f"{self.path}: noise must be 'before' or 'after' the gain, got {noise!r}")
         old = np.ones(len(factor)) if self.noise_weights is None else self.noise_weights
         weights = old / factor if noise == "after" else self.noise_weights
-        # The level is seen where the noise is white: before undoing if it came after the gain, else after.
+        # The level is estimated where the noise is white: before undoing if it enters after the gain, else after.
         level = self._noise_level if noise == "after" else self.load_noise
         divisor = factor.astype(np.float32)
         return replace(self, load=lambda i: self[i] / divisor, noise_weights=weights, load_noise=level)
@@ -212,7 +212,7 @@ class PlaneWaveData(Recording):
     def shifted(self, seconds: float) -> PlaneWaveData:
         """Correct the time zero: all samples lie `seconds` later than the file says (`us_signal.time_zero`).
 
-        Base-band samples turn their phase with it, because their carrier runs in the same time.
+        The phase of base-band samples rotates accordingly, because their carrier runs in the same time.
         """
         geometry = replace(self.geometry, initial_times=self.geometry.initial_times + float(seconds))
         turn = np.exp(-2j * np.pi * self.geometry.demodulation_frequency * seconds)
@@ -224,7 +224,7 @@ class PlaneWaveData(Recording):
         """Estimate the noise of a frame: std of each datum, float32, broadcastable to `(angle, element, sample)`.
 
         From the samples before any echo can arrive, else from the quietest band of the spectrum
-        (`us_signal.noise_level`); of complex data the total complex std.
+        (`us_signal.noise_level`); for complex data the total complex std.
         """
         level = self._noise_level(index % self.length)
         weights = np.ones(1) if self.noise_weights is None else self.noise_weights
@@ -240,7 +240,9 @@ class PlaneWaveData(Recording):
             return list(range(self.length))
         chosen = [int(i) for i in frames]
         if any(i != given for i, given in zip(chosen, frames, strict=True)):
-            raise InputError(f"{self.path}: frames are whole numbers from 0 to {self.length - 1}, got {list(frames)}")
+            raise InputError(
+                f"{self.path}: expected frames as whole numbers from 0 to {self.length - 1}, got {list(frames)}"
+            )
         bad = [i for i in chosen if not -self.length <= i < self.length]
         if bad or not chosen:
             problem = f"there is no frame {bad[0]}" if bad else "the selection is empty"

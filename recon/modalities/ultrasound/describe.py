@@ -1,4 +1,4 @@
-"""Channel data in lines of text, and what may be wrong with them; the other files of the PICMUS challenge."""
+"""Text descriptions of channel data and of the other PICMUS files, and warnings about them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def summary(data: PlaneWaveData) -> str:
 
 
 def sampling(data: PlaneWaveData, options: Ultrasound) -> str:
-    """Describe which waves, elements and part of the field of view are used."""
+    """Describe the plane waves, elements and part of the field of view that are used."""
     angles, elements, _ = data.shape
     parts = [
         f"{options.angles or angles} of {angles} angle(s)",
@@ -35,7 +35,7 @@ def sampling(data: PlaneWaveData, options: Ultrasound) -> str:
 
 
 def lines(data: PlaneWaveData) -> list[str]:
-    """Describe channel data by their header."""
+    """Describe the header of channel data."""
     scan = data.geometry
     angles, elements, samples = data.shape
     found = [f"channel data: {angles} angle(s) x {elements} element(s) x {samples} samples"]
@@ -64,7 +64,7 @@ def lines(data: PlaneWaveData) -> list[str]:
 
 
 def inspect(data: PlaneWaveData) -> Findings:
-    """Read every frame of channel data and describe its signal and noise; damaged ones are an InputError."""
+    """Read every frame of channel data and describe its signal and noise; damaged frames raise an InputError."""
     findings = Findings()
     for i, values in enumerate(data):
         noise = float(data.noise_std(i).max())

@@ -1,4 +1,4 @@
-"""Which pixels an acquisition needs, and which part of the record shows them."""
+"""The pixel grid of an acquisition, and the part of the record that shows it."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import numpy as np
 from operators.ultrasound.geometry import Grid, PlaneWaveGeometry
 from recon.errors import InputError
 
-#: Distance of rows and of columns in wavelengths. Least squares on this grid fits the echoes of scatterers between the
-#: pixels (67 % bandwidth, waves at 0 and 11 degrees) as well as on one of 1/8: 2.1 % are left after 30 iterations, and
-#: on (0.4, 1/3) 3.7 %, on (1/2, 1/2) 11 %, because the base-band image is aliased there.
+#: Spacing of rows and columns in wavelengths. Least squares on this grid fits the echoes of scatterers between the
+#: pixels (67 % bandwidth, waves at 0 and 11 degrees) as well as on a grid of 1/8: the residual after 30 iterations is
+#: 2.1 %; it is 3.7 % on (0.4, 1/3) and 11 % on (1/2, 1/2), because the base-band image is aliased there.
 ROWS, COLUMNS = 1 / 4, 1 / 3
-#: The image begins this many wavelengths below the probe.
+#: Depth of the first row below the probe, in wavelengths.
 _DEAD_ZONE = 10
-#: Elements that are further aside than this share of the depth are not waited for.
+#: Elements with a lateral distance above this fraction of the depth are ignored.
 _ASIDE = 0.5
-#: Periods on either side of an echo's time that it may fill.
+#: Length of an echo on either side of its time, in periods.
 _PULSE = 4
 
 
@@ -34,21 +34,21 @@ class Region:
 def scene_of(
     geometry: PlaneWaveGeometry, depth: tuple[float, float] | None, width: tuple[float, float] | None
 ) -> tuple[Grid, Region]:
-    """Return the grid of all that is heard, and the part of it that is wanted.
+    """Return the full insonified grid and the requested region of it.
 
-    Waves that are steered, and the soft edges of any wave, light up what lies beside the aperture, too: the grid goes
-    as far aside as they do. By default the part that is wanted is what lies below the aperture.
+    Steered waves, and the soft edges of any wave, also insonify the tissue beside the aperture, so the grid extends as
+    far as they do. By default the requested region is the one below the aperture.
 
     Parameters
     ----------
     geometry : PlaneWaveGeometry
     depth, width : (float, float), optional
-        In mm.
+        Ranges in mm.
 
     Raises
     ------
     InputError
-        If nothing is recorded from there.
+        If nothing was recorded from that region.
     """
     first, last = recorded_depths(geometry)
     left, right = geometry.transmit_aperture or (0.0, 0.0)
@@ -60,7 +60,7 @@ def scene_of(
     if depth is not None:
         if depth[1] * 1e-3 <= first:
             raise InputError(
-                f"depth: {depth[0]:g} to {depth[1]:g} mm is not in the record, which goes from {first * 1e3:.3g} to "
+                f"depth: {depth[0]:g} to {depth[1]:g} mm is outside the record, which covers {first * 1e3:.3g} to "
                 f"{last * 1e3:.3g} mm"
             )
         bottom = min(last, _latest_depth(geometry, depth[1] * 1e-3))
@@ -75,8 +75,8 @@ def scene_of(
 
 
 def _widened(x: np.ndarray, geometry: PlaneWaveGeometry, bottom: float) -> np.ndarray:
-    """Return the columns under the aperture and those beside it that a wave hits above the bottom."""
-    soft = math.sqrt(geometry.wavelength * bottom / 2) + geometry.wavelength / 2  # as the operator has it
+    """Return the columns under the aperture, and those beside it that a wave reaches above the bottom."""
+    soft = math.sqrt(geometry.wavelength * bottom / 2) + geometry.wavelength / 2  # as in the operator
     aside = bottom * np.tan(np.asarray(geometry.angles))
     step = x[1] - x[0]
     more = [math.ceil((max(0.0, far) + soft) / step) for far in (-aside.min(), aside.max())]
@@ -84,7 +84,7 @@ def _widened(x: np.ndarray, geometry: PlaneWaveGeometry, bottom: float) -> np.nd
 
 
 def recorded_depths(geometry: PlaneWaveGeometry) -> tuple[float, float]:
-    """Return the depths in m of the first and the last echo of a wave straight down, without the dead zone."""
+    """Return the depths in m of the first and the last echo of an unsteered wave, without the dead zone."""
     count = (geometry.sample_count - 1) / geometry.sampling_frequency
     first = float(geometry.initial_times.max()) * geometry.sound_speed / 2
     last = (float(geometry.initial_times.min()) + count) * geometry.sound_speed / 2
@@ -92,7 +92,7 @@ def recorded_depths(geometry: PlaneWaveGeometry) -> tuple[float, float]:
 
 
 def record_window(geometry: PlaneWaveGeometry, scene: Grid, region: Region) -> slice:
-    """Return the samples in which the region can be heard; what comes before its scene or long after it is left out."""
+    """Return the samples that can contain echoes of the region; earlier and much later ones are dropped."""
     waves = np.outer(np.sin(geometry.angles), scene.x)
     margin = _PULSE / geometry.center_frequency
     begin = (waves.min() + scene.z[0] * (1 + np.cos(geometry.angles).min())) / geometry.sound_speed - margin
@@ -111,17 +111,17 @@ def _latest_depth(geometry: PlaneWaveGeometry, depth: float) -> float:
 
 
 def _within(axis: np.ndarray, span: tuple[float, float] | None, name: str) -> slice:
-    """Return which coordinates lie in a span given in mm."""
+    """Return a mask of the coordinates within a span given in mm."""
     if span is None:
         return slice(0, len(axis))
     low, high = (edge * 1e-3 for edge in span)
     inside = np.flatnonzero((axis >= low - 1e-9) & (axis <= high + 1e-9))
     if len(inside) < 2 and axis[0] <= low and high <= axis[-1]:
         step = (axis[-1] - axis[0]) / (len(axis) - 1) * 1e3
-        raise InputError(f"{name}: {span[0]:g} to {span[1]:g} mm holds less than two pixels of {step:.3g} mm")
+        raise InputError(f"{name}: {span[0]:g} to {span[1]:g} mm holds fewer than two pixels of {step:.3g} mm")
     if len(inside) < 2:
         raise InputError(
-            f"{name}: {span[0]:g} to {span[1]:g} mm is not in the image, which goes from {axis[0] * 1e3:.3g} to "
+            f"{name}: {span[0]:g} to {span[1]:g} mm is outside the image, which covers {axis[0] * 1e3:.3g} to "
             f"{axis[-1] * 1e3:.3g} mm"
         )
     return slice(int(inside[0]), int(inside[-1]) + 1)

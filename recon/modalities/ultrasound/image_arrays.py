@@ -1,4 +1,4 @@
-"""Checks of ultrasound images and their axes that the metrics share; each error names the array."""
+"""Checks of ultrasound images and their axes, shared by the metrics; each error names the array."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 from recon.checks import finite
 from recon.errors import InputError, ShapeError
 
-# Pixels of exactly zero would be minus infinity; nothing that is displayed lies below this.
+# Pixels of exactly zero would be minus infinity; displayed levels are never below this.
 LOWEST_DB = -200.0
 Box = tuple[slice, slice]
 Mask = NDArray[np.bool_]
@@ -43,12 +43,14 @@ def with_axes(image: ArrayLike, x: ArrayLike, z: ArrayLike) -> tuple[NDArray, ND
     """Return the image in dB with its axes x and z, which must fit it."""
     level, columns, rows = decibels(image), axis_of(x, "x"), axis_of(z, "z")
     if level.shape != (len(rows), len(columns)):
-        raise ShapeError(f"image {level.shape} (z, x) does not fit the axes: {len(rows)} rows, {len(columns)} columns")
+        raise ShapeError(
+            f"image {level.shape} (z, x) does not fit the axes of {len(rows)} rows and {len(columns)} columns"
+        )
     return level, columns, rows
 
 
 def spacing_of(axis: NDArray, name: str) -> float:
-    """Return the distance of equally spaced coordinates."""
+    """Return the spacing of equally spaced coordinates."""
     steps = np.diff(axis)
     if not len(steps) or np.ptp(steps) > 1e-3 * steps.mean():
         raise InputError(f"axis {name}: expected equally spaced coordinates")
@@ -56,16 +58,16 @@ def spacing_of(axis: NDArray, name: str) -> float:
 
 
 def mask_of(region: ArrayLike, shape: tuple[int, ...], name: str) -> Mask:
-    """Return a region of at least two pixels."""
+    """Check a region, which must hold at least two pixels."""
     where = np.asarray(region)
     if where.dtype != bool or where.shape != shape:
         raise ShapeError(f"{name}: expected bool of the image's shape {shape}, got {where.dtype} {where.shape}")
     if where.sum() < 2:
-        raise InputError(f"{name}: at least two pixels are needed, it holds {int(where.sum())}")
+        raise InputError(f"{name}: expected at least two pixels, got {int(where.sum())}")
     return where
 
 
 def bounding_box(where: Mask) -> Box:
-    """Return the slices (rows, columns) that hold a region."""
+    """Return the bounding slices (rows, columns) of a region."""
     rows, columns = np.flatnonzero(where.any(axis=1)), np.flatnonzero(where.any(axis=0))
     return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)

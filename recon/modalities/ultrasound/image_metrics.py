@@ -59,7 +59,7 @@ def fwhm(
     """Width of the image of a point at -6 dB, axially and laterally, in m.
 
     The brightest pixel of the box of +-``half_width`` around ``point`` is found; the profiles through it, in dB, are
-    interpolated linearly, ``upsampling`` points a pixel, and the distance of the first and the last point within
+    interpolated linearly, ``upsampling`` points per pixel, and the distance of the first and the last point within
     ``drop_db`` of the maximum is the width. (The challenge's rule: side lobes above -6 dB count.)
 
     Parameters
@@ -68,14 +68,14 @@ def fwhm(
     x, z : array_like
         Axes in m, ascending.
     point : (float, float)
-        Where the scatterer is, ``(x, z)`` in m.
+        Position of the scatterer, ``(x, z)`` in m.
     half_width, drop_db, upsampling
-        As the challenge has them.
+        Parameters of the metric; the defaults are those of the challenge.
 
     Raises
     ------
     ShapeError, InputError
-        When the axes do not fit the image, or the box lies outside.
+        If the axes do not fit the image, or the box lies outside.
     """
     level, columns, rows = with_axes(image, x, z)
     box = _box(columns, rows, point, half_width)
@@ -88,10 +88,10 @@ def fwhm(
 def geometric_error(
     image: ArrayLike, x: ArrayLike, z: ArrayLike, points: ArrayLike, *, half_width: float = HALF_WIDTH
 ) -> NDArray[np.float64]:
-    """How far the brightest spot near each point is from it: ``(point, 2)`` of (dx, dz) in m, image minus truth.
+    """Offset of the brightest spot near each point: ``(point, 2)`` of (dx, dz) in m, image minus truth.
 
     The maximum in the box of +-``half_width`` is refined by a parabola through its neighbours in dB. A constant dz is
-    a wrong time zero; the challenge takes off 0.2 mm for the lens before it compares.
+    a wrong time zero; the challenge subtracts 0.2 mm for the lens before the comparison.
 
     Parameters
     ----------
@@ -119,7 +119,7 @@ def geometric_error(
 def contrast_regions(
     x: ArrayLike, z: ArrayLike, centre: tuple[float, float], diameter: float, margin: float
 ) -> tuple[Mask, Mask]:
-    """Pixels inside a cyst and in the ring around it, as the challenge chooses them.
+    """Pixels inside a cyst and in the ring around it, as defined by the challenge.
 
     Inside: within ``r - margin`` of the centre; outside: between ``r + margin`` and
     ``1.2 sqrt((r - margin)^2 + (r + margin)^2)``. The margin is the lateral resolution of the phantom file.
@@ -127,7 +127,7 @@ def contrast_regions(
     Raises
     ------
     InputError
-        When one of them holds fewer than two pixels.
+        If one of them holds fewer than two pixels.
     """
     columns, rows = axis_of(x, "x"), axis_of(z, "z")
     distance = np.hypot(columns[None] - centre[0], rows[:, None] - centre[1])
@@ -182,14 +182,14 @@ def box_region(x: ArrayLike, z: ArrayLike, centre: tuple[float, float], half: tu
 
 
 def picmus_scores(image: ArrayLike, grid: Grid, phantom: PicmusPhantom) -> dict[str, float]:
-    """Measure one image of a PICMUS phantom: what the challenge measures, averaged over points, cysts or regions.
+    """Measure one image of a PICMUS phantom with the challenge's metrics, averaged over points, cysts or regions.
 
     Returns
     -------
     dict
-        ``fwhm_axial_mm``, ``fwhm_lateral_mm``, ``geometric_error_mm`` (root mean square of the distances) of phantoms
-        with wires; ``cnr_db``, ``gcnr``, ``contrast_db`` of those with cysts; ``speckle_passes`` (fraction) and
-        ``speckle_snr`` of those with regions of speckle.
+        ``fwhm_axial_mm``, ``fwhm_lateral_mm``, ``geometric_error_mm`` (root mean square of the distances) for phantoms
+        with wires; ``cnr_db``, ``gcnr``, ``contrast_db`` for those with cysts; ``speckle_passes`` (fraction) and
+        ``speckle_snr`` for those with regions of speckle.
     """
     scores: dict[str, float] = {}
     if len(phantom.points):

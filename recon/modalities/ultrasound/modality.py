@@ -1,4 +1,4 @@
-"""Plane-wave ultrasound as the engine sees it."""
+"""The plane-wave ultrasound modality."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from recon.modalities.ultrasound.source import USSource
 if TYPE_CHECKING:
     from recon.posterior_samples import PosteriorSamples
 
-#: Frequencies, bandwidth and attenuation may leave those of the calibration images by this factor, the model error by
-#: the second one.
+#: Factors by which frequencies, bandwidth and attenuation (first) and the model error (second) may lie outside those of
+#: the calibration images.
 _TOLERANCE, _ERROR_TOLERANCE = 1.1, 1.5
 
 
 def conditions(posterior: PosteriorSamples) -> dict[str, Condition]:
-    """Return waves, aperture, field of view, sampling and pulse."""
+    """Return plane waves, aperture, field of view, sampling and pulse."""
     measured: Mapping[str, Any] = (posterior.provenance.get("measured") or [{}])[0]
     config: Mapping[str, Any] = posterior.provenance.get("config") or {}
     geometry = posterior.geometry

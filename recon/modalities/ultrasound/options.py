@@ -1,4 +1,4 @@
-"""Options of ultrasound reconstruction: waves, elements, samples and field of view."""
+"""Options of ultrasound reconstruction: plane waves, elements, samples and field of view."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ ARRAYS = ("uniform", "random", "centre")
 
 
 def span(name: str) -> Callable[[Any], tuple[float, float]]:
-    """Return what turns ``"A:B"``, or a pair, into two rising numbers; an InputError for anything else."""
+    """Return a parser from ``"A:B"`` or a pair to two increasing numbers; it raises InputError for anything else."""
 
     def parse(given: Any) -> tuple[float, float]:
         from recon.errors import InputError
@@ -23,7 +23,7 @@ def span(name: str) -> Callable[[Any], tuple[float, float]]:
         except (TypeError, ValueError):
             raise InputError(f"{name}: expected A:B in mm, got {given!r}") from None
         if not -float("inf") < low < high < float("inf"):
-            raise InputError(f"{name}: expected two rising numbers in mm, got {given!r}")
+            raise InputError(f"{name}: expected two increasing numbers in mm, got {given!r}")
         return low, high
 
     return parse
@@ -31,12 +31,12 @@ def span(name: str) -> Callable[[Any], tuple[float, float]]:
 
 @dataclass(frozen=True)
 class Ultrasound(Options):
-    """Which of the channel data are used, and for which part of the image."""
+    """Selection of the channel data and of the reconstructed region."""
 
     angles: int | None = option(
         None,
         int,
-        "number of plane waves, spread over the range; 1: the one steered straight down (default: all)",
+        "number of plane waves, spread over the angular range; 1: the unsteered one (default: all)",
         "N",
         at_least=1,
     )
@@ -44,14 +44,14 @@ class Ultrasound(Options):
     array: str = option(
         "uniform",
         str,
-        "which elements: uniform (every n-th), random (sparse array) or centre (smaller aperture)",
+        "pattern of the elements: uniform (every n-th), random (sparse array) or centre (smaller aperture)",
         choices=ARRAYS,
     )
     decimation: int | None = option(
         None,
         int,
-        "keep every n-th demodulated sample; beyond the default the model sees the aliasing (default: the most that "
-        "keeps the band of the pulse)",
+        "keep every n-th demodulated sample; above the default the model includes the aliasing (default: the "
+        "largest that keeps the band of the pulse)",
         "N",
         at_least=1,
     )
@@ -59,7 +59,7 @@ class Ultrasound(Options):
     width: Any = option(
         None,
         str,
-        "lateral range to reconstruct, as --width=-10:10 (default: all)",
+        "lateral range to reconstruct, such as --width=-10:10 (default: all)",
         "A:B",
         unit="mm",
         parse=span("width"),
@@ -68,8 +68,8 @@ class Ultrasound(Options):
     model_error: float | None = option(
         None,
         float,
-        "relative model error, as a fraction of the local signal strength (default: 1.25 times what a first fit "
-        "leaves, at least 0.05)",
+        "relative model error, as a fraction of the local signal strength (default: 1.25 times the residual of a "
+        "first fit, at least 0.05)",
         "FRACTION",
         at_least=0,
     )

@@ -1,4 +1,4 @@
-"""Undersampling patterns of plane-wave acquisitions: which angles and which elements to keep."""
+"""Undersampling patterns of plane-wave acquisitions: selection of angles and elements."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from recon.modalities.ultrasound.options import ARRAYS
 
 
 def angle_pattern(angles: np.ndarray, count: int, where: str = "") -> np.ndarray:
-    """Return the indices of `count` waves spread over all of them; of one, the wave closest to 0 rad.
+    """Return the indices of `count` waves spread over all angles; for one, the wave closest to 0 rad.
 
-    ``round(linspace(0, n - 1, count))``, as the PICMUS challenge chooses its 3 and 11 of 75 waves.
+    ``round(linspace(0, n - 1, count))``, as in the PICMUS challenge for 3 and 11 of 75 waves.
     """
     _in_range(count, len(angles), "angle", where)
     if count == 1:
@@ -25,14 +25,14 @@ def element_pattern(total: int, count: int, array: str = "uniform", seed: int = 
     Parameters
     ----------
     total, count
-        How many there are, and how many are kept.
+        Number of elements, and number of elements to keep.
     array
-        "uniform": evenly spread; "random": one at random of each of `count` groups of neighbours (a sparse array
+        "uniform": evenly spread; "random": one at random from each of `count` groups of neighbours (a sparse array
         without grating lobes); "centre": neighbours in the middle.
     seed
-        Of the random choice.
+        Seed of the random choice.
     where
-        What to name in a message.
+        Prefix of error messages.
     """
     _in_range(count, total, "element", where)
     if array not in ARRAYS:

@@ -26,18 +26,19 @@ from recon.modalities.ultrasound.signals import silent_elements
 from recon.priors.analytic import GaussianPrior
 from samplers import Problem
 
-#: Iterations of the first fit to the data.
+#: Number of iterations of the first fit to the data.
 FIT_ITERATIONS = 25
-#: Share of the echoes that the model may miss in the first fit, and what is made of the share that the fit then leaves:
-#: draws of the posterior leave .9 to 1.7 times as much (simulated speckle, a muscle in vivo).
+#: Relative model error in the first fit, and the factor by which its relative residual becomes the model error:
+#: posterior samples leave .9 to 1.7 times that residual (simulated speckle, a muscle in vivo).
 FIRST_ERROR, ERROR_RATIO = 0.05, 1.25
-#: With few elements the first fit explains anything. With 0.03, draws of simulated wires left 3.5 times the noise.
+#: Least model error, since with few elements the first fit explains anything. With 0.03, the residual of samples of
+#: simulated wires was 3.5 times the noise.
 LEAST_ERROR = 0.05
-#: A fit that leaves more than this share of the data unexplained is worth a warning.
+#: A warning is given if a fit leaves more than this fraction of the data unexplained.
 _POOR_FIT = 0.5
-#: Wavelengths between elements beyond which grating lobes are worth a note; whole probes have up to one.
+#: Element spacing in wavelengths above which a note warns of grating lobes; whole probes have up to one.
 _APART = 1.2
-#: Of the stand-in for a prior: smoothing in wavelengths (z, x), and its smallest variance relative to the largest.
+#: Substitute for a trained prior: smoothing in wavelengths (z, x), and smallest variance relative to the largest.
 _SMOOTH, _FLOOR = (1.0, 2.0), 1e-5
 
 
@@ -71,19 +72,19 @@ def prepare_frame(
 
     Real samples become base-band samples, decimated to the band of the pulse. The pulse is a Gaussian with the centre
     frequency and bandwidth of the data's own mean spectrum. The noise of each sample is the electronic noise of the
-    file (before the first echo, or the quietest band: ``PlaneWaveData.noise_std``, with its weights for a gain that was
-    undone) and ``model_error`` times the local strength of the data. Echoes from outside of the field of view are
-    taken off, as a first fit with independent pixels finds them; what such a fit misses counts as noise. The scale is
-    the 0.99 quantile of the magnitude of that fit, and delay and sum gets its rms.
+    file (before the first echo, or the quietest band: ``PlaneWaveData.noise_std``, with weights for a gain that was
+    undone) and ``model_error`` times the local strength of the data. Echoes from outside the field of view are
+    subtracted, as estimated by a first fit with independent pixels; the residual of that fit counts as noise. The scale
+    is the 0.99 quantile of the magnitude of the fit, and delay and sum is scaled to its rms.
 
     Parameters
     ----------
     data : PlaneWaveData
-        As the file has them.
+        The channel data of the file.
     index : int
         Number of the frame.
     options : Ultrasound, optional
-        What is used of them.
+        Selection of data and region.
     device : torch.device or str
     seed : int
         Seed of a sparse array.
@@ -110,7 +111,7 @@ def prepare_frame(
     noise = torch.from_numpy(us_signal.noise_of(electronic, strength, first)).to(device)
     if not bool((noise > 0).all() and torch.isfinite(noise).all()):
         raise InputError(f"{data.path}: frame {index}: the noise of some samples is 0 or infinite; give noise_std > 0")
-    # The data are brought near 1, so that no scale can overflow.
+    # The data are scaled to about 1, so that nothing overflows.
     unit = float(y.abs().square().mean().sqrt()) or 1.0
     y, noise = y / unit, noise / unit
     whole = Problem(y, PlaneWaveUltrasound(geometry, scene, **model).to(y.device), noise)
@@ -123,7 +124,7 @@ def prepare_frame(
         raise InputError(f"{data.path}: frame {index}: no echo comes from the field of view")
     left, window = _left(whole, fit, region)
     error = wanted.model_error
-    if error is None:  # what is left holds the electronic noise, too
+    if error is None:  # the residual includes the electronic noise
         error = math.sqrt(max((ERROR_RATIO * left) ** 2 - _share(electronic, strength, window), LEAST_ERROR**2))
     noise = torch.from_numpy(us_signal.noise_of(electronic, strength, error)).to(device) / unit
     problem = _restricted(whole, fit, missed, noise, scene, region, window, model)
@@ -144,7 +145,7 @@ def prepare_frame(
     }
     if left > _POOR_FIT:
         notes.append(
-            f"a first fit leaves {left:.0%} of the data unexplained: time zero, sound speed or pulse may be wrong"
+            f"a first fit does not explain {left:.0%} of the data: time zero, sound speed or pulse may be wrong"
         )
     final = Problem(problem.y / scale, problem.operator, problem.noise_std / scale, scale=scale * unit)
     return Frame(problem=final, images={"das": das}, diagnostics=facts, notes=notes, grid=region.grid)
@@ -153,8 +154,8 @@ def prepare_frame(
 def speckle_prior(ready: Frame) -> GaussianPrior:
     """Return what stands in for a trained prior: independent complex Gaussian pixels, as in developed speckle.
 
-    Their standard deviation follows the delay-and-sum image, smoothed over 1 x 2 wavelengths (z, x): the data are used
-    for it, too. Its size is such that draws give echoes as strong as the data.
+    Their standard deviation follows the delay-and-sum image, smoothed over 1 x 2 wavelengths (z, x), so the data are
+    used twice. It is scaled so that samples give echoes as strong as the data.
     """
     problem, step = ready.problem, ready.grid.spacing
     operator: Any = problem.operator
@@ -167,9 +168,9 @@ def speckle_prior(ready: Frame) -> GaussianPrior:
 
 
 def _alive(data: PlaneWaveData, index: int) -> tuple[PlaneWaveData, list[str]]:
-    """Leave out receiving elements that heard nothing, and say what the user should know of those that stay.
+    """Exclude receiving elements without signal, and note possible problems of the others.
 
-    Silence would count as echoes that are not there.
+    Zeros would count as a measured absence of echoes.
     """
     notes = []
     dead = silent_elements(data[index])
@@ -181,8 +182,8 @@ def _alive(data: PlaneWaveData, index: int) -> tuple[PlaneWaveData, list[str]]:
     apart = float(np.median(np.diff(x))) / data.geometry.wavelength if len(x) > 1 else 0.0
     if apart > _APART:
         notes.append(
-            f"the elements lie {apart:.2g} wavelengths apart: grating lobes may fill what is dark; a smaller aperture "
-            "(--array centre) or more waves do better"
+            f"the elements lie {apart:.2g} wavelengths apart: grating lobes may fill dark regions; a smaller aperture "
+            "(--array centre) or more plane waves avoid this"
         )
     return data, notes
 
@@ -197,12 +198,12 @@ def _cropped(geometry: PlaneWaveGeometry, record: slice) -> PlaneWaveGeometry:
 
 
 def _wiener(problem: Problem, scene: Grid) -> tuple[Tensor, Tensor]:
-    """Return the image of independent pixels that the data make most likely, and what such a fit typically misses.
+    """Return the most likely image of independent pixels given the data, and the typical error of such a fit.
 
-    The latter is a random image of such pixels less the fit to data that were simulated from it.
+    The latter is a random image of such pixels minus the fit to data simulated from it.
 
     ``x = D z`` with ``(1 + D A^H W A D) z = D A^H W y``: pixels have the standard deviation D, which follows the noise
-    level with depth (it grows with the echoes) and whose size is such that A D gives echoes as strong as the data.
+    level with depth (it grows with the echoes) and is scaled so that A D gives echoes as strong as the data.
     """
     operator: Any = problem.operator
     geometry: PlaneWaveGeometry = operator.geometry
@@ -242,7 +243,7 @@ def _share(electronic: np.ndarray, strength: np.ndarray, window: slice) -> float
 
 
 def _left(whole: Problem, fit: Tensor, region: Region) -> tuple[float, slice]:
-    """Return which share of the data of a region the fit leaves unexplained, and the samples that hold them."""
+    """Return the fraction of a region's data that the fit does not explain, and the samples with these data."""
     operator: Any = whole.operator
     window = record_window(operator.geometry, region.grid, region)
     left = ((whole.y - operator(fit)) / whole.noise_std)[..., window].norm()
@@ -261,8 +262,8 @@ def _restricted(
 ) -> Problem:
     """Return the problem of the field of view alone.
 
-    What lies outside is heard at the same time; its echoes, as the fit explains them, are taken off. Those of what the
-    fit misses there stay, and count as noise.
+    Echoes from outside arrive at the same time; as far as the fit explains them, they are subtracted. The unexplained
+    ones remain and count as noise.
     """
     operator: Any = whole.operator
     y = whole.y
@@ -278,6 +279,6 @@ def _restricted(
 
 
 def _gain(geometry: PlaneWaveGeometry, grid: Grid) -> Tensor:
-    """Return the gain of each row that undoes the attenuation on the way to it and back, ``(z, 1)``."""
+    """Return the gain of each row that compensates the two-way attenuation, ``(z, 1)``."""
     decibels = geometry.attenuation * geometry.center_frequency * 1e-6 * 2e2 * np.asarray(grid.z)
     return torch.as_tensor(10 ** (decibels[:, None] / 20), dtype=torch.float32)

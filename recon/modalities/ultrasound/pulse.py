@@ -1,4 +1,4 @@
-"""What channel data tell about themselves: the pulse and the noise, for the model of their pipeline."""
+"""Pulse and noise of channel data, estimated from the data for the forward model."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from recon.errors import InputError
 from recon.modalities.ultrasound.data import PlaneWaveData
 from recon.modalities.ultrasound.signals import band_taper
 
-#: Band that is kept of demodulated data, over the centre frequency: a pulse of 67 % is 24 dB down at its ends.
+#: Bandwidth kept by demodulation, relative to the centre frequency: a pulse of 67 % is 24 dB down at its ends.
 BAND = 1.33
-#: Bins of the spectrum below this share of its maximum (-17 dB) are not counted.
+#: Bins of the spectrum below this fraction of its maximum (-17 dB) are ignored.
 _SHARE = 0.02
-#: Bandwidths (-6 dB, over the centre frequency) that a probe can have.
+#: Range of plausible bandwidths of a probe (-6 dB, relative to the centre frequency).
 _BANDWIDTHS = (0.15, 1.2)
 #: Length in seconds times the centre frequency over which the strength of the data is averaged.
 _PERIODS = 12
 
 
 def decimation_of(geometry: PlaneWaveGeometry) -> int:
-    """Return how many samples of real data make one complex sample that keeps the band of the pulse."""
+    """Return the largest decimation from real to complex samples that keeps the band of the pulse."""
     return max(2, int(geometry.sampling_frequency / (BAND * geometry.center_frequency) + 1e-6))
 
 
@@ -37,7 +37,7 @@ def pulse_of(data: PlaneWaveData, index: int) -> tuple[float, float]:
     Parameters
     ----------
     data : PlaneWaveData
-        Real or complex.
+        Real or complex channel data.
     index : int
         Number of the frame.
     """
@@ -55,23 +55,23 @@ def pulse_of(data: PlaneWaveData, index: int) -> tuple[float, float]:
     center = mean + (geometry.demodulation_frequency or 0.0)
     bandwidth = 2 * math.sqrt(2 * math.log(2)) * math.sqrt(2) * spread / geometry.center_frequency
     if not geometry.demodulation_frequency:
-        center = mean  # analytic data: frequencies are what they are
+        center = mean  # analytic data: frequencies are absolute
     return center, float(np.clip(bandwidth, *_BANDWIDTHS))
 
 
 def pulse_samples(geometry: PlaneWaveGeometry, center: float, bandwidth: float, band: float | None) -> np.ndarray:
-    """Return the analytic pulse at the rate at which the operator works, t = 0 in the middle.
+    """Return the analytic pulse at the sampling rate of the operator, with t = 0 in the middle.
 
     Parameters
     ----------
     geometry : PlaneWaveGeometry
-        Of the demodulated, decimated data.
+        Geometry of the demodulated, decimated data.
     center : float
-        Hz.
+        Centre frequency in Hz.
     bandwidth : float
-        Over the centre frequency of the geometry.
+        Bandwidth relative to the centre frequency of the geometry.
     band : float, optional
-        Width in Hz of the band-pass filter of the demodulation that the data went through.
+        Width in Hz of the band-pass filter used for demodulation.
     """
     if not center > 0:
         raise InputError(f"the echoes have a centre frequency of {center:.4g} Hz: are these raw channel data?")

@@ -1,4 +1,4 @@
-"""What a report of ultrasound shows: B-mode images in dB beside delay and sum, and the spread of the level."""
+"""Ultrasound reports: B-mode images in dB beside delay and sum, and the spread of the envelope in dB."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ WHITE = 0.999
 
 
 def rows(posterior: PosteriorSamples) -> list[Row]:
-    """Lay out delay and sum, posterior mean and the standard deviation of the level, then samples, then frames.
+    """Lay out delay and sum, posterior mean and the standard deviation of the envelope, then samples, then frames.
 
-    Images are log-compressed magnitudes in dB below their own 99.9 % quantile; samples share that of the mean.
+    Images are log-compressed magnitudes in dB below their own 99.9 % quantile; samples use that of the mean.
     """
     low, high = posterior.geometry["display_db"]
     samples = np.asarray(posterior.samples)[posterior.valid]
@@ -46,7 +46,7 @@ def rows(posterior: PosteriorSamples) -> list[Row]:
         spread = level_std(samples if central is None else samples[:, central], white_of(mean), low)
         top = max(float(np.quantile(spread, 0.995)), 0.1)
         label = "dB, raw"
-        panels.append(Panel("Std of the level", spread, (0.0, top), cmap="viridis", bar=label, extent=extent))
+        panels.append(Panel("Std of the envelope (dB)", spread, (0.0, top), cmap="viridis", bar=label, extent=extent))
     which = "" if central is None else f"Frame {central} of {samples.shape[1]}"
     found = [Row(panels, which, columns=3)]
     strip = [plane(sample) for sample in samples[:MAX_STRIP]]
@@ -63,7 +63,7 @@ def rows(posterior: PosteriorSamples) -> list[Row]:
 
 
 def white_of(image: NDArray) -> float:
-    """Return the magnitude that is shown as 0 dB."""
+    """Return the magnitude displayed as 0 dB."""
     envelope = np.abs(image)
     return float(np.quantile(envelope, WHITE)) or float(envelope.max()) or 1.0
 
@@ -74,9 +74,9 @@ def level(image: NDArray, white: float) -> NDArray:
 
 
 def level_std(samples: NDArray, white: float, lowest: float) -> NDArray:
-    """Return the standard deviation in dB of the samples' levels; what lies below ``lowest`` is all the same black.
+    """Return the standard deviation of the samples' envelopes in dB; levels below ``lowest`` all count as black.
 
-    It is 5.6 dB where nothing but the strength of speckle is known (the logarithm of a Rayleigh distribution).
+    It is 5.6 dB where only the mean strength of speckle is known (the logarithm of a Rayleigh distribution).
     """
     return np.asarray(np.maximum(level(samples, white), lowest).std(axis=0, ddof=1))
 
@@ -91,7 +91,7 @@ def _extent(posterior: PosteriorSamples, shape: tuple[int, ...]) -> tuple[float,
 
 
 def _data(posterior: PosteriorSamples) -> str:
-    """Say how many waves and elements went into the images."""
+    """Return the number of plane waves and elements used for the images, as text."""
     measured = posterior.provenance.get("measured") or [{}]
     angles, elements = measured[0].get("angles_deg"), measured[0].get("elements")
     if angles is None or elements is None:

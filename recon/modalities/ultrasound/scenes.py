@@ -1,4 +1,4 @@
-"""Random tissue for ultrasound training images: level of the speckle, cysts, layers, points and interfaces.
+"""Random tissue for ultrasound training images: speckle level, cysts, layers, points and interfaces.
 
 Lengths are in pixels of `recon.modalities.ultrasound.training.PIXEL`; levels in dB, 0 being speckle of rms 1.
 """
@@ -14,27 +14,27 @@ from torch.nn import functional
 #: Kinds of scene: cysts, lesions and layers in speckle; fine structure with interfaces, as in muscle; points in speckle
 #: or water.
 SCENES = ("cysts", "layers", "points")
-#: Mean level of tissue. The scale of the pipeline is the .99 quantile of a first fit, which misses what lies outside of
-#: the band of the data: simulated speckle has its .99 quantile at about 1.5 of it, so an rms of 0.7.
+#: Mean level of tissue. The scale of the pipeline is the .99 quantile of a first fit, which misses frequencies outside
+#: the band of the data: simulated speckle has its .99 quantile at about 1.5 of that scale, so an rms of 0.7.
 _LEVEL = -3.5
-#: Nothing is brighter: speckle in dB; points and interfaces as an amplitude (a wire of the PICMUS phantoms: 30).
+#: Upper limits: speckle in dB; points and interfaces as an amplitude (a wire of the PICMUS phantoms has 30).
 _MOST, _BRIGHTEST = 6.0, 30.0
-#: A column is so many rows wide.
+#: Width of a column in rows.
 _ASPECT = 4 / 3
-#: Where there is no scatterer.
+#: Level of pixels without scatterers.
 _EMPTY = -90.0
 
 
 @dataclass(frozen=True)
 class Scene:
-    """What an image is made of.
+    """The components of an image.
 
     Parameters
     ----------
     level : array, shape ``(z, x)``, float32
-        Of the speckle in dB.
+        Level of the speckle in dB.
     density : float
-        Share of the pixels that hold a scatterer; 1 for developed speckle.
+        Fraction of the pixels that hold a scatterer; 1 for developed speckle.
     points : array, shape ``(point, 3)``
         Row, column and amplitude of single scatterers.
     interfaces : list of (array, array), each of shape ``(x,)``
@@ -72,7 +72,7 @@ def draw_scene(kind: str, shape: tuple[int, int], rng: np.random.Generator) -> S
 
 
 def _background(shape: tuple[int, int], rng: np.random.Generator) -> tuple[np.ndarray, float]:
-    """Return smooth tissue and its mean level: near the scale, or darker, since a patch may be any part of an image."""
+    """Return smooth tissue and its mean level, near the scale or darker, since a patch may be any part of an image."""
     base = _LEVEL + (rng.normal(0, 2.5) if rng.random() < 0.6 else rng.uniform(-32, 2))
     depth = np.linspace(-0.5, 0.5, shape[0], dtype=np.float32)[:, None]
     slope = rng.normal(0, 4) * shape[0] / 96
@@ -90,7 +90,7 @@ def _layers(shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
 
 
 def _texture(shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
-    """Return fine structure in dB, often drawn out along a direction as fibres are."""
+    """Return fine structure in dB, often elongated along one direction like fibres."""
     rows, columns = _axes(shape)
     short = rng.uniform(3, 10)
     structure = field(shape, rng, short, short * np.exp(rng.uniform(0, np.log(8))))
@@ -101,7 +101,7 @@ def _texture(shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
 
 
 def _with_lesions(level: np.ndarray, rng: np.random.Generator, most: int) -> np.ndarray:
-    """Put ellipses into a map: empty, darker or brighter, with sharp or soft edges."""
+    """Add ellipses to a map: empty, darker or brighter, with sharp or soft edges."""
     rows, columns = _axes(level.shape)
     for _ in range(rng.integers(0, most + 1)):
         radius = np.exp(rng.uniform(np.log(6), np.log(0.45 * level.shape[0])))
@@ -123,14 +123,14 @@ def _with_lesions(level: np.ndarray, rng: np.random.Generator, most: int) -> np.
 
 
 def _points(shape: tuple[int, int], base: float, rng: np.random.Generator) -> np.ndarray:
-    """Return single scatterers, from as bright as speckle to 32 dB above it."""
+    """Return single scatterers, from the level of speckle to 32 dB above it."""
     count = int(rng.integers(1, 13))
     amplitude = np.minimum(10 ** ((base + rng.uniform(0, 32, count)) / 20), _BRIGHTEST)
     return np.stack([rng.uniform(0, shape[0], count), rng.uniform(0, shape[1], count), amplitude], axis=1)
 
 
 def _interface(shape: tuple[int, int], base: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Return a bent line that reflects along a part of its length."""
+    """Return a curved line that reflects along a part of its length."""
     columns = np.arange(shape[1])
     bend = rng.uniform(0, 6) * _curve(shape[1], rng, 40)
     row = rng.uniform(0, shape[0]) + rng.normal(0, 0.15) * _ASPECT * (columns - rng.uniform(0, shape[1])) + bend
@@ -141,7 +141,7 @@ def _interface(shape: tuple[int, int], base: float, rng: np.random.Generator) ->
 
 
 def field(shape: tuple[int, int], rng: np.random.Generator, rows: float, columns: float | None = None) -> np.ndarray:
-    """Return a smooth random field ``(z, x)`` of about unit variance; its features are so many rows long and wide."""
+    """Return a smooth random field ``(z, x)`` of about unit variance, with features of a given size in rows."""
     knots = [max(2, int(n / each) + 2) for n, each in zip(shape, (rows, (columns or rows) / _ASPECT), strict=True)]
     coarse = torch.from_numpy(rng.standard_normal((1, 1, *knots), dtype=np.float32))
     return functional.interpolate(coarse, shape, mode="bicubic", align_corners=True)[0, 0].numpy()
@@ -153,6 +153,6 @@ def _curve(length: int, rng: np.random.Generator, feature: float) -> np.ndarray:
 
 
 def _axes(shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Return z and x of the pixels, both in rows."""
+    """Return the z and x coordinates of the pixels, both in rows."""
     rows, columns = np.arange(shape[0], dtype=np.float32)[:, None], np.arange(shape[1], dtype=np.float32)[None]
     return rows, columns * np.float32(_ASPECT)

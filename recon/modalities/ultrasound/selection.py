@@ -1,4 +1,4 @@
-"""Which channel data the options select: waves, elements and demodulated samples."""
+"""The channel data selected by the options: plane waves, elements and demodulated samples."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from recon.modalities.ultrasound.pulse import decimation_of
 
 
 def choose(options: Ultrasound, data: PlaneWaveData, seed: int = 0) -> PlaneWaveData:
-    """Return the waves and elements that are used, at the corrected time; ``seed`` is that of a sparse array."""
+    """Return the selected plane waves and elements, at the corrected time; ``seed`` is that of a sparse array."""
     data = data.undersample(options.angles, options.elements, array=options.array, seed=seed)
     if options.noise_std is not None:
         level = options.noise_std
@@ -23,7 +23,7 @@ def choose(options: Ultrasound, data: PlaneWaveData, seed: int = 0) -> PlaneWave
 
 
 def band(options: Ultrasound, geometry: PlaneWaveGeometry) -> float | None:
-    """Return the width in Hz of the band that demodulation keeps of real samples; None for complex ones.
+    """Return the width in Hz of the band that demodulation of real samples keeps; None for complex samples.
 
     Samples below the Nyquist rate of the pulse are aliased, not filtered: the band stays that of the pulse.
     """
@@ -34,10 +34,10 @@ def band(options: Ultrasound, geometry: PlaneWaveGeometry) -> float | None:
 
 
 def thin_out(options: Ultrasound, data: PlaneWaveData) -> PlaneWaveData:
-    """Return the complex samples that are used: real ones are demodulated, with the band of the pulse."""
+    """Return the complex samples that are used: real samples are demodulated with the band of the pulse."""
     width = band(options, data.geometry)
     if width is None:
         return data.select(decimation=options.decimation or 1)
     if options.decimation == 1:
-        raise InputError("decimation: real samples become half as many complex ones; expected 2 or more, got 1")
+        raise InputError("decimation: real samples become half as many complex ones; expected >= 2, got 1")
     return data.to_iq(bandwidth=width).select(decimation=options.decimation or decimation_of(data.geometry))

@@ -18,17 +18,17 @@ from recon.errors import InputError, ShapeError
 if TYPE_CHECKING:
     from operators.ultrasound.geometry import PlaneWaveGeometry
 
-# Fewer samples than this before the first echo say little about the noise.
+# Fewer samples than this before the first echo are not enough to estimate the noise.
 _LEAST_QUIET = 256
 _QUIET_BAND = 16
-#: An element with less than this share of the median power is dead.
+#: An element with less than this fraction of the median power is dead.
 _SILENT = 1e-6
 
 
 def iq_geometry(geometry: PlaneWaveGeometry, frequency: float, bandwidth: float | None) -> PlaneWaveGeometry:
     """Return the geometry of demodulated data, after checking that they can be demodulated."""
     if geometry.is_complex:
-        raise InputError("the data are complex (IQ) already; demodulation takes real RF")
+        raise InputError("the data are already complex (IQ); demodulation takes real RF")
     fs = geometry.sampling_frequency
     if not (np.isfinite(frequency) and frequency > 0):
         raise InputError(f"the demodulation frequency must be > 0 Hz, got {frequency}")
@@ -44,20 +44,20 @@ def demodulate(
     """Return `analytic(t) exp(-2 pi i f t)` of real RF, complex64 of the same shape.
 
     The analytic signal is made by keeping the half of the spectrum in which `frequency` lies; for band-pass sampled
-    data (a sampling frequency below twice the centre frequency) that may be the half of the negative frequencies. The
+    data (a sampling frequency below twice the centre frequency) that may be the half with negative frequencies. The
     time is that of the geometry, with the first sample at `initial_times`: the phase at the echo's peak does not depend
     on when the recording began.
 
     Parameters
     ----------
     values : array, `(angle, element, sample)`
-        Real.
+        Real RF samples.
     geometry
-        Theirs.
+        Geometry of the samples.
     frequency : float
         Demodulation frequency in Hz.
     bandwidth : float, optional
-        Hz, two-sided; a raised cosine over the outer tenth on each side.
+        Two-sided bandwidth in Hz; a raised cosine over the outer tenth on each side.
     """
     n, fs = values.shape[-1], geometry.sampling_frequency
     size = fft.next_fast_len(2 * n)
@@ -76,12 +76,12 @@ def demodulate(
 
 
 def noise_level(values: np.ndarray, geometry: PlaneWaveGeometry) -> float:
-    """Estimate the standard deviation of white noise in channel data (of complex data: the total complex std).
+    """Estimate the standard deviation of white noise in channel data (for complex data: the total complex std).
 
     Where samples were taken before the wave left (times below 0 and before the first echo of any point in front of the
     probe), they hold noise alone. Otherwise the quietest sixteenth of the spectrum, away from 0 Hz, is taken as its
-    floor: right for receivers whose band is narrower than the sampled one, too low behind an anti-aliasing filter.
-    Complex samples may have no such band; then the quietest sixteenth of the record counts, where it has less.
+    floor: correct for receivers whose band is narrower than the sampled one, too low after an anti-aliasing filter.
+    Complex samples may have no such band; then the quietest sixteenth of the record is used, if it is lower.
     """
     quiet = _before_echoes(values, geometry)
     if quiet.size >= _LEAST_QUIET and quiet.any():
@@ -98,13 +98,13 @@ def noise_level(values: np.ndarray, geometry: PlaneWaveGeometry) -> float:
 
 
 def silent_elements(values: np.ndarray) -> np.ndarray:
-    """Return the numbers of the elements that hold next to nothing, of `(angle, element, sample)`."""
+    """Return the numbers of the elements without signal in data `(angle, element, sample)`."""
     power = np.mean(np.abs(values) ** 2, axis=(0, 2), dtype=np.float64)
     return np.flatnonzero(power < _SILENT * np.median(power))
 
 
 def _quietest_stretch(values: np.ndarray) -> float:
-    """Return the rms of the quietest sixteenth of the record, over all waves and elements, blanked samples apart."""
+    """Return the rms of the quietest sixteenth of the record, over all waves and elements, ignoring blanked samples."""
     power = np.asarray(np.mean(np.abs(values) ** 2, axis=(0, 1), dtype=np.float64))
     power = power[power > 0]
     width = max(4, len(power) // _QUIET_BAND)
@@ -119,29 +119,29 @@ def time_zero(
     search: float = 5e-6,
     aperture: float = 1.0,
 ) -> float:
-    """Find the time that a data set is late, from scatterers at known places; `PlaneWaveData.shifted(-late)` corrects.
+    """Estimate the delay of a data set from scatterers at known positions; `PlaneWaveData.shifted(-late)` corrects it.
 
     The echoes of each point are summed in phase over the elements at the times of the model plus a common delay; the
-    delay with the largest sum of magnitudes over points and angles is the answer, in s. It refers to the peak of the
+    delay with the largest sum of magnitudes over points and angles is returned, in s. It refers to the peak of the
     pulse's envelope, so a model with a pulse centred on 0 fits the corrected data.
 
     Parameters
     ----------
     values : array, `(angle, element, sample)`
-        RF or IQ.
+        RF or IQ samples.
     geometry
-        Theirs.
+        Geometry of the samples.
     points : array_like, `(point, 2)`
         Positions (x, z) in m.
     search : float
-        Largest delay looked for, in s.
+        Largest delay searched for, in s.
     aperture : float
         Elements within `z * aperture / 2` of a point's x are summed (f-number `1 / aperture`).
 
     Raises
     ------
     InputError, ShapeError
-        When the points have a wrong shape, or no echo of theirs was recorded.
+        If the points have a wrong shape, or none of their echoes was recorded.
     """
     known = np.atleast_2d(np.asarray(points, np.float64))
     if known.ndim != 2 or known.shape[1] != 2 or not np.isfinite(known).all():
@@ -170,7 +170,7 @@ def _coherence(
     delays: np.ndarray,
     aperture: float,
 ) -> np.ndarray:
-    """Magnitude of the sum over the elements, summed over the angles, for each delay."""
+    """Return the magnitude of the sum over the elements, summed over the angles, for each delay."""
     x, z = point
     elements = geometry.elements
     active = np.flatnonzero(np.abs(elements[:, 0] - x) <= max(z * aperture / 2, 0.0))
@@ -190,7 +190,7 @@ def _coherence(
 
 
 def _before_echoes(values: np.ndarray, geometry: PlaneWaveGeometry) -> np.ndarray:
-    """Samples at times before any point with z > 0 can answer: before the wave leaves the first part of the probe."""
+    """Return the samples before any echo from z > 0 can arrive: before the wave leaves the first part of the probe."""
     last = geometry.elements[:, 0]
     starts = np.minimum(last.min() * np.sin(geometry.angles), last.max() * np.sin(geometry.angles))
     # A pulse of about two periods may begin before its nominal time.

@@ -17,18 +17,18 @@ from recon.modalities.ultrasound.options import Ultrasound
 from recon.modalities.ultrasound.prepare import Frame, prepare_frame
 from recon.modalities.ultrasound.selection import choose, thin_out
 
-#: Levels that a B-mode image shows, in dB below the brightest.
+#: Dynamic range of a B-mode image, in dB relative to the brightest level.
 DISPLAY = (-60.0, 0.0)
 
 
 class USSource:
-    """Frames of a file, or of channel data as the readers give them.
+    """Frames of a file, or of channel data as returned by the readers.
 
     Parameters
     ----------
     source : path or PlaneWaveData
     options : Ultrasound
-        What is used of them.
+        Selection of data and region.
     seed : int
         Seed of a sparse array.
 
@@ -41,7 +41,7 @@ class USSource:
     def __init__(self, source: str | os.PathLike[str] | PlaneWaveData, options: Ultrasound, seed: int = 0) -> None:
         self.recording = source if isinstance(source, PlaneWaveData) else open_ultrasound(source)
         self.options, self.seed = options, seed
-        # Selections that are not in the data are found out before anything is computed.
+        # Selections that are not in the data are detected before anything is computed.
         used = thin_out(options, choose(options, self.recording, seed))
         try:
             _, region = scene_of(used.geometry, options.depth, options.width)
@@ -66,7 +66,7 @@ class USSource:
 
     @property
     def geometry(self) -> dict[str, Any]:
-        """What a result knows of its geometry; rows go down, columns along the probe."""
+        """Geometry stored with the result; rows go down, columns along the probe."""
         z, x = (spacing * 1e3 for spacing in self.grid.spacing)
         return {
             "voxel_size_mm": (1.0, z, x),
@@ -77,7 +77,7 @@ class USSource:
 
     @property
     def retrospective(self) -> bool:
-        """Whether the data may be thinned out here: channel data always may."""
+        """Whether the data may be undersampled: channel data always may."""
         return True
 
     def __len__(self) -> int:
@@ -88,4 +88,4 @@ class USSource:
         return prepare_frame(self.recording, index, self.options, device, self.seed)
 
     def reference(self, index: int) -> None:
-        """Return None: recordings hold no image of the truth."""
+        """Return None: recordings hold no true image."""

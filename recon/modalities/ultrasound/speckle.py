@@ -18,7 +18,7 @@ from recon.modalities.ultrasound.image_arrays import bounding_box, envelope_of, 
 
 
 class Extent(NamedTuple):
-    """Two lengths in m: along depth and across."""
+    """Speckle size in m: axial and lateral."""
 
     axial: float
     lateral: float
@@ -35,9 +35,9 @@ class SpeckleTest(NamedTuple):
 def speckle_test(image: ArrayLike, region: ArrayLike, *, step: int = 5, level: float = 0.05) -> SpeckleTest:
     """Kolmogorov-Smirnov test of the envelope against the Rayleigh distribution of fully developed speckle.
 
-    Every ``step``-th pixel along both axes of the region's bounding box (those in the region) is used, because
-    neighbours are correlated; the scale is that of the sample, sigma^2 = mean(|image|^2) / 2. Since it is fitted, the
-    p-value is larger than that of a known scale: the test is conservative, and is that of the challenge.
+    Every ``step``-th pixel of the region along both axes of its bounding box is used, because neighbours are
+    correlated; the scale is that of the sample, sigma^2 = mean(|image|^2) / 2. Since it is fitted, the p-value is
+    larger than for a known scale: the test is conservative. It is the test of the challenge.
 
     Parameters
     ----------
@@ -46,14 +46,14 @@ def speckle_test(image: ArrayLike, region: ArrayLike, *, step: int = 5, level: f
     region : array_like of bool, ``(z, x)``
         Homogeneous tissue.
     step, level
-        As the challenge has them.
+        Parameters of the test; the defaults are those of the challenge.
     """
     envelope = envelope_of(image)
     where = mask_of(region, envelope.shape, "region")
     box = bounding_box(where)
     sample = np.sort(envelope[box][::step, ::step][where[box][::step, ::step]])
     if sample.size < 8:
-        raise InputError(f"speckle_test: only {sample.size} independent pixels in the region, at least 8 are needed")
+        raise InputError(f"speckle_test: expected at least 8 independent pixels in the region, got {sample.size}")
     power = np.mean(sample**2)
     if power == 0:
         raise InputError("speckle_test: the image is zero in the region")
@@ -76,7 +76,7 @@ def speckle_size(image: ArrayLike, x: ArrayLike, z: ArrayLike, region: ArrayLike
     """Size of the speckles: full width at half maximum of the autocovariance of |image|^2, in m.
 
     For fully developed speckle this is the width of |correlation of the complex image|^2: a Gaussian point spread
-    ``exp(-x^2 / 2 s^2)`` of the amplitude gives 2.355 s. The autocovariance is unbiased and that of the region's
+    ``exp(-x^2 / 2 s^2)`` of the amplitude gives 2.355 s. It uses the unbiased autocovariance of the region's
     bounding box, along each axis.
 
     Parameters
@@ -89,7 +89,7 @@ def speckle_size(image: ArrayLike, x: ArrayLike, z: ArrayLike, region: ArrayLike
     Raises
     ------
     InputError
-        When the intensity does not decorrelate within half of the box.
+        If the intensity does not decorrelate within half of the box.
     """
     level, columns, rows = with_axes(image, x, z)
     box = bounding_box(mask_of(region, level.shape, "region"))

@@ -1,9 +1,9 @@
-"""Ultrasound training images, made by a generator: complex speckle, points and interfaces on the grid of the pipeline.
+"""Simulated ultrasound training images: complex speckle, points and interfaces on the grid of the pipeline.
 
-Nothing is read from files. An image is what an ideal probe would see of random scatterers: the base-band reflectivity
-(`operators.PlaneWaveUltrasound`) within a band of wave numbers that is somewhat wider than what 75 compounded
-waves of a PICMUS-like probe show. Speckle is fully developed, or sparse; scatterers lie anywhere, not on pixels. What
-the tissue looks like is in `recon.modalities.ultrasound.scenes`.
+Nothing is read from files. An image is that of random scatterers with an ideal probe: the base-band reflectivity
+(`operators.PlaneWaveUltrasound`) within a band of wave numbers somewhat wider than that of 75 compounded waves of a
+PICMUS-like probe. Speckle is fully developed or sparse; scatterers lie anywhere, not on pixels. The tissue is defined
+in `recon.modalities.ultrasound.scenes`.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from recon.images.augment import LABELS, Drawn, Patch, Pool, step_generator
 from recon.images.sources import Slice, SourceConfig
 from recon.modalities.ultrasound.scenes import SCENES, Scene, draw_scene
 
-#: Distance of the rows and of the columns in wavelengths, as `recon.modalities.ultrasound.grid` has them.
+#: Spacing of the rows and columns in wavelengths, as in `recon.modalities.ultrasound.grid`.
 PIXEL = (1 / 4, 1 / 3)
-#: Where the band ends along z and x, in cycles per wavelength: full up to the first number, nothing from the second on.
+#: Band limits along z and x, in cycles per wavelength: full up to the first number, zero from the second on.
 #: A pulse of 67 % bandwidth is 17 dB down at 1.1 (both ways), and echoes from 45 degrees of a wave of 16 reach 0.98.
 BAND = ((1.1, 1.7), (0.9, 1.3))
-#: Images are made this much larger on each side than what is kept, since the Fourier transform is periodic.
+#: Margin on each side that is simulated and cropped, since the Fourier transform is periodic.
 _MARGIN = 8
-#: Size of a held-out image, and where its random numbers begin.
+#: Size of a held-out image, and offset of its seeds.
 HELD_OUT_SHAPE, _HELD_OUT_SEED = (256, 192), 2**40
 
 
 def load_slices(root: Path, source: SourceConfig, held_out: bool = False) -> list[Slice]:
-    """Return the held-out images of a source, one for each name in ``held_out`` (a number: its seed); no others.
+    """Return the held-out images of a source, one for each name in ``held_out`` (a number: its seed), and no others.
 
     ``pattern`` is a kind of scene of `recon.modalities.ultrasound.scenes.SCENES`. Training images are made when
     they are drawn.
@@ -95,7 +95,7 @@ def make_image(scene: Scene, rng: np.random.Generator) -> np.ndarray:
         turned = amplitude * np.exp(2j * np.pi * rng.random(len(z)))
         spectrum += (np.exp(ramps[0] * (z + _MARGIN)) * turned) @ np.exp(ramps[1] * (x + _MARGIN)).T / peak
     for depth, strength in scene.interfaces:
-        # An interface at z turns the phase of the base-band image by 4 pi z / wavelength.
+        # An interface at z shifts the phase of the base-band image by 4 pi z / wavelength.
         depth, strength = (np.pad(values, _MARGIN, mode="edge") for values in (depth, strength))
         lines = np.exp(ramps[0] * (depth + _MARGIN) - 4j * np.pi * PIXEL[0] * depth) * strength
         spectrum += fft.fft(lines, axis=1) / np.mean(along_z)

@@ -143,7 +143,7 @@ def test_evaluate_writes_tables_and_pictures(results, calibration, tmp_path, cap
     assert float(rows[0]["psnr"]) == content["rows"][0]["psnr"]
     assert all((out / name).read_bytes().startswith(b"\x89PNG") for name in names if name.endswith("png"))
     assert main(command) == 2
-    assert "exists already" in complaint(capsys)
+    assert "already exists" in complaint(capsys)
     assert main([*command, "--force", "--no-pictures"]) == 0
 
 
@@ -188,7 +188,7 @@ def test_folders_without_results_or_references(results, tmp_path, capsys):
     empty = tmp_path / "empty"
     empty.mkdir()
     assert main(["evaluate", str(empty), "-o", str(tmp_path / "out")]) == 2
-    assert "holds no result" in complaint(capsys)
+    assert "contains no result" in complaint(capsys)
     bare = dataclasses.replace(result(5), images={})
     bare.save(results / "scan5.h5")
     assert main(["evaluate", str(results), "-o", str(tmp_path / "out")]) == 2
@@ -240,7 +240,7 @@ def test_calibrate_resumes_and_its_result_fits_what_run_makes(scans, tmp_path, c
     assert made[0][1] != made[1][1]
     assert (tmp_path / "c-results" / "s0.h5").read_bytes() == before
     told = capsys.readouterr().out
-    for words in ("left out: ", "s0.npy was there already", "s1.npy reconstructed", "times the raw width"):
+    for words in ("left out: ", "s0.npy already done", "s1.npy reconstructed", "times the raw width"):
         assert words in told
     calibration = Calibration.load(out)
     assert calibration.images == {"all": 2}
@@ -260,7 +260,7 @@ def test_calibrate_does_not_mix_results_of_different_options(scans, tmp_path, ca
     assert main(command) == 0
     capsys.readouterr()
     assert main(command) == 2
-    assert "c.json exists already" in complaint(capsys)
+    assert "c.json already exists" in complaint(capsys)
     other = [*command, "--noise-std", "0.1"]
     other[3] = str(tmp_path / "d.json")
     assert main([*other, "--results", str(tmp_path / "c-results")]) == 2

@@ -221,7 +221,7 @@ def test_a_sampler_that_projects_onto_its_data_has_no_measured_spread():
 @pytest.mark.parametrize("score", [coverage_curve, ence, fair_crps, rank_histogram, spread_skill_bins])
 def test_bad_input_is_named(score):
     good = np.ones((3, 8))
-    with pytest.raises(ShapeError, match=r"\(n, \.\.\.\) of a truth"):
+    with pytest.raises(ShapeError, match=r"\(n, \.\.\.\) and a truth"):
         score(good, np.ones(7))
     with pytest.raises(InputError, match="at least 2 samples"):
         score(good[:1], np.ones(8))
@@ -235,8 +235,8 @@ def test_arguments_out_of_range():
     samples, truth = gaussian(3, pixels=10)
     for call, words in (
         (lambda: coverage_curve(samples, truth, [1.5]), "levels"),
-        (lambda: spread_skill_bins(samples, truth, bins=0), "at least 1 bin"),
-        (lambda: sliced_wasserstein(samples, samples, projections=0), "at least 1 projection"),
+        (lambda: spread_skill_bins(samples, truth, bins=0), "bins >= 1"),
+        (lambda: sliced_wasserstein(samples, samples, projections=0), "projections >= 1"),
         (lambda: tarp(samples, truth), "axis of measurements"),
         (lambda: tarp(samples[:, None], truth[None], np.ones(3)), "same shape"),
         (lambda: r_hat(samples), "two or more sets"),

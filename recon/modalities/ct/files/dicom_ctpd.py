@@ -1,4 +1,4 @@
-"""DICOM-CT-PD projections (extra `dicom`): a folder of a helical scan (one file per view) becomes one fan sinogram per slice.
+"""DICOM-CT-PD projections (extra `dicom`): a helical scan, one file per view, becomes one fan sinogram per slice.
 
 The pixel data are stored transposed (DICOM rows = detector columns); geometry is in private tags, typed, as raw bytes
 or as text. The format's own frame is a left-handed one: seen from the foot of the table, angle 0 is at 12 o'clock and
@@ -127,7 +127,7 @@ def _common(file: Path) -> tuple[Detector, dict[str, Any]]:
     radius = float(_required(header, _RHO, file)[0])
     if min(rows, columns, across, along) <= 0 or not 0 < radius < distance:
         raise InputError(
-            f"{file}: expected positive detector sizes and distances, and a source-to-axis distance below source-to-detector"
+            f"{file}: expected positive detector sizes and distances, and the source inside the radius of the detector"
         )
     _check_state(header, file)
     middle = (float(centre[1]), float(centre[0]))

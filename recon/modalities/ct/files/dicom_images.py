@@ -1,4 +1,4 @@
-"""CT images as DICOM (extra `dicom`): a folder of one series, or one file. AAPM / Mayo `.IMA`, `.dcm` or any other name.
+"""CT images as DICOM (extra `dicom`): a folder of one series, or one file: AAPM / Mayo `.IMA`, `.dcm` or others.
 
 Slices are sorted by their position along the normal of the image plane, never by their names. HU = stored value x
 RescaleSlope + RescaleIntercept; padding outside of the field of view (the header's padding value, or anything below)

@@ -2,7 +2,7 @@
 
 `observation_{part}_{k:03d}.hdf5` and `ground_truth_{part}_{k:03d}.hdf5`, dataset `data`, 128 samples per file:
 observations (n, 1000, 513) are line integrals divided by MU_MAX, ground truth (n, 362, 362) is the attenuation divided
-by MU_MAX; MU_MAX = 81.35858 / m is 3071 HU. Images are 0.26 m wide, the detector 0.26 sqrt(2) m; 4,096 photons an
+by MU_MAX; MU_MAX = 81.35858 / m is 3071 HU. Images are 0.26 m wide, the detector 0.26 sqrt(2) m; 4,096 photons per
 element.
 In the stored images the first axis is the x of the format's angles, (k + 0.5) pi / 1000. The images are kept as
 stored: with the directions of `recon.modalities.ct.data` (x along the second axis) the angles are smaller by pi/2.

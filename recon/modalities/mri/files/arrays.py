@@ -8,16 +8,14 @@ from recon.errors import InputError
 def check_complex(dtype: np.dtype, where: str) -> None:
     """Refuse k-space that is not complex."""
     if dtype.kind != "c":
-        raise InputError(
-            f"{where}: k-space must be complex (complex64), this is {dtype}; magnitude images are not k-space"
-        )
+        raise InputError(f"{where}: k-space must be complex (complex64), got {dtype}; magnitude images are not k-space")
 
 
 def check_lengths(lengths: tuple[int, ...], names: str, where: str) -> None:
     """Refuse axes without elements, by name."""
     for name, length in zip(names.split(), lengths, strict=True):
         if length < 1:
-            raise InputError(f"{where}: the axis {name!r} has the length {length}; there are no data")
+            raise InputError(f"{where}: the axis {name!r} has length {length}; there are no data")
 
 
 def sampling_mask(values: np.ndarray, shape: tuple[int, int], where: str) -> np.ndarray:
@@ -27,7 +25,7 @@ def sampling_mask(values: np.ndarray, shape: tuple[int, int], where: str) -> np.
     """
     mask = np.asarray(values)
     if mask.dtype.kind not in "biuf" or not np.isin(mask, (0, 1)).all():
-        raise InputError(f"{where}: a sampling mask holds only 0 and 1")
+        raise InputError(f"{where}: a sampling mask must hold only 0 and 1")
     mask = mask.astype(bool)
     while mask.ndim > 2 and mask.shape[0] == 1:
         mask = mask[0]

@@ -1,11 +1,11 @@
-"""BART files: `name.hdr` says the dimensions, `name.cfl` holds complex64 in Fortran order.
+"""BART files: `name.hdr` gives the dimensions, `name.cfl` holds complex64 in Fortran order.
 
 Dimensions 0, 1, 2 are the readout and the two phase encodings, 3 the coils, 13 the slices; every other one must be 1.
 One slice of 2D data `(x, y, 1, coil)` becomes `(coil, y = dimension 0, x = dimension 1)`: a mask of columns acts on
 dimension 1. 3D data (dimension 2 > 1) are separated into slices along the readout, which is always fully sampled, by
 a centred orthonormal inverse FFT; each slice is then `(coil, y = dimension 1, x = dimension 2)`, undersampled in both.
-Some tools write 2D data as `(x, y, coil)`, so that the coils sit in dimension 2 and dimension 3 is 1: they are told
-from a single-coil volume, whose energy is concentrated in the central plane; `attributes["coil_dimension"]` says so.
+Some tools write 2D data as `(x, y, coil)`, so that the coils are in dimension 2 and dimension 3 is 1. A single-coil
+volume differs in that its energy is concentrated in the central plane; `attributes["coil_dimension"]` records which.
 Source: the BART toolbox (https://mrirecon.github.io/bart).
 """
 
@@ -41,7 +41,7 @@ def read(path: Path) -> KspaceScan:
     Raises
     ------
     InputError
-        If one half is missing, the sizes do not match, or there are dimensions that are not k-space of one image.
+        If one half is missing, the sizes do not match, or there are dimensions beyond the k-space of one image.
     """
     header, data = _pair(path)
     for half in (header, data):
@@ -51,18 +51,18 @@ def read(path: Path) -> KspaceScan:
     expected, found = 8 * prod(dims), data.stat().st_size
     if expected != found:
         raise InputError(
-            f"{data}: has {found} bytes, but {header.name} announces {' x '.join(map(str, _trim(dims)))} complex64 = "
+            f"{data}: has {found} bytes, but {header.name} declares {' x '.join(map(str, _trim(dims)))} complex64 = "
             f"{expected} bytes; the pair does not belong together or is truncated"
         )
     for k, length in enumerate(dims):
         if length > 1 and k > _COIL and k != _SLICE:
             raise InputError(
-                f"{header}: dimension {k} ({_NAMES[k]}) has the length {length}; only readout, phase, coil and slice "
+                f"{header}: dimension {k} ({_NAMES[k]}) has length {length}; only readout, phase, coil and slice "
                 "may be longer than 1: extract one image first (bart slice)"
             )
     coil_axis = 2 if dims[_COIL] == 1 and _holds_coils(data, dims) else _COIL
     if coil_axis == 2:
-        dims = (*dims[:2], 1, dims[2], *dims[4:])  # the same bytes, as two neighbouring axes of which one is 1
+        dims = (*dims[:2], 1, dims[2], *dims[4:])  # the same bytes: two neighbouring axes, one of them of length 1
     volume = dims[2] > 1
     if volume and dims[_SLICE] > 1:
         raise InputError(f"{header}: both phase 2 ({dims[2]}) and slice ({dims[_SLICE]}) are longer than 1")
@@ -95,7 +95,7 @@ def _dimensions(header: Path) -> tuple[int, ...]:
         lines = stream.read(_MAX_HEADER).decode("utf-8", "replace").splitlines()
     wanted = [k for k, line in enumerate(lines) if line.strip() == "# Dimensions"]
     if not wanted or wanted[0] + 1 >= len(lines):
-        raise InputError(f"{header}: there is no line '# Dimensions' followed by the dimensions")
+        raise InputError(f"{header}: expected a line '# Dimensions' followed by the dimensions")
     words = lines[wanted[0] + 1].split()
     if not 1 <= len(words) <= 16 or not all(_is_length(word) for word in words):
         raise InputError(f"{header}: expected 1 to 16 positive dimensions, got {' '.join(words)[:80]!r}")

@@ -33,7 +33,7 @@ def sniff(path: Path) -> bool:
 def read(path: Path) -> KspaceScan:
     """Read the headers of a fastMRI file.
 
-    Padding columns that the scanner never encoded are reported as `acquired` and taken out of the file's mask.
+    Padding columns that the scanner never encoded are excluded from `acquired` and from the file's mask.
 
     Raises
     ------
@@ -45,7 +45,7 @@ def read(path: Path) -> KspaceScan:
         where = f"{path}: kspace"
         check_complex(kspace.dtype, where)
         if kspace.ndim not in (3, 4):
-            raise ShapeError(f"{where}: expected (slice, [coil,] readout, phase), got the shape {kspace.shape}")
+            raise ShapeError(f"{where}: expected (slice, [coil,] readout, phase), got shape {kspace.shape}")
         single = kspace.ndim == 3
         length, coils, y, x = (kspace.shape[0], 1, *kspace.shape[1:]) if single else kspace.shape
         check_lengths((length, coils, y, x), "slice coil readout phase", where)
@@ -82,7 +82,7 @@ def write_fastmri(path: str | os.PathLike[str], reconstruction: np.ndarray, crop
     Parameters
     ----------
     path
-        The file to write, atomically; the challenge wants the name of the input file.
+        The file to write, atomically; the challenge expects the name of the input file.
     reconstruction
         Magnitude images `(slice, y, x)`.
     crop
@@ -147,7 +147,7 @@ def _mask(file: h5py.File, shape: tuple[int, int], acquired: tuple[int, int] | N
 
 
 def _reference(file: h5py.File, length: int, path: Path) -> tuple[tuple[int, int] | None, str | None]:
-    """Return (y, x) and the name of the reference images, if there are any."""
+    """Return (y, x) and the name of the reference images, if any."""
     for name in _REFERENCES:
         if hdf5.has(file, name):
             images = hdf5.dataset(file, name)

@@ -25,7 +25,7 @@ class MrdHeader:
 
     @property
     def readout_oversampling(self) -> float:
-        """Encoded over reconstructed field of view along the readout."""
+        """Ratio of encoded to reconstructed field of view along the readout."""
         return self.encoded_fov_mm[0] / self.recon_fov_mm[0]
 
     @property
@@ -43,7 +43,7 @@ class MrdHeader:
 
 
 def parse_header(xml: str, where: str) -> MrdHeader:
-    """Parse the header safely: document types and entities (the stuff of XML bombs) are refused before they expand.
+    """Parse the header safely: document types and entities (the means of XML bombs) are refused before they expand.
 
     Raises
     ------

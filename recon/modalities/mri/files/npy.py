@@ -12,7 +12,7 @@ from recon.modalities.mri.files.arrays import check_complex, check_lengths, samp
 
 
 def sniff(path: Path) -> bool:
-    """Tell by the first bytes whether this is a NumPy file."""
+    """Tell from the first bytes whether this is a NumPy file."""
     return npy.sniff(path)
 
 
@@ -22,7 +22,7 @@ def read(path: Path) -> KspaceScan:
     Raises
     ------
     InputError
-        If it holds Python objects, real numbers, or less data than it announces.
+        If it holds Python objects or real numbers, or less data than it declares.
     """
     if npy.is_archive(path):
         return _read_npz(path)
@@ -39,13 +39,13 @@ def read(path: Path) -> KspaceScan:
 def _read_npz(path: Path) -> KspaceScan:
     found = npy.members(path)
     if "kspace" not in found:
-        raise InputError(f"{path}: an .npz file must hold 'kspace' [and 'mask'], this one holds {sorted(found)}")
+        raise InputError(f"{path}: expected an .npz file with 'kspace' [and 'mask'], got {sorted(found)}")
     slices, one = _layout(npy.member_header(path, "kspace"), f"{path}: kspace")
     mask = None
     if "mask" in found:
         mask = sampling_mask(npy.read_member(path, "mask"), one[1:], f"{path}: mask")
 
-    @cache  # an archive cannot be mapped: it is unpacked once, when the first slice is asked for
+    @cache  # an archive cannot be memory-mapped: it is unpacked once, with the first slice
     def whole() -> np.ndarray:
         return npy.read_member(path, "kspace").reshape(slices or 1, *one)
 

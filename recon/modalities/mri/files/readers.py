@@ -1,4 +1,4 @@
-"""Choosing the reader of a k-space file by its content."""
+"""Selection of the reader of a k-space file by content."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ FORMATS = "fastMRI .h5, BART .cfl/.hdr, NumPy .npy/.npz of complex k-space"
 
 
 def open_kspace(path: str | os.PathLike[str]) -> KspaceScan:
-    """Open a raw k-space file, whatever its format.
+    """Open a raw k-space file of any supported format.
 
-    fastMRI `.h5` (multi-coil and single-coil), BART `.cfl`/`.hdr` (the name may be given with either ending or none),
+    fastMRI `.h5` (multi-coil and single-coil), BART `.cfl`/`.hdr` (the name may have either extension or none),
     NumPy `.npy`/`.npz`.
 
     Parameters
@@ -30,12 +30,12 @@ def open_kspace(path: str | os.PathLike[str]) -> KspaceScan:
     Returns
     -------
     KspaceScan
-        Slices `(coil, y, x)` that are read when they are asked for.
+        Slices `(coil, y, x)` that are read on demand.
 
     Raises
     ------
     InputError
-        If there is no such file, no reader knows it, or it is damaged.
+        If the file does not exist, no reader recognises it, or it is damaged.
     """
     file = Path(path)
     if file.is_dir():
@@ -45,10 +45,10 @@ def open_kspace(path: str | os.PathLike[str]) -> KspaceScan:
 
 
 def hint(file: Path) -> str | None:
-    """Say what an HDF5 file is that is k-space, but not in a layout that can be read here."""
+    """Describe an HDF5 file that holds k-space in an unsupported layout, for the error message; else None."""
     if not file.is_file() or not hdf5.is_hdf5(file):
         return None
     with hdf5.open_hdf5(file) as content:
         if hdf5.has(content, "dataset/xml"):
-            return "this is an ISMRMRD acquisition file, convert it to the fastMRI layout first"
+            return "this is an ISMRMRD acquisition file; convert it to the fastMRI layout first"
     return None

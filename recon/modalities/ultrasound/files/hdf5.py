@@ -1,4 +1,4 @@
-"""What the HDF5 readers of channel data share: small checked datasets, and the geometry made of them."""
+"""Common parts of the HDF5 readers of channel data: small checked datasets, and the geometry built from them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from recon.files import hdf5
 if TYPE_CHECKING:
     from operators.ultrasound.geometry import PlaneWaveGeometry
 
-# Positions, angles and delays are small; anything larger is not what its name says.
+# Positions, angles and delays are small; anything larger is mislabelled.
 _LARGEST = 2**22
 AXES = "angle, element, sample"
 
@@ -24,22 +24,22 @@ def array(file: h5py.File, name: str, ndim: int | None = None) -> np.ndarray:
     found = hdf5.dataset(file, name)
     where = f"{file.filename}: {name}"
     if found.dtype.kind not in "biuf" or found.size > _LARGEST:
-        raise InputError(f"{where}: expected a short list of real numbers, found {found.dtype} {found.shape}")
+        raise InputError(f"{where}: expected a short list of real numbers, got {found.dtype} {found.shape}")
     values = np.asarray(found[()], np.float64)
     if ndim is not None and values.ndim != ndim:
-        raise ShapeError(f"{where}: expected {ndim} axes, found the shape {values.shape}")
+        raise ShapeError(f"{where}: expected {ndim} axes, got shape {values.shape}")
     if not np.isfinite(values).all():
         raise InputError(f"{where}: holds values that are NaN or infinite")
     return values
 
 
 def number(file: h5py.File, name: str, default: float | None = None) -> float:
-    """Read one number; without a default it must be there."""
+    """Read one number; without a default it must exist."""
     if default is not None and not hdf5.has(file, name):
         return default
     values = array(file, name)
     if values.size != 1:
-        raise ShapeError(f"{file.filename}: {name}: expected one number, found the shape {values.shape}")
+        raise ShapeError(f"{file.filename}: {name}: expected one number, got shape {values.shape}")
     return float(values.reshape(-1)[0])
 
 
@@ -49,14 +49,14 @@ def is_group(file: h5py.File, name: str) -> bool:
 
 
 def samples(file: h5py.File, name: str, ndims: tuple[int, ...]) -> h5py.Dataset:
-    """Return a dataset of channel data after checking its kind and rank; nothing is read."""
+    """Return a dataset of channel data after checking its type and rank; nothing is read."""
     found = hdf5.dataset(file, name)
     where = f"{file.filename}: {name}"
     if found.dtype.kind not in "iuf":
-        raise InputError(f"{where}: expected real numbers, found {found.dtype}")
+        raise InputError(f"{where}: expected real numbers, got {found.dtype}")
     if found.ndim not in ndims:
         ranks = " or ".join(map(str, ndims))
-        raise ShapeError(f"{where}: expected {ranks} axes, found the shape {found.shape}")
+        raise ShapeError(f"{where}: expected {ranks} axes, got shape {found.shape}")
     if 0 in found.shape:
         raise InputError(f"{where}: an axis is empty, the shape is {found.shape}")
     return found
@@ -69,7 +69,7 @@ def geometry(path: Path, shape: tuple[int, int, int], **fields: Any) -> PlaneWav
     angles, elements = np.size(fields["angles"]), len(fields["element_positions"])
     if (angles, elements) != shape[:2]:
         raise ShapeError(
-            f"{path}: the header names {angles} angle(s) and {elements} element(s), the data are {shape} ({AXES})"
+            f"{path}: the header names {angles} angle(s) and {elements} element(s), but the data are {shape} ({AXES})"
         )
     try:
         return PlaneWaveGeometry(sample_count=shape[2], **fields)
@@ -80,15 +80,15 @@ def geometry(path: Path, shape: tuple[int, int, int], **fields: Any) -> PlaneWav
 def clock_offset(
     path: Path, delays: np.ndarray, elements: np.ndarray, angles: np.ndarray, sound_speed: float, period: float
 ) -> np.ndarray:
-    """When the wave fronts pass the origin, on a clock on which element e fires at `delays[k, e]`; in s.
+    """Return when the wave fronts pass the origin, on a clock on which element e fires at `delays[k, e]`; in s.
 
-    A plane wave at the angle th leaves the element at p when it has passed the origin for ``p . v / c`` with
-    ``v = (sin th, cos th)``, so the answer is the mean of ``delays - p . v / c`` over the elements.
+    A plane wave at the angle th leaves the element at p a time ``p . v / c`` after it passed the origin, with
+    ``v = (sin th, cos th)``, so the result is the mean of ``delays - p . v / c`` over the elements.
 
     Parameters
     ----------
     path
-        For messages.
+        File name for messages.
     delays : array, `(angle, element)`
         Transmit delays in s.
     elements : array, `(element, 3)`
@@ -99,7 +99,7 @@ def clock_offset(
     Raises
     ------
     InputError
-        When the delays are not those of plane waves at these angles.
+        If the delays are not those of plane waves at these angles.
     """
     expected = passing_times(elements, angles, sound_speed)
     offsets = delays - expected
@@ -114,13 +114,13 @@ def clock_offset(
 
 
 def passing_times(elements: np.ndarray, angles: np.ndarray, sound_speed: float) -> np.ndarray:
-    """When plane waves through the origin at time 0 pass the elements, `(angle, element)` in s."""
+    """Return when plane waves through the origin at time 0 pass the elements, `(angle, element)` in s."""
     direction = np.stack([np.sin(angles), np.zeros_like(angles), np.cos(angles)], axis=1)
     return direction @ elements.T / sound_speed
 
 
 def turned(values: np.ndarray, frequency: float, seconds: np.ndarray) -> np.ndarray:
-    """Base-band samples `(angle, ...)` on a clock that is `seconds` ahead of the origin's, as they are on ours.
+    """Convert base-band samples `(angle, ...)` from a clock `seconds` ahead of the origin's to the origin's clock.
 
     The file has ``analytic exp(-i w (t + s))``; multiplied by ``exp(i w s)`` that is ``analytic exp(-i w t)``.
     """

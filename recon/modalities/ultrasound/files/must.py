@@ -1,9 +1,9 @@
 """MATLAB files of MUST and PyMUST: `RF` or `IQ` and a struct `param`, version 5 to 7.2, read with scipy.
 
-`RF` (sample, element[, frame]), or a cell array of them, one a wave; `param` in SI units: `fs`, `pitch`, `fc`, `c`
+`RF` (sample, element[, frame]), or a cell array of them, one per wave; `param` in SI units: `fs`, `pitch`, `fc`, `c`
 (1540 m/s by default), `t0` (time of the first sample), `width`, `Nelements`, `TXdelay` (wave, element), `PRF`.
-Time runs from TXdelay = 0; the angles follow from the delays, and the time at which the front passes the origin is
-taken off. The carrier of `IQ` runs in the file's time.
+Time starts at TXdelay = 0; the angles follow from the delays, and the time at which the front passes the origin is
+subtracted. The carrier of `IQ` runs in the file's time.
 Source: Garcia, IEEE IUS (2021); https://github.com/creatis-ULTIM/PyMUST
 """
 
@@ -37,7 +37,7 @@ def sniff(path: Path) -> bool:
 
 
 def read(path: Path) -> PlaneWaveData:
-    """Read the parameters; the samples are read with the first frame, all frames at once.
+    """Read the parameters; the samples of all frames are read together with the first frame.
 
     Raises
     ------
@@ -58,7 +58,7 @@ def read(path: Path) -> PlaneWaveData:
     center = _needed(path, fields, "fc")
     slope = np.polyfit(x, delays.T, 1)[0] if elements > 1 else np.zeros(waves)
     if (np.abs(slope * sound_speed) >= 1).any():
-        raise InputError(f"{path}: param.TXdelay are steeper than any plane wave at {sound_speed:g} m/s")
+        raise InputError(f"{path}: param.TXdelay is steeper than any plane wave at {sound_speed:g} m/s")
     angles = np.arcsin(slope * sound_speed)
     offset = us_hdf5.clock_offset(path, delays, positions, angles, sound_speed, 1 / center)
     modulation = center if name == "IQ" else 0.0
@@ -85,7 +85,7 @@ def read(path: Path) -> PlaneWaveData:
 
 
 def _variable(path: Path) -> str:
-    """Return "RF" or "IQ" after checking from the headers that it is safe to read."""
+    """Return "RF" or "IQ" after checking from the headers that the variable is safe to read."""
     from scipy.io import whosmat
 
     with _matlab_errors(path):
@@ -93,7 +93,7 @@ def _variable(path: Path) -> str:
     name = next((name for name in ("RF", "IQ") if name in content), None)
     if name is None or "param" not in content:
         held = ", ".join(sorted(content)[:20]) or "nothing"
-        raise InputError(f"{path}: a MATLAB file without the variables RF (or IQ) and param; it holds: {held}")
+        raise InputError(f"{path}: expected a MATLAB file with the variables RF (or IQ) and param, got: {held}")
     shape, kind = content[name]
     declared = _BYTES.get(kind, 1)
     for length in shape:
@@ -112,14 +112,14 @@ def _load(path: Path, name: str) -> np.ndarray:
 
 @contextmanager
 def _matlab_errors(path: Path) -> Iterator[None]:
-    """What scipy raises for damaged files becomes one `InputError`."""
+    """Convert the errors of scipy for damaged files to an `InputError`."""
     try:
         yield
     except InputError:
         raise
     except (*_DAMAGE, zlib.error) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise InputError(f"{path}: cannot be read as a MATLAB file, it is damaged ({reason})") from error
+        raise InputError(f"{path}: cannot be read as a MATLAB file; it is damaged ({reason})") from error
 
 
 def _waves(path: Path, name: str, found: np.ndarray) -> np.ndarray:
@@ -129,14 +129,14 @@ def _waves(path: Path, name: str, found: np.ndarray) -> np.ndarray:
         raise InputError(f"{path}: {name}: expected numbers (sample, element, frame) or a cell array of them")
     if len({part.shape for part in parts}) != 1 or parts[0].ndim not in (2, 3) or 0 in parts[0].shape:
         shapes = ", ".join(str(part.shape) for part in parts[:4])
-        raise ShapeError(f"{path}: {name}: expected (sample, element, frame), none of them 0, found {shapes}")
+        raise ShapeError(f"{path}: {name}: expected (sample, element, frame), none of them 0, got {shapes}")
     return np.stack([part if part.ndim == 3 else part[..., None] for part in parts])
 
 
 def _fields(path: Path, param: np.ndarray) -> dict[str, float]:
-    """Return the fields of the struct that are one number."""
+    """Return the scalar fields of the struct."""
     if param.dtype.names is None or param.size != 1:
-        raise InputError(f"{path}: param: expected a struct, found {param.dtype} {param.shape}")
+        raise InputError(f"{path}: param: expected a struct, got {param.dtype} {param.shape}")
     single: dict[str, float] = {}
     for name in param.dtype.names:
         value = np.asarray(param.reshape(-1)[0][name])
@@ -148,7 +148,7 @@ def _fields(path: Path, param: np.ndarray) -> dict[str, float]:
 def _needed(path: Path, fields: dict[str, float], name: str) -> float:
     value = fields.get(name)
     if value is None or not np.isfinite(value) or value <= 0:
-        raise InputError(f"{path}: param.{name}: expected a positive number, found {value}")
+        raise InputError(f"{path}: param.{name}: expected a positive number, got {value}")
     return value
 
 
@@ -159,7 +159,7 @@ def _delays(path: Path, param: np.ndarray, waves: int, elements: int) -> np.ndar
         raise InputError(f"{path}: param.TXdelay is missing; the angles follow from it")
     rows = [np.ravel(row) for row in np.ravel(entry)] if entry.dtype == object else list(np.atleast_2d(entry))
     if len(rows) != waves or any(len(row) != elements for row in rows):
-        raise ShapeError(f"{path}: param.TXdelay: expected ({waves}, {elements}), found the shape {np.shape(entry)}")
+        raise ShapeError(f"{path}: param.TXdelay: expected ({waves}, {elements}), got shape {np.shape(entry)}")
     delays = np.array(rows, np.float64)
     if not np.isfinite(delays).all():
         raise InputError(f"{path}: param.TXdelay: elements that do not fire (NaN) are not supported")

@@ -3,7 +3,7 @@
 `data/real` and `data/imag` float32 (angle, element, sample), `angles` in rad, `probe_geometry` (3, element) in m, and
 `sampling_frequency`, `sound_speed`, `initial_time`, `modulation_frequency`, `PRF` of shape (1,). RF files have the
 modulation frequency 0 and an `imag` of zeros. The time zero is when the wave front passes the origin, as everywhere
-here; but see `recon.modalities.ultrasound.signals.time_zero`: the simulated data lie about 0.186 mm deep.
+here; but see `recon.modalities.ultrasound.signals.time_zero`: the simulated data appear about 0.186 mm too deep.
 The format names neither the centre frequency of RF (5.208 MHz, that of the challenge's L11-4v) nor the width of the
 elements (0.27 of 0.30 mm, the same probe).
 Source: Liebgott et al., IEEE IUS (2016).
@@ -41,7 +41,7 @@ def read(path: Path, center_frequency: float | None = None) -> PlaneWaveData:
     path
         The file.
     center_frequency
-        Hz; by default the modulation frequency of IQ data, or 5.208 MHz.
+        Centre frequency in Hz; by default the modulation frequency of IQ data, or 5.208 MHz.
 
     Raises
     ------
@@ -57,7 +57,7 @@ def read(path: Path, center_frequency: float | None = None) -> PlaneWaveData:
             raise InputError(f"{path}: data/real and data/imag have different shapes")
         elements = us_hdf5.array(file, f"{GROUP}/probe_geometry", 2)
         if elements.shape[0] != 3:
-            raise InputError(f"{path}: probe_geometry: expected (3, element), found the shape {elements.shape}")
+            raise InputError(f"{path}: probe_geometry: expected (3, element), got shape {elements.shape}")
         geometry = us_hdf5.geometry(
             path,
             shape,
@@ -83,7 +83,7 @@ def read(path: Path, center_frequency: float | None = None) -> PlaneWaveData:
 
 
 def pitch(x: np.ndarray) -> float:
-    """Return the median distance of neighbouring elements in m; 0 for a single one."""
+    """Return the median distance of neighbouring elements in m; 0 for a single element."""
     return float(np.median(np.abs(np.diff(x)))) if len(x) > 1 else 0.0
 
 
@@ -93,9 +93,9 @@ def _frame(file: h5py.File, part: str, i: int) -> np.ndarray:
 
 
 def _facts(group: h5py.Group) -> dict[str, str]:
-    """Read the strings of fixed length, as the challenge's files have them.
+    """Read strings of fixed length, as in the challenge's files.
 
-    Over strings of variable length the HDF5 library can loop for ever in a damaged file.
+    With strings of variable length the HDF5 library can loop forever in a damaged file.
     """
     names = [name for name in _FACTS if name in group.attrs and group.attrs.get_id(name).dtype.kind == "S"]
     found = {}

@@ -21,7 +21,7 @@ _MARKS = {"scan": "x_axis", "image": "scan/x_axis", "phantom": "scatterers_posit
 
 @dataclass(frozen=True, eq=False)
 class PicmusImage:
-    """Beamformed images `(frame, z, x)` with their grid and the number of plane waves behind each of them.
+    """Beamformed images `(frame, z, x)` with their grid and the number of plane waves of each image.
 
     Real files of the challenge hold envelopes: `images` is float32, or complex64 where the imaginary part is not zero.
     """
@@ -31,16 +31,16 @@ class PicmusImage:
     plane_waves: np.ndarray
 
     def frame(self, plane_waves: int) -> np.ndarray:
-        """Return the image `(z, x)` made of a number of plane waves."""
+        """Return the image `(z, x)` made from a number of plane waves."""
         found = np.flatnonzero(self.plane_waves == plane_waves)
         if not found.size:
-            raise InputError(f"no image of {plane_waves} plane waves; there are {self.plane_waves.tolist()}")
+            raise InputError(f"no image of {plane_waves} plane waves; choose one of {self.plane_waves.tolist()}")
         return self.images[found[0]]
 
 
 @dataclass(frozen=True, eq=False)
 class PicmusPhantom:
-    """What is in the phantom: scatterers, cysts, and regions of speckle; lengths in m.
+    """Contents of a phantom: scatterers, cysts, and regions of speckle; lengths in m.
 
     Parameters
     ----------
@@ -53,7 +53,7 @@ class PicmusPhantom:
     speckle
         `(region, 4)`: (x, z, half width in x, half width in z).
     axial_resolution, lateral_resolution
-        Of the challenge, the margins of its measurements.
+        Resolutions of the challenge, used as margins of its measurements.
     """
 
     positions: np.ndarray = field(repr=False)
@@ -66,7 +66,7 @@ class PicmusPhantom:
 
 
 def kind(path: Path) -> str | None:
-    """Return "scan", "image" or "phantom" for such a file, None for any other."""
+    """Return "scan", "image" or "phantom" for a PICMUS file of that kind, None for any other."""
     if not hdf5.is_hdf5(path):
         return None
     with hdf5.open_hdf5(path) as file:
@@ -74,7 +74,7 @@ def kind(path: Path) -> str | None:
 
 
 def hint(path: Path) -> str | None:
-    """Return what to do with such a file, which holds no channel data; None for any other."""
+    """Return how to read such a file, which holds no channel data; None for any other."""
     found = kind(path)
     return f"a PICMUS {found} file without channel data; read it with recon.io.read_picmus_{found}" if found else None
 
@@ -104,7 +104,7 @@ def read_picmus_image(path: str | Path) -> PicmusImage:
     parts = [part.reshape(-1, *part.shape[-2:]) for part in parts]
     expected = (len(waves), len(grid.x), len(grid.z))
     if any(part.shape != expected for part in parts):
-        raise ShapeError(f"{path}: expected images {expected} (frame, x, z), found {[part.shape for part in parts]}")
+        raise ShapeError(f"{path}: expected images {expected} (frame, x, z), got {[part.shape for part in parts]}")
     if not all(np.isfinite(part).all() for part in parts):
         raise InputError(f"{path}: the images hold values that are NaN or infinite")
     images = parts[0] + 1j * parts[1] if len(parts) == 2 and parts[1].any() else parts[0]

@@ -1,4 +1,4 @@
-"""Choosing the reader of ultrasound channel data by content."""
+"""Selection of the reader of ultrasound channel data by content."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ FORMATS = "PICMUS, UFF, zea or RF-frame HDF5, MUST .mat up to version 7"
 
 
 def open_ultrasound(path: str | os.PathLike[str], **options: Any) -> PlaneWaveData:
-    """Open channel data of plane waves, whatever their format.
+    """Open channel data of plane waves in any supported format.
 
     PICMUS HDF5, UFF (USTB), zea HDF5, HDF5 with RF frames (the in-vivo muscle data, Field II simulations), and `.mat`
-    files of MUST and PyMUST; all with the time zero at which the wave front passes the origin.
+    files of MUST and PyMUST; in all of them time zero is when the wave front passes the origin.
 
     Parameters
     ----------
@@ -39,12 +39,12 @@ def open_ultrasound(path: str | os.PathLike[str], **options: Any) -> PlaneWaveDa
     Returns
     -------
     PlaneWaveData
-        Frames `(angle, element, sample)` that are read when they are asked for.
+        Frames `(angle, element, sample)` that are read on demand.
 
     Raises
     ------
     InputError
-        If there is nothing, no reader knows it, it is damaged, or the reader has no such option.
+        If it does not exist, no reader recognises it, it is damaged, or the reader has no such option.
     """
     if Path(path).is_dir():
         raise InputError(f"{path}: is a folder; give one file of channel data")
@@ -53,5 +53,5 @@ def open_ultrasound(path: str | os.PathLike[str], **options: Any) -> PlaneWaveDa
 
 
 def hint(path: Path) -> str | None:
-    """Say what a file of the PICMUS challenge is that holds no channel data."""
+    """Describe a file of the PICMUS challenge without channel data, for the error message; else None."""
     return picmus_files.hint(path) if path.is_file() and hdf5.is_hdf5(path) else None

@@ -4,9 +4,9 @@
 `trans_params/{f_central, x_pitch, x_width, x_num_of_elements}`, SI units, scalars of shape (), (1,) or (1, 1).
 Sample n is taken `n / f_sampling - correction` after the front passed the origin; the correction is
 `data/correction_time_shift` or `hardware_params/correction_time`. (Checked with the scatterers of the simulation: their
-echoes add up in phase at that time and 1540 m/s, at all three angles.)
-Measured frames, which have `hardware_params`, carry an offset, and the mean of each channel is taken off.
-The layout names no sound speed: 1540 m/s by default.
+echoes add in phase at that time and 1540 m/s, at all three angles.)
+Measured frames, which have `hardware_params`, have an offset, so the mean of each channel is subtracted.
+The layout stores no sound speed: 1540 m/s by default.
 """
 
 import re
@@ -40,7 +40,7 @@ def read(path: Path, sound_speed: float = 1540.0) -> PlaneWaveData:
     path
         The file.
     sound_speed
-        m/s.
+        Sound speed in m/s.
 
     Raises
     ------
@@ -88,19 +88,19 @@ def _numbered(file: h5py.File, group: str, stem: str) -> list[str]:
         raise InputError(f"{file.filename}: {group} is not a group")
     found = {int(match[1]): name for name in file[group] if (match := re.fullmatch(rf"{stem}_(\d+)", name))}
     if not found:
-        raise InputError(f"{file.filename}: {group}: there is no {stem}_1 (it holds: {hdf5.keys(file[group])})")
+        raise InputError(f"{file.filename}: {group}: expected {stem}_1, got {hdf5.keys(file[group])}")
     return [found[number] for number in sorted(found)]
 
 
 def _angles(file: h5py.File) -> np.ndarray:
     modes = [name for name in (file[_MODES] if us_hdf5.is_group(file, _MODES) else ()) if name.startswith("PW_")]
     if len(modes) != 1:
-        raise InputError(f"{file.filename}: expected one transmission {_MODES}/PW_*, found {modes or 'none'}")
+        raise InputError(f"{file.filename}: expected one transmission {_MODES}/PW_*, got {modes or 'none'}")
     return us_hdf5.array(file, f"{_MODES}/{modes[0]}").reshape(-1)
 
 
 def _shot(file: h5py.File, name: str, shape: tuple[int, ...]) -> np.ndarray:
     found = us_hdf5.samples(file, name, (2,))
     if found.shape != shape:
-        raise ShapeError(f"{file.filename}: {name}: expected the shape {shape}, found {found.shape}")
+        raise ShapeError(f"{file.filename}: {name}: expected the shape {shape}, got {found.shape}")
     return np.asarray(found[()], np.float32)

@@ -39,7 +39,7 @@ def read(path: Path, center_frequency: float | None = None) -> PlaneWaveData:
     path
         The file.
     center_frequency
-        Hz; by default that of the pulse in the file, or else the modulation frequency.
+        Centre frequency in Hz; by default that of the pulse in the file, else the modulation frequency.
 
     Raises
     ------
@@ -49,20 +49,22 @@ def read(path: Path, center_frequency: float | None = None) -> PlaneWaveData:
     with hdf5.open_hdf5(path) as file:
         root = _location(file)
         if root is None:
-            raise InputError(f"{path}: holds no UFF channel data")
+            raise InputError(f"{path}: contains no UFF channel data")
         data = us_hdf5.samples(file, _part(file, root), (2, 3, 4))
         frames = data.shape[0] if data.ndim == 4 else 1
         waves, channels, count = (1, *data.shape)[-3:]
         modulation = us_hdf5.number(file, f"{root}/modulation_frequency", 0.0)
         if us_hdf5.is_group(file, f"{root}/data") != (modulation > 0):
-            raise InputError(f"{path}: complex data need a modulation frequency and real ones none, it is {modulation}")
+            raise InputError(
+                f"{path}: expected a modulation frequency > 0 for complex data and 0 for real data, got {modulation}"
+            )
         probe = us_hdf5.array(file, f"{root}/probe/geometry", 2)
         if probe.shape[0] != 7:
-            raise InputError(f"{path}: probe/geometry: expected (7, element), found the shape {probe.shape}")
+            raise InputError(f"{path}: probe/geometry: expected (7, element), got shape {probe.shape}")
         angles, delays = _sequence(file, root)
         center = center_frequency or us_hdf5.number(file, f"{root}/pulse/center_frequency", 0.0) or modulation
         if not center:
-            raise InputError(f"{path}: the file names no centre frequency; give center_frequency= in Hz")
+            raise InputError(f"{path}: the file states no centre frequency; give center_frequency= in Hz")
         geometry = us_hdf5.geometry(
             path,
             (waves, channels, count),
@@ -89,10 +91,10 @@ def read(path: Path, center_frequency: float | None = None) -> PlaneWaveData:
 
 
 def _location(file: h5py.File) -> str | None:
-    """Return the name of the first group that holds what channel data hold.
+    """Return the name of the first group with the contents of channel data.
 
-    The attribute `class` would say it, too, but its strings are of variable length, over which the HDF5 library can
-    loop for ever in a damaged file.
+    The attribute `class` would also identify it, but its strings have variable length, with which the HDF5 library can
+    loop forever in a damaged file.
     """
     for name in sorted(file):
         if us_hdf5.is_group(file, name) and all(hdf5.has(file, f"{name}/{part}") for part in _PARTS):
@@ -105,7 +107,7 @@ def _part(file: h5py.File, root: str) -> str:
 
 
 def _sequence(file: h5py.File, root: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return angles and delays of all waves, which must be plane and in the image plane."""
+    """Return angles and delays of all waves, which must be plane waves in the image plane."""
     base = f"{root}/sequence"
     if not us_hdf5.is_group(file, base):
         raise InputError(f"{file.filename}: {base} is missing; channel data need their transmitted waves")
@@ -113,7 +115,7 @@ def _sequence(file: h5py.File, root: str) -> tuple[np.ndarray, np.ndarray]:
     found = []
     for wave in [f"{base}/{name}" for name in listed] or [base]:
         front = us_hdf5.number(file, f"{wave}/wavefront", -1.0)
-        # Older files have no wavefront, and mark plane waves by a source at infinity.
+        # Older files have no wavefront and mark plane waves by a source at infinity.
         plane = front == _PLANE if front >= 0 else _at_infinity(file, f"{wave}/source/distance")
         if not plane:
             raise InputError(f"{file.filename}: {wave} is not a plane wave; only plane waves can be read")
@@ -126,7 +128,7 @@ def _sequence(file: h5py.File, root: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _at_infinity(file: h5py.File, name: str) -> bool:
-    """A distance may be infinite, which no other number may be."""
+    """Read a distance, the only number that may be infinite."""
     return hdf5.has(file, name) and bool(np.isinf(np.asarray(hdf5.dataset(file, name)[()], np.float64)).all())
 
 

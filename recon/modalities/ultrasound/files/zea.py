@@ -2,8 +2,8 @@
 
 `data/raw_data` (frame, tx, ax, el, 1 or 2); `scan/` holds `sampling_frequency`, `center_frequency`,
 `demodulation_frequency`, `initial_times` (tx), `t0_delays` (tx, el), `polar_angles` (tx), `focus_distances` (tx; 0 or
-infinite for plane waves), `sound_speed` (1540 m/s where it is missing), `tgc_gain_curve` (ax), which is undone, and in
-newer files `t_peak`; `probe/probe_geometry` (el, 3). Newer still hold this in `tracks/track_0`, the probe beside it.
+infinite for plane waves), `sound_speed` (1540 m/s if missing), `tgc_gain_curve` (ax), which is undone, and in
+newer files `t_peak`; `probe/probe_geometry` (el, 3). The newest files hold these in `tracks/track_0`, beside the probe.
 Its time zero is the first firing element: the front of the angle th passes the origin at -min_e(p_e . v) / c, which is
 taken off here, and so is `t_peak`, the time of the pulse's peak. The carrier of IQ data starts with the first sample.
 Source: https://github.com/tue-bmd/zea
@@ -21,7 +21,7 @@ from recon.modalities.ultrasound.files import hdf5 as us_hdf5
 from recon.modalities.ultrasound.files.picmus import pitch
 
 _DATA = "data/raw_data"
-#: Where the elements may be described, for what the names of a track begin with.
+#: Possible locations of the element positions, by the name prefix of a track.
 _PROBES = ("{}probe", "probe", "{}scan")
 
 
@@ -54,7 +54,7 @@ def read(path: Path) -> PlaneWaveData:
         )
         positions = us_hdf5.array(file, geometry_name or "probe/probe_geometry", 2)
         if positions.shape != (elements, 3):
-            raise ShapeError(f"{path}: {geometry_name}: expected ({elements}, 3), found the shape {positions.shape}")
+            raise ShapeError(f"{path}: {geometry_name}: expected ({elements}, 3), got shape {positions.shape}")
         angles = us_hdf5.array(file, scan + "polar_angles").reshape(-1)
         _check_plane(file, scan)
         center = _of_all_waves(file, scan + "center_frequency")
@@ -88,19 +88,19 @@ def read(path: Path) -> PlaneWaveData:
 
 
 def _track(file: h5py.File) -> str:
-    """Return what the names of data and scan begin with; several tracks are refused."""
+    """Return the name prefix of data and scan; several tracks are refused."""
     if not hdf5.has(file, "tracks/track_0/" + _DATA):
         return ""
     if hdf5.has(file, "tracks/track_1"):
-        raise InputError(f"{file.filename}: it holds several tracks; only files of one acquisition can be read")
+        raise InputError(f"{file.filename}: contains several tracks; only files of one acquisition can be read")
     return "tracks/track_0/"
 
 
 def _of_all_waves(file: h5py.File, name: str) -> float:
-    """Read one number, or the same one for each wave."""
+    """Read one number, or one that is repeated for each wave."""
     values = us_hdf5.array(file, name).reshape(-1)
     if not values.size or (values != values[0]).any():
-        raise InputError(f"{file.filename}: {name}: expected one number for all waves, found {values.size} that differ")
+        raise InputError(f"{file.filename}: {name}: expected one number for all waves, got {values.size} that differ")
     return float(values[0])
 
 
@@ -117,7 +117,7 @@ def _check_plane(file: h5py.File, scan: str) -> None:
 def _first_samples(
     path: Path, file: h5py.File, scan: str, positions: np.ndarray, angles: np.ndarray, speed: float, period: float
 ) -> np.ndarray:
-    """Times of the first samples since the front passed the origin, `(tx,)`."""
+    """Return the times of the first samples after the front passed the origin, `(tx,)`."""
     first = us_hdf5.array(file, scan + "initial_times").reshape(-1)
     if first.size not in (1, len(angles)):
         raise ShapeError(f"{path}: {first.size} scan/initial_times for {len(angles)} scan/polar_angles")
@@ -125,7 +125,7 @@ def _first_samples(
     expected = us_hdf5.passing_times(positions, angles, speed)
     if delays.any():
         if delays.shape != expected.shape:
-            raise ShapeError(f"{path}: scan/t0_delays: expected {expected.shape}, found the shape {delays.shape}")
+            raise ShapeError(f"{path}: scan/t0_delays: expected {expected.shape}, got shape {delays.shape}")
         passing = us_hdf5.clock_offset(path, delays, positions, angles, speed, period)
     else:
         passing = -expected.min(axis=1)

@@ -199,7 +199,7 @@ def test_a_synchrotron_knows_no_hounsfield_units(tmp_path: Path, attenuation: fl
 
 def test_a_synchrotron_that_saw_nothing(tmp_path: Path) -> None:
     path = synchrotron(tmp_path / "scan.h5", 0.0)
-    with pytest.raises(InputError, match="nothing that attenuates"):
+    with pytest.raises(InputError, match="show no attenuation"):
         CTSource(path, CT(reader="rotation_centre=7.5")).prepare(0, "cpu")
     with pytest.raises(InputError, match="edge of the detector"):
         CTSource(path, CT(reader="rotation_centre=0")).prepare(0, "cpu")

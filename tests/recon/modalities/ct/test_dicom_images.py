@@ -157,7 +157,7 @@ def test_slices_that_are_not_one_stack(tmp_path: Path, write_ct: Writer) -> None
         ({"NumberOfFrames": 4}, "multi-frame"),
         ({"Modality": "MR", "SOPClassUID": "1.2.840.10008.5.1.4.1.1.4"}, r"no CT images \(Modality: MR\)"),
         ({"RescaleSlope": None}, "RescaleSlope or RescaleIntercept is missing"),
-        ({"RescaleSlope": "0"}, "not usable"),
+        ({"RescaleSlope": "0"}, "are invalid"),
         ({"PixelSpacing": ["0", "1"]}, "PixelSpacing must be two positive"),
     ],
 )

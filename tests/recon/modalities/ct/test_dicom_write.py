@@ -91,7 +91,7 @@ def test_nothing_is_left_of_a_failure(source: CTImages, tmp_path: Path, maps: di
 
 def test_existing_folders_and_other_sources(source: CTImages, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
-    with pytest.raises(InputError, match="exists already"):
+    with pytest.raises(InputError, match="already exists"):
         write_dicom(tmp_path / "out", source, {"mean": np.zeros((3, 9, 7))})
     np.save(tmp_path / "out" / "1.npy", np.ones((4, 4)))
     other = open_ct(tmp_path / "out")

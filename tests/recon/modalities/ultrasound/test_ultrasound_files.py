@@ -326,7 +326,7 @@ def test_must(tmp_path: Path, kind: str) -> None:
 @pytest.mark.parametrize(
     ("variables", "param", "message"),
     [
-        ({"X": 1}, {}, "without the variables"),
+        ({"X": 1}, {}, "with the variables"),
         ({"RF": np.ones((50, 16))}, {}, "TXdelay"),
         ({"RF": np.ones((50, 16))}, {"TXdelay": np.linspace(0, 1e-3, 16)}, "steeper"),
         ({"RF": np.ones((50, 16))}, {"TXdelay": np.abs(CENTRED) / C}, "deviate"),

@@ -217,7 +217,7 @@ def test_a_sampler_that_is_not_exact_says_so():
     """A bright point in next to no noise makes the equations of independent pixels hard."""
     data = made(channel_data(noise=0.0, strength=1e-3))
     options = {"prior": "gaussian", "samples": 2, "angles": 1, "depth": (6, 8), "model_error": 1e-4, "noise_std": 0.0}
-    with pytest.warns(UserWarning, match="equations of the exact sampler are solved to"):
+    with pytest.warns(UserWarning, match="equations of the exact sampler are solved only to"):
         recon.reconstruct(data, sampler="exact", **options)
 
 
@@ -256,7 +256,7 @@ def test_time_zero_that_is_wrong_shifts_the_image(speckle):
         ({"elements": 17}, "cannot keep 17 of 16 elements"),
         ({"depth": (50, 60)}, "depth: 50 to 60 mm is not in the image"),
         ({"width": (30, 60)}, "width: 30 to 60 mm is not in the image"),
-        ({"decimation": 1}, "expected 2 or more"),
+        ({"decimation": 1}, "expected >= 2"),
     ],
 )
 def test_selections_that_are_not_in_the_data(wanted, message, speckle):
@@ -341,7 +341,7 @@ def test_data_in_memory_become_samples(speckle):
         (["--prior", "gaussian", "--angles", "76"], "cannot keep 76 of 3 angles"),
         (["--prior", "gaussian", "--elements", "0"], "elements: expected an integer >= 1, got 0"),
         (["--prior", "gaussian", "--depth", "deep"], "depth: expected A:B"),
-        (["--prior", "gaussian", "--depth", "90:99"], "is not in the image"),
+        (["--prior", "gaussian", "--depth", "90:99"], "is outside the image"),
         (["--prior", "gaussian", "--depth=-5:-1"], "depth: -5 to -1 mm is not in the record"),
         (["--prior", "gaussian", "--depth", "8:8.01"], "depth: 8 to 8.01 mm holds less than two pixels"),
         (["--prior", "gaussian", "--time-shift=-40"], "nothing is recorded below"),
@@ -414,7 +414,7 @@ def test_report_of_frames_and_of_one_sample(tmp_path):
     frames = Posterior(samples, geometry, images={"das": samples[0]})
     rows = build_rows(frames)
     assert [len(row.panels) for row in rows] == [3, 5, 3]
-    assert [panel.title for panel in rows[0].panels] == ["Delay and sum", "Posterior mean", "Std of the level"]
+    assert [panel.title for panel in rows[0].panels] == ["Delay and sum", "Posterior mean", "Std of the envelope (dB)"]
     assert rows[0].panels[0].extent == pytest.approx((-2.1, 1.9, 7.35, 4.95))
     assert rows[0].panels[0].image.max() > 0 and rows[0].panels[0].limits == (-60, 0)
     frames.report(tmp_path / "frames")
