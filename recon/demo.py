@@ -70,7 +70,7 @@ def main(
     list of Path
         The files written. Without matplotlib there is no report, only a message that says how to get it.
     """
-    from recon import figures_of_merit
+    from recon.report import figures_of_merit
     from recon.api import reconstruct
 
     folder = Path(output_dir)

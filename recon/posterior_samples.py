@@ -65,8 +65,8 @@ class PosteriorSamples:
     def mean(self) -> np.ndarray:
         """The posterior mean `([slice,] y, x)`, complex for complex samples.
 
-        The average of the samples, mean_k x_k; or `images["expectation"]` where the sampler provides it: the average over
-        the samples' paths of E[x | noisy x, y], which estimates the same mean with less noise (Rao-Blackwell).
+        The average of the samples, mean_k x_k; or `images["expectation"]` where the sampler provides it: the average
+        over the samples' paths of E[x | noisy x, y], which estimates the same mean with less noise (Rao-Blackwell).
         """
         if "expectation" in self.images:
             return np.asarray(self.images["expectation"]).astype(self.samples.dtype)
@@ -108,8 +108,8 @@ class PosteriorSamples:
 
         "student" is the exact predictive interval of a Gaussian known from n samples,
         m -+ t_{n-1, (1+level)/2} sqrt(1 + 1/n) s with sample mean m and standard deviation s; "quantile" takes the
-        empirical quantiles (1 -+ level)/2 (it needs many samples: n samples say nothing beyond their extremes). Intervals
-        of complex samples are those of their magnitudes. Where no sample is negative the interval is not either.
+        empirical quantiles (1 -+ level)/2 (it needs many samples: n samples say nothing beyond their extremes).
+        Intervals of complex samples are those of their magnitudes. Where no sample is negative the interval is not either.
         Both are raw: their coverage is not guaranteed. "conformal" stretches m -+ s by the factor of a calibration (see
         `recon.uncertainty.calibrate`), which guarantees it on average over images like those of the calibration.
 

@@ -13,8 +13,8 @@ from recon.errors import InputError
 class PhantomScan(NamedTuple):
     """What was simulated.
 
-    ``kspace (coil, y, x)`` complex64, centred and fully sampled; ``image (y, x)``, the complex truth, whose maximum is 1;
-    ``coil_maps (coil, y, x)``, whose sum of squares is 1.
+    ``kspace (coil, y, x)`` complex64, centred and fully sampled; ``image (y, x)``, the complex truth, whose maximum is
+    1; ``coil_maps (coil, y, x)``, whose sum of squares is 1.
     """
 
     kspace: NDArray[np.complex64]

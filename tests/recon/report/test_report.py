@@ -9,7 +9,7 @@ import re
 import numpy as np
 import pytest
 
-from recon import figures_of_merit, write_report
+from recon.report import figures_of_merit, write_report
 from recon.errors import InputError
 from recon.metrics import coverage, foreground, psnr, ssim
 from recon.posterior import Posterior
