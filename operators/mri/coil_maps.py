@@ -25,7 +25,7 @@ class CoilMaps(LinearOperator):
     -----
     ``domain`` is the image, (y, x), or one image for each set of maps, (map, y, x); ``codomain`` has the coil axis in
     front of the image axes. With a Fourier transform behind it this is a model of any trajectory; the Cartesian one is
-    :class:`operators.CartesianMRI`.
+    `operators.CartesianMRI`.
 
     Raises
     ------
@@ -60,7 +60,7 @@ def expand(image: Tensor, maps: Tensor, ndim: int) -> Tensor:
 
 
 def combine(images: Tensor, maps: Tensor, ndim: int) -> Tensor:
-    """Return sum_c conj(S_c) x_c of coil images: the adjoint of :func:`expand`."""
+    """Return sum_c conj(S_c) x_c of coil images: the adjoint of `expand`."""
     images = images.unsqueeze(-ndim - 2) if maps.ndim > ndim + 1 else images
     return (images * maps.conj()).sum(-ndim - 1)
 
