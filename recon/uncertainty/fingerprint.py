@@ -28,7 +28,7 @@ def fingerprint(posterior: PosteriorSamples) -> dict[str, Any]:
     ``operator``: its class. ``prior``: the sha256 of its weights, or its name. ``sampler``: class and every setting.
     ``precision``: arithmetic of the network. ``samples``: the number of valid samples. ``noise``: [least, most] over
     the slices of the noise level over the scale of the image. Further entries are the conditions of the modality: kind
-    and pattern of sampling, views, plane waves, ... Missing entries are None.
+    and pattern of sampling, views, waves, ... Missing entries are None.
     """
     record = posterior.provenance
     prior = _mapping(record.get("prior"))

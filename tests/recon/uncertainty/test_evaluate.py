@@ -251,7 +251,7 @@ def test_calibrate_resumes_and_its_result_fits_what_run_makes(scans, tmp_path, c
     bounds = posterior.interval(0.5, "conformal", calibration)
     assert bounds[0].shape == posterior.samples.shape[1:]
     assert main([*run, "--acceleration", "3", "--force"]) == 0
-    with pytest.raises(InputError, match="acceleration is 3 here and was 2"):
+    with pytest.raises(InputError, match="acceleration is 3 here but was 2"):
         calibration.apply(Posterior.load(tmp_path / "out" / "s0.h5"))
 
 
@@ -320,7 +320,7 @@ def test_a_report_says_what_is_raw_and_what_is_calibrated(results, calibration, 
     options = ["-o", str(tmp_path / "other"), "--calibration", str(calibration)]
     capsys.readouterr()
     assert main(["report", str(results / "other.h5"), *options]) == 2
-    assert "samples is 5 here and was 4" in complaint(capsys)
+    assert "samples is 5 here but was 4" in complaint(capsys)
     assert not (tmp_path / "other.html").exists()
 
 

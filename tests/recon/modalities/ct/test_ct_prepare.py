@@ -115,9 +115,9 @@ def test_scans_that_cannot_be_are_refused():
 @pytest.mark.parametrize(
     ("other", "field"),
     [
-        ({"views": 16}, "views is 16 here and was 32"),
-        ({"arc": 120.0}, "arc is 120 here and was 360"),
-        ({"geometry": "parallel"}, "geometry is ParallelBeam here and was FanBeam"),
+        ({"views": 16}, "views is 16 here but was 32"),
+        ({"arc": 120.0}, "arc is 120 here but was 360"),
+        ({"geometry": "parallel"}, "geometry is ParallelBeam here but was FanBeam"),
         ({"photons": 1e4}, "noise"),
         ({"photons": 1e5}, None),
         ({"photons": 9e4}, None),

@@ -96,7 +96,7 @@ def test_existing_folders_and_other_sources(source: CTImages, tmp_path: Path) ->
     np.save(tmp_path / "out" / "1.npy", np.ones((4, 4)))
     other = open_ct(tmp_path / "out")
     assert isinstance(other, CTImages)
-    with pytest.raises(InputError, match="needs DICOM images as its source, this is npy-folder"):
+    with pytest.raises(InputError, match="needs DICOM images as its source, got npy-folder"):
         write_dicom(tmp_path / "new", other, {"mean": np.zeros((1, 4, 4))})
     with pytest.raises(InputError, match="slices must be between 0 and 2"):
         write_dicom(tmp_path / "new", source, {"mean": np.zeros((1, 9, 7))}, slices=[5])

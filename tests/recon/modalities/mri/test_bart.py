@@ -80,15 +80,15 @@ def test_real_brain(realdata: Path) -> None:
 @pytest.mark.parametrize(
     ("dims", "words"),
     [
-        ("10 6 1 4", "has 1440 bytes, but a.hdr announces 10 x 6 x 1 x 4 complex64 = 1920 bytes"),
+        ("10 6 1 4", "has 1440 bytes, but a.hdr declares 10 x 6 x 1 x 4 complex64 = 1920 bytes"),
         ("10 6 1 0", "expected 1 to 16 positive dimensions"),
         ("10 6 1 -3", "expected 1 to 16 positive dimensions"),
         ("10 six 1 3", "expected 1 to 16 positive dimensions"),
         ("99999999999999999999 1", "expected 1 to 16 positive dimensions"),
         ("2000000000 2000000000 2000000000", "does not belong together or is truncated"),
         (" ".join("1" * 17), "expected 1 to 16 positive dimensions"),
-        ("10 6 1 1 3", r"dimension 4 \(map\) has the length 3"),
-        ("10 6 1 1 1 1 1 1 1 1 3", r"dimension 10 \(time\) has the length 3"),
+        ("10 6 1 1 3", r"dimension 4 \(map\) has length 3"),
+        ("10 6 1 1 1 1 1 1 1 1 3", r"dimension 10 \(time\) has length 3"),
     ],
 )
 def test_refused_dimensions(tmp_path: Path, dims: str, words: str) -> None:

@@ -178,7 +178,7 @@ def test_wrong_rank(tmp_path: Path, shape: tuple[int, ...]) -> None:
 def test_no_coils(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file["kspace"] = noise(1, 0, 8, 8)
-    with refused("axis 'coil' has the length 0"):
+    with refused("axis 'coil' has length 0"):
         open_kspace(tmp_path / "a.h5")
 
 

@@ -118,7 +118,7 @@ def test_other_ranks_are_refused(tmp_path: Path, shape: tuple) -> None:
 
 
 def test_axes_without_elements_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="axis 'coil' has the length 0"):
+    with pytest.raises(InputError, match="axis 'coil' has length 0"):
         open_kspace(save(tmp_path / "a.npy", noise(0, 4, 4)))
 
 
