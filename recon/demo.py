@@ -70,8 +70,8 @@ def main(
     list of Path
         The files written. Without matplotlib there is no report, only a message that says how to get it.
     """
-    from recon.report import figures_of_merit
     from recon.api import reconstruct
+    from recon.report import figures_of_merit
 
     folder = Path(output_dir)
     try:

@@ -109,7 +109,8 @@ class PosteriorSamples:
         "student" is the exact predictive interval of a Gaussian known from n samples,
         m -+ t_{n-1, (1+level)/2} sqrt(1 + 1/n) s with sample mean m and standard deviation s; "quantile" takes the
         empirical quantiles (1 -+ level)/2 (it needs many samples: n samples say nothing beyond their extremes).
-        Intervals of complex samples are those of their magnitudes. Where no sample is negative the interval is not either.
+        Intervals of complex samples are those of their magnitudes. Where no sample is negative the interval is not
+        either.
         Both are raw: their coverage is not guaranteed. "conformal" stretches m -+ s by the factor of a calibration (see
         `recon.uncertainty.calibrate`), which guarantees it on average over images like those of the calibration.
 

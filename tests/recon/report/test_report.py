@@ -9,10 +9,10 @@ import re
 import numpy as np
 import pytest
 
-from recon.report import figures_of_merit, write_report
 from recon.errors import InputError
 from recon.metrics import coverage, foreground, psnr, ssim
 from recon.posterior import Posterior
+from recon.report import figures_of_merit, write_report
 from recon.report.layout import build_rows
 
 ERROR = "|Error| of the mean, \N{MULTIPLICATION SIGN}5"

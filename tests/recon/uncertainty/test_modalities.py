@@ -44,16 +44,16 @@ def result(geometry: dict | None = None, config: dict | None = None, **measured:
 @pytest.mark.parametrize(
     ("other", "message"),
     [
-        ({"angles_deg": [0.0]}, r"waves is \[0.0\] here and was \[-16.0"),
-        ({"elements": 16}, "elements is 16 here and was 128"),
-        ({"config": {"array": "random"}}, "array is random here and was uniform"),
-        ({"config": {"decimation": 8}}, "decimation is 8 here and was not recorded"),
-        ({"geometry": {"origin_mm": [0.0, 12.0, -2.0]}}, "depth is 12 to 14.9 here and was 10 to 12.9"),
-        ({"geometry": {"origin_mm": [0.0, 10.0, 0.0]}}, "width is 0 to 3.9 here and was -2 to 1.9"),
-        ({"sampling_frequency_mhz": 10.0}, "sampling_frequency_mhz is 10 here and was 20"),
-        ({"pulse_frequency_mhz": 7.0}, "pulse_frequency_mhz is 7 here and was 5.2"),
-        ({"noise_std": 0.1}, "noise is 0.1 here and was 0.01"),
-        ({"model_error": 0.2}, "model_error is 0.2 here and was 0.05"),
+        ({"angles_deg": [0.0]}, r"waves is \[0.0\] here but was \[-16.0"),
+        ({"elements": 16}, "elements is 16 here but was 128"),
+        ({"config": {"array": "random"}}, "array is random here but was uniform"),
+        ({"config": {"decimation": 8}}, "decimation is 8 here but was not recorded"),
+        ({"geometry": {"origin_mm": [0.0, 12.0, -2.0]}}, "depth is 12 to 14.9 here but was 10 to 12.9"),
+        ({"geometry": {"origin_mm": [0.0, 10.0, 0.0]}}, "width is 0 to 3.9 here but was -2 to 1.9"),
+        ({"sampling_frequency_mhz": 10.0}, "sampling_frequency_mhz is 10 here but was 20"),
+        ({"pulse_frequency_mhz": 7.0}, "pulse_frequency_mhz is 7 here but was 5.2"),
+        ({"noise_std": 0.1}, "noise is 0.1 here but was 0.01"),
+        ({"model_error": 0.2}, "model_error is 0.2 here but was 0.05"),
     ],
 )
 def test_a_calibration_belongs_to_its_waves(other: dict, message: str) -> None:
@@ -90,7 +90,7 @@ def test_ct_images_are_calibrated_and_evaluated(tmp_path: Path, capsys: pytest.C
     assert calibration.fingerprint["views"] == [12, 12]
     other = folder / "patient0"
     assert main(["run", str(other), "-o", str(tmp_path), "--no-report", *OPTIONS, "--views", "24"]) == 0
-    with pytest.raises(InputError, match="views is 24 here and was 12"):
+    with pytest.raises(InputError, match="views is 24 here but was 12"):
         calibration.apply(Posterior.load(tmp_path / "patient0.h5"))
 
 
