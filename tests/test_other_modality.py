@@ -91,7 +91,7 @@ def test_calibration_and_evaluation(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert run("evaluate", tmp_path / "c-results", "-o", tmp_path / "e", "--calibration", tmp_path / "c.json") == 0
     assert "coverage" in capsys.readouterr().out
     other = recon.reconstruct(folder / "0.blur.npz", sampler="exact", samples=4, blur=2.0)
-    with pytest.raises(InputError, match="blur is 2 here and was 1"):
+    with pytest.raises(InputError, match="blur is 2 here but was 1"):
         Calibration.load(tmp_path / "c.json").apply(other)
 
 
