@@ -155,7 +155,7 @@ EVERYTHING = (slice(None), slice(None))
         (lambda k: k.abs(), {}, "complex"),
         (lambda k: k[0], {"n_maps": 1}, "coil"),
         (lambda k: _with(k, EVERYTHING, 0), {}, "all zero"),
-        (lambda k: _with(k, (slice(None), slice(30)), 0), {}, r"not fully sampled.*calib_size"),
+        (lambda k: _with(k, (slice(None), slice(30)), 0), {}, r"fully sampled centre.*calib_size"),
         (lambda k: _with(k, (slice(32, 33), slice(None)), float("nan")), {}, "not finite"),
         (lambda k: _with(k, (slice(32, 33), slice(None)), float("inf")), {}, "not finite"),
     ],

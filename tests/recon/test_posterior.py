@@ -98,7 +98,7 @@ def test_interval_arguments(arguments: dict) -> None:
 def test_one_sample_has_no_interval_and_no_spread(tmp_path: Path) -> None:
     posterior = Posterior(draws(1))
     assert not posterior.std.any()
-    with pytest.raises(InputError, match="at least 2 valid samples, there are 1"):
+    with pytest.raises(InputError, match="at least 2 valid samples, got 1"):
         posterior.interval()
     posterior.save(tmp_path / "a.h5")
     with h5py.File(tmp_path / "a.h5") as file:

@@ -114,7 +114,7 @@ def test_groups_have_factors_of_their_own():
         calibration.apply(cases[0].posterior)
     with pytest.raises(InputError, match="got 't3'"):
         calibration.apply(cases[0].posterior, "t3")
-    with pytest.raises(InputError, match=r"group t2: a level of 0\.9 needs at least 9"):
+    with pytest.raises(InputError, match=r"group t2: level 0\.9 needs at least 9"):
         calibrate([*cases[::2], *cases[1:5:2]])
 
 
@@ -306,9 +306,9 @@ def test_cases_that_cannot_calibrate():
     for cases, words in (
         ([], "no results"),
         ([good[0]._replace(posterior=bare)], "case 0: has no reference"),
-        ([good[0]._replace(posterior=dataclasses.replace(bare, images=small))], "case 0: the reference has the shape"),
+        ([good[0]._replace(posterior=dataclasses.replace(bare, images=small))], "case 0: .* reference of shape"),
         ([good[0]._replace(reference=np.zeros((16, 20)))], "zero everywhere"),
-        ([case(0, n=1)], "1 valid samples"),
+        ([case(0, n=1)], "valid samples, got 1"),
     ):
         with pytest.raises(InputError, match=words):
             calibrate(cases)

@@ -295,7 +295,7 @@ def test_indices_and_shapes(tmp_path: Path) -> None:
     with pytest.raises(IndexError, match="has 1 slices, so there is no slice 1"):
         found[1]
     np.save(tmp_path / "1.npy", np.ones((5, 6)))  # changed after it was opened
-    with pytest.raises(ShapeError, match=r"expected the shape \(6, 5\), got \(5, 6\)"):
+    with pytest.raises(ShapeError, match=r"expected shape \(6, 5\), got \(5, 6\)"):
         found[0]
 
 

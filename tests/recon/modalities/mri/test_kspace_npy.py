@@ -131,7 +131,7 @@ def test_unusable_values(tmp_path: Path, value: float, words: str) -> None:
 
 def test_archive_without_kspace(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", images=noise(4, 4))
-    with pytest.raises(InputError, match=r"must hold 'kspace' \[and 'mask'\], this one holds \['images'\]"):
+    with pytest.raises(InputError, match=r"with 'kspace' \[and 'mask'\], got \['images'\]"):
         open_kspace(tmp_path / "a.npz")
 
 

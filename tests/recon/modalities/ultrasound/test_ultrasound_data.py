@@ -129,7 +129,7 @@ def test_counts_out_of_range(choice: dict[str, int]) -> None:
         (np.full(GEOMETRY.shape, np.nan), "NaN or infinite"),
         (np.full(GEOMETRY.shape, 1e300), "NaN or infinite"),
         (np.zeros(GEOMETRY.shape), "every value is zero"),
-        (noise()[0], "expected the shape"),
+        (noise()[0], "expected shape"),
         (noise() + 1j, "real"),
         (np.full(GEOMETRY.shape, "1"), "expected real numbers"),
     ],

@@ -254,8 +254,8 @@ def test_time_zero_that_is_wrong_shifts_the_image(speckle):
     [
         ({"angles": 4}, "cannot keep 4 of 3 angles"),
         ({"elements": 17}, "cannot keep 17 of 16 elements"),
-        ({"depth": (50, 60)}, "depth: 50 to 60 mm is not in the image"),
-        ({"width": (30, 60)}, "width: 30 to 60 mm is not in the image"),
+        ({"depth": (50, 60)}, "depth: 50 to 60 mm is outside the image"),
+        ({"width": (30, 60)}, "width: 30 to 60 mm is outside the image"),
         ({"decimation": 1}, "expected >= 2"),
     ],
 )
@@ -342,8 +342,8 @@ def test_data_in_memory_become_samples(speckle):
         (["--prior", "gaussian", "--elements", "0"], "elements: expected an integer >= 1, got 0"),
         (["--prior", "gaussian", "--depth", "deep"], "depth: expected A:B"),
         (["--prior", "gaussian", "--depth", "90:99"], "is outside the image"),
-        (["--prior", "gaussian", "--depth=-5:-1"], "depth: -5 to -1 mm is not in the record"),
-        (["--prior", "gaussian", "--depth", "8:8.01"], "depth: 8 to 8.01 mm holds less than two pixels"),
+        (["--prior", "gaussian", "--depth=-5:-1"], "depth: -5 to -1 mm is outside the record"),
+        (["--prior", "gaussian", "--depth", "8:8.01"], "depth: 8 to 8.01 mm holds fewer than two pixels"),
         (["--prior", "gaussian", "--time-shift=-40"], "nothing is recorded below"),
         (["--prior", "gaussian", "--noise-std", "0", "--model-error", "0"], "the noise of some samples is 0"),
         (
