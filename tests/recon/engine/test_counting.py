@@ -17,7 +17,7 @@ from samplers import DDS, DPS, MomentMatching, PiGDM, Problem, ScoreMRI
 
 SHAPE = (16, 16)
 # So few steps do not reach the data, which is told; here only the cost counts.
-FEW = pytest.mark.filterwarnings("ignore:the data residual is", "ignore:the mean holds only")
+FEW = pytest.mark.filterwarnings("ignore:the data residual is", "ignore:the mean reproduces only")
 
 
 def problem() -> Problem:
@@ -92,7 +92,7 @@ def test_a_problem_of_no_modality_needs_a_prior():
 
     space = Space((8, 8), torch.complex64)
     unknown = Problem(torch.ones(8, 8, dtype=torch.complex64), Identity(space), 0.1)
-    with pytest.raises(InputError, match="prior: 'auto' follows from the modality"):
+    with pytest.raises(InputError, match="prior: 'auto' needs a modality"):
         recon.reconstruct(unknown, samples=2)
     with pytest.raises(InputError, match="takes no acceleration"):
         recon.reconstruct(problem(), acceleration=4)

@@ -222,7 +222,7 @@ def test_what_cannot_be_read_is_named(tmp_path, fastmri_file, fully_sampled):
         load_slices(tmp_path, SourceConfig("*.npy", every=0))
     with h5py.File(tmp_path / "image.h5", "w") as file:
         file["image"] = np.ones((4, 4))
-    with pytest.raises(InputError, match="kspace"):
+    with pytest.raises(InputError, match="unknown layout"):
         load_slices(tmp_path, SourceConfig("image.h5"))
 
 

@@ -80,7 +80,7 @@ def test_download_verifies_and_load_takes_the_card_of_the_hub(hub, capsys):
     assert "already exists" in capsys.readouterr().err
     assert main(["models", "download", "tiny", "--force"]) == 0
     assert main(["models"]) == 0
-    assert "tiny                here" in capsys.readouterr().out
+    assert "tiny                cached" in capsys.readouterr().out
 
 
 def kept():

@@ -114,7 +114,7 @@ def test_evaluation_refuses_what_it_cannot_compare(calibration):
     known = Calibration.load(calibration)
     with pytest.raises(InputError, match="no results"):
         evaluate([])
-    with pytest.raises(InputError, match="a: has 1 valid"):
+    with pytest.raises(InputError, match="a: expected at least 2 valid samples, got 1"):
         evaluate([Case(result(0, n=1), "a")])
     with pytest.raises(InputError, match=r"calibration is for level 0\.9, but level 0\.8 was requested"):
         evaluate([Case(result(0), "a")], 0.8, known)
@@ -162,7 +162,7 @@ def test_references_of_a_folder(results, tmp_path, capsys):
     capsys.readouterr()
     (folder / "scan1.npy").unlink()
     assert main(["evaluate", str(results), "--no-pictures", "-o", str(tmp_path / "c"), "--reference", str(folder)]) == 2
-    assert "holds no reference called scan1" in complaint(capsys)
+    assert "contains no reference named scan1" in complaint(capsys)
     (folder / "scan1.npy").write_bytes(b"\x93NUMPY broken")
     assert main(["evaluate", str(results), "--no-pictures", "-o", str(tmp_path / "c"), "--reference", str(folder)]) == 2
     assert "scan1.npy" in complaint(capsys)
@@ -208,13 +208,13 @@ def test_groups_are_read_from_a_file(results, tmp_path, capsys):
     calibrate(cases).save(path)
     command = ["evaluate", str(results), "--no-pictures", "-o", str(tmp_path / "a"), "--calibration", str(path)]
     assert main(command) == 2
-    assert "knows the groups t1, t2" in complaint(capsys)
+    assert "expected one of the groups t1, t2" in complaint(capsys)
     assert main([*command, "--groups", str(groups)]) == 0
     rows = json.loads((tmp_path / "a" / "evaluation.json").read_text())["rows"]
     assert [row["group"] for row in rows] == ["t1", "t2", "t1"]
     groups.write_text('{"scan0.npy": "t1"}')
     assert main([*command, "--groups", str(groups), "--force"]) == 2
-    assert "does not name scan1.npy" in complaint(capsys)
+    assert "does not list scan1.npy" in complaint(capsys)
 
 
 def test_calibrate_resumes_and_its_result_fits_what_run_makes(scans, tmp_path, capsys, monkeypatch):
@@ -264,7 +264,7 @@ def test_calibrate_does_not_mix_results_of_different_options(scans, tmp_path, ca
     other = [*command, "--noise-std", "0.1"]
     other[3] = str(tmp_path / "d.json")
     assert main([*other, "--results", str(tmp_path / "c-results")]) == 2
-    assert "holds results with noise_std = None, now it is 0.1" in complaint(capsys)
+    assert "contains results with noise_std = None, but now noise_std = 0.1" in complaint(capsys)
     assert not (tmp_path / "d.json").exists()
     np.save(scans / "s0.npy", 2 * np.load(scans / "s0.npy"))
     other = [*command[:3], str(tmp_path / "d.json"), *command[4:], "--results", str(tmp_path / "c-results")]
@@ -281,7 +281,7 @@ def test_calibrate_does_not_mix_results_of_different_options(scans, tmp_path, ca
         ((*HALF, "--method", "rcps"), "at least 200"),
         ((*HALF, "--smoothing", "2"), "odd number"),
         ((*HALF, "--delta", "2"), "delta"),
-        ((*HALF, "--samples", "1"), "2 or more"),
+        ((*HALF, "--samples", "1"), "needs at least 2"),
         ((*HALF, "--prior", "gaussian", "--results", "scans"), "folder of the raw data"),
         ((*HALF, "--groups", "scans/readme.txt"), "is not JSON"),
     ],
@@ -331,4 +331,4 @@ def test_a_report_counts_negative_curvature_and_invalid_samples(tmp_path, monkey
     _, html = dataclasses.replace(result(0), diagnostics=facts).report(tmp_path / "a")
     page = html.read_text(encoding="utf-8")
     assert "<b>6</b><span>directions of negative curvature" in page
-    assert "<b>3 of 4</b><span>valid samples (1 invalid left out)" in page
+    assert "<b>3 of 4</b><span>valid samples (1 invalid excluded)" in page

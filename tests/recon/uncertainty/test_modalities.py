@@ -102,4 +102,4 @@ def test_one_folder_of_slices_is_one_recording(tmp_path: Path, capsys: pytest.Ca
     assert "9 images" in capsys.readouterr().out
     command[2:4] = ["x", "-o"]
     assert main(["calibrate", str(tmp_path), "-o", str(tmp_path.parent / "d.json"), *OPTIONS]) == 2
-    assert "how many projections" in capsys.readouterr().err
+    assert "give the number of" in capsys.readouterr().err

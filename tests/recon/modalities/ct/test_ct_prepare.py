@@ -104,7 +104,7 @@ def test_scans_that_cannot_be_are_refused():
     ):
         with pytest.raises(InputError, match=hint):
             CT(**wrong)
-    with pytest.raises(InputError, match="how many"):
+    with pytest.raises(InputError, match="give the number of projections"):
         prepare_image(disc(), PIXEL, CT())
     with pytest.raises(InputError, match="pixel size"):
         prepare_image(disc(), 40.0, CT(views=8))
