@@ -33,7 +33,7 @@ def test_options_from_toml(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("sample = 2", "there is no option 'sample'; did you mean 'samples'"),
+        ("sample = 2", "unknown option 'sample'; did you mean 'samples'"),
         ("zzzz = 2", "known options: prior, sampler"),
         ("samples = 2.5", "samples: expected an integer, got 2.5"),
         ("samples = true", "samples: expected an integer, got True"),
