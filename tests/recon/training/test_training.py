@@ -205,7 +205,8 @@ def test_configuration_from_toml(config, tmp_path):
 def test_command(config, volumes, tmp_path, capsys):
     path = tmp_path / "run.toml"
     path.write_text(
-        'modality = "mri"\nthreads = 1\npatches = [[16, 2, 1.0]]\n[[sources]]\npattern = "*.nii.gz"\nspacing = [1.5, 2.5]\n'
+        'modality = "mri"\nthreads = 1\npatches = [[16, 2, 1.0]]\n'
+        '[[sources]]\npattern = "*.nii.gz"\nspacing = [1.5, 2.5]\n'
         "[network]\nchannels = [8, 8]\nencoder_blocks = [1, 1]\ndecoder_blocks = [1]\nembedding = 8\n"
     )
     run_command([str(path), "--data", str(volumes), "--output", config.output, "--steps", "2"])
