@@ -10,7 +10,8 @@ from recon.engine.slices import choose_slices
 from recon.modalities.recording import short
 
 if TYPE_CHECKING:
-    from recon.modalities.base import Modality, Source
+    from recon.modalities.base import Modality
+    from recon.modalities.protocols import Source
     from recon.posterior import Posterior
     from recon.settings import Settings
     from recon.uncertainty import Calibration

@@ -17,8 +17,9 @@ from recon.engine.counting import Counted
 from recon.engine.samplers import FIRST_IMAGE_STEPS, resolve_sampler
 from recon.engine.volume import BySlice, join
 from recon.errors import DivergenceError, InputError
-from recon.modalities.base import Modality, Source
+from recon.modalities.base import Modality
 from recon.modalities.prepared import Prepared
+from recon.modalities.protocols import Source
 from recon.priors.hub import GAUSSIAN, load_prior
 from samplers import DDSVolume, Denoiser, PartsAsBatch, Problem, Sampler, sample
 

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 from recon.options import Options, unknown_option
 
 if TYPE_CHECKING:
-    from recon.modalities.base import Modality, Reader, TrainingImages
+    from recon.modalities.base import Modality, TrainingImages
+    from recon.modalities.protocols import Reader
     from recon.posterior_samples import PosteriorSamples
 
 _GROUP = "diffrecon.modalities"

@@ -15,7 +15,7 @@ from recon import modalities
 from recon.engine.slices import choose_slices
 from recon.errors import InputError
 from recon.files.posterior_file import is_posterior
-from recon.modalities.base import Source
+from recon.modalities.protocols import Source
 from recon.posterior import Posterior
 from recon.uncertainty.calibration import ALL
 from recon.uncertainty.fitting import Case

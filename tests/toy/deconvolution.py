@@ -13,8 +13,9 @@ from torch import Tensor
 from operators import LinearOperator, Space
 from recon.images.augment import draw_real_images
 from recon.images.sources import Slice, SourceConfig
-from recon.modalities.base import Condition, Export, Findings, Modality, ReportStyle, TrainingImages, spread
+from recon.modalities.base import Condition, Export, Modality, ReportStyle, TrainingImages, spread
 from recon.modalities.prepared import Prepared
+from recon.modalities.protocols import Findings
 from recon.modalities.recording import Recording, checked
 from recon.options import Options, option
 from samplers import Problem

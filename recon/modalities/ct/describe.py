@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from recon.modalities.base import Findings
 from recon.modalities.ct.data import CTImages, CTProjections
 from recon.modalities.ct.options import CT
+from recon.modalities.protocols import Findings
 from recon.modalities.recording import short
 
 

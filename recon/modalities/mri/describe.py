@@ -7,9 +7,9 @@ import torch
 
 from operators.mri.coils import estimate_noise_covariance
 from operators.mri.espirit import calibration_size
-from recon.modalities.base import Findings
 from recon.modalities.mri.data import KspaceScan
 from recon.modalities.mri.options import MRI
+from recon.modalities.protocols import Findings
 from recon.modalities.recording import short
 
 #: ESPIRiT needs a fully sampled centre somewhat larger than its kernel; below this it tends to fail.

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from recon.files import hdf5
-from recon.modalities.base import Findings
+from recon.modalities.protocols import Findings
 from recon.modalities.recording import short
 from recon.modalities.ultrasound.data import PlaneWaveData
 from recon.modalities.ultrasound.files import picmus_files

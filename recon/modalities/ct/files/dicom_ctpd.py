@@ -1,4 +1,4 @@
-"""DICOM-CT-PD projections (extra `dicom`): a helical scan, one file per view, becomes one fan sinogram per slice.
+"""DICOM-CT-PD projections (extra `dicom`): a helical scan, one file per view, is rebinned to a fan sinogram per slice.
 
 The pixel data are stored transposed (DICOM rows = detector columns); geometry is in private tags, typed, as raw bytes
 or as text. The format's own frame is a left-handed one: seen from the foot of the table, angle 0 is at 12 o'clock and
@@ -6,8 +6,6 @@ grows counter-clockwise, z points into the gantry, row 1 is the farthest one and
 leftmost one. So x points to the right and y up as in `recon.modalities.ct.data`, and for a patient on the back,
 head first, slices come out as displayed (the patient's left on the right); but the source stands at (-sin, cos) of the
 angle, on the other side: angles are larger by pi here, and the detector's elements run in the opposite direction.
-The slices follow by single-slice rebinning.
-
 Source: Chen et al., Med. Phys. 42 (2015) 6964; DICOM-CT-PD User Manual, version 3 (2020).
 """
 
@@ -24,10 +22,9 @@ from recon.modalities.ct.data import CTProjections, ScanGeometry
 from recon.modalities.ct.files import dicom_images
 from recon.modalities.ct.rebinning import Detector, Rebinner, Trajectory, View
 
-_ROWS, _COLUMNS = 0x70291010, 0x70291011
+_ROWS, _COLUMNS, _DISTANCE, _CENTRE = 0x70291010, 0x70291011, 0x70311031, 0x70311033
 _TRANSVERSE, _AXIAL, _SHAPE = 0x70291002, 0x70291006, 0x7029100B
 _PHI, _Z, _RHO = 0x70311001, 0x70311002, 0x70311003
-_DISTANCE, _CENTRE = 0x70311031, 0x70311033
 _SHIFTS = (0x7033100B, 0x7033100C, 0x7033100D)  # phi, z, rho
 _MODE, _STEPS, _PHOTONS, _SPECTRUM = 0x7033100E, 0x70331013, 0x70331065, 0x70331063
 _TYPE, _LOG, _WATER = 0x70371009, 0x70391009, 0x70411001

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from recon.files.dispatch import open_with, with_plugins
-from recon.modalities.base import Reader
 from recon.modalities.ct.data import CTImages, CTProjections
 from recon.modalities.ct.files import data_exchange, dicom_ctpd, dicom_images, lodopab, npy_images
+from recon.modalities.protocols import Reader
 
 READERS: dict[str, Reader] = {
     "dicom-ct-pd": dicom_ctpd,

@@ -8,9 +8,9 @@ from pathlib import Path
 from recon.errors import InputError
 from recon.files import hdf5
 from recon.files.dispatch import open_with, with_plugins
-from recon.modalities.base import Reader
 from recon.modalities.mri.data import KspaceScan
 from recon.modalities.mri.files import bart, fastmri, npy
+from recon.modalities.protocols import Reader
 
 READERS: dict[str, Reader] = {"npy": npy, "bart": bart, "fastmri": fastmri}
 FORMATS = "fastMRI .h5, BART .cfl/.hdr, NumPy .npy/.npz of complex k-space"

@@ -9,7 +9,7 @@ from typing import Any
 from recon.errors import InputError
 from recon.files import hdf5
 from recon.files.dispatch import open_with, with_plugins
-from recon.modalities.base import Reader
+from recon.modalities.protocols import Reader
 from recon.modalities.ultrasound.data import PlaneWaveData
 from recon.modalities.ultrasound.files import must, picmus, picmus_files, rf_frames, uff, zea
 
