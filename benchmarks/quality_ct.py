@@ -31,9 +31,10 @@ from operators.ct.fbp import FILTERS, fbp
 from recon import metrics
 from recon.baselines import least_squares, total_variation
 from recon.engine.samplers import resolve_sampler
-from recon.modalities import training_images
+from recon.modalities import modality, training_images
 from recon.modalities.ct.options import GEOMETRIES
-from recon.modalities.ct.prepare import Prepared, prepare_image
+from recon.modalities.ct.prepare import prepare_image
+from recon.modalities.prepared import Prepared
 from recon.training.config import load_config
 
 CONFIG = Path(__file__).parent / "configs" / "ct.toml"
@@ -76,7 +77,7 @@ def _slice(
         posterior = recon.reconstruct(
             ready.problem,
             prior=arguments.prior,
-            sampler=replace(resolve_sampler(name, modality="ct"), **arguments.set),
+            sampler=replace(resolve_sampler(name, modality=modality("ct")), **arguments.set),
             samples=arguments.samples,
             seed=number,
             precision=arguments.precision,

@@ -21,10 +21,11 @@ from quality_ct import CONFIG, quality_of, resized
 
 from recon import load_prior, metrics
 from recon.engine.samplers import resolve_sampler
-from recon.engine.volume import BySlice, Volume, join
-from recon.modalities import training_images
+from recon.engine.volume import BySlice, join
+from recon.modalities import modality, training_images
 from recon.modalities.ct.options import CT
 from recon.modalities.ct.prepare import prepare_image
+from recon.modalities.prepared import Prepared
 from recon.training.config import load_config
 from recon.uncertainty import coverage_curve
 from samplers import Samples, sample
@@ -50,10 +51,10 @@ def main() -> None:
         _report(join(prepared), truth, arguments)
 
 
-def _report(volume: Volume, truth: np.ndarray, arguments: argparse.Namespace) -> None:
+def _report(volume: Prepared, truth: np.ndarray, arguments: argparse.Namespace) -> None:
     """Print a line for the slices on their own and for each weight of total variation."""
     prior = load_prior("ct", precision=arguments.precision)
-    single, together = (resolve_sampler(name, modality="ct") for name in ("dds", "dds-volume"))
+    single, together = (resolve_sampler(name, modality=modality("ct")) for name in ("dds", "dds-volume"))
     slices = [one.problem for one in volume.slices]
     _line("dds, one by one", truth, [sample(single, p, prior, arguments.samples, seed=k) for k, p in enumerate(slices)])
     for weight in arguments.weights:

@@ -32,7 +32,8 @@ import recon
 from operators import ifftc
 from recon.io import open_kspace
 from recon.metrics import psnr, ssim
-from recon.modalities.mri.prepare import Prepared, Sampling, prepare
+from recon.modalities.mri.measured import PreparedSlice
+from recon.modalities.mri.prepare import Sampling, prepare
 
 CASES = [
     ("random", 4.0),
@@ -126,7 +127,7 @@ def _write_cfl(kspace: np.ndarray, path: Path) -> Path:
     return path
 
 
-def _baselines(prepared: Prepared, reference: np.ndarray) -> dict[str, Any]:
+def _baselines(prepared: PreparedSlice, reference: np.ndarray) -> dict[str, Any]:
     """Return the scores of zero-filled and of the best weight of each regulariser."""
     problem = prepared.problem
     y, maps = problem.y.numpy(), prepared.coil_maps.numpy()

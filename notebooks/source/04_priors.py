@@ -136,6 +136,7 @@ def cartoon(size=96):
 np.save(folder / "cartoons.npy", np.stack([cartoon() for _ in range(8 if small else 60)]).astype(np.float32))
 np.save(folder / "unseen.npy", np.stack([cartoon() for _ in range(2)]).astype(np.float32))
 (folder / "cartoons.toml").write_text(f"""
+modality = "mri"
 steps = {4 if small else 400}
 warmup = 20
 decay = {2 if small else 200}
