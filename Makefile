@@ -8,7 +8,7 @@ types:
 	mypy
 
 test-fast:
-	OMP_NUM_THREADS=1 python -m pytest -n 2 -m "not slow and not realdata"
+	python -m pytest -m "not slow and not realdata"
 
 test:
 	python -m pytest
