@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Callable, Mapping
-from importlib.metadata import entry_points
+from functools import lru_cache
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 
@@ -24,6 +26,17 @@ def find(group: str, name: str) -> Any | None:
 def names(group: str) -> list[str]:
     """Return the names of the entry points in a group."""
     return sorted({entry.name for entry in entry_points(group=f"diffrecon.{group}")})
+
+
+def offered(group: str) -> tuple[EntryPoint, ...]:
+    """Return the entry points of a group; read once, since looking through all distributions takes milliseconds."""
+    return _offered(group, tuple(sys.path))
+
+
+@lru_cache(maxsize=64)
+def _offered(group: str, path: tuple[str, ...]) -> tuple[EntryPoint, ...]:
+    """Return the entry points of a group on the module search path."""
+    return tuple(entry_points(group=group))
 
 
 def exporter(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]:

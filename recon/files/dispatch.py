@@ -5,18 +5,18 @@ from __future__ import annotations
 import inspect
 import os
 from collections.abc import Mapping, Sequence
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
 from recon.errors import InputError
 from recon.files import hdf5
+from recon.plugins import offered
 
 
 def with_plugins(readers: Mapping[str, Any], modality: str) -> dict[str, Any]:
     """Return the readers of a modality and those that other distributions provide as ``diffrecon.readers.<name>``."""
-    offered = {entry.name: entry.load() for entry in entry_points(group=f"diffrecon.readers.{modality}")}
-    return {**readers, **offered}
+    others = {entry.name: entry.load() for entry in offered(f"diffrecon.readers.{modality}")}
+    return {**readers, **others}
 
 
 def open_with(

@@ -11,11 +11,11 @@ import importlib
 import os
 import pkgutil
 from collections.abc import Iterator, Mapping
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recon.options import Options, unknown_option
+from recon.plugins import offered
 
 if TYPE_CHECKING:
     from recon.modalities.base import Modality, TrainingImages
@@ -32,7 +32,7 @@ def shipped() -> list[str]:
 
 def names() -> list[str]:
     """Return the names of all modalities, those that ship with the package first."""
-    return [*shipped(), *sorted({entry.name for entry in entry_points(group=_GROUP)} - set(shipped()))]
+    return [*shipped(), *sorted({entry.name for entry in offered(_GROUP)} - set(shipped()))]
 
 
 def modality(name: str) -> Modality:
@@ -46,9 +46,11 @@ def modality(name: str) -> Modality:
     if name in shipped():
         found: Modality = importlib.import_module(f"{__name__}.{name}.modality").MODALITY
         return found
-    for entry in entry_points(group=_GROUP, name=name):
-        offered: Modality = entry.load()
-        return offered
+    for entry in offered(_GROUP):
+        if entry.name != name:
+            continue
+        other: Modality = entry.load()
+        return other
     from recon.errors import ConfigError
 
     raise ConfigError(f"modality: expected one of {', '.join(names())}, got {name!r}")
