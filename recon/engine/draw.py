@@ -89,11 +89,11 @@ class SamplingRun:
         }
 
     def _slice(self, source: Source, index: int, bar: tqdm) -> Part:
-        ready = source.prepare(index, self.device)
+        ready, reference = source.prepare(index, self.device), source.reference(index)
         ready = self._refined(ready, index) if ready.refinable else ready
         if isinstance(self.prior, str) and self.prior == GAUSSIAN and (stand_in := ready.stand_in()) is not None:
             self.loaded[tuple(ready.problem.operator.domain.shape)] = stand_in
-        return self._part(ready.problem, index, bar, ready, source.reference(index))
+        return self._part(ready.problem, index, bar, ready, reference)
 
     def _refined(self, ready: Prepared, index: int) -> Prepared:
         """Refine a slice with one sample of a few steps as its first image; unchanged if that sample diverges."""
@@ -107,9 +107,9 @@ class SamplingRun:
 
     def _volume(self, source: Source, chosen: Sequence[int], bar: tqdm) -> Part:
         """Sample slices coupled by the sampler as one volume."""
-        volume = join([source.prepare(index, self.device) for index in chosen])
-        references = [source.reference(index) for index in chosen]
-        known = [reference for reference in references if reference is not None]
+        slices = [(source.prepare(index, self.device), source.reference(index)) for index in chosen]
+        volume = join([ready for ready, _ in slices])
+        known = [reference for _, reference in slices if reference is not None]
         whole = np.stack(known) if len(known) == len(chosen) else None
         return self._part(volume.problem, chosen[0], bar, volume, whole)
 

@@ -2,16 +2,12 @@
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from recon.errors import ReconError
 from recon.files.atomic import atomic_path
 from recon.posterior_samples import PosteriorSamples
-
-if TYPE_CHECKING:
-    pass
 
 
 def write_nifti(path: str | os.PathLike[str], posterior: PosteriorSamples) -> list[Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +14,7 @@ from recon.errors import InputError, ShapeError
 
 
 @dataclass(frozen=True, eq=False)
-class Recording:
+class Recording(ABC):
     """A lazily read sequence of slices; ``recording[i]`` is slice i, checked.
 
     NaN, infinities, a wrong shape or kind raise an `InputError` that names the file and the slice.
@@ -39,9 +40,9 @@ class Recording:
     load: Callable[[int], np.ndarray] = field(repr=False)
 
     @property
+    @abstractmethod
     def shape(self) -> tuple[int, ...]:
         """The shape of one slice."""
-        raise NotImplementedError
 
     def __len__(self) -> int:
         return self.length
@@ -54,9 +55,9 @@ class Recording:
         i = self.position(index)
         return self.check(self.load(i), f"{self.path}: {self.item} {i}")
 
+    @abstractmethod
     def check(self, values: Any, where: str) -> np.ndarray:
         """Return one slice as an array of the right type; subclasses define the expected numbers."""
-        raise NotImplementedError
 
     def position(self, index: int) -> int:
         """Return an index counted from 0; an IndexError if it is out of range."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,9 +15,6 @@ from recon.report.layout import centre_crop
 from recon.uncertainty.calibration import ALL, Calibration
 from recon.uncertainty.conformal import allowed_risk, check_method, smallest_factor, spread_map, white_level
 from recon.uncertainty.fingerprint import fingerprint, merge
-
-if TYPE_CHECKING:
-    pass
 
 
 class Case(NamedTuple):

@@ -43,6 +43,7 @@ class CTSource:
         reader, pixel_size = options.reader or {}, options.pixel_size
         self.recording = _opened(source, reader) if isinstance(source, str | os.PathLike) else source
         self.options, self.seed, self._of_image = options, seed, pixel_size
+        self._last: tuple[int, np.ndarray] | None = None
         _check_options(self.recording, options)
         if isinstance(source, str | os.PathLike) and pixel_size is not None and not self._lengths_known:
             self.recording = _opened(source, {**reader, "pixel_size_mm": pixel_size})
@@ -98,7 +99,7 @@ class CTSource:
     def prepare(self, index: int, device: torch.device | str) -> Prepared:
         """Return a slice that is ready to be sampled."""
         if isinstance(self.recording, CTImages):
-            image = _hounsfield(self.recording, index)
+            image = self._image(self.recording, index)
             y, x = self._spacing() or (1.0, 1.0)
             if abs(y - x) > 1e-3 * x:
                 raise InputError(f"{self.path}: the pixels are {y:g} x {x:g} mm, expected square ones")
@@ -114,13 +115,19 @@ class CTSource:
     def reference(self, index: int) -> np.ndarray | None:
         """Return the image of simulated projections, or the reference in a file of projections, in `units`."""
         if isinstance(self.recording, CTImages):
-            return _hounsfield(self.recording, index)
+            return self._image(self.recording, index)
         image = self.recording.reference(index)
         shape, _ = grid_of(self.recording.geometry, self.recording.image_shape, (self._spacing() or (None,))[0])
         if image is None or image.shape != shape or self._of_image is not None:
             return None
         relative = image / (self._water or MU_WATER)
         return 1000.0 * relative - 1000.0 if self.units == "HU" else relative * (self._water or MU_WATER)
+
+    def _image(self, images: CTImages, index: int) -> np.ndarray:
+        """Return a slice in HU; the last one is kept, since preparation and reference both need it."""
+        if self._last is None or self._last[0] != index:
+            self._last = (index, _hounsfield(images, index))
+        return self._last[1]
 
     def _projections(
         self, stack: CTProjections, index: int, device: torch.device | str, water: float | None
