@@ -10,8 +10,8 @@ from typing import Any
 from recon import modalities
 from recon.device import resolve_device
 from recon.engine.assemble import assemble
-from recon.engine.draw import SamplingRun
 from recon.engine.samplers import resolve_sampler
+from recon.engine.sampling_run import SamplingRun
 from recon.engine.slices import choose_slices, of_slices
 from recon.errors import InputError
 from recon.options import Options

@@ -24,7 +24,7 @@ _EASY_NOISE, _MOST_TIMES = 0.02, 4.0
 #: Upper limit of the noise level of the mean, as a multiple of the noise of the data.
 _MEAN_NOISE = 8.0
 #: The fitted image replaces the denoised one in the noise direction by ``s / (s + _DATA_SHARE r)``, s the noise of the
-#: data; measured on two heads (8 and 16 coils, 2- and 4-fold): without it the samples spread .8 of the error.
+#: data; measured on images of two people, 2- and 4-fold undersampled: without it the samples spread .8 of the error.
 _DATA_SHARE = 0.25
 #: r^2 = sigma^2 / (sigma^2 + 1), as in the papers.
 _AS_PUBLISHED = Uniform(1.0)
@@ -77,9 +77,9 @@ class DDS(AnnealedSampler):
         - r follows the measured error by frequency (``denoiser.error_spectrum``) where the noise of the data is above
           r: at large noise the data determine only the low frequencies, which a model of independent pixels underrates.
         - The background (``Support``) is where the denoised image *and* a first step towards the data are small.
-        - The noise direction is ``(x - D) / sigma`` for data without noise and ``(x - D') / sigma`` for noisy data. Where
-          the data determine the image, D follows x, and x - D holds none of its noise: the samples would spread less
-          than the noise of the data. D' holds it, but also the errors of r, which matter as long as they are larger.
+        - The noise direction is ``(x - D) / sigma`` for data without noise and ``(x - D') / sigma`` for noisy data.
+          Where the data determine the image, D follows x, and x - D holds none of its noise: the samples would spread
+          less than the noise of the data. D' holds it, and with it the errors of r: no harm if these are smaller.
         - The last step draws the image from the remaining uncertainty given the denoised image and the data: for data
           with less noise than the smallest noise level this is the spread of the posterior.
         - The mean is taken around the noise of the data (twice that up to .25, ten times if the network sees the data)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from recon.errors import ConfigError
-from recon.images import rules
+from recon.valid_values import POSITIVE, SHARE, TEXTS, Rule, check, number, whole
 
 # Canonical (right, anterior, superior) axis that each plane cuts across.
 PLANES = {"sagittal": 0, "coronal": 1, "axial": 2}
@@ -79,9 +82,39 @@ class Slice:
     name: str
 
 
-def check_source(source: SourceConfig) -> None:
-    """Raise ConfigError if a setting is invalid."""
-    rules.check(source, rules.SOURCE, "sources: ")
+def _two(value: Any) -> bool:
+    return isinstance(value, list | tuple) and len(value) == 2 and all(number(-math.inf)[0](v) for v in value)
+
+
+def _rising(value: Any) -> bool:
+    return _two(value) and 0 < value[0] <= value[1]
+
+
+#: Rules for the fields of ``SourceConfig``.
+SOURCE: dict[str, Rule] = {
+    "pattern": (
+        lambda v: isinstance(v, str) and not Path(v).is_absolute(),
+        "a pattern relative to the data folder",
+    ),
+    "planes": TEXTS,
+    "held_out": TEXTS,
+    "spacing": (_rising, "two increasing numbers in mm"),
+    "rescale": (_two, "two numbers"),
+    "weight": POSITIVE,
+    "native": SHARE,
+    "phase_jumps": SHARE,
+    "max_zoom": number(1),
+    "pixel": POSITIVE,
+    "every": whole(1),
+}
+
+
+def check_source(source: SourceConfig, unused: Collection[str] = ()) -> None:
+    """Raise ConfigError if a setting is invalid, or is set although it is ``unused`` for these images."""
+    check(source, SOURCE, "sources: ")
     unknown = set(source.planes) - set(PLANES)
     if unknown or not source.planes:
         raise ConfigError(f"unknown plane {sorted(unknown)[:1]}; choose from {sorted(PLANES)}")
+    for field in fields(source):
+        if field.name in unused and getattr(source, field.name) != field.default:
+            raise ConfigError(f"sources: {field.name} has no meaning for training images of this modality; remove it")

@@ -124,6 +124,8 @@ class TrainingImages:
         a fraction of which (``untouched``) is not augmented.
     test_image : callable
         ``(slice, number) -> (y, x)``, complex or real: the image on which denoising is measured.
+    unused : tuple of str
+        Fields of `SourceConfig` that mean nothing for these images; setting one is an error.
     """
 
     channels: int
@@ -131,6 +133,7 @@ class TrainingImages:
     load: Callable[[Path, SourceConfig, bool], list[Slice]]
     draw: Callable[[Sequence[Pool], np.random.Generator, int, int, float], Drawn]
     test_image: Callable[[Slice, int], Tensor]
+    unused: tuple[str, ...] = ()
 
     def held_out(self, root: Path, source: SourceConfig, count: int = 5) -> list[Slice]:
         """Return ``count`` slices spread evenly over the held-out files of a source, in its first plane."""

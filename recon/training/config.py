@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from recon.errors import ConfigError
-from recon.images import rules
 from recon.images.sources import SourceConfig, check_source
+from recon.modalities import training_images
+from recon.training import rules
+from recon.valid_values import check
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -153,8 +155,8 @@ def validate(config: TrainConfig) -> None:
     for key in ("data", "output", "sources"):
         if not getattr(config, key):
             raise ConfigError(f"training needs {key!r}")
-    rules.check(config, rules.SETTINGS)
+    check(config, rules.SETTINGS)
     if not config.sigma_min < config.sigma_max:
         raise ConfigError(f"expected sigma_min < sigma_max, got {config.sigma_min} and {config.sigma_max}")
     for source in config.sources:
-        check_source(source)
+        check_source(source, training_images(config.modality).unused)

@@ -14,11 +14,11 @@ from torch import Tensor, nn
 
 from recon.errors import CheckpointError, ReconError
 from recon.files.atomic import atomic_path
-from recon.images import rules
 from recon.images.augment import LABELS
 from recon.modalities import training_images
 from recon.priors.network import load_network_prior
 from recon.priors.networks.unet import EDMDenoiser, UNet
+from recon.training import rules
 from recon.training.config import TrainConfig
 from recon.training.muon import Muon
 from recon.training.parallel import Workers

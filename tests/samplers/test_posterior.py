@@ -37,6 +37,22 @@ STRATEGIES = {
     "dds-published-gamma": (DDS(gamma=0.95), (0.70, 0.95), (1.2, 2.5), 0.45),
     "dds-rule": (DDS(gamma="rule", spread=Uniform(0.5)), (0.70, 0.95), (0.1, 1.0), 0.45),
     "dds-rule-ddim": (DDS(gamma="rule", spread=Uniform(0.5), noise="ddim", eta=1.0), (0.75, 1.0), (0.1, 1.0), 0.45),
+    # Few steps. With the noise direction of the denoised image alone the ratio in measured directions is .56.
+    "dds-adapted": (
+        DDS(
+            steps=30,
+            gamma="rule",
+            spread=Uniform(),
+            noise="ddim",
+            eta=1.0,
+            adapt_to_noise=True,
+            spacing="karras",
+            sigma_max=50.0,
+        ),
+        (0.8, 0.9),
+        (0.65, 0.8),
+        0.1,
+    ),
 }
 
 

@@ -69,6 +69,7 @@ MODALITY = Modality(
         load=training.load_slices,
         draw=augment.draw_real_images,
         test_image=training.real_evaluation_image,
+        unused=("phase_jumps",),
     ),
     hint=readers.hint,
 )

@@ -65,6 +65,7 @@ MODALITY = Modality(
         load=training.load_slices,
         draw=augment.draw_images,
         test_image=training.evaluation_image,
+        unused=("rescale",),
     ),
     citations=_citations,
     hint=readers.hint,

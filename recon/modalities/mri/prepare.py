@@ -13,8 +13,9 @@ from operators import compress_coils, fftc, ifftc, make_mask
 from operators.mri.autocalibration import calibration_region
 from recon.errors import InputError, ShapeError
 from recon.modalities.mri.coil_maps import FULL_CALIBRATION
-from recon.modalities.mri.measured import Measured, PreparedSlice
+from recon.modalities.mri.measured import Measured
 from recon.modalities.mri.noise import estimate_noise, given_noise
+from recon.modalities.mri.prepared_slice import PreparedSlice
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,9 @@ from operators.mri.masks import PATTERNS
 from recon.errors import InputError, ShapeError
 from recon.modalities.mri.data import KspaceScan
 from recon.modalities.mri.files.readers import open_kspace
-from recon.modalities.mri.measured import PreparedSlice
 from recon.modalities.mri.options import MRI
 from recon.modalities.mri.prepare import Sampling, crop_oversampling, infer_mask, prepare
+from recon.modalities.mri.prepared_slice import PreparedSlice
 
 
 @dataclass(frozen=True, eq=False)

@@ -72,6 +72,7 @@ MODALITY = Modality(
         load=training.load_slices,
         draw=training.draw_images,
         test_image=training.held_out_image,
+        unused=("spacing", "native", "max_zoom", "rescale", "pixel", "every", "phase_jumps"),
     ),
     hint=readers.hint,
     auxiliary=describe.auxiliary,

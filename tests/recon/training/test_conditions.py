@@ -228,6 +228,8 @@ def test_a_network_with_conditions_starts_as_the_one_without(config, tmp_path):
         ({"source": {"weight": 0}}, "sources: weight is 0"),
         ({"source": {"phase_jumps": 5}}, "sources: phase_jumps is 5; expected a number >= 0 and <= 1"),
         ({"source": {"pattern": "/s*.npy"}}, "relative"),
+        ({"source": {"rescale": (1.0, -1024.0)}}, "rescale has no meaning for training images of this modality"),
+        ({"modality": "ultrasound", "source": {"pixel": 0.5}}, "pixel has no meaning"),
     ],
 )
 def test_settings_that_make_no_sense_are_named_before_anything_is_written(tmp_path, change, message):

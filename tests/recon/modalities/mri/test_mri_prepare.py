@@ -11,8 +11,8 @@ from operators import fftc, ifftc, make_mask
 from recon.errors import InputError, ShapeError
 from recon.modalities.mri import coil_maps as mri_maps
 from recon.modalities.mri.coil_maps import needs_second, object_of
-from recon.modalities.mri.measured import PreparedSlice
 from recon.modalities.mri.prepare import Sampling, prepare
+from recon.modalities.mri.prepared_slice import PreparedSlice
 
 SIZE, COILS, NOISE = 96, 6, 0.004
 

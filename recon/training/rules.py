@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -13,53 +12,8 @@ import torch
 from recon.errors import ConfigError
 from recon.options import TRAINING_PRECISIONS
 from recon.priors.networks.unet import PARAMETRIZATIONS, UNet
+from recon.valid_values import POSITIVE, SWITCH, TABLE, TEXT, Rule, either, number, whole
 
-Rule = tuple[Callable[[Any], bool], str]
-
-
-def whole(least: int) -> Rule:
-    """Whole numbers >= ``least``."""
-    return lambda v: isinstance(v, int) and not isinstance(v, bool) and v >= least, f"a whole number >= {least}"
-
-
-def number(low: float, high: float = math.inf, open_low: bool = False, open_high: bool = True) -> Rule:
-    """Finite numbers in an interval."""
-
-    def fits(v: Any) -> bool:
-        if isinstance(v, bool) or not isinstance(v, int | float) or not math.isfinite(v):
-            return False
-        return (v > low if open_low else v >= low) and (v < high if open_high else v <= high)
-
-    if low == -math.inf:
-        return fits, "a finite number"
-    sign = ">" if open_low else ">="
-    if not math.isfinite(high):
-        return fits, f"a number {sign} {low:g}"
-    return fits, f"a number {sign} {low:g} and {'<' if open_high else '<='} {high:g}"
-
-
-def either(values: Sequence[Any]) -> Rule:
-    """One of a few values."""
-    return lambda v: v in values, " or ".join(str(v) for v in values)
-
-
-def _texts(value: Any) -> bool:
-    return isinstance(value, list | tuple) and all(isinstance(v, str) for v in value)
-
-
-def _two(value: Any) -> bool:
-    return isinstance(value, list | tuple) and len(value) == 2 and all(number(-math.inf)[0](v) for v in value)
-
-
-def _rising(value: Any) -> bool:
-    return _two(value) and 0 < value[0] <= value[1]
-
-
-POSITIVE, SHARE = number(0, open_low=True), number(0, 1, open_high=False)
-SWITCH: Rule = (lambda v: isinstance(v, bool), "true or false")
-TABLE: Rule = (lambda v: isinstance(v, Mapping), "a table")
-TEXT: Rule = (lambda v: isinstance(v, str), "a string")
-TEXTS: Rule = (_texts, "a list of strings")
 #: Rules for the fields of ``TrainConfig``.
 SETTINGS: dict[str, Rule] = {
     **dict.fromkeys(("data", "output", "initial", "modality", "device"), TEXT),
@@ -88,31 +42,6 @@ SETTINGS: dict[str, Rule] = {
     "evaluation_minutes": POSITIVE,
     "previews": whole(0),
 }
-#: Rules for the fields of ``SourceConfig``.
-SOURCE: dict[str, Rule] = {
-    "pattern": (
-        lambda v: isinstance(v, str) and not Path(v).is_absolute(),
-        "a pattern relative to the data folder",
-    ),
-    "planes": TEXTS,
-    "held_out": TEXTS,
-    "spacing": (_rising, "two increasing numbers in mm"),
-    "rescale": (_two, "two numbers"),
-    "weight": POSITIVE,
-    "native": SHARE,
-    "phase_jumps": SHARE,
-    "max_zoom": number(1),
-    "pixel": POSITIVE,
-    "every": whole(1),
-}
-
-
-def check(settings: Any, rules: Mapping[str, Rule], where: str = "") -> None:
-    """Raise ConfigError for the first setting that breaks its rule."""
-    for name, (fits, expected) in rules.items():
-        value = getattr(settings, name)
-        if not fits(value):
-            raise ConfigError(f"{where}{name} is {value!r}; expected {expected}")
 
 
 def check_patches(patches: Any, multiple: int) -> None:

@@ -1,0 +1,44 @@
+"""The model error of k-space grows with the aliases that the pattern makes."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from operators.mri.masks import make_mask
+from recon.modalities.mri.kspace_error import kspace_error
+from recon.modalities.mri.measured import Measured
+from recon.modalities.mri.noise import CoilNoise
+
+SHAPE, NOISE, COILS = (96, 96), 0.1, 4
+
+
+def _growth(pattern: str, acceleration: float) -> float:
+    """Return how much larger a residual of twice the noise counts than for complete data."""
+    full = torch.ones(SHAPE, dtype=torch.bool)
+    mask = full if acceleration == 1 else torch.from_numpy(make_mask(SHAPE, pattern, acceleration)).expand(SHAPE)
+    levels = []
+    for sampled in (mask, full):
+        generator = torch.Generator().manual_seed(0)
+        left = 2 * NOISE * torch.randn(COILS, *SHAPE, dtype=torch.complex64, generator=generator) * sampled
+        noise = CoilNoise(NOISE**2 * torch.eye(COILS, dtype=torch.complex64), "given")
+        measured = Measured(10 * left, sampled, None, noise, 1.0, None, None)
+        error = kspace_error(measured, 10 * left, NOISE, left)
+        assert error is not None
+        levels.append(float((error.noise_std[sampled].square().mean() - NOISE**2).sqrt()))
+    return levels[0] / levels[1]
+
+
+@pytest.mark.parametrize(
+    "pattern, acceleration, low, high",
+    [
+        ("equispaced", 1, 0.99, 1.01),
+        ("equispaced", 2, 2.0, 3.0),
+        ("equispaced", 4, 3.8, 4.6),
+        ("random", 4, 3.3, 4.6),
+        ("poisson", 4, 2.0, 3.0),
+        ("poisson", 8, 3.0, 4.6),
+    ],
+)
+def test_errors_of_regular_lines_add_up_more(pattern: str, acceleration: float, low: float, high: float) -> None:
+    assert low < _growth(pattern, acceleration) < high
