@@ -34,12 +34,12 @@ def lines(stack: CTImages | CTProjections) -> list[str]:
         found.append(f"image: {stack.shape[0]} x {stack.shape[1]} (y, x), {stack.units}")
         found += [f"{name}: {value:g}" for name, value in stack.scanner.items()]
     else:
-        scan = stack.geometry
-        found.append(f"sinogram: {stack.shape[0]} x {stack.shape[1]} (angle, detector), {scan.kind}")
-        span = np.degrees(np.ptp(scan.angles))
-        found.append(f"angles: {span:.1f} degrees; detector elements every {scan.det_spacing_mm:.4g} mm")
-        if scan.source_to_iso_mm is not None:
-            distances = f"{scan.source_to_iso_mm:g} mm to the axis, {scan.source_to_detector_mm:g} mm to the detector"
+        rays = stack.geometry
+        found.append(f"sinogram: {stack.shape[0]} x {stack.shape[1]} (angle, detector), {rays.kind}")
+        span = np.degrees(np.ptp(rays.angles))
+        found.append(f"angles: {span:.1f} degrees; detector elements every {rays.det_spacing_mm:.4g} mm")
+        if rays.source_to_iso_mm is not None:
+            distances = f"{rays.source_to_iso_mm:g} mm to the axis, {rays.source_to_detector_mm:g} mm to the detector"
             found.append(f"source: {distances}")
         found.append(f"photons: {'known' if stack.load_photons else 'not in the file'}")
         found.append(f"reference image: {'yes' if stack.load_reference else 'no'}")
