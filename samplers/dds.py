@@ -23,9 +23,6 @@ from samplers.validation import require
 _EASY_NOISE, _MOST_TIMES = 0.02, 4.0
 #: Upper limit of the noise level of the mean, as a multiple of the noise of the data.
 _MEAN_NOISE = 8.0
-#: The fitted image replaces the denoised one in the noise direction by ``s / (s + _DATA_SHARE r)``, s the noise of the
-#: data; measured on images of two people, 2- and 4-fold undersampled: without it the samples spread .8 of the error.
-_DATA_SHARE = 0.25
 #: r^2 = sigma^2 / (sigma^2 + 1), as in the papers.
 _AS_PUBLISHED = Uniform(1.0)
 
@@ -77,9 +74,10 @@ class DDS(AnnealedSampler):
         - r follows the measured error by frequency (``denoiser.error_spectrum``) where the noise of the data is above
           r: at large noise the data determine only the low frequencies, which a model of independent pixels underrates.
         - The background (``Support``) is where the denoised image *and* a first step towards the data are small.
-        - The noise direction is ``(x - D) / sigma`` for data without noise and ``(x - D') / sigma`` for noisy data.
-          Where the data determine the image, D follows x, and x - D holds none of its noise: the samples would spread
-          less than the noise of the data. D' holds it, and with it the errors of r: no harm if these are smaller.
+        - The noise direction is ``(x - D) / sigma`` for data without noise and ``(x - D') / sigma`` for noisy data,
+          mixed by ``s^2 / (s^2 + r^2)``, s that noise. Where the data determine the image, D follows x, and x - D
+          holds none of its noise: the samples would spread less than the noise of the data (.8 of their error at 2-fold
+          undersampling). D' holds it, but at large sigma the errors of r as well.
         - The last step draws the image from the remaining uncertainty given the denoised image and the data: for data
           with less noise than the smallest noise level this is the spread of the posterior.
         - The mean is taken around the noise of the data (twice that up to .25, ten times if the network sees the data)
@@ -198,9 +196,9 @@ class DDS(AnnealedSampler):
         return fitted, (x - clean) / sigma, residual, shared is not None
 
     def _noise_of_data(self, problem: Problem, variance: Tensor) -> float:
-        """Return how much of the noise direction is taken from the fitted image, from 0 to 1."""
-        noise, spread = math.sqrt(problem.information.variance), math.sqrt(float(variance.mean()))
-        return noise / (noise + _DATA_SHARE * spread) if math.isfinite(noise) else 0.0
+        """Return how much of the noise direction is taken from the fitted image: ``s^2 / (s^2 + r^2)``."""
+        noise = problem.information.variance * _unevenness(problem.noise_std)
+        return noise / (noise + float(variance.mean())) if math.isfinite(noise) else 0.0
 
     def _fit(self, denoised: Tensor, sigma: float, run: Run, memory: Any) -> tuple[Tensor, Tensor, Any]:
         """Fit the denoised image to the data; the third value is passed to the next step."""
@@ -217,3 +215,11 @@ class DDS(AnnealedSampler):
         if self.noise == "published":
             return self.eta * sigma_next
         return self.eta * sigma_next * math.sqrt(max(sigma**2 - sigma_next**2, 0.0)) / sigma
+
+
+def _unevenness(noise_std: float | Tensor) -> float:
+    """Return the mean noise variance over that of `Information`, in which the data with little noise count most."""
+    if not isinstance(noise_std, Tensor):
+        return 1.0
+    weight = noise_std.double() ** -2
+    return float((1 / weight).mean() * weight.square().mean() / weight.mean())

@@ -13,7 +13,7 @@ from recon.modalities.mri.measured import Measured
 #: Model errors grow by twice their level with each alias times the root of the strongest alias (.5 for equispaced
 #: lines, .3 for random ones, below .1 for points), but in total by no more than the second number. Measured on a
 #: 16-coil scan at 2- and 4-fold acceleration.
-_GROWTH, _MOST_GROWTH = 2.0, 4.5
+_GROWTH, _MOST_GROWTH = 2.0, 4.0
 #: Nearer than this fraction of the image nothing counts as an alias.
 _NEAR = 1 / 16
 #: A note is given for a model error above this multiple of the noise and above this fraction of the signal.
