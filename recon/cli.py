@@ -81,6 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--config", type=Path, metavar="FILE", help="TOML file of these options; the command line wins")
     run.add_argument("--dry-run", action="store_true", help="print what would be done, and do nothing")
     run.add_argument("--force", action="store_true", help="overwrite results that exist")
+    run.add_argument("--strict", action="store_true", help="exit with status 3 if the verdict on a result is 'failed'")
     run.add_argument("--nifti", action="store_true", help="also write mean, std and interval as NIfTI")
     run.add_argument("--no-report", dest="report", action="store_false", help="do not write the PNG and HTML report")
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 BACKGROUND, TEXT, FAINT = "#101216", "#eceff4", "#a3acb9"
-MARGIN, GAP, HEADER, TITLE, CAPTION, FOOTER = 0.30, 0.10, 0.86, 0.27, 0.44, 0.38
+MARGIN, GAP, HEADER, TITLE, CAPTION, FOOTER, BANNER = 0.30, 0.10, 0.86, 0.27, 0.44, 0.38, 0.40
 DPI = 150
 
 
@@ -51,8 +51,19 @@ class Row:
     columns: int = 0
 
 
-def draw(rows: Sequence[Row], title: str, subtitle: str, footer: str, *, width: float, aspect: float) -> Figure:
+def draw(
+    rows: Sequence[Row],
+    title: str,
+    subtitle: str,
+    footer: str,
+    *,
+    width: float,
+    aspect: float,
+    banner: tuple[str, str] | None = None,
+) -> Figure:
     """Return a figure of the given width in inches; ``aspect`` is the height of a pixel over its width.
+
+    ``banner`` is a text and its colour, on top of everything.
 
     Raises
     ------
@@ -61,7 +72,9 @@ def draw(rows: Sequence[Row], title: str, subtitle: str, footer: str, *, width: 
     """
     boxes = [_row_size(row, width, aspect) for row in rows]
     height = HEADER + sum(box[1] for box in boxes) + FOOTER
-    figure = blank(width, height, dpi=DPI, facecolor=BACKGROUND)
+    figure = blank(width, height + (BANNER if banner else 0), dpi=DPI, facecolor=BACKGROUND)
+    if banner:
+        _banner(figure, height, *banner)
     _text(figure, MARGIN, height - 0.36, title, size=15, weight="bold", color=TEXT, room=width - 2 * MARGIN)
     _text(figure, MARGIN, height - 0.64, subtitle, size=9.5, color=FAINT, room=width - 2 * MARGIN)
     _text(figure, MARGIN, 0.17, footer, size=8, color=FAINT, room=width - 2 * MARGIN)
@@ -70,6 +83,15 @@ def draw(rows: Sequence[Row], title: str, subtitle: str, footer: str, *, width: 
         _draw_row(figure, row, top, panel_width, row_height, aspect)
         top -= row_height
     return figure
+
+
+def _banner(figure: Figure, bottom: float, text: str, colour: str) -> None:
+    """Draw a bar of one colour with a text over the whole width, at a height in inches."""
+    from matplotlib.patches import Rectangle
+
+    width, height = figure.get_size_inches()
+    figure.add_artist(Rectangle((0, bottom / height), 1, 1 - bottom / height, facecolor=colour, linewidth=0))
+    _text(figure, MARGIN, bottom + 0.12, text, size=10, weight="bold", color=BACKGROUND, room=width - 2 * MARGIN)
 
 
 def blank(width: float, height: float, **options: Any) -> Figure:

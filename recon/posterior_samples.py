@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from recon.errors import InputError, ShapeError
+from recon.verdict import Verdict
 
 
 class IntervalRule(Protocol):
@@ -60,6 +61,11 @@ class PosteriorSamples:
     def n_valid(self) -> int:
         """The number of valid samples."""
         return int(self.valid.sum())
+
+    @cached_property
+    def verdict(self) -> Verdict:
+        """Whether the result can be believed, and why not: "ok", "doubtful" or "failed"; see `recon.verdict`."""
+        return Verdict.recorded(self.provenance)
 
     @cached_property
     def mean(self) -> np.ndarray:

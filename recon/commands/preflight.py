@@ -1,10 +1,11 @@
 """Checks before a command starts: invalid options, and files that must not be overwritten."""
 
 import os
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-from recon.device import resolve_device
+from recon.device import lacks_bfloat16, resolve_device
 from recon.engine.samplers import resolve_sampler
 from recon.errors import InputError, ReconError
 from recon.priors.hub import require_known
@@ -13,7 +14,11 @@ from recon.settings import Settings
 
 def check_settings(settings: Settings) -> None:
     """Refuse invalid settings before the first file is touched."""
-    resolve_device(settings.run.device)
+    device = resolve_device(settings.run.device)
+    if settings.run.precision == "bfloat16" and lacks_bfloat16(device):
+        warnings.warn(
+            "this CPU has no instructions for bfloat16: --precision float32 is several times faster", stacklevel=2
+        )
     resolve_sampler({"name": settings.run.sampler, **settings.sampler}, settings.run.steps)
     if settings.run.prior != "auto":
         require_known(settings.run.prior)

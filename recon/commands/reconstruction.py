@@ -10,11 +10,13 @@ from typing import Any
 from recon import modalities
 from recon.api import reconstruct
 from recon.commands.preflight import check_outputs, check_settings
-from recon.commands.text import Job, Outputs, plan_lines
+from recon.commands.text import Job, Outputs, plan_lines, result_lines
 from recon.errors import InputError, ReconError
 from recon.posterior import Posterior
 from recon.settings import Settings
 
+#: Exit status of a run with --strict if the verdict on a result is "failed".
+FAILED = 3
 #: A file extension, which is dropped from the name of a result; parts of a number such as a UID are not extensions.
 _ENDING = re.compile(r"\.[A-Za-z]\w{0,4}")
 
@@ -27,10 +29,14 @@ def run(
     force: bool = False,
     report: bool = True,
     nifti: bool = False,
+    strict: bool = False,
     sampler_fields: Sequence[str] = (),
     **options: Any,
 ) -> int:
-    """Reconstruct files one after the other; all of them are checked before the first one starts."""
+    """Reconstruct files one after the other; all of them are checked before the first one starts.
+
+    Returns 0, or 3 if ``strict`` and the verdict on a result is "failed".
+    """
     settings = read_settings(config, options, sampler_fields)
     drawable = report and importlib.util.find_spec("matplotlib") is not None
     if nifti and importlib.util.find_spec("nibabel") is None:
@@ -44,14 +50,14 @@ def run(
     check_outputs([path for job in jobs.values() for path in job.outputs.all()], force)
     if report and not drawable:
         print("no report: matplotlib is missing (pip install 'diffrecon[report]')")
+    failed = False
     for file, job in jobs.items():
         started = time.perf_counter()
         posterior = _reconstruct(job, settings)
         _save(posterior, job)
-        print(f"{file}: {posterior.n_valid} samples in {time.perf_counter() - started:.0f} s")
-        for path in job.outputs.all():
-            print(f"  {path}")
-    return 0
+        failed |= posterior.verdict.level == "failed"
+        print("\n".join(result_lines(file, posterior, job.outputs, time.perf_counter() - started)))
+    return FAILED if strict and failed else 0
 
 
 def read_settings(config: Path | None, options: dict[str, Any], sampler_fields: Sequence[str]) -> Settings:

@@ -65,18 +65,27 @@ def plan_lines(file: Path, job: Job, settings: Settings, force: bool) -> list[st
     return lines
 
 
+def result_lines(file: Path, posterior: Posterior, outputs: Outputs, seconds: float) -> list[str]:
+    """Describe a finished run of one file: verdict first, then the paths of what was written."""
+    verdict = posterior.verdict
+    lines = [f"{file}: {verdict.level}, {posterior.n_valid} samples in {seconds:.0f} s"]
+    lines += [f"  {verdict.level}: {reason}" for reason in verdict.reasons]
+    return lines + [f"  {path}" for path in outputs.all()]
+
+
 def posterior_lines(file: Path, posterior: Posterior) -> list[str]:
     """Describe a result."""
     record = posterior.provenance
     lines = [
         f"{file}",
         "format: diffrecon result",
+        f"verdict: {posterior.verdict}",
         f"samples: {len(posterior.samples)} of {' x '.join(map(str, posterior.samples.shape[1:]))}, "
         f"{posterior.n_valid} valid",
         f"images: {', '.join(posterior.images) or 'none'}",
     ]
     lines.extend(f"geometry.{name}: {short(value)}" for name, value in posterior.geometry.items())
-    lines.extend(f"{name}: {short(value)}" for name, value in record.items())
+    lines.extend(f"{name}: {short(value)}" for name, value in record.items() if name != "verdict")
     return lines
 
 

@@ -1,5 +1,6 @@
 """Provenance of a result: enough to repeat it, written into every output."""
 
+import dataclasses
 import hashlib
 import os
 import platform
@@ -10,7 +11,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from recon.files.plain_values import plain
+from recon.files.plain_values import compact, plain
+from samplers import Denoiser, Sampler
 
 _LIBRARIES = ("torch", "numpy", "scipy", "h5py")
 
@@ -95,3 +97,24 @@ def _version(name: str) -> str | None:
         return version(name)
     except PackageNotFoundError:
         return None
+
+
+def describe_prior(prior: str | Path | Denoiser, loaded: Denoiser) -> dict[str, Any]:
+    """Return the name and the identity of a prior."""
+    card = getattr(loaded, "card", {})
+    name = str(prior) if isinstance(prior, str | Path) else type(prior).__name__
+    return {"name": Path(name).name, "sha256": card.get("sha256"), "licence": card.get("licence")}
+
+
+def describe_sampler(sampler: Sampler) -> dict[str, Any]:
+    """Return the name and the hyper-parameters of a sampler; arrays (a covariance) by their sha256."""
+    fields: tuple[dataclasses.Field, ...] = dataclasses.fields(sampler) if dataclasses.is_dataclass(sampler) else ()
+    settings = {field.name: _setting(getattr(sampler, field.name)) for field in fields}
+    return {"name": type(sampler).__name__, **compact(settings)}
+
+
+def _setting(value: Any) -> Any:
+    """Return a setting as it is; one that is itself a dataclass (a rule, a covariance) with its name."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {"name": type(value).__name__, **dataclasses.asdict(value)}
+    return value

@@ -12,8 +12,9 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from recon.engine.assemble import Part, describe_prior, describe_sampler
 from recon.engine.counting import Counted
+from recon.engine.part import Part
+from recon.engine.provenance import describe_prior, describe_sampler
 from recon.engine.samplers import FIRST_IMAGE_STEPS, resolve_sampler
 from recon.engine.volume import BySlice, join
 from recon.errors import DivergenceError, InputError
@@ -133,7 +134,8 @@ class SamplingRun:
             progress=lambda step: bar.update() and None,
         )
         calls, gradients = (round(count / self.samples) for count in (prior.images, prior.back_propagated))
-        return Part(drawn, problem, ready, reference, calls, gradients, len(self.sampler.sigmas(problem, prior)) - 1)
+        steps = len(self.sampler.sigmas(problem, prior)) - 1
+        return Part(drawn, problem, ready, reference, calls, gradients, steps, index)
 
     def _prior_of(self, problem: Problem) -> Denoiser:
         """Return the prior for the images of a problem; volumes and multi-part images are denoised plane by plane."""

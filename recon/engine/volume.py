@@ -57,6 +57,7 @@ def join(slices: Sequence[Prepared]) -> Prepared:
         images={name: torch.stack([one.images[name] for one in slices]) for name in slices[0].images},
         diagnostics={**slices[0].diagnostics, "slices_together": len(slices)},
         notes=list(dict.fromkeys(note for one in slices for note in one.notes)),
+        doubts=list(dict.fromkeys(doubt for one in slices for doubt in one.doubts)),
     )
 
 

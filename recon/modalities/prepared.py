@@ -25,6 +25,8 @@ class Prepared:
         Diagnostics: acceleration, noise level, scale, ...
     notes : list of str
         Notes to the user.
+    doubts : list of str
+        Reasons to doubt the result, found in the data; they enter its verdict.
     """
 
     #: Whether `refined` has an effect.
@@ -34,6 +36,7 @@ class Prepared:
     images: Mapping[str, Tensor] = field(default_factory=dict)
     diagnostics: Mapping[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    doubts: list[str] = field(default_factory=list)
 
     def combine(self, images: Tensor) -> Tensor:
         """Convert images of the problem to images ``(..., y, x)`` of the result, in physical units."""

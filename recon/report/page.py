@@ -17,6 +17,8 @@ from recon.report.layout import style_of
 if TYPE_CHECKING:
     from recon.posterior_samples import PosteriorSamples
 
+#: Colours of the verdicts that need a banner.
+COLOURS = {"doubtful": "#f2c14e", "failed": "#ff6b57"}
 STYLE = """
 :root { color-scheme: dark; --line: #2a2f38; --faint: #a3acb9; }
 * { box-sizing: border-box; }
@@ -39,6 +41,8 @@ th, td { text-align: left; padding: .28rem .9rem .28rem 0; border-bottom: 1px so
 th { color: var(--faint); font-weight: normal; } tbody th { width: 38%; }
 .note { max-width: 60rem; border-left: 3px solid #4f7cac; padding-left: .9rem; margin: 0 0 1.4rem; }
 .bad { color: #ff9d76; }
+.banner { border-radius: 8px; padding: .7rem 1rem; margin: 0 0 1.2rem; color: #101216; }
+.banner ul { margin: .3rem 0 0; padding-left: 1.2rem; }
 @media print { :root { color-scheme: light; --line: #ccc; --faint: #555; } body { background: #fff; color: #000; } }
 """
 
@@ -73,7 +77,7 @@ def page(
 </head>
 <body>
 <h1>Reconstruction report</h1>
-{_cards(posterior, merit, level)}
+{_banner(posterior)}{_cards(posterior, merit, level)}
 <figure><img src="data:image/png;base64,{image}" alt="Posterior mean, standard deviation and samples">
 </figure>
 <p class="note">{NOTE.format(values=escape(style_of(posterior).values))}{CALIBRATED if calibrated else ""}</p>
@@ -130,6 +134,16 @@ def _summary(values: list[Any]) -> Any:
     return values
 
 
+def _banner(posterior: PosteriorSamples) -> str:
+    """Return the verdict with all its reasons, on a coloured ground; nothing if there is no doubt."""
+    verdict = posterior.verdict
+    if verdict.level not in COLOURS:
+        return ""
+    reasons = "".join(f"<li>{escape(reason)}</li>" for reason in verdict.reasons)
+    colour = COLOURS[verdict.level]
+    return f'<div class="banner" style="background: {colour}"><b>{verdict.level.upper()}</b><ul>{reasons}</ul></div>\n'
+
+
 def _cards(posterior: PosteriorSamples, merit: Mapping[str, float], level: float) -> str:
     cards = []
     if "psnr" in merit:
@@ -141,6 +155,8 @@ def _cards(posterior: PosteriorSamples, merit: Mapping[str, float], level: float
         cards.append((f"{merit['coverage']:.1%}", f"coverage of the {level:.0%} interval (raw)"))
     if "calibrated_coverage" in merit:
         cards.append((f"{merit['calibrated_coverage']:.1%}", f"coverage of the {level:.0%} interval (calibrated)"))
+    if posterior.verdict.level != "unknown":
+        cards.insert(0, (posterior.verdict.level, "verdict"))
     residual = posterior.diagnostics.get("residual")
     if residual is not None and np.size(residual):
         cards.append((f"{np.nanmedian(residual):.2f}", "data χ² per datum (median)"))

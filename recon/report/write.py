@@ -17,7 +17,7 @@ from recon.errors import InputError
 from recon.figure import draw
 from recon.files.atomic import atomic_path
 from recon.report.layout import build_rows, centre_crop, plain_reconstruction
-from recon.report.page import page
+from recon.report.page import COLOURS, page
 
 if TYPE_CHECKING:
     from recon.posterior_samples import IntervalRule, PosteriorSamples
@@ -69,6 +69,7 @@ def write_report(
         footer=_footer(posterior, merit, level),
         width=13.0 if len(rows[0].panels) > 4 else 11.0,
         aspect=_pixel_aspect(posterior),
+        banner=_banner(posterior),
     )
     png, html = stem.with_name(stem.name + ".png"), stem.with_name(stem.name + ".html")
     try:
@@ -114,6 +115,15 @@ def figures_of_merit(
     return values
 
 
+def _banner(posterior: PosteriorSamples) -> tuple[str, str] | None:
+    """Return text and colour of the bar on top of a result that is not to be believed; None if it is."""
+    verdict = posterior.verdict
+    if verdict.level not in COLOURS:
+        return None
+    others = f"  (and {len(verdict.reasons) - 1} more)" if len(verdict.reasons) > 1 else ""
+    return f"{verdict.level.upper()}: {verdict.reasons[0]}{others}", COLOURS[verdict.level]
+
+
 def _title(posterior: PosteriorSamples) -> str:
     source = _name(posterior.provenance.get("source"))
     return f"diffrecon · {Path(source).name}" if source else "diffrecon"
@@ -131,6 +141,7 @@ def _subtitle(posterior: PosteriorSamples) -> str:
         _sample_count(posterior),
         f"seed {notes['seed']}" if notes.get("seed") is not None else "",
         f"R = {1 / np.mean(mask):.1f}" if mask is not None and np.any(mask) else "",
+        f"verdict: {posterior.verdict.level}" if posterior.verdict.level != "unknown" else "",
     ]
     return "  ·  ".join(part for part in parts if part)
 

@@ -11,7 +11,8 @@ import torch
 import recon
 from operators import fftc, make_mask
 from recon.demo import loop_sensitivities, simulate
-from recon.engine.assemble import Part, _held
+from recon.engine.judge import held_signal
+from recon.engine.part import Part
 from recon.engine.slices import choose_slices
 from recon.errors import DivergenceError, InputError, ShapeError
 from recon.metrics import psnr
@@ -168,7 +169,7 @@ def test_a_note_says_when_what_was_measured_is_missing(full: np.ndarray) -> None
     assert any("strongest data" in note for note in posterior.provenance["notes"])
     # Noise alone has no strong data: an empty image says nothing wrong.
     problem = dataclasses.replace(prepared.problem, noise_std=1e3)
-    assert _held(Part(sample(black, problem, recon.load_prior("gaussian", shape=SHAPE), 2), problem)) == 1.0
+    assert held_signal(Part(sample(black, problem, recon.load_prior("gaussian", shape=SHAPE), 2), problem)) == 1.0
 
 
 def test_oversampled_readout_is_cropped_exactly() -> None:

@@ -363,3 +363,15 @@ print(json.dumps([sorted({"torch", "numpy", "h5py"} & set(sys.modules)), told.ge
     assert loaded == []
     for option in ("--acceleration", "--center-fraction", "--noise-std", "--dry-run", "--batch-size"):
         assert option in told
+
+
+@pytest.mark.parametrize("capable", [True, False])
+def test_bfloat16_without_instructions_for_it_is_said(capable, monkeypatch, tmp_path, fastmri_file, capsys):
+    monkeypatch.setattr(
+        "torch.cpu.get_capabilities", lambda: {"avx512_bf16": capable, "amx_bf16": False}, raising=False
+    )
+    arguments = ["run", str(fastmri_file()), "-o", str(tmp_path / "out"), "--dry-run", "--device", "cpu"]
+    assert main([*arguments, "--precision", "bfloat16"]) == 0
+    assert ("no instructions for bfloat16" in capsys.readouterr().err) != capable
+    assert main(arguments) == 0
+    assert "bfloat16" not in capsys.readouterr().err

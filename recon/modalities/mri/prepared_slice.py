@@ -137,16 +137,14 @@ def _assembled(
     }
     if found is not None:
         facts["maps_from"] = found.method
-    notes: list[str] = []
     if error is not None:
         facts["model_error"] = error.share
-        notes += doubts(error)
     problem = Problem(data / scale, operator, level / scale, scale=scale * measured.unit)
     ready = PreparedSlice(
         problem=problem,
         images={"mask": measured.sampled},
         diagnostics=facts,
-        notes=notes,
+        doubts=[] if error is None else doubts(error),
         coil_maps=maps,
         mask=measured.mask,
         gram=gram,

@@ -143,12 +143,13 @@ def prepare_frame(
         "scale": scale * unit,
         "grid": list(region.grid.shape),
     }
+    doubts = []
     if left > _POOR_FIT:
-        notes.append(
+        doubts.append(
             f"a first fit does not explain {left:.0%} of the data: time zero, sound speed or pulse may be wrong"
         )
     final = Problem(problem.y / scale, problem.operator, problem.noise_std / scale, scale=scale * unit)
-    return Frame(problem=final, images={"das": das}, diagnostics=facts, notes=notes, grid=region.grid)
+    return Frame(problem=final, images={"das": das}, diagnostics=facts, notes=notes, doubts=doubts, grid=region.grid)
 
 
 def speckle_prior(ready: Frame) -> GaussianPrior:

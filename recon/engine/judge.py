@@ -1,0 +1,146 @@
+"""What a run notices about its own result: each check of a slice or of the whole run is a finding."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from recon.engine.part import Part
+from recon.modalities.base import FewSteps, Modality
+from recon.verdict import LEVELS, Finding
+
+#: A data residual outside this range means that model and data do not fit together; far above it nothing is right.
+RESIDUAL_RANGE, RESIDUAL_FAILED = (0.5, 2.0), 10.0
+#: Equations with a relative residual above this do not count as solved.
+UNSOLVED = 1e-2
+#: Fraction of the strongest data that a mean must reproduce, and below which it has failed; a datum is strong above
+#: this multiple of its noise.
+HELD, HELD_FAILED, STRONG = 0.9, 0.5, 5.0
+
+
+def judge(parts: Sequence[Part], sampler: dict[str, Any], modality: Modality | None) -> list[Finding]:
+    """Return all findings of a run, in the order in which they are reported.
+
+    Parameters
+    ----------
+    parts : sequence of Part
+    sampler : dict
+        Name and settings of the sampler, as they are recorded.
+    modality : Modality or None
+    """
+    valid = torch.stack([part.drawn.valid.cpu() for part in parts]).all(dim=0).numpy()
+    model = modality.doubts if modality is not None else "its geometry"
+    found = [Finding("ok", note) for part in parts if part.prepared is not None for note in part.prepared.notes]
+    found += [
+        Finding("doubtful", doubt) for part in parts if part.prepared is not None for doubt in part.prepared.doubts
+    ]
+    found += _invalid(valid)
+    if any(part.problem.operator.n_data == 0 for part in parts):
+        found.append(Finding("doubtful", "nothing was measured: the samples are those of the prior"))
+    else:
+        found += _worst(parts, lambda part: _residual(part, valid, model)) + _worst(parts, _missing)
+    if sampler.get("name") == "ExactGaussian":
+        found += _worst(parts, _unsolved)
+    if modality is not None and modality.few_steps is not None:
+        found += _few_steps(sampler, modality.few_steps)
+    return list(dict.fromkeys(found + _fewer_steps(sampler, min(part.steps for part in parts))))
+
+
+def _worst(parts: Sequence[Part], check: Callable[[Part], tuple[float, Finding] | None]) -> list[Finding]:
+    """Return the worst finding of a check over the slices, which names the others that it concerns."""
+    found = {part.index: one for part in parts if (one := check(part)) is not None}
+    if not found:
+        return []
+    index = max(found, key=lambda k: (LEVELS.index(found[k][1].level), found[k][0]))
+    finding = found[index][1]
+    if len(parts) == 1:
+        return [finding]
+    others = sorted(set(found) - {index})
+    also = f"; also in {len(others)} other slice{'s' if len(others) > 1 else ''}" if others else ""
+    return [Finding(finding.level, f"slice {index}: {finding.reason}{also}")]
+
+
+def _invalid(valid: np.ndarray) -> list[Finding]:
+    count = int((~valid).sum())
+    if not count:
+        return []
+    reason = f"{count} of {len(valid)} samples are not finite or grew without bound, and are excluded from mean and std"
+    return [Finding("failed" if 2 * count > len(valid) else "doubtful", reason)]
+
+
+def _residual(part: Part, valid: np.ndarray, model: str) -> tuple[float, Finding] | None:
+    residual = float(np.median(part.drawn.residual.cpu().numpy()[valid]))
+    # The allowance for model errors may be larger than the errors themselves.
+    allowed = part.prepared is not None and "model_error" in part.prepared.diagnostics
+    if residual <= RESIDUAL_RANGE[1] and (allowed or residual >= RESIDUAL_RANGE[0]):
+        return None
+    reason = (
+        f"the data residual is {residual:.2g} times what the noise level explains (expected about 1): "
+        f"the noise level or the model of the measurement ({model}) may be wrong for "
+        "these data, or the sampler had too few steps to fit them"
+    )
+    return residual, Finding("failed" if residual > RESIDUAL_FAILED else "doubtful", reason)
+
+
+def _missing(part: Part) -> tuple[float, Finding] | None:
+    held = held_signal(part)
+    if held >= HELD:
+        return None
+    reason = (
+        f"the mean reproduces only {held:.2f} of the signal of the strongest data (expected about 1): part of the "
+        "measured signal is missing from the images. Is noise_std too high, or is the prior for other images? If "
+        "neither, use more steps or another sampler ('moment-matching', 'pula')"
+    )
+    return -held, Finding("failed" if held < HELD_FAILED else "doubtful", reason)
+
+
+def held_signal(part: Part) -> float:
+    """Return ``Re<A x, y> / (|y|^2 - noise^2)`` of the mean x, over the data far above their noise; 1 without any."""
+    problem = part.problem
+    if not bool(part.drawn.valid.any()):
+        return 1.0
+    noise = torch.as_tensor(problem.noise_std, device=problem.y.device).expand(problem.y.shape)
+    strong = problem.y.abs() > STRONG * noise
+    data, predicted = problem.y[strong], problem.operator(part.drawn.mean.to(problem.y.device))[strong]
+    energy = float((data.abs().square() - noise[strong].square()).sum())
+    return float((predicted.conj() * data).real.sum()) / energy if energy > 0 else 1.0
+
+
+def _unsolved(part: Part) -> tuple[float, Finding] | None:
+    left = float(np.max(part.drawn.facts["cg_residual"].cpu().numpy(), initial=0.0))
+    if left <= UNSOLVED:
+        return None
+    reason = (
+        f"the equations of the exact sampler are solved only to {left:.2g}: very bright points, low noise and many "
+        "data make them ill-conditioned, and the samples are not exact posterior samples"
+    )
+    return left, Finding("doubtful", reason)
+
+
+def _few_steps(sampler: dict[str, Any], known: FewSteps) -> list[Finding]:
+    """Report the known coverage of the interval if the default sampler had few steps."""
+    steps = sampler.get("steps")
+    if not sampler.get("adapt_to_noise") or steps is None or steps >= sampler.get("mean_steps", 1):
+        return []
+    tried = max((n for n in known.coverage if n <= steps), default=min(known.coverage))
+    reason = (
+        f"{steps} steps: the spread of the samples is smaller than the error of their mean. With {tried} steps the "
+        f"90 % interval covered {known.coverage[tried]:.0%} of the pixels with signal {known.measured_on}; "
+        f"{known.enough} steps cover about 90 %"
+    )
+    return [Finding("ok", reason)]
+
+
+def _fewer_steps(sampler: dict[str, Any], made: int) -> list[Finding]:
+    """Say where a schedule was clipped to the noise levels that the prior knows."""
+    asked = sampler.get("steps")
+    if not isinstance(asked, int) or made >= asked:
+        return []
+    reason = (
+        f"{made} of {asked} steps were made: the others have noise levels outside of the range of the prior "
+        "(--set spacing=karras keeps their number)"
+    )
+    return [Finding("ok", reason)]

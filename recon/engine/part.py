@@ -1,0 +1,34 @@
+"""One sampled slice, before it becomes part of a posterior."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+from torch import Tensor
+
+from recon.modalities.prepared import Prepared
+from samplers import Problem, Samples
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Part:
+    """One slice: its samples, the problem they solve, and for files how it was prepared and a reference.
+
+    ``network_calls`` and ``back_propagations`` were made for each sample; ``steps`` is what the schedule of the sampler
+    has for this prior; ``index`` is the number of the slice.
+    """
+
+    drawn: Samples
+    problem: Problem
+    prepared: Prepared | None = None
+    reference: np.ndarray | None = None
+    network_calls: int = 0
+    back_propagations: int = 0
+    steps: int = 0
+    index: int = 0
+
+    def physical(self, images: Tensor | None = None) -> np.ndarray:
+        """Return the samples, or other images in the scale of the prior, in physical units."""
+        images = (self.drawn.samples if images is None else images) * self.problem.scale + self.problem.offset
+        return (images if self.prepared is None else self.prepared.combine(images)).cpu().numpy()
