@@ -1,8 +1,8 @@
 """ISMRMRD acquisition files: `dataset/xml` and `dataset/data`, the lines of Cartesian k-space as the scanner sent them.
 
 Every combination of slice, contrast, phase, repetition and set is an image; y is the readout and x the phase encoding.
-Lines lie where the encoding limits put them, so that the centre of k-space of a partial Fourier scan is in the middle of
-the matrix. Calibration lines are lines like the others unless the header says that they are a separate scan; repeated
+The encoding limits give the place of a line, so that the centre of a partial Fourier scan is in the middle of the
+matrix. Calibration lines are lines like the others unless the header says that they are a separate scan; repeated
 lines are averaged; navigators, phase corrections and dummy scans are left out. The noise scan gives the noise
 covariance. Of 3D data each partition is a slice if the second phase encoding is fully sampled, and else each position
 along the readout. The package `ismrmrd` is not needed, see `mrd_lines`.
@@ -135,7 +135,7 @@ def _names(grid: Grid, slices: Slices) -> tuple[str, ...] | None:
 
 
 def _acquired(header: MrdHeader) -> tuple[int, int] | None:
-    """Return the encoded columns if the matrix is padded with zeros on both sides; else partial Fourier is the reason."""
+    """Return the encoded columns of a matrix padded with zeros on both sides; partial Fourier is not padding."""
     acquired, columns = header.acquired(), header.encoded_matrix[1]
     if acquired is None or not header.maximum:
         return None

@@ -170,8 +170,8 @@ def _positions(
     outside = np.flatnonzero((positions < 0) | (positions >= length))
     if len(outside):
         raise InputError(
-            f"{where}: acquisition {numbers[outside[0]]} has {name} {steps[outside[0]]}, outside of the {length} encoded "
-            f"lines around the centre {center}"
+            f"{where}: acquisition {numbers[outside[0]]} has {name} {steps[outside[0]]}, outside of the {length} "
+            f"encoded lines around the centre {center}"
         )
     return positions
 

@@ -29,8 +29,10 @@ _OTHER = {
     30: "phase stabilization reference",
     31: "phase stabilization",
 }
-_FIELDS = ("flags", "number_of_samples", "active_channels", "discard_pre", "discard_post", "center_sample")
-_FIELDS += ("encoding_space_ref", "sample_time_us", "position", "read_dir", "phase_dir", "slice_dir", "idx")
+_FIELDS = (
+    *("flags", "number_of_samples", "active_channels", "discard_pre", "discard_post", "center_sample"),
+    *("encoding_space_ref", "sample_time_us", "position", "read_dir", "phase_dir", "slice_dir", "idx"),
+)
 #: Counters that make an image of its own, in the order of the slices.
 COUNTERS = ("slice", "contrast", "phase", "repetition", "set")
 _STEPS = ("kspace_encode_step_1", "kspace_encode_step_2")

@@ -11,9 +11,9 @@ from recon.modalities.mri.files.mrd_lines import is_noise, read_samples
 def noise_of(grid: Grid, bandwidth: float) -> tuple[np.ndarray | None, str]:
     """Return the noise covariance of the lines of each image, `(image, coil, coil)`, and a description.
 
-    `E[n n^H]` of the noise scan, times the ratio of its dwell time to that of the image (the noise power is proportional
-    to the bandwidth, 1 / dwell time), divided by the relative noise bandwidth of the receiver if the header has one, and
-    by the number of averages. Source: Hansen and Kellman, J Magn Reson Imaging 41:573, 2015; the noise adjustment of
+    `E[n n^H]` of the noise scan, times the ratio of its dwell time to that of the image (noise power is proportional to
+    the bandwidth, 1 / dwell time), divided by the relative noise bandwidth of the receiver if the header has one and by
+    the number of averages. Source: Hansen and Kellman, J Magn Reson Imaging 41:573, 2015; the noise adjustment of
     Gadgetron is the same, up to its default noise bandwidth of .79.
     """
     heads = grid.heads

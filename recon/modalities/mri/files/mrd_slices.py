@@ -67,7 +67,7 @@ class Slices:
             return None
         row, column, normal = (found[k] for k in self.axes)
         dz, dy, dx = self.voxel_size_mm
-        if len(self.positions) > 1 and len(heads) > 1 or (grid.keys[:, 1:] != grid.keys[0, 1:]).any():
+        if (len(self.positions) > 1 and len(heads) > 1) or (grid.keys[:, 1:] != grid.keys[0, 1:]).any():
             return None  # several volumes, one after the other
         positions = np.stack([head["position"] for head in heads])
         step = slice_step(positions, normal, dz)
@@ -82,7 +82,7 @@ def slices_of(grid: Grid, header: MrdHeader) -> Slices | None:
     """Divide the images of a file into slices, or return None where neither direction is fully sampled."""
     sampled = grid.counts > 0
     if not (sampled.any(axis=1, keepdims=True) & ~sampled).any():
-        return _planes(grid, header, sampled.any(axis=1))
+        return _planes(grid, header, np.asarray(sampled.any(axis=1)))
     return _cross_sections(grid, header, sampled) if grid.complete else None
 
 

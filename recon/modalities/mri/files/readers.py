@@ -8,10 +8,10 @@ from pathlib import Path
 from recon.errors import InputError
 from recon.files.dispatch import open_with, with_plugins
 from recon.modalities.mri.data import KspaceScan
-from recon.modalities.mri.files import bart, fastmri, ismrmrd, npy
+from recon.modalities.mri.files import bart, fastmri, ismrmrd, matlab, npy
 from recon.modalities.protocols import Reader
 
-READERS: dict[str, Reader] = {"npy": npy, "bart": bart, "ismrmrd": ismrmrd, "fastmri": fastmri}
+READERS: dict[str, Reader] = {"npy": npy, "bart": bart, "ismrmrd": ismrmrd, "matlab": matlab, "fastmri": fastmri}
 FORMATS = "fastMRI or ISMRMRD .h5, BART .cfl/.hdr, MATLAB .mat, NumPy .npy/.npz of complex k-space"
 
 
