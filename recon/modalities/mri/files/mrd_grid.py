@@ -74,7 +74,7 @@ class Grid:
         number = self.counts[image, partition, column]
         read = read_samples(self.path, self.dataset, self.heads, self.numbers[mine])
         samples = (
-            line[:, first - begin : stop - begin] / np.float32(n)
+            line[:, first - begin : stop - begin] * np.float32(1 / n)
             for (_, line), begin, n in zip(read, self.start[mine], number, strict=True)
         )
         return zip(column, partition, samples, strict=True)
@@ -82,15 +82,17 @@ class Grid:
     def plane(self, image: int, weights: np.ndarray) -> np.ndarray:
         """Return ``(coil, row, column)``, the partitions summed with these weights; zero where nothing was sampled."""
         kspace = np.zeros((self.coils, self.matrix[1], self.rows[1] - self.rows[0]), np.complex64)
-        for column, partition, samples in self.lines(image):
-            kspace[:, column] += samples * weights[partition]
+        with np.errstate(over="ignore", invalid="ignore"):  # such values are refused when the slice is checked
+            for column, partition, samples in self.lines(image):
+                kspace[:, column] += samples * weights[partition]
         return kspace.transpose(0, 2, 1)
 
     def cross_section(self, image: int, weights: np.ndarray) -> np.ndarray:
         """Return ``(coil, column, partition)``, the rows summed with these weights."""
         kspace = np.zeros((self.coils, *self.matrix[1:]), np.complex64)
-        for column, partition, samples in self.lines(image):
-            kspace[:, column, partition] += samples @ weights
+        with np.errstate(over="ignore", invalid="ignore"):
+            for column, partition, samples in self.lines(image):
+                kspace[:, column, partition] += samples @ weights
         return kspace
 
     def name(self, image: int) -> str:

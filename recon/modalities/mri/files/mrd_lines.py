@@ -113,7 +113,7 @@ def read_samples(path: Path, dataset: str, heads: np.ndarray, wanted: np.ndarray
     """
     backwards = is_reverse(heads)
     with hdf5.open_hdf5(path) as file:
-        stored = hdf5.dataset(file, dataset).fields("data")
+        stored = file[dataset].fields("data")  # `read_heads` got it checked
         for run in _runs(wanted):
             for i, values in zip(run, stored[run[0] : run[-1] + 1], strict=True):
                 head = heads[i]

@@ -27,22 +27,22 @@ def noise_of(grid: Grid, bandwidth: float) -> tuple[np.ndarray | None, str]:
     if not (dwell[numbers] > 0).all() or not (dwell[grid.numbers] > 0).all():
         dwell = np.ones(len(heads))  # unknown: assumed to be the same
     total, samples = np.zeros((coils, coils), np.complex128), 0
-    for i, noise in read_samples(grid.path, grid.dataset, heads, numbers):
-        noise = noise.astype(np.complex128)
-        total += dwell[i] * (noise @ noise.conj().T)
-        samples += noise.shape[1]
-    if samples < 2 * coils or not _positive(total):
-        return None, f"not used, {samples} samples do not give a covariance of {coils} coils"
-    covariance = total / samples / bandwidth
     power = grid.summed(1 / dwell[grid.numbers]) / np.maximum(grid.counts, 1) ** 2
-    sampled = grid.counts > 0
-    factors = np.array([power[k][sampled[k]].mean() for k in range(len(power))])
-    return (factors[:, None, None] * covariance).astype(np.complex64), f"{samples} samples"
+    factors = np.array([power[k][grid.counts[k] > 0].mean() for k in range(len(power))])
+    with np.errstate(over="ignore", invalid="ignore"):  # damaged values: the result is checked
+        for i, noise in read_samples(grid.path, grid.dataset, heads, numbers):
+            total += dwell[i] * (noise @ noise.conj().T)
+            samples += noise.shape[1]
+        covariance = (factors[:, None, None] * (total / max(samples, 1) / bandwidth)).astype(np.complex64)
+    if samples < 2 * coils or not all(_positive(one) for one in covariance):
+        return None, f"not used, {samples} samples do not give a covariance of {coils} coils"
+    return covariance, f"{samples} samples"
 
 
 def _positive(matrix: np.ndarray) -> bool:
     """Tell whether a covariance is finite, and no coil is without noise or a copy of another one."""
     if not np.isfinite(matrix).all() or not (matrix.diagonal().real > 0).all():
         return False
+    matrix = matrix.astype(np.complex128)
     level = np.sqrt(matrix.diagonal().real)
     return bool(np.linalg.eigvalsh(matrix / np.outer(level, level))[0] > 1e-6)
