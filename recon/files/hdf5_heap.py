@@ -76,7 +76,8 @@ def _variable_fields(dtype: np.dtype, offset: int = 0) -> tuple[list[tuple[int, 
         How many of them are strings.
     """
     if dtype.fields is not None:
-        found, strings = [], 0
+        found: list[tuple[int, int]] = []
+        strings = 0
         for member, start, *_ in sorted(dtype.fields.values(), key=lambda field: field[1]):
             inner, more = _variable_fields(member, offset + start + strings * (_REFERENCE.itemsize - _POINTER))
             found, strings = found + inner, strings + more

@@ -70,7 +70,7 @@ def test_a_reference_longer_than_its_object_is_refused(path: Path) -> None:
     assert content[offset] == len("hello")
     content[offset] = 200
     path.write_bytes(content)
-    with pytest.raises(InputError, match="text: object 1 of the heap at .* is missing or too short"):
+    with pytest.raises(InputError, match=r"text: object 1 of the heap at .* is missing or too short"):
         read(path, "text")
 
 
