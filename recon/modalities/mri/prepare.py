@@ -111,6 +111,7 @@ def prepare(
         noise = replace(given_noise(None, measured_noise, kspace.shape[0], unit), source="noise scan of the file")
     else:
         noise = estimate_noise(kspace, mask, region)
+    noise = replace(noise, covariance=noise.covariance.to(kspace))
     given = None if coil_maps is None else _maps(coil_maps, kspace)
     return PreparedSlice.first(Measured(kspace, mask, region, noise, unit, given, model_error, name))
 

@@ -17,7 +17,7 @@ from recon.errors import InputError
 from recon.files import hdf5
 
 #: Bits of `flags`, counted from 1 as in the standard.
-_NOISE, _CALIBRATION, _REVERSE = 19, 20, 22
+_NOISE, _CALIBRATION, _CALIBRATION_AND_IMAGING, _REVERSE = 19, 20, 21, 22
 #: Acquisitions that are not lines of the image.
 _OTHER = {
     23: "navigator",
@@ -77,7 +77,7 @@ def is_reverse(heads: np.ndarray) -> np.ndarray:
 
 def is_calibration_only(heads: np.ndarray) -> np.ndarray:
     """Return the lines acquired for calibration and not for the image."""
-    return has_flag(heads, _CALIBRATION)
+    return has_flag(heads, _CALIBRATION) & ~has_flag(heads, _CALIBRATION_AND_IMAGING)
 
 
 def image_lines(heads: np.ndarray) -> tuple[np.ndarray, dict[str, int]]:

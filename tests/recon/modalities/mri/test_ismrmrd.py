@@ -145,9 +145,12 @@ def test_calibration_lines_are_lines_of_the_same_kspace(scan: Writer) -> None:
     assert found.attributes["left out, navigator"] == "1 acquisition(s)"
 
 
-def test_calibration_and_imaging_lines_are_both(scan: Writer) -> None:
+@pytest.mark.parametrize("also", [(), (ismrmrd.ACQ_IS_PARALLEL_CALIBRATION,)])
+def test_calibration_and_imaging_lines_are_both(scan: Writer, also: tuple[int, ...]) -> None:
     kspace = complex_noise(COILS, X, Y)
-    scan.image(kspace, flags=[ismrmrd.ACQ_IS_PARALLEL_CALIBRATION_AND_IMAGING])
+    scan.image(kspace, range(0, Y, 2))
+    scan.image(kspace, range(1, Y, 2), flags=[ismrmrd.ACQ_IS_PARALLEL_CALIBRATION_AND_IMAGING, *also])
+    scan.xml = header(calibration="separate")
     np.testing.assert_array_equal(scan.open()[0], kspace)
 
 
