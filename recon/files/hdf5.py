@@ -14,6 +14,7 @@ import h5py
 import numpy as np
 
 from recon.errors import InputError
+from recon.files.hdf5_heap import check_heaps
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 # HDF5 may start after a user block of 512, 1024, 2048 ... bytes.
@@ -64,8 +65,8 @@ def dataset(file: h5py.File, name: str) -> h5py.Dataset:
     Raises
     ------
     InputError
-        If it is missing, reached through a link, stored outside the file, compressed with an unknown filter, or
-        declares more data than the file can contain.
+        If it is missing, reached through a link, stored outside the file, compressed with an unknown filter, declares
+        more data than the file can contain, or refers to a damaged heap.
     """
     where = f"{file.filename}: {name}"
     found = _follow(file, name)
@@ -83,6 +84,7 @@ def dataset(file: h5py.File, name: str) -> h5py.Dataset:
         raise InputError(f"{where}: contains no data")
     _check_filters(found, where)
     _check_size(found, where)
+    check_heaps(found)
     return found
 
 
@@ -158,6 +160,8 @@ def attributes(item: h5py.HLObject, names: Sequence[str] | None = None) -> dict[
         if names is not None and name not in names:
             continue
         header = item.attrs.get_id(name)
+        if isinstance(header.get_type(), h5py.h5t.TypeVlenID):
+            continue
         if header.get_storage_size() > _MAX_ATTRIBUTE_BYTES or header.dtype.kind not in "biufSUO":
             continue
         value = item.attrs[name]

@@ -23,7 +23,7 @@ class KspaceScan(Recording):
     path
         The file.
     format
-        "fastmri", "bart" or "npy".
+        "fastmri", "ismrmrd", "matlab", "bart" or "npy".
     dataset
         Name of the k-space inside the file; for messages.
     slice_shape
@@ -46,6 +46,12 @@ class KspaceScan(Recording):
         `(first, last + 1)`: the columns that the scanner encoded; the others are zero padding. None for all.
     mask
         Boolean sampling mask that broadcasts to `(y, x)`, or None to infer it from zeros in the data.
+    names
+        A name for each slice, such as "slice 2, contrast 1", or None where its number says it all.
+    noise_covariance
+        `E[n n^H]` of the coils for each slice, `(slice, coil, coil)`, from a noise scan; None if there is none.
+    affine
+        From (x, y, slice) of the images to mm in the frame of NIfTI, `(4, 4)`, or None.
     attributes
         Further entries of the file, as plain values.
     """
@@ -59,12 +65,24 @@ class KspaceScan(Recording):
     readout_oversampling: float = 1.0
     acquired: tuple[int, int] | None = None
     mask: np.ndarray | None = field(default=None, repr=False)
+    names: tuple[str, ...] | None = field(default=None, repr=False)
+    noise_covariance: np.ndarray | None = field(default=None, repr=False)
+    affine: np.ndarray | None = field(default=None, repr=False)
     attributes: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def shape(self) -> tuple[int, int, int]:
         """`(coil, y, x)` of one slice."""
         return self.slice_shape
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        """Read and check slice `index`."""
+        i = self.position(index)
+        return self.check(self.load(i), f"{self.path}: {self.label(i)}")
+
+    def label(self, index: int) -> str:
+        """Return the number of a slice, and its name if it has one."""
+        return f"slice {index}" + (f" ({self.names[index]})" if self.names else "")
 
     def check(self, values: Any, where: str) -> np.ndarray:
         """Return centred k-space, complex64 `(coil, y, x)`, zero where nothing was sampled."""

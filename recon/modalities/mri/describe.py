@@ -42,6 +42,11 @@ def lines(scan: KspaceScan) -> list[str]:
         found.append(f"encoded columns: {scan.acquired[0]} to {scan.acquired[1] - 1}")
     if scan.mask is not None:
         found.append(f"sampling mask: {scan.mask.mean():.1%} of k-space")
+    if scan.names is not None:
+        found.append("slices: " + short("; ".join(f"{i} = {name}" for i, name in enumerate(scan.names))))
+    if scan.noise_covariance is not None:
+        power = scan.noise_covariance[0].diagonal().real.mean()
+        found.append(f"noise by the noise scan: {np.sqrt(power):.3g}")
     found.append(f"reference image: {'yes' if scan.load_reference else 'no'}")
     found.extend(f"{name}: {short(value)}" for name, value in scan.attributes.items())
     return found
@@ -67,7 +72,7 @@ def inspect(scan: KspaceScan) -> Findings:
     """
     findings = Findings()
     for i, kspace in enumerate(scan):
-        where = f"slice {i}: " if len(scan) > 1 else ""
+        where = f"{scan.label(i)}: " if len(scan) > 1 else ""
         sampled = _sampled(scan, kspace)
         findings.facts.append(where + ", ".join(_describe(kspace, sampled)))
         findings.warnings.extend(where + line for line in _doubts(kspace, sampled))
@@ -77,7 +82,7 @@ def inspect(scan: KspaceScan) -> Findings:
 def _sampled(scan: KspaceScan, kspace: np.ndarray) -> np.ndarray:
     """Return where this slice was sampled, bool `(y, x)`: by the file's mask, or wherever the data are not zero."""
     if scan.mask is not None:
-        return np.broadcast_to(scan.mask, kspace.shape[1:])
+        return np.broadcast_to(scan.mask, kspace.shape[1:]).copy()
     return (kspace != 0).any(axis=0)
 
 

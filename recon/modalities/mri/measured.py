@@ -31,6 +31,8 @@ class Measured:
         Coil maps given by the user.
     model_error : float or None
         Relative model error given by the user, as a fraction of the local signal.
+    name : str or None
+        Name of the slice in its file.
     """
 
     kspace: Tensor
@@ -40,6 +42,7 @@ class Measured:
     unit: float
     maps: Tensor | None
     model_error: float | None
+    name: str | None = None
 
     @property
     def sampled(self) -> Tensor:

@@ -68,5 +68,4 @@ MODALITY = Modality(
         unused=("rescale",),
     ),
     citations=_citations,
-    hint=readers.hint,
 )

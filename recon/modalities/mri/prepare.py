@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -47,9 +47,11 @@ def prepare(
     coil_maps: np.ndarray | Tensor | None = None,
     noise_std: float | None = None,
     noise_covariance: np.ndarray | Tensor | None = None,
+    measured_noise: np.ndarray | Tensor | None = None,
     model_error: float | None = None,
     coils: int | None = None,
     calib_size: int | None = None,
+    name: str | None = None,
     device: torch.device | str = "cpu",
 ) -> PreparedSlice:
     """Turn the k-space of one slice into a Problem.
@@ -74,12 +76,16 @@ def prepare(
         independent in all coils; estimated by default.
     noise_covariance : array, shape ``(coil, coil)``, optional
         ``E[e e^H]`` of the coils, as `operators.noise_covariance` gives it from a noise scan.
+    measured_noise : array, shape ``(coil, coil)``, optional
+        The same from the noise scan of the file; used where nothing else is given and coils are not compressed.
     model_error : float, optional
         Relative model error, as a fraction of the local signal; estimated by default, 0 for none.
     coils : int, optional
         Compress to this many virtual coils.
     calib_size : int, optional
         Longest side of the calibration region; by default the fully sampled centre, at most 24.
+    name : str, optional
+        Name of the slice in its file, for diagnostics.
     device : torch.device or str
 
     Raises
@@ -97,14 +103,17 @@ def prepare(
     if coils is not None and coils < kspace.shape[0]:
         if coil_maps is not None or noise_covariance is not None:
             raise InputError("coils= compresses the data: omit either coils, or coil_maps and noise_covariance")
-        kspace = compress_coils(kspace, coils)
+        kspace, measured_noise = compress_coils(kspace, coils), None
     region = calibration_region(mask.expand(kspace.shape[-2:]), calib_size or FULL_CALIBRATION)
-    if noise_std is None and noise_covariance is None:
-        noise = estimate_noise(kspace, mask, region)
-    else:
+    if noise_std is not None or noise_covariance is not None:
         noise = given_noise(noise_std, noise_covariance, kspace.shape[0], unit)
+    elif measured_noise is not None:
+        noise = replace(given_noise(None, measured_noise, kspace.shape[0], unit), source="noise scan of the file")
+    else:
+        noise = estimate_noise(kspace, mask, region)
+    noise = replace(noise, covariance=noise.covariance.to(kspace))
     given = None if coil_maps is None else _maps(coil_maps, kspace)
-    return PreparedSlice.first(Measured(kspace, mask, region, noise, unit, given, model_error))
+    return PreparedSlice.first(Measured(kspace, mask, region, noise, unit, given, model_error, name))
 
 
 def crop_oversampling(kspace: Tensor, axis: int, factor: float) -> Tensor:

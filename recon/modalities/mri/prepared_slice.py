@@ -135,6 +135,8 @@ def _assembled(
         "calibration": [] if found is None else list(found.size),
         "maps": 1 if maps.ndim == 3 else int(maps.shape[0]),
     }
+    if measured.name is not None:
+        facts["name"] = measured.name
     if found is not None:
         facts["maps_from"] = found.method
     if error is not None:

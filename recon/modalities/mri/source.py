@@ -71,6 +71,8 @@ class FileSource:
             "voxel_size_mm": self.scan.voxel_size_mm,
             "recon_shape": self.scan.recon_shape,
         }
+        if self.scan.affine is not None:
+            self.geometry["affine"] = self.scan.affine.tolist()
 
     def __len__(self) -> int:
         return len(self.scan)
@@ -154,6 +156,10 @@ class KspaceSource:
         """Return a slice that is ready to be sampled."""
         piece = self._piece(index)
         settings = {name: getattr(self.options, name) for name in _SETTINGS}
+        scan = self.recording
+        if scan is not None:
+            settings["measured_noise"] = None if scan.noise_covariance is None else scan.noise_covariance[index]
+            settings["name"] = None if scan.names is None else scan.names[index]
         return prepare(piece.kspace, piece.mask, sampling=self.sampling, device=device, **settings)
 
     def reference(self, index: int) -> np.ndarray | None:

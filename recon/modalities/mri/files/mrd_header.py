@@ -1,4 +1,4 @@
-"""The ISMRMRD XML header that fastMRI files carry: matrix sizes, fields of view, encoding limits."""
+"""The XML header of ISMRMRD and fastMRI files: matrix sizes, fields of view, encoding limits, trajectory."""
 
 from dataclasses import dataclass
 from xml.etree import ElementTree
@@ -11,9 +11,11 @@ _NAMESPACE = "{http://www.ismrm.org/ISMRMRD}"
 
 @dataclass(frozen=True)
 class MrdHeader:
-    """Geometry of the first encoding; x is the readout, y the phase encoding, lengths in mm.
+    """Geometry of one encoding; x is the readout, y the phase encoding, z the second one, lengths in mm.
 
-    `center` and `maximum` are the limits of `kspace_encoding_step_1`, None where the header has none.
+    `center` and `maximum` are the limits of `kspace_encoding_step_1`, `center_2` and `maximum_2` those of
+    `kspace_encoding_step_2`, None where the header has none. `calibration` is the mode of the parallel imaging lines
+    ("embedded", "separate", ...), `noise_bandwidth` the relative receiver noise bandwidth.
     """
 
     encoded_matrix: tuple[int, int, int]
@@ -22,6 +24,11 @@ class MrdHeader:
     recon_fov_mm: tuple[float, float, float]
     center: int | None
     maximum: int | None
+    center_2: int | None = None
+    maximum_2: int | None = None
+    trajectory: str = "cartesian"
+    calibration: str | None = None
+    noise_bandwidth: float = 1.0
 
     @property
     def readout_oversampling(self) -> float:
@@ -42,26 +49,62 @@ class MrdHeader:
         return first, first + self.maximum + 1
 
 
-def parse_header(xml: str, where: str) -> MrdHeader:
+def parse_header(xml: str, where: str, encoding_number: int = 0) -> MrdHeader:
     """Parse the header safely: document types and entities (the means of XML bombs) are refused before they expand.
 
     Raises
     ------
     InputError
-        If it is not well-formed, declares a document type, or a field is missing or not a positive number.
+        If it is not well-formed, declares a document type, has no such encoding, or a field is missing or not a
+        positive number.
     """
     _refuse_doctype(xml, where)
     root = ElementTree.fromstring(xml.encode("utf-8"))
-    encoding = root.find(f"{_NAMESPACE}encoding")
-    if encoding is None:
+    encodings = root.findall(f"{_NAMESPACE}encoding")
+    if not encodings:
         raise InputError(f"{where}: the header has no <encoding> (namespace {_NAMESPACE[1:-1]})")
-    encoded_matrix, encoded_fov = _space(encoding, "encodedSpace", where)
-    recon_matrix, recon_fov = _space(encoding, "reconSpace", where)
-    limits = encoding.find(f"{_NAMESPACE}encodingLimits/{_NAMESPACE}kspace_encoding_step_1")
-    center = maximum = None
-    if limits is not None:
-        center, maximum = (int(_number(limits, name, where)) for name in ("center", "maximum"))
-    return MrdHeader(encoded_matrix, encoded_fov, recon_matrix, recon_fov, center, maximum)
+    if encoding_number >= len(encodings):
+        raise InputError(f"{where}: the data refer to encoding {encoding_number}, but the header has {len(encodings)}")
+    encoding = encodings[encoding_number]
+    bandwidth = root.find(f"{_NAMESPACE}acquisitionSystemInformation/{_NAMESPACE}relativeReceiverNoiseBandwidth")
+    return MrdHeader(
+        *_space(encoding, "encodedSpace", where),
+        *_space(encoding, "reconSpace", where),
+        *_limits(encoding, 1, where),
+        *_limits(encoding, 2, where),
+        trajectory=_text(encoding, "trajectory") or "cartesian",
+        calibration=_text(encoding, f"parallelImaging/{_NAMESPACE}calibrationMode"),
+        noise_bandwidth=1.0 if bandwidth is None else _fraction(bandwidth, where),
+    )
+
+
+def _text(encoding: ElementTree.Element, name: str) -> str | None:
+    written = encoding.findtext(_NAMESPACE + name)
+    return written.strip().lower() if written and written.strip() else None
+
+
+def _fraction(element: ElementTree.Element, where: str) -> float:
+    try:
+        value = float(element.text or "")
+    except ValueError:
+        value = float("nan")
+    if not 0.1 <= value <= 1:
+        raise InputError(f"{where}: <relativeReceiverNoiseBandwidth> must be from 0.1 to 1, got {element.text!r}")
+    return value
+
+
+def _limits(encoding: ElementTree.Element, step: int, where: str) -> tuple[int | None, int | None]:
+    """Return center and maximum of an encoding step, None where the header has none."""
+    limits = encoding.find(f"{_NAMESPACE}encodingLimits/{_NAMESPACE}kspace_encoding_step_{step}")
+    if limits is None:
+        return None, None
+    center, maximum = (_number(limits, name, where) for name in ("center", "maximum"))
+    if not (0 <= center < 1e6 and 0 <= maximum < 1e6):
+        raise InputError(
+            f"{where}: the limits of kspace_encoding_step_{step} must be from 0 on, got center {center:g}, maximum "
+            f"{maximum:g}"
+        )
+    return int(center), int(maximum)
 
 
 def _refuse_doctype(xml: str, where: str) -> None:

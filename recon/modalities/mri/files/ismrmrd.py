@@ -1,0 +1,143 @@
+"""ISMRMRD acquisition files: `dataset/xml` and `dataset/data`, the lines of Cartesian k-space as the scanner sent them.
+
+Every combination of slice, contrast, phase, repetition and set is an image; y is the readout and x the phase encoding.
+The encoding limits give the place of a line, so that the centre of a partial Fourier scan is in the middle of the
+matrix. Calibration lines are lines like the others unless the header says that they are a separate scan; repeated
+lines are averaged; navigators, phase corrections and dummy scans are left out. The noise scan gives the noise
+covariance. Of 3D data each partition is a slice if the second phase encoding is fully sampled, and else each position
+along the readout. The package `ismrmrd` is not needed, see `mrd_lines`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from recon.errors import InputError
+from recon.files import hdf5
+from recon.modalities.mri.data import KspaceScan
+from recon.modalities.mri.files.mrd_grid import Grid, place
+from recon.modalities.mri.files.mrd_header import MrdHeader, parse_header
+from recon.modalities.mri.files.mrd_lines import image_lines, is_calibration_only, read_heads
+from recon.modalities.mri.files.mrd_noise import noise_of
+from recon.modalities.mri.files.mrd_slices import Slices, slices_of
+
+#: Calibration lines of these modes belong to another scan, whose contrast may differ.
+_SEPARATE = ("separate", "external")
+
+
+def sniff(path: Path) -> bool:
+    """Tell whether this is an HDF5 file with a group of acquisitions."""
+    if not hdf5.is_hdf5(path):
+        return False
+    with hdf5.open_hdf5(path) as file:
+        return bool(_groups(file))
+
+
+def read(path: Path) -> KspaceScan:
+    """Read the headers of an ISMRMRD file.
+
+    Raises
+    ------
+    InputError
+        If the file is damaged, its trajectory is not Cartesian, it has no lines of an image, or its lines contradict
+        its header.
+    """
+    dataset, xml, heads = _content(path)
+    where = f"{path}: {dataset}"
+    lines, skipped = image_lines(heads)
+    if not lines.any():
+        raise InputError(f"{where}: there are no lines of an image among the {len(heads)} acquisitions")
+    imaging = lines & ~is_calibration_only(heads)
+    spaces = np.unique(heads["encoding_space_ref"][imaging if imaging.any() else lines])
+    header = parse_header(xml, f"{path}: {dataset.removesuffix('data')}xml", int(spaces[0]))
+    if header.trajectory != "cartesian":
+        raise InputError(
+            f"{path}: the trajectory is {header.trajectory!r}; only Cartesian k-space can be read: grid the data first"
+        )
+    if len(spaces) > 1:
+        raise InputError(
+            f"{where}: the lines belong to {len(spaces)} encodings ({', '.join(map(str, spaces))}); write one file each"
+        )
+    elsewhere = lines & (heads["encoding_space_ref"] != spaces[0])
+    if header.calibration in _SEPARATE and imaging.any():
+        elsewhere |= lines & is_calibration_only(heads)
+    if elsewhere.any():
+        skipped["calibration (separate scan)"] = int(elsewhere.sum())
+    grid = place(path, dataset, heads, np.flatnonzero(lines & ~elsewhere), header)
+    return _scan(grid, header, skipped)
+
+
+def _groups(file: h5py.File) -> list[str]:
+    """Return the groups with a header and acquisitions; the standard calls it `dataset`."""
+    if hdf5.has(file, "dataset/xml"):
+        return ["dataset"]
+    groups = [name for name in file if isinstance(file.get(name, getlink=True), h5py.HardLink)]
+    return [name for name in groups if hdf5.has(file, f"{name}/xml") and hdf5.has(file, f"{name}/data")]
+
+
+def _content(path: Path) -> tuple[str, str, np.ndarray]:
+    """Return the name of the acquisitions, the XML header, and the headers of all acquisitions."""
+    with hdf5.open_hdf5(path) as file:
+        groups = _groups(file)
+        if len(groups) > 1:
+            raise InputError(f"{path}: contains {len(groups)} scans ({', '.join(groups[:6])}); write one file each")
+        dataset = f"{groups[0]}/data"
+        xml = hdf5.text(hdf5.dataset(file, f"{groups[0]}/xml"))
+        return dataset, xml, read_heads(hdf5.dataset(file, dataset), f"{path}: {dataset}")
+
+
+def _scan(grid: Grid, header: MrdHeader, skipped: dict[str, int]) -> KspaceScan:
+    slices = slices_of(grid, header)
+    if slices is None:
+        raise InputError(
+            f"{grid.path}: both the readout and the second phase encoding are incomplete; such volumes cannot be "
+            "separated into slices"
+        )
+    positions = slices.positions
+    covariance, noise = noise_of(grid, header.noise_bandwidth)
+    return KspaceScan(
+        path=grid.path,
+        format="ismrmrd",
+        dataset=grid.dataset,
+        slice_shape=(grid.coils, *slices.shape),
+        length=len(grid.keys) * len(positions),
+        load=lambda i: slices.load(i // len(positions), positions[i % len(positions)]),
+        recon_shape=slices.recon_shape,
+        voxel_size_mm=slices.voxel_size_mm,
+        affine=slices.affine(grid),
+        readout_axis=-2 if slices.planes else None,
+        readout_oversampling=slices.oversampling,
+        acquired=_acquired(header) if slices.planes else None,
+        mask=slices.mask,
+        names=_names(grid, slices),
+        noise_covariance=None if covariance is None else np.repeat(covariance, len(positions), axis=0),
+        attributes={
+            "lines": len(grid.numbers),
+            "averages": int(grid.counts.max()),
+            "noise scan": noise,
+            **{f"left out, {name}": f"{number} acquisition(s)" for name, number in skipped.items()},
+        },
+    )
+
+
+def _names(grid: Grid, slices: Slices) -> tuple[str, ...] | None:
+    """Name the slices where their numbers do not say it all."""
+    images = [grid.name(k) for k in range(len(grid.keys))]
+    if len(slices.positions) > 1:
+        several = len(images) > 1
+        return tuple(
+            (f"{image}, " if several else "") + f"{slices.name} {i}" for image in images for i in slices.positions
+        )
+    return None if images == [f"slice {k}" for k in range(len(images))] else tuple(images)
+
+
+def _acquired(header: MrdHeader) -> tuple[int, int] | None:
+    """Return the encoded columns of a matrix padded with zeros on both sides; partial Fourier is not padding."""
+    acquired, columns = header.acquired(), header.encoded_matrix[1]
+    if acquired is None or not header.maximum:
+        return None
+    first, stop = acquired
+    return acquired if first > 0 and abs(first - (columns - stop)) <= 1 else None
