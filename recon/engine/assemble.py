@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,8 +59,9 @@ def assemble(
     *,
     single: bool,
     started: float,
+    notes: Sequence[str] = (),
 ) -> Posterior:
-    """Join the slices of a run into one Posterior.
+    """Join the slices of a run into one Posterior; ``notes`` are about the run as a whole.
 
     Warns about what the user should know; the same lines are kept in ``provenance["notes"]``.
 
@@ -93,7 +95,7 @@ def assemble(
     references = [part.reference for part in parts if part.reference is not None]
     if len(references) == len(parts):
         images["reference"] = joined(references)
-    notes = _notes(parts, diagnostics, modality.doubts if modality is not None else "its geometry")
+    notes = [*notes, *_notes(parts, diagnostics, modality.doubts if modality is not None else "its geometry")]
     if record.get("sampler", {}).get("name") == "ExactGaussian":
         notes += _unsolved(diagnostics)
     if modality is not None and modality.few_steps is not None:

@@ -6,6 +6,7 @@ worse than a miss: noise, undersampling, partial Fourier and small matrices must
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -35,6 +36,11 @@ _STRONGEST = 4  # coils that are transformed
 #: has at least a fraction of the energy of all four, unlike those of an object near one corner or side.
 _EMPTY, _FULL, _EACH_CORNER = 0.2, 0.7, 0.03
 _LEAST_REGION = 8
+#: Note about such an image.
+SHIFTED = (
+    "the image is shifted by half of the field of view, as k-space alternates in sign (FFT without ifftshift): it is "
+    "reconstructed in the middle, and the result shifted back"
+)
 
 
 @dataclass(frozen=True)
@@ -144,8 +150,8 @@ def _axis_without_centre(y: Profile, x: Profile) -> Doubt | None:
             continue
         if axis.variation < _ALIKE:
             return Doubt(
-                f"all {axis.length} lines along {name} cross the centre of k-space with similar energy: this looks like "
-                "radial (non-Cartesian) k-space, which is not supported; grid it first",
+                f"all {axis.length} lines along {name} cross the centre of k-space with similar energy: this looks "
+                "like radial (non-Cartesian) k-space, which is not supported; grid it first",
                 fatal=True,
             )
         return Doubt(
@@ -170,8 +176,8 @@ def _uncentred(y: Profile, x: Profile) -> Doubt | None:
         return None
     axes = tuple(k - 2 for k in range(2) if corner[k])
     return Doubt(
-        f"k-space is not centred, its largest values are at the edge: shift the zero frequency to the middle, "
-        f"numpy.fft.fftshift(kspace, axes={axes})",
+        "the largest values are at the edge of the array: is this k-space, and centred? Shift the zero frequency to "
+        f"the middle with numpy.fft.fftshift(kspace, axes={axes})",
         fatal=True,
     )
 
@@ -209,6 +215,17 @@ def _quarters(values: Tensor) -> Tensor:
     width = max(len(values) // 4, 1)
     sums = torch.cat([values.new_zeros(1), torch.cat([values, values[: width - 1]]).cumsum(0)])
     return (sums[width:] - sums[:-width]) / values.sum().clamp_min(1e-30)
+
+
+def shifted(kspace: Tensor, shift: tuple[int, int]) -> Tensor:
+    """Return the k-space of the image rolled by a shift (y, x) in pixels."""
+    for axis, by in zip((-2, -1), shift, strict=True):
+        if by:
+            n = kspace.shape[axis]
+            frequency = torch.arange(n, device=kspace.device, dtype=torch.float64) - n // 2
+            ramp = torch.polar(torch.ones_like(frequency), -2 * math.pi * frequency * by / n).to(kspace.dtype)
+            kspace = kspace * (ramp[:, None] if axis == -2 else ramp)
+    return kspace
 
 
 def _block(image: Tensor, first: float, stop: float, axis: int | None = None) -> Tensor:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from operators import compress_coils, fftc, ifftc, make_mask
+from operators import fftc, ifftc, make_mask
 from operators.mri.autocalibration import calibration_region
 from recon.errors import InputError, ShapeError
+from recon.modalities.mri.calibration_scan import calibration_of, compressed, on_grid
 from recon.modalities.mri.coil_maps import FULL_CALIBRATION
+from recon.modalities.mri.mask_checks import fitting, require_complete
 from recon.modalities.mri.measured import Measured
-from recon.modalities.mri.noise import estimate_noise, given_noise
+from recon.modalities.mri.noise import estimate_noise, given_covariance, given_noise, refuse_noise
+from recon.modalities.mri.plausible import SHIFTED, doubts, half_shift, shifted
 from recon.modalities.mri.prepared_slice import PreparedSlice
 
 
@@ -47,6 +50,7 @@ def prepare(
     coil_maps: np.ndarray | Tensor | None = None,
     noise_std: float | None = None,
     noise_covariance: np.ndarray | Tensor | None = None,
+    calibration: np.ndarray | Tensor | None = None,
     model_error: float | None = None,
     coils: int | None = None,
     calib_size: int | None = None,
@@ -74,6 +78,9 @@ def prepare(
         independent in all coils; estimated by default.
     noise_covariance : array, shape ``(coil, coil)``, optional
         ``E[e e^H]`` of the coils, as `operators.noise_covariance` gives it from a noise scan.
+    calibration : array, shape ``(coil, y, x)``, optional
+        Centred k-space of a separate scan of the same coils and field of view, of any matrix size, zeros where not
+        sampled; its centre gives the coil maps instead of that of ``kspace``.
     model_error : float, optional
         Relative model error, as a fraction of the local signal; estimated by default, 0 for none.
     coils : int, optional
@@ -88,23 +95,60 @@ def prepare(
         If the data or an option are unusable; the message says what is wrong and what to do.
     """
     kspace, unit = _normalised(kspace, device)
-    mask = _sampled(kspace, mask, sampling)
-    kspace = kspace * mask
-    if not bool(kspace.any()):
-        raise InputError("kspace is zero wherever the mask samples: the mask does not belong to these data")
+    notes = _plausible(kspace)
     if noise_std is not None and noise_covariance is not None:
         raise InputError("noise_std and noise_covariance both define the noise: give one of them")
+    maps = None if coil_maps is None else _maps(coil_maps, kspace)
+    covariance = None if noise_covariance is None else given_covariance(noise_covariance, len(kspace))
+    scan = None if calibration is None else on_grid(calibration, kspace)
+    alive = kspace.flatten(1).any(dim=1)
+    if not bool(alive.all()):
+        notes.append(_dead_coils(alive))
+        kspace, scan = kspace[alive], None if scan is None else scan[alive]
+        maps = None if maps is None else maps[..., alive, :, :]
+        covariance = None if covariance is None else covariance[alive.cpu()][:, alive.cpu()]
+    mask, padding = _sampled(kspace, mask, sampling)
+    notes += padding
+    kspace = kspace * mask
     if coils is not None and coils < kspace.shape[0]:
-        if coil_maps is not None or noise_covariance is not None:
-            raise InputError("coils= compresses the data: omit either coils, or coil_maps and noise_covariance")
-        kspace = compress_coils(kspace, coils)
+        if maps is not None or covariance is not None:
+            raise InputError("coils= compresses the data: omit either coils, or coil_maps and the noise of the coils")
+        kspace, scan = compressed(kspace, scan, coils)
     region = calibration_region(mask.expand(kspace.shape[-2:]), calib_size or FULL_CALIBRATION)
-    if noise_std is None and noise_covariance is None:
+    separate = None if scan is None else calibration_of(scan, calib_size or FULL_CALIBRATION)
+    shift = half_shift(kspace, region)
+    if separate is not None:
+        moved = half_shift(separate.kspace, separate.region)
+        shift = moved if region is None else shift
+        separate = replace(separate, kspace=shifted(separate.kspace, moved))
+    if any(shift):
+        notes.append(SHIFTED)
+        kspace = shifted(kspace, shift)
+        maps = None if maps is None else maps.roll(shift, (-2, -1))
+    if noise_std is None and covariance is None:
         noise = estimate_noise(kspace, mask, region)
     else:
-        noise = given_noise(noise_std, noise_covariance, kspace.shape[0], unit)
-    given = None if coil_maps is None else _maps(coil_maps, kspace)
-    return PreparedSlice.first(Measured(kspace, mask, region, noise, unit, given, model_error))
+        noise = given_noise(noise_std, covariance, kspace.shape[0], unit)
+        if noise.level == 0:
+            refuse_noise(kspace, mask, region, unit)
+    back = (-shift[0], -shift[1])
+    return PreparedSlice.first(
+        Measured(kspace, mask, region, noise, unit, maps, model_error, separate, back, tuple(notes))
+    )
+
+
+def _plausible(kspace: Tensor) -> list[str]:
+    """Return notes about suspicious data; refuse data that cannot be centred Cartesian k-space."""
+    found = doubts(kspace)
+    for doubt in found:
+        if doubt.fatal:
+            raise InputError(doubt.text)
+    return [doubt.text for doubt in found]
+
+
+def _dead_coils(alive: Tensor) -> str:
+    dead = ", ".join(str(int(index)) for index in (~alive).nonzero()[:, 0])
+    return f"coil(s) {dead} contain only zeros and are left out"
 
 
 def crop_oversampling(kspace: Tensor, axis: int, factor: float) -> Tensor:
@@ -159,8 +203,8 @@ def _normalised(kspace: np.ndarray | Tensor, device: torch.device | str) -> tupl
     return (array / unit).to(device=device, dtype=torch.complex64).contiguous(), unit
 
 
-def _sampled(kspace: Tensor, mask: np.ndarray | Tensor | None, sampling: Sampling | None) -> Tensor:
-    """Return the sampling mask: that of the data, undersampled by the retrospective pattern."""
+def _sampled(kspace: Tensor, mask: np.ndarray | Tensor | None, sampling: Sampling | None) -> tuple[Tensor, list[str]]:
+    """Return the sampling mask: that of the data, undersampled by the retrospective pattern; and notes about it."""
     shape = (kspace.shape[-2], kspace.shape[-1])
     if mask is None:
         known = infer_mask(kspace)
@@ -173,14 +217,18 @@ def _sampled(kspace: Tensor, mask: np.ndarray | Tensor | None, sampling: Samplin
             fits = False
         if not fits:
             raise ShapeError(f"mask: expected a shape that broadcasts to {shape} (y, x), got {tuple(known.shape)}")
+    if not bool(known.any()):
+        raise InputError("mask is empty: expected at least the centre of k-space")
+    known, notes = fitting(kspace, known)
     if sampling is not None and sampling.pattern is not None:
+        require_complete(known, shape, sampling.acceleration)
         pattern = make_mask(
             shape, sampling.pattern, sampling.acceleration, sampling.center_fraction, seed=sampling.seed
         )
         known = known & torch.as_tensor(pattern).to(kspace.device).bool()
-    if not bool(known.any()):
-        raise InputError("mask is empty: expected at least the centre of k-space")
-    return known
+    if not bool((kspace * known).any()):
+        raise InputError("kspace is zero wherever the mask samples: the mask does not belong to these data")
+    return known, notes
 
 
 def _maps(given: np.ndarray | Tensor, kspace: Tensor) -> Tensor:
