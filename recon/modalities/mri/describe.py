@@ -8,10 +8,12 @@ import torch
 from operators.mri.autocalibration import calibration_region
 from operators.mri.coils import estimate_noise_covariance
 from operators.mri.espirit import calibration_size
+from operators.mri.masks import PATTERNS
 from recon.errors import InputError
-from recon.modalities.mri import plausible
 from recon.modalities.mri.data import KspaceScan
+from recon.modalities.mri.field_shift import SHIFTED, half_shift
 from recon.modalities.mri.options import MRI
+from recon.modalities.mri.plausible import doubts as doubts_of
 from recon.modalities.protocols import Findings
 from recon.modalities.recording import short
 
@@ -28,6 +30,8 @@ def sampling(scan: KspaceScan, options: MRI) -> str:
     """Describe the samples that are used."""
     if options.mask is None and options.acceleration is None:
         return "as measured"
+    if options.mask is not None and options.mask not in PATTERNS:
+        return f"those of the mask {options.mask}"
     return f"{options.mask or 'random'}, acceleration {options.acceleration or 4.0:g} (retrospective)"
 
 
@@ -129,10 +133,10 @@ def _doubts(kspace: np.ndarray, sampled: np.ndarray) -> list[str]:
             f"than {_LEAST_CALIBRATION} x {_LEAST_CALIBRATION}"
         )
     found = torch.from_numpy(kspace)
-    for doubt in plausible.doubts(found):
+    for doubt in doubts_of(found):
         doubts.append(("a reconstruction refuses these data: " if doubt.fatal else "") + doubt.text)
-    if any(plausible.half_shift(found, calibration_region(sampled))):
-        doubts.append(plausible.SHIFTED)
+    if any(half_shift(found, calibration_region(sampled)) or ()):
+        doubts.append(SHIFTED)
     return doubts
 
 

@@ -6,14 +6,12 @@ worse than a miss: noise, undersampling, partial Fourier and small matrices must
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from operators import ifftc
-from operators.mri.autocalibration import Region
 
 #: Shorter axes are too short for a judgement, except as a possible coil axis.
 _SHORT = 12
@@ -31,16 +29,6 @@ _CONTRAST = 5.0
 #: An image has less than a quarter of its energy in the central 1/64, and its transform at least this fraction.
 _CONCENTRATED, _RATIO = 0.2, 4.0
 _STRONGEST = 4  # coils that are transformed
-#: Mean energy of the middle of an image shifted by half the field of view, and of its corners and its rim, relative to
-#: the whole image: below .2 and above 1 on brains and hearts; the middle of centred images has at least .8. Each corner
-#: has at least a fraction of the energy of all four, unlike those of an object near one corner or side.
-_EMPTY, _FULL, _EACH_CORNER = 0.2, 0.7, 0.03
-_LEAST_REGION = 8
-#: Note about such an image.
-SHIFTED = (
-    "the image is shifted by half of the field of view, as k-space alternates in sign (FFT without ifftshift): it is "
-    "reconstructed in the middle, and the result shifted back"
-)
 
 
 @dataclass(frozen=True)
@@ -119,9 +107,12 @@ def doubts(kspace: Tensor) -> list[Doubt]:
     kspace : Tensor, shape ``(coil, y, x)``
         Zeros where not sampled.
     """
-    energy = kspace.abs().square().to(torch.float64)
-    samples = (energy > 0).to(torch.float64)
-    coils, y, x = (Profile.of(energy.sum(dim=other), samples.sum(dim=other)) for other in ((1, 2), (0, 2), (0, 1)))
+    energy = kspace.abs().square()
+    samples = (energy > 0).to(energy)
+    coils, y, x = (
+        Profile.of(energy.sum(dim=other).cpu().double(), samples.sum(dim=other).cpu().double())
+        for other in ((1, 2), (0, 2), (0, 1))
+    )
     found = (
         _coils_elsewhere(coils, y, x)
         or _axis_without_centre(y, x)
@@ -217,53 +208,7 @@ def _quarters(values: Tensor) -> Tensor:
     return (sums[width:] - sums[:-width]) / values.sum().clamp_min(1e-30)
 
 
-def shifted(kspace: Tensor, shift: tuple[int, int]) -> Tensor:
-    """Return the k-space of the image rolled by a shift (y, x) in pixels."""
-    for axis, by in zip((-2, -1), shift, strict=True):
-        if by:
-            n = kspace.shape[axis]
-            frequency = torch.arange(n, device=kspace.device, dtype=torch.float64) - n // 2
-            ramp = torch.polar(torch.ones_like(frequency), -2 * math.pi * frequency * by / n).to(kspace.dtype)
-            kspace = kspace * (ramp[:, None] if axis == -2 else ramp)
-    return kspace
-
-
-def _block(image: Tensor, first: float, stop: float, axis: int | None = None) -> Tensor:
-    """Return the part between two fractions of both axes, or of one."""
-    for k in (0, 1) if axis is None else (axis,):
-        n = image.shape[k]
-        begin = int(n * first)
-        image = image.narrow(k, begin, max(int(n * stop) - begin, 1))
-    return image
-
-
 def _central(energy: Tensor) -> float:
     """Return the fraction of the energy in the central 1/8 of both axes."""
     rows, columns = (slice(n // 2 - n // 16, n // 2 - n // 16 + max(n // 8, 1)) for n in energy.shape)
     return float(energy[rows, columns].sum() / energy.sum().clamp_min(1e-30))
-
-
-def half_shift(kspace: Tensor, region: Region | None) -> tuple[int, int]:
-    """Return the shift (y, x) in pixels that puts an object in the four corners into the middle of the image; (0, 0).
-
-    k-space of an image shifted by half of the field of view alternates in sign, as a plain FFT of a centred image does.
-
-    Parameters
-    ----------
-    kspace : Tensor, shape ``(coil, y, x)``
-    region : (slice, slice) or None
-        Calibration region; without one nothing can be said.
-    """
-    if region is None or min(side.stop - side.start for side in region) < _LEAST_REGION:
-        return 0, 0
-    image = ifftc(kspace[:, region[0], region[1]]).abs().square().sum(0)
-    image = image / image.mean().clamp_min(1e-30)
-    core = _block(image, 3 / 8, 5 / 8)
-    swapped = torch.fft.fftshift(image)
-    corners = _block(swapped, 3 / 8, 5 / 8)  # the four corners of the image, which meet here
-    rim = torch.cat([_block(swapped, 5 / 12, 7 / 12, axis).flatten() for axis in (0, 1)])
-    quarters = [float(part.sum()) for half in corners.tensor_split(2, 0) for part in half.tensor_split(2, 1)]
-    empty = float(core.mean()) < _EMPTY and float(corners.mean()) > _FULL and float(rim.mean()) > _FULL
-    if not empty or min(quarters) < _EACH_CORNER * sum(quarters):
-        return 0, 0
-    return kspace.shape[-2] // 2, kspace.shape[-1] // 2

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,15 +9,16 @@ import torch
 from torch import Tensor
 
 from operators import fftc, ifftc, make_mask
-from operators.mri.autocalibration import calibration_region
+from operators.mri.autocalibration import Region, calibration_region
 from recon.errors import InputError, ShapeError
 from recon.modalities.mri.calibration_scan import calibration_of, compressed, on_grid
 from recon.modalities.mri.coil_maps import FULL_CALIBRATION
+from recon.modalities.mri.field_shift import SHIFTED, half_shift, shifted
 from recon.modalities.mri.mask_checks import fitting, require_complete
 from recon.modalities.mri.measured import Measured
-from recon.modalities.mri.noise import estimate_noise, given_covariance, given_noise, refuse_noise
-from recon.modalities.mri.plausible import SHIFTED, doubts, half_shift, shifted
+from recon.modalities.mri.noise import CoilNoise, estimate_noise, given_covariance, given_noise, refuse_noise
 from recon.modalities.mri.prepared_slice import PreparedSlice
+from recon.modalities.mri.validate import known_maps, normalised, require_plausible
 
 
 @dataclass(frozen=True)
@@ -94,61 +94,62 @@ def prepare(
     InputError, ShapeError
         If the data or an option are unusable; the message says what is wrong and what to do.
     """
-    kspace, unit = _normalised(kspace, device)
-    notes = _plausible(kspace)
+    kspace, unit = normalised(kspace, device)
+    notes = require_plausible(kspace)
     if noise_std is not None and noise_covariance is not None:
         raise InputError("noise_std and noise_covariance both define the noise: give one of them")
-    maps = None if coil_maps is None else _maps(coil_maps, kspace)
+    maps = None if coil_maps is None else known_maps(coil_maps, kspace)
     covariance = None if noise_covariance is None else given_covariance(noise_covariance, len(kspace))
     scan = None if calibration is None else on_grid(calibration, kspace)
     alive = kspace.flatten(1).any(dim=1)
     if not bool(alive.all()):
-        notes.append(_dead_coils(alive))
+        dead = ", ".join(str(int(index)) for index in (~alive).nonzero()[:, 0])
+        notes.append(f"coil(s) {dead} contain only zeros and are left out")
         kspace, scan = kspace[alive], None if scan is None else scan[alive]
         maps = None if maps is None else maps[..., alive, :, :]
         covariance = None if covariance is None else covariance[alive.cpu()][:, alive.cpu()]
     mask, padding = _sampled(kspace, mask, sampling)
-    notes += padding
     kspace = kspace * mask
     if coils is not None and coils < kspace.shape[0]:
         if maps is not None or covariance is not None:
             raise InputError("coils= compresses the data: omit either coils, or coil_maps and the noise of the coils")
         kspace, scan = compressed(kspace, scan, coils)
-    region = calibration_region(mask.expand(kspace.shape[-2:]), calib_size or FULL_CALIBRATION)
-    separate = None if scan is None else calibration_of(scan, calib_size or FULL_CALIBRATION)
+    limit = calib_size or FULL_CALIBRATION
+    region = calibration_region(mask.expand(kspace.shape[-2:]), limit)
+    separate = None if scan is None else calibration_of(scan, limit)
     shift = half_shift(kspace, region)
     if separate is not None:
-        moved = half_shift(separate.kspace, separate.region)
-        shift = moved if region is None else shift
+        moved = half_shift(separate.kspace, separate.region) or (0, 0)
+        shift = moved if shift is None else shift
         separate = replace(separate, kspace=shifted(separate.kspace, moved))
-    if any(shift):
-        notes.append(SHIFTED)
-        kspace = shifted(kspace, shift)
-        maps = None if maps is None else maps.roll(shift, (-2, -1))
-    if noise_std is None and covariance is None:
-        noise = estimate_noise(kspace, mask, region)
-    else:
-        noise = given_noise(noise_std, covariance, kspace.shape[0], unit)
-        if noise.level == 0:
-            refuse_noise(kspace, mask, region, unit)
-    back = (-shift[0], -shift[1])
+    shift = shift or (0, 0)
+    kspace, maps = shifted(kspace, shift), None if maps is None else maps.roll(shift, (-2, -1))
     return PreparedSlice.first(
-        Measured(kspace, mask, region, noise, unit, maps, model_error, separate, back, tuple(notes))
+        Measured(
+            kspace=kspace,
+            mask=mask,
+            region=region,
+            noise=_noise(kspace, mask, region, noise_std, covariance, unit),
+            unit=unit,
+            maps=maps,
+            model_error=model_error,
+            calibration=separate,
+            shift=(-shift[0], -shift[1]),
+            notes=(*notes, *padding, *([SHIFTED] if any(shift) else [])),
+        )
     )
 
 
-def _plausible(kspace: Tensor) -> list[str]:
-    """Return notes about suspicious data; refuse data that cannot be centred Cartesian k-space."""
-    found = doubts(kspace)
-    for doubt in found:
-        if doubt.fatal:
-            raise InputError(doubt.text)
-    return [doubt.text for doubt in found]
-
-
-def _dead_coils(alive: Tensor) -> str:
-    dead = ", ".join(str(int(index)) for index in (~alive).nonzero()[:, 0])
-    return f"coil(s) {dead} contain only zeros and are left out"
+def _noise(
+    kspace: Tensor, mask: Tensor, region: Region | None, level: float | None, covariance: Tensor | None, unit: float
+) -> CoilNoise:
+    """Return the noise of the coils: given, or estimated."""
+    if level is None and covariance is None:
+        return estimate_noise(kspace, mask, region)
+    noise = given_noise(level, covariance, kspace.shape[0], unit)
+    if noise.level == 0:
+        refuse_noise(kspace, mask, region, unit)
+    return noise
 
 
 def crop_oversampling(kspace: Tensor, axis: int, factor: float) -> Tensor:
@@ -184,25 +185,6 @@ def infer_mask(kspace: Tensor) -> Tensor:
     return rows if bool((mask == rows).all()) else mask
 
 
-def _normalised(kspace: np.ndarray | Tensor, device: torch.device | str) -> tuple[Tensor, float]:
-    """Check k-space and scale its largest value to about 1 (by an exact power of two), so that nothing overflows."""
-    array = torch.as_tensor(kspace)
-    if not array.is_complex():
-        raise InputError(f"kspace must be complex, got {array.dtype}; join real and imaginary parts first")
-    if array.ndim == 2:
-        array = array[None]
-    if array.ndim != 3 or 0 in array.shape:
-        raise ShapeError(f"kspace: expected (coil, y, x) or (y, x) without empty axes, got {tuple(array.shape)}")
-    bad = int((~torch.isfinite(array)).sum())
-    if bad:
-        raise InputError(f"kspace: {bad} of {array.numel()} values are NaN or Inf: repair or mask them first")
-    largest = float(torch.view_as_real(array.resolve_conj()).abs().max())
-    if largest == 0:
-        raise InputError("kspace is zero everywhere: there is nothing to reconstruct")
-    unit = 2.0 ** math.floor(math.log2(largest))
-    return (array / unit).to(device=device, dtype=torch.complex64).contiguous(), unit
-
-
 def _sampled(kspace: Tensor, mask: np.ndarray | Tensor | None, sampling: Sampling | None) -> tuple[Tensor, list[str]]:
     """Return the sampling mask: that of the data, undersampled by the retrospective pattern; and notes about it."""
     shape = (kspace.shape[-2], kspace.shape[-1])
@@ -229,18 +211,3 @@ def _sampled(kspace: Tensor, mask: np.ndarray | Tensor | None, sampling: Samplin
     if not bool((kspace * known).any()):
         raise InputError("kspace is zero wherever the mask samples: the mask does not belong to these data")
     return known, notes
-
-
-def _maps(given: np.ndarray | Tensor, kspace: Tensor) -> Tensor:
-    """Check coil maps given by the user."""
-    maps = torch.as_tensor(given).to(device=kspace.device, dtype=kspace.dtype)
-    if maps.ndim not in (3, 4) or maps.shape[-3:] != kspace.shape:
-        raise ShapeError(
-            f"coil_maps: expected {tuple(kspace.shape)} (coil, y, x) like kspace, or (map, coil, y, x), got "
-            f"{tuple(maps.shape)}"
-        )
-    if not bool(torch.isfinite(torch.view_as_real(maps)).all()):
-        raise InputError("coil_maps hold NaN or Inf")
-    if not bool(maps.any()):
-        raise InputError("coil_maps are zero everywhere")
-    return maps

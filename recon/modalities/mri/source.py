@@ -157,8 +157,8 @@ class KspaceSource:
 
     @property
     def retrospective(self) -> bool:
-        """Whether the data are undersampled on loading."""
-        return self.sampling is not None
+        """Whether the data are undersampled on loading, by a pattern or by given samples."""
+        return self.options.mask is not None or self.sampling is not None
 
     def __len__(self) -> int:
         return len(self.pieces)

@@ -13,6 +13,7 @@ from recon.cli import main
 from recon.errors import InputError
 from recon.modalities.mri import plausible
 from recon.modalities.mri.describe import inspect, layout_doubts
+from recon.modalities.mri.field_shift import half_shift
 from recon.modalities.mri.files.readers import open_kspace
 from recon.modalities.mri.prepare import Sampling, prepare
 
@@ -283,9 +284,9 @@ def test_measured_scans_raise_no_alarm(realdata: Path, name: str) -> None:
     middle = [slice(n // 2 - 12, n // 2 + 12) for n in scan.shape[1:]]
     region = (middle[0], middle[1])
     data = torch.from_numpy(np.ascontiguousarray(scan))
-    assert plausible.half_shift(data, region) == (0, 0)
+    assert half_shift(data, region) == (0, 0)
     turned = data * torch.from_numpy(_checkerboard(*scan.shape[1:])).to(torch.float32)
-    assert plausible.half_shift(turned, region) == (scan.shape[1] // 2, scan.shape[2] // 2)
+    assert half_shift(turned, region) == (scan.shape[1] // 2, scan.shape[2] // 2)
 
 
 @pytest.mark.parametrize("size", [32, 64])
