@@ -102,9 +102,11 @@ def reconstruct(
     assert modality is not None
     pieces = modality.source(source, modalities.bind(modality, named, options), seed)
     chosen = choose_slices(slices, len(pieces))
-    parts = run.source(pieces, chosen, progress)
+    parts, refused = run.source(pieces, chosen, progress)
+    chosen = [index for index in chosen if index not in refused]
+    left_out = [f"slice {index} is left out: {reason}" for index, reason in refused.items()]
     together = isinstance(strategy, DDSVolume)
     single = (pieces.single or len(chosen) == 1) and not together
     geometry = {**of_slices(pieces.geometry, chosen), "axes": modality.axes[0 if single else 1]}
     record = run.describe({**pieces.config, **computing}, pieces.path, chosen)
-    return assemble(parts, record, geometry, modality, single=single or together, started=started)
+    return assemble(parts, record, geometry, modality, single=single or together, started=started, left_out=left_out)

@@ -200,4 +200,5 @@ _POINTS: dict[str, Callable[[np.ndarray, int, Generator], np.ndarray]] = {
     "radial": radial_points,
     "spiral": spiral_points,
 }
+COLUMN_PATTERNS = (*_COLUMNS, *_FASTMRI)
 PATTERNS = (*_COLUMNS, *_FASTMRI, *_POINTS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from recon.engine.part import Part
 from recon.errors import DivergenceError
 from recon.modalities.base import Modality
 from recon.posterior import Posterior
-from recon.verdict import Verdict
+from recon.verdict import Finding, Verdict
 
 
 def assemble(
@@ -28,8 +29,9 @@ def assemble(
     *,
     single: bool,
     started: float,
+    left_out: Sequence[str] = (),
 ) -> Posterior:
-    """Join the slices of a run into one Posterior.
+    """Join the slices of a run into one Posterior; ``left_out`` says which slices are missing, and why.
 
     Warns about what the user should know; the same lines are kept in ``provenance["notes"]``, and what they mean for
     the result in ``provenance["verdict"]``.
@@ -64,7 +66,8 @@ def assemble(
     references = [part.reference for part in parts if part.reference is not None]
     if len(references) == len(parts):
         images["reference"] = joined(references)
-    findings = judge(parts, record.get("sampler", {}), modality)
+    findings = [Finding("doubtful", note) for note in left_out]
+    findings += judge(parts, record.get("sampler", {}), modality)
     notes = [finding.reason for finding in findings]
     for note in notes:
         warnings.warn(note, UserWarning, stacklevel=3)

@@ -17,7 +17,7 @@ from recon.engine.part import Part
 from recon.engine.provenance import describe_prior, describe_sampler
 from recon.engine.samplers import FIRST_IMAGE_STEPS, resolve_sampler
 from recon.engine.volume import BySlice, join
-from recon.errors import DivergenceError, InputError
+from recon.errors import ConfigError, DivergenceError, InputError
 from recon.modalities.base import Modality
 from recon.modalities.prepared import Prepared
 from recon.modalities.protocols import Source
@@ -63,13 +63,38 @@ class SamplingRun:
                 )
             object.__setattr__(self, "prior", self.modality.prior)
 
-    def source(self, source: Source, chosen: Sequence[int], progress: bool | None) -> list[Part]:
-        """Sample the chosen slices of a source: one by one, or together where the sampler couples them."""
-        together = isinstance(self.sampler, DDSVolume)
-        with self._bar(1 if together else len(chosen), progress) as bar:
-            if together:
-                return [self._volume(source, chosen, bar)]
-            return [self._slice(source, index, bar) for index in chosen]
+    def source(self, source: Source, chosen: Sequence[int], progress: bool | None) -> tuple[list[Part], dict[int, str]]:
+        """Sample the chosen slices of a source: one by one, or together where the sampler couples them.
+
+        Returns
+        -------
+        parts : list of Part
+        refused : dict
+            The slices that are left out since their data are unusable, and why.
+
+        Raises
+        ------
+        InputError
+            If no slice is usable, or slices that are coupled are not all usable.
+        """
+        if isinstance(self.sampler, DDSVolume):
+            with self._bar(1, progress) as bar:
+                return [self._volume(source, chosen, bar)], {}
+        parts: list[Part] = []
+        refused: dict[int, InputError] = {}
+        with self._bar(len(chosen), progress) as bar:
+            for index in chosen:
+                try:
+                    ready, reference = source.prepare(index, self.device), source.reference(index)
+                except ConfigError:
+                    raise
+                except InputError as error:
+                    refused[index] = error
+                    continue
+                parts.append(self._slice(ready, reference, index, bar))
+        if not parts:
+            raise next(iter(refused.values()))
+        return parts, {index: str(error) for index, error in refused.items()}
 
     def problem(self, problem: Problem, progress: bool | None) -> list[Part]:
         """Sample a problem that the user has prepared."""
@@ -89,8 +114,7 @@ class SamplingRun:
             "citations": list(self.sampler.citations),
         }
 
-    def _slice(self, source: Source, index: int, bar: tqdm) -> Part:
-        ready, reference = source.prepare(index, self.device), source.reference(index)
+    def _slice(self, ready: Prepared, reference: np.ndarray | None, index: int, bar: tqdm) -> Part:
         ready = self._refined(ready, index) if ready.refinable else ready
         if isinstance(self.prior, str) and self.prior == GAUSSIAN and (stand_in := ready.stand_in()) is not None:
             self.loaded[tuple(ready.problem.operator.domain.shape)] = stand_in

@@ -90,7 +90,8 @@ def maps_from(kspace: Tensor, region: Region | None, noise_std: float) -> CoilMa
     if region is None or min(size) < LEAST_CALIBRATION:
         raise InputError(
             f"the fully sampled centre of k-space is {size[0]} x {size[1]} (y x); coil maps need at least "
-            f"{LEAST_CALIBRATION} x {LEAST_CALIBRATION}: give coil_maps, or sample a larger centre (center_fraction)"
+            f"{LEAST_CALIBRATION} x {LEAST_CALIBRATION}: give coil_maps or a calibration scan, or sample a "
+            "larger centre (center_fraction)"
         )
     best: CoilMaps | None = None
     for method in (_espirit, partial(_espirit, several=True), _low_resolution):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from operators.mri.masks import PATTERNS
 from recon.modalities.base import Condition, spread
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ _TOLERANCE = 1.1
 def conditions(posterior: PosteriorSamples) -> dict[str, Condition]:
     """Return the kind of mask, the name of its pattern if the engine generated it, and the acceleration."""
     config: Mapping[str, Any] = posterior.provenance.get("config") or {}
-    retrospective = config.get("acceleration") is not None or config.get("mask") not in (None, "array")
+    retrospective = config.get("acceleration") is not None or config.get("mask") in PATTERNS
     pattern = (config.get("mask") or "random") if retrospective else None
     return {
         "sampling": Condition(describe_mask(posterior.images.get("mask"))),

@@ -5,10 +5,15 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from operators.mri.autocalibration import calibration_region
 from operators.mri.coils import estimate_noise_covariance
 from operators.mri.espirit import calibration_size
+from operators.mri.masks import PATTERNS
+from recon.errors import InputError
 from recon.modalities.mri.data import KspaceScan
+from recon.modalities.mri.field_shift import SHIFTED, half_shift
 from recon.modalities.mri.options import MRI
+from recon.modalities.mri.plausible import doubts as doubts_of
 from recon.modalities.protocols import Findings
 from recon.modalities.recording import short
 
@@ -25,6 +30,8 @@ def sampling(scan: KspaceScan, options: MRI) -> str:
     """Describe the samples that are used."""
     if options.mask is None and options.acceleration is None:
         return "as measured"
+    if options.mask is not None and options.mask not in PATTERNS:
+        return f"those of the mask {options.mask}"
     return f"{options.mask or 'random'}, acceleration {options.acceleration or 4.0:g} (retrospective)"
 
 
@@ -68,15 +75,36 @@ def inspect(scan: KspaceScan) -> Findings:
     Raises
     ------
     InputError
-        From the reader, for the first unusable slice.
+        From the reader, if no slice is usable.
     """
-    findings = Findings()
-    for i, kspace in enumerate(scan):
+    findings = Findings(warnings=layout_doubts(scan))
+    refused: list[InputError] = []
+    for i in range(len(scan)):
         where = f"{scan.label(i)}: " if len(scan) > 1 else ""
-        sampled = _sampled(scan, kspace)
-        findings.facts.append(where + ", ".join(_describe(kspace, sampled)))
-        findings.warnings.extend(where + line for line in _doubts(kspace, sampled))
+        try:
+            kspace = scan[i]
+            sampled = _sampled(scan, kspace)
+            findings.facts.append(where + ", ".join(_describe(kspace, sampled)))
+            found = _doubts(kspace, sampled)
+        except InputError as error:
+            refused.append(error)
+            findings.warnings.append(f"{where}left out of a reconstruction: {error}")
+            continue
+        findings.warnings.extend(where + line for line in found)
+    if len(refused) == len(scan):
+        raise refused[0]
     return findings
+
+
+def layout_doubts(scan: KspaceScan) -> list[str]:
+    """Return what is ambiguous about the layout of a file."""
+    single = scan.format == "fastmri" and scan.shape[0] == 1 and len(scan) > 1
+    if not single or scan.voxel_size_mm is not None or scan.load_reference is not None:
+        return []
+    return [
+        f"kspace has three axes and the file no header, so these are taken for {len(scan)} slices of one coil; if they "
+        "are the coils of one slice, store kspace as (1, coil, y, x)"
+    ]
 
 
 def _sampled(scan: KspaceScan, kspace: np.ndarray) -> np.ndarray:
@@ -109,10 +137,11 @@ def _doubts(kspace: np.ndarray, sampled: np.ndarray) -> list[str]:
             f"only the central {size[0]} x {size[1]} is fully sampled: coil maps cannot be estimated well from less "
             f"than {_LEAST_CALIBRATION} x {_LEAST_CALIBRATION}"
         )
-    y, x = np.unravel_index(np.sum(np.abs(kspace) ** 2, axis=0, dtype=np.float64).argmax(), sampled.shape)
-    away = (int(y) - sampled.shape[0] // 2, int(x) - sampled.shape[1] // 2)
-    if max(abs(away[0]) / sampled.shape[0], abs(away[1]) / sampled.shape[1]) > 0.1:
-        doubts.append(f"the largest value is {away} pixels from the centre: is this k-space, and centred (fftshift)?")
+    found = torch.from_numpy(kspace)
+    for doubt in doubts_of(found):
+        doubts.append(("a reconstruction refuses these data: " if doubt.fatal else "") + doubt.text)
+    if any(half_shift(found, calibration_region(sampled)) or ()):
+        doubts.append(SHIFTED)
     return doubts
 
 

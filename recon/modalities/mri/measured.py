@@ -15,6 +15,23 @@ _RINGS = 24
 
 
 @dataclass(frozen=True, eq=False)
+class Calibration:
+    """A separate calibration scan of the same coils and field of view; its intensity and noise may differ.
+
+    Attributes
+    ----------
+    kspace : Tensor, shape ``(coil, y, x)``
+        On the grid of the data, zeros where not sampled.
+    region : (slice, slice) or None
+    noise : CoilNoise
+    """
+
+    kspace: Tensor
+    region: Region | None
+    noise: CoilNoise
+
+
+@dataclass(frozen=True, eq=False)
 class Measured:
     """The measured data and prior knowledge about them.
 
@@ -33,6 +50,12 @@ class Measured:
         Relative model error given by the user, as a fraction of the local signal.
     name : str or None
         Name of the slice in its file.
+    calibration : Calibration or None
+        The scan that gives the coil maps, if it is a separate one.
+    shift : (int, int)
+        Shift (y, x) of the images of the result against those of the problem.
+    notes : tuple of str
+        Notes to the user about the data.
     """
 
     kspace: Tensor
@@ -43,6 +66,9 @@ class Measured:
     maps: Tensor | None
     model_error: float | None
     name: str | None = None
+    calibration: Calibration | None = None
+    shift: tuple[int, int] = (0, 0)
+    notes: tuple[str, ...] = ()
 
     @property
     def sampled(self) -> Tensor:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from operators import ifftc
 from operators.mri.autocalibration import Region, kernel_size, noise_floor
 from operators.mri.coils import estimate_noise_covariance, prewhiten
 from recon.errors import InputError, ShapeError
@@ -18,6 +19,10 @@ from recon.errors import InputError, ShapeError
 _NOISE_SHARE = 0.9
 #: A calibration region needs this many samples along both axes to separate noise from signal.
 _LEAST = 6
+#: Estimates above this fraction of the signal show noise: without any, several coils have at most 1e-5, a single coil
+#: (whose fine structure looks like noise) up to 4e-3.
+_NO_NOISE, _NO_NOISE_ONE_COIL = 1e-4, 1e-2
+_FEWEST = 32  # samples for an estimate
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,26 +53,55 @@ class CoilNoise:
         return float(off.abs().max()) <= 1e-6 * float(covariance.abs().max())
 
 
-def given_noise(noise_std: float | None, covariance: np.ndarray | Tensor | None, coils: int, unit: float) -> CoilNoise:
-    """Return the noise given by the user, in units of the normalised k-space: a level or a covariance.
+def given_covariance(covariance: np.ndarray | Tensor, coils: int) -> Tensor:
+    """Check a covariance of the coils given by the user.
 
     Raises
     ------
     InputError, ShapeError
-        If it is not a valid level or covariance for these coils.
+        If it is not a covariance of these coils.
     """
-    if covariance is None:
-        assert noise_std is not None
-        if not (math.isfinite(noise_std) and noise_std >= 0):
-            raise InputError(f"noise_std: expected a finite number >= 0, got {noise_std}")
-        return CoilNoise((noise_std / unit) ** 2 * torch.eye(coils, dtype=torch.complex64), "given")
     matrix = torch.as_tensor(covariance).to(torch.complex64)
     if tuple(matrix.shape) != (coils, coils):
         raise ShapeError(f"noise_covariance: expected ({coils}, {coils}) for these coils, got {tuple(matrix.shape)}")
     positive = bool(torch.isfinite(matrix.abs()).all()) and not bool(torch.linalg.cholesky_ex(matrix)[1])
     if not positive or float((matrix - matrix.mH).abs().max()) > 1e-3 * float(matrix.abs().max()):
         raise InputError("noise_covariance: expected a Hermitian positive definite matrix")
-    return CoilNoise(matrix / unit**2, "given")
+    return matrix
+
+
+def given_noise(noise_std: float | None, covariance: Tensor | None, coils: int, unit: float) -> CoilNoise:
+    """Return the noise given by the user, in units of the normalised k-space: a level or a covariance.
+
+    Raises
+    ------
+    InputError
+        If the level is not valid.
+    """
+    if covariance is not None:
+        return CoilNoise(covariance / unit**2, "given")
+    assert noise_std is not None
+    if not (math.isfinite(noise_std) and noise_std >= 0):
+        raise InputError(f"noise_std: expected a finite number >= 0, got {noise_std}")
+    return CoilNoise((noise_std / unit) ** 2 * torch.eye(coils, dtype=torch.complex64), "given")
+
+
+def refuse_noise(kspace: Tensor, mask: Tensor, region: Region | None, unit: float) -> None:
+    """Refuse ``noise_std=0`` for data that clearly are noisy.
+
+    Raises
+    ------
+    InputError
+    """
+    if int(mask.expand(kspace.shape[-2:]).sum()) < _FEWEST:
+        return
+    found = estimate_noise(kspace, mask, region).level
+    signal = float(torch.quantile(ifftc(kspace).abs().square().sum(0).sqrt().flatten(), 0.99))
+    if found > (_NO_NOISE if len(kspace) > 1 else _NO_NOISE_ONE_COIL) * signal:
+        raise InputError(
+            f"noise_std=0 is only right for simulated data without noise: about {found * unit:.3g} is estimated from "
+            "these data; omit noise_std, or give the level"
+        )
 
 
 def estimate_noise(kspace: Tensor, mask: Tensor, region: Region | None) -> CoilNoise:

@@ -2,10 +2,27 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from recon.options import Options, option
+
+
+def _array_or_file(name: str) -> Callable[[Any], Any]:
+    """Return a check that an option is an array or the path of a file, which becomes text."""
+
+    def parse(value: Any) -> Any:
+        if isinstance(value, str | os.PathLike):
+            return os.fspath(value)
+        if not hasattr(value, "shape"):
+            from recon.errors import InputError
+
+            raise InputError(f"{name}: expected an array or the path of a file, got {type(value).__name__}")
+        return value
+
+    return parse
 
 
 @dataclass(frozen=True, eq=False)
@@ -15,9 +32,10 @@ class MRI(Options):
     mask: Any = option(
         None,
         str,
-        "retrospective undersampling pattern: random, equispaced, poisson, ...; in Python also a boolean array of "
-        "the sampled points",
-        "PATTERN",
+        "retrospective undersampling pattern (random, equispaced, poisson, ...), or a file of the sampled points: "
+        "(x,), (1, x), (y, 1) or (y, x), by slices with an axis in front; in Python also an array",
+        "NAME_OR_FILE",
+        parse=_array_or_file("mask"),
         arrays=True,
     )
     acceleration: float | None = option(
@@ -41,7 +59,31 @@ class MRI(Options):
         None, int, "largest side of the calibration region of the coil maps (default: 24)", "N", at_least=1
     )
     coil_maps: Any = option(
-        None, None, "known coil maps (coil, y, x) or (map, coil, y, x) (default: ESPIRiT from the centre)", arrays=True
+        None,
+        str,
+        "known coil maps, (coil, y, x) or (map, coil, y, x), by slices with an axis in front; in Python also an array "
+        "(default: ESPIRiT from the centre)",
+        "FILE",
+        parse=_array_or_file("coil_maps"),
+        arrays=True,
+    )
+    calibration: Any = option(
+        None,
+        str,
+        "k-space of a separate calibration scan with the same coils and field of view, from whose centre the coil maps "
+        "are estimated; in Python also an array (coil, y, x)",
+        "FILE",
+        parse=_array_or_file("calibration"),
+        arrays=True,
+    )
+    noise_scan: Any = option(
+        None,
+        str,
+        "noise samples (coil, ...) of a scan without excitation with the same bandwidth, or their covariance "
+        "(coil, coil); in Python also an array (default: noise is estimated)",
+        "FILE",
+        parse=_array_or_file("noise_scan"),
+        arrays=True,
     )
     noise_covariance: Any = option(
         None, None, "E[n n^H] of the coils (coil, coil), from a noise scan (default: estimated)", arrays=True

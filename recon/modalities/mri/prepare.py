@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from operators import compress_coils, fftc, ifftc, make_mask
-from operators.mri.autocalibration import calibration_region
+from operators import fftc, ifftc, make_mask
+from operators.mri.autocalibration import Region, calibration_region
 from recon.errors import InputError, ShapeError
+from recon.modalities.mri.calibration_scan import calibration_of, compressed, on_grid
 from recon.modalities.mri.coil_maps import FULL_CALIBRATION
+from recon.modalities.mri.field_shift import SHIFTED, half_shift, shifted
+from recon.modalities.mri.mask_checks import fitting, require_complete
 from recon.modalities.mri.measured import Measured
-from recon.modalities.mri.noise import estimate_noise, given_noise
+from recon.modalities.mri.noise import CoilNoise, estimate_noise, given_covariance, given_noise, refuse_noise
 from recon.modalities.mri.prepared_slice import PreparedSlice
+from recon.modalities.mri.validate import known_maps, normalised, require_plausible
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,7 @@ def prepare(
     noise_std: float | None = None,
     noise_covariance: np.ndarray | Tensor | None = None,
     measured_noise: np.ndarray | Tensor | None = None,
+    calibration: np.ndarray | Tensor | None = None,
     model_error: float | None = None,
     coils: int | None = None,
     calib_size: int | None = None,
@@ -78,6 +82,9 @@ def prepare(
         ``E[e e^H]`` of the coils, as `operators.noise_covariance` gives it from a noise scan.
     measured_noise : array, shape ``(coil, coil)``, optional
         The same from the noise scan of the file; used where nothing else is given and coils are not compressed.
+    calibration : array, shape ``(coil, y, x)``, optional
+        Centred k-space of a separate scan of the same coils and field of view, of any matrix size, zeros where not
+        sampled; its centre gives the coil maps instead of that of ``kspace``.
     model_error : float, optional
         Relative model error, as a fraction of the local signal; estimated by default, 0 for none.
     coils : int, optional
@@ -93,27 +100,75 @@ def prepare(
     InputError, ShapeError
         If the data or an option are unusable; the message says what is wrong and what to do.
     """
-    kspace, unit = _normalised(kspace, device)
-    mask = _sampled(kspace, mask, sampling)
-    kspace = kspace * mask
-    if not bool(kspace.any()):
-        raise InputError("kspace is zero wherever the mask samples: the mask does not belong to these data")
+    kspace, unit = normalised(kspace, device)
+    notes = require_plausible(kspace)
     if noise_std is not None and noise_covariance is not None:
         raise InputError("noise_std and noise_covariance both define the noise: give one of them")
+    maps = None if coil_maps is None else known_maps(coil_maps, kspace)
+    covariance = None if noise_covariance is None else given_covariance(noise_covariance, len(kspace))
+    in_file = None if measured_noise is None else given_covariance(measured_noise, len(kspace))
+    scan = None if calibration is None else on_grid(calibration, kspace)
+    alive = kspace.flatten(1).any(dim=1)
+    if not bool(alive.all()):
+        dead = ", ".join(str(int(index)) for index in (~alive).nonzero()[:, 0])
+        notes.append(f"coil(s) {dead} contain only zeros and are left out")
+        kspace, scan = kspace[alive], None if scan is None else scan[alive]
+        maps = None if maps is None else maps[..., alive, :, :]
+        covariance = None if covariance is None else covariance[alive.cpu()][:, alive.cpu()]
+        in_file = None if in_file is None else in_file[alive.cpu()][:, alive.cpu()]
+    mask, padding = _sampled(kspace, mask, sampling)
+    kspace = kspace * mask
     if coils is not None and coils < kspace.shape[0]:
-        if coil_maps is not None or noise_covariance is not None:
-            raise InputError("coils= compresses the data: omit either coils, or coil_maps and noise_covariance")
-        kspace, measured_noise = compress_coils(kspace, coils), None
-    region = calibration_region(mask.expand(kspace.shape[-2:]), calib_size or FULL_CALIBRATION)
-    if noise_std is not None or noise_covariance is not None:
-        noise = given_noise(noise_std, noise_covariance, kspace.shape[0], unit)
-    elif measured_noise is not None:
-        noise = replace(given_noise(None, measured_noise, kspace.shape[0], unit), source="noise scan of the file")
-    else:
-        noise = estimate_noise(kspace, mask, region)
+        if maps is not None or covariance is not None:
+            raise InputError("coils= compresses the data: omit either coils, or coil_maps and the noise of the coils")
+        kspace, scan = compressed(kspace, scan, coils)
+        in_file = None
+    limit = calib_size or FULL_CALIBRATION
+    region = calibration_region(mask.expand(kspace.shape[-2:]), limit)
+    separate = None if scan is None else calibration_of(scan, limit)
+    shift = half_shift(kspace, region)
+    if separate is not None:
+        moved = half_shift(separate.kspace, separate.region) or (0, 0)
+        shift = moved if shift is None else shift
+        separate = replace(separate, kspace=shifted(separate.kspace, moved))
+    shift = shift or (0, 0)
+    kspace, maps = shifted(kspace, shift), None if maps is None else maps.roll(shift, (-2, -1))
+    return PreparedSlice.first(
+        Measured(
+            kspace=kspace,
+            mask=mask,
+            region=region,
+            noise=_noise(kspace, mask, region, noise_std, covariance, unit, in_file),
+            unit=unit,
+            maps=maps,
+            model_error=model_error,
+            name=name,
+            calibration=separate,
+            shift=(-shift[0], -shift[1]),
+            notes=(*notes, *padding, *([SHIFTED] if any(shift) else [])),
+        )
+    )
+
+
+def _noise(
+    kspace: Tensor,
+    mask: Tensor,
+    region: Region | None,
+    level: float | None,
+    covariance: Tensor | None,
+    unit: float,
+    in_file: Tensor | None,
+) -> CoilNoise:
+    """Return the noise of the coils: given, else from the noise scan of the file, else estimated."""
+    if level is None and covariance is None:
+        if in_file is None:
+            return estimate_noise(kspace, mask, region)
+        return CoilNoise((in_file / unit**2).to(kspace), "noise scan of the file")
+    noise = given_noise(level, covariance, kspace.shape[0], unit)
     noise = replace(noise, covariance=noise.covariance.to(kspace))
-    given = None if coil_maps is None else _maps(coil_maps, kspace)
-    return PreparedSlice.first(Measured(kspace, mask, region, noise, unit, given, model_error, name))
+    if noise.level == 0:
+        refuse_noise(kspace, mask, region, unit)
+    return noise
 
 
 def crop_oversampling(kspace: Tensor, axis: int, factor: float) -> Tensor:
@@ -149,27 +204,8 @@ def infer_mask(kspace: Tensor) -> Tensor:
     return rows if bool((mask == rows).all()) else mask
 
 
-def _normalised(kspace: np.ndarray | Tensor, device: torch.device | str) -> tuple[Tensor, float]:
-    """Check k-space and scale its largest value to about 1 (by an exact power of two), so that nothing overflows."""
-    array = torch.as_tensor(kspace)
-    if not array.is_complex():
-        raise InputError(f"kspace must be complex, got {array.dtype}; join real and imaginary parts first")
-    if array.ndim == 2:
-        array = array[None]
-    if array.ndim != 3 or 0 in array.shape:
-        raise ShapeError(f"kspace: expected (coil, y, x) or (y, x) without empty axes, got {tuple(array.shape)}")
-    bad = int((~torch.isfinite(array)).sum())
-    if bad:
-        raise InputError(f"kspace: {bad} of {array.numel()} values are NaN or Inf: repair or mask them first")
-    largest = float(torch.view_as_real(array.resolve_conj()).abs().max())
-    if largest == 0:
-        raise InputError("kspace is zero everywhere: there is nothing to reconstruct")
-    unit = 2.0 ** math.floor(math.log2(largest))
-    return (array / unit).to(device=device, dtype=torch.complex64).contiguous(), unit
-
-
-def _sampled(kspace: Tensor, mask: np.ndarray | Tensor | None, sampling: Sampling | None) -> Tensor:
-    """Return the sampling mask: that of the data, undersampled by the retrospective pattern."""
+def _sampled(kspace: Tensor, mask: np.ndarray | Tensor | None, sampling: Sampling | None) -> tuple[Tensor, list[str]]:
+    """Return the sampling mask: that of the data, undersampled by the retrospective pattern; and notes about it."""
     shape = (kspace.shape[-2], kspace.shape[-1])
     if mask is None:
         known = infer_mask(kspace)
@@ -182,26 +218,15 @@ def _sampled(kspace: Tensor, mask: np.ndarray | Tensor | None, sampling: Samplin
             fits = False
         if not fits:
             raise ShapeError(f"mask: expected a shape that broadcasts to {shape} (y, x), got {tuple(known.shape)}")
+    if not bool(known.any()):
+        raise InputError("mask is empty: expected at least the centre of k-space")
+    known, notes = fitting(kspace, known)
     if sampling is not None and sampling.pattern is not None:
+        require_complete(known, shape, sampling.acceleration)
         pattern = make_mask(
             shape, sampling.pattern, sampling.acceleration, sampling.center_fraction, seed=sampling.seed
         )
         known = known & torch.as_tensor(pattern).to(kspace.device).bool()
-    if not bool(known.any()):
-        raise InputError("mask is empty: expected at least the centre of k-space")
-    return known
-
-
-def _maps(given: np.ndarray | Tensor, kspace: Tensor) -> Tensor:
-    """Check coil maps given by the user."""
-    maps = torch.as_tensor(given).to(device=kspace.device, dtype=kspace.dtype)
-    if maps.ndim not in (3, 4) or maps.shape[-3:] != kspace.shape:
-        raise ShapeError(
-            f"coil_maps: expected {tuple(kspace.shape)} (coil, y, x) like kspace, or (map, coil, y, x), got "
-            f"{tuple(maps.shape)}"
-        )
-    if not bool(torch.isfinite(torch.view_as_real(maps)).all()):
-        raise InputError("coil_maps hold NaN or Inf")
-    if not bool(maps.any()):
-        raise InputError("coil_maps are zero everywhere")
-    return maps
+    if not bool((kspace * known).any()):
+        raise InputError("kspace is zero wherever the mask samples: the mask does not belong to these data")
+    return known, notes

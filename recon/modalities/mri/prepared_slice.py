@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -59,13 +60,21 @@ class PreparedSlice(Prepared):
             return _assembled(measured, whitening, torch.ones_like(measured.kspace), None)
         if measured.noise.level > 0 and not measured.noise.white:
             whitening = Whitening.of(measured.noise.covariance)
-        found = maps_from(whitening(measured.kspace), measured.region, whitening.level(measured.noise))
+        scan = measured.calibration or measured
+        found = maps_from(whitening(scan.kspace), scan.region, whitening.level(scan.noise))
         left = whitening.coloured(found.left)
-        better = with_model_error(measured.noise, left, _signal_ratio(measured, found))
+        better = with_model_error(measured.noise, left, _signal_ratio(measured, found), scan.noise.level)
         if better is not None:
             whitening = better
-            found = maps_from(whitening(measured.kspace), measured.region, whitening.level(measured.noise))
+            found = maps_from(whitening(scan.kspace), scan.region, whitening.level(scan.noise))
+        if measured.calibration is not None:
+            found = replace(found, method=found.method + ", separate calibration scan")
         return _assembled(measured, whitening, found.maps, found)
+
+    def with_notes(self, notes: Sequence[str]) -> PreparedSlice:
+        """Return the slice with further notes to the user."""
+        measured = replace(self.measured, notes=(*notes, *self.measured.notes))
+        return replace(self, measured=measured, notes=[*notes, *self.notes])
 
     @property
     def intensity(self) -> Tensor:
@@ -75,14 +84,17 @@ class PreparedSlice(Prepared):
     def combine(self, images: Tensor) -> Tensor:
         """Return root-sum-of-squares images ``(..., y, x)``: magnitudes for two maps, with phase for one."""
         if self.problem.operator.domain.ndim == 2:
-            return images * self.intensity
-        weighted = torch.einsum("mnyx,...nyx->...myx", self.gram, images)
-        return (images.conj() * weighted).sum(dim=-3).real.clamp_min(0).sqrt()
+            combined = images * self.intensity
+        else:
+            weighted = torch.einsum("mnyx,...nyx->...myx", self.gram, images)
+            combined = (images.conj() * weighted).sum(dim=-3).real.clamp_min(0).sqrt()
+        return combined.roll(self.measured.shift, (-2, -1)) if any(self.measured.shift) else combined
 
     def refined(self, image: Tensor) -> PreparedSlice:
         """Prepare the slice again, with a first image that completes k-space.
 
-        For a small calibration region, coil maps are estimated from the completed k-space (self-consistent maps). The
+        For a small calibration region of the data, coil maps are estimated from the completed k-space (self-consistent
+        maps); those of a separate calibration scan are kept. The
         residual of an image fitted to the data shows the model error and its covariance over the coils: the coils are
         whitened by it, and it is added to the noise of the data by rings of k-space. The image also gives the scale.
 
@@ -94,7 +106,7 @@ class PreparedSlice(Prepared):
         measured, maps, found = self.measured, self.coil_maps, self.found
         image = image * (self.problem.scale / measured.unit)
         white = self.whitening(measured.kspace)
-        if found is not None and min(found.size) < GOOD_CALIBRATION:
+        if found is not None and measured.calibration is None and min(found.size) < GOOD_CALIBRATION:
             full = complete(white, measured.mask, maps, image)
             again = maps_from(full, _centre(full), self.whitening.level(measured.noise))
             found = replace(again, region=found.region, method=again.method + ", self-consistent")
@@ -146,6 +158,7 @@ def _assembled(
         problem=problem,
         images={"mask": measured.sampled},
         diagnostics=facts,
+        notes=list(measured.notes),
         doubts=[] if error is None else doubts(error),
         coil_maps=maps,
         mask=measured.mask,
@@ -170,11 +183,12 @@ def _left(ready: PreparedSlice, white: Tensor, maps: Tensor, image: Tensor) -> T
 
 def _signal_ratio(measured: Measured, found: CoilMaps) -> float:
     """Return the signal strength of all sampled data, relative to the calibration region."""
-    noise = measured.noise.level**2 * measured.kspace.shape[0]
-    power = measured.kspace.abs().square().sum(0)
-    inside = float(power[found.region].mean()) - noise
-    overall = float(power[measured.sampled].mean()) - noise
-    return min(max(overall, 0.0) / inside, 1.0) if inside > 0 else 0.0
+    scan = measured.calibration or measured
+    coils = measured.kspace.shape[0]
+    inside = float(scan.kspace.abs().square().sum(0)[found.region].mean()) - coils * scan.noise.level**2
+    overall = float(measured.kspace.abs().square().sum(0)[measured.sampled].mean()) - coils * measured.noise.level**2
+    ratio = max(overall, 0.0) / inside if inside > 0 else 0.0
+    return ratio if measured.calibration is not None else min(ratio, 1.0)
 
 
 def _adjoint(kspace: Tensor, maps: Tensor) -> Tensor:

@@ -13,13 +13,16 @@ import torch
 from torch import Tensor
 
 from operators import ifftc
-from operators.mri.masks import PATTERNS
 from recon.errors import InputError, ShapeError
+from recon.files.dispatch import is_known
 from recon.modalities.mri.data import KspaceScan
-from recon.modalities.mri.files.readers import open_kspace
+from recon.modalities.mri.describe import layout_doubts
+from recon.modalities.mri.files.readers import READERS, open_kspace
+from recon.modalities.mri.given import given_array, given_mask, in_field, of_slice, retrospective_sampling
 from recon.modalities.mri.options import MRI
-from recon.modalities.mri.prepare import Sampling, crop_oversampling, infer_mask, prepare
+from recon.modalities.mri.prepare import crop_oversampling, infer_mask, prepare
 from recon.modalities.mri.prepared_slice import PreparedSlice
+from recon.modalities.mri.side_files import coil_maps, is_archive_without, noise, sampling_masks
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +49,8 @@ class ArraySource:
         array = array[None] if array.ndim == 2 else array
         self.single = array.ndim == 3
         self._array = array[None] if self.single else array
-        self._mask = mask
+        self.coils = int(self._array.shape[1])
+        self._masks = None if mask is None else sampling_masks(mask, len(self), _plane(self._array.shape))
         self.geometry: dict[str, Any] = {}
 
     def __len__(self) -> int:
@@ -54,8 +58,8 @@ class ArraySource:
 
     def __getitem__(self, index: int) -> Slice:
         kspace = self._array[index]
-        mask = None if self._mask is None else torch.as_tensor(self._mask)
-        complete = kspace.is_complex() and mask is None and bool(infer_mask(kspace).all())
+        mask = None if self._masks is None else torch.from_numpy(of_slice(self._masks, index))
+        complete = kspace.is_complex() and bool(infer_mask(kspace).all())
         return Slice(kspace, mask, _root_sum_of_squares(kspace) if complete else None)
 
 
@@ -66,7 +70,8 @@ class FileSource:
         self.scan: KspaceScan = source if isinstance(source, KspaceScan) else open_kspace(source)
         self.path: Path | None = self.scan.path
         self.single = len(self.scan) == 1
-        self._mask = mask
+        self.coils = self.scan.shape[0]
+        self._masks = None if mask is None else sampling_masks(mask, len(self), _plane(self.scan.shape))
         self.geometry = {
             "voxel_size_mm": self.scan.voxel_size_mm,
             "recon_shape": self.scan.recon_shape,
@@ -79,21 +84,22 @@ class FileSource:
 
     def __getitem__(self, index: int) -> Slice:
         kspace = torch.from_numpy(self.scan[index])
-        mask = self._acquired(kspace)
+        mask = self._acquired(kspace, self.scan.mask)
         columns = kspace.shape[-1]
         if self.scan.acquired is None:
             complete = bool(mask.all())
         else:
             first, stop = self.scan.acquired
             complete = bool(mask[..., max(first, 0) : min(stop, columns)].all())
+        if self._masks is not None:
+            mask = self._acquired(kspace, of_slice(self._masks, index))
         axis = self.scan.readout_axis
         if axis is not None and self.scan.readout_oversampling > 1 and mask.shape[axis] == 1:
             kspace = crop_oversampling(kspace, axis, self.scan.readout_oversampling)
         return Slice(kspace, mask, _root_sum_of_squares(kspace) if complete else self._stored_reference(index, kspace))
 
-    def _acquired(self, kspace: Tensor) -> Tensor:
-        """Return the mask of the measured samples."""
-        given = self._mask if self._mask is not None else self.scan.mask
+    def _acquired(self, kspace: Tensor, given: np.ndarray | None) -> Tensor:
+        """Return the mask of the samples within the columns that the scanner encoded."""
         mask = infer_mask(kspace) if given is None else torch.as_tensor(given).bool()
         mask = mask[None] if mask.ndim == 1 else mask
         if self.scan.acquired is not None:
@@ -126,28 +132,35 @@ class KspaceSource:
 
     def __init__(self, source: Any, options: MRI, seed: int = 0) -> None:
         self.options, self.seed = options, seed
-        self.sampling = _sampling(options, seed)
-        self.pieces = open_source(source, None if isinstance(options.mask, str) else options.mask)
+        self.sampling = retrospective_sampling(options, seed)
+        self.pieces = open_source(source, given_mask(options.mask))
         self.path, self.single, self.geometry = self.pieces.path, self.pieces.single, self.pieces.geometry
         self.recording = self.pieces.scan
+        slices, coils = len(self.pieces), self.pieces.coils
+        maps, noise_scan = (given_array(getattr(options, name), name) for name in ("coil_maps", "noise_scan"))
+        if noise_scan is not None and not (options.noise_std is None and options.noise_covariance is None):
+            raise InputError("noise_scan, noise_std and noise_covariance all define the noise: give one of them")
+        self._maps = None if maps is None else coil_maps(maps, slices, coils)
+        self._covariance = options.noise_covariance if noise_scan is None else noise(noise_scan, coils)
+        self._calibration = None if options.calibration is None else _calibration(options.calibration, slices, coils)
+        if maps is not None and self._calibration is not None:
+            raise InputError("coil_maps and calibration both define the coil maps: give one of them")
+        self._notes = [] if self.recording is None else layout_doubts(self.recording)
         self._last: tuple[int, Slice] | None = None
 
     @property
     def config(self) -> dict[str, Any]:
-        """The options, for provenance; for arrays only that they were given."""
+        """The options, for provenance: of files their paths, of arrays only that they were given."""
         known = {field.name: getattr(self.options, field.name) for field in dataclasses.fields(self.options)}
-        covariance, maps, mask = (known[name] for name in ("noise_covariance", "coil_maps", "mask"))
-        return {
-            **known,
-            "mask": mask if mask is None or isinstance(mask, str) else "array",
-            "noise_covariance": "given" if covariance is not None else None,
-            "coil_maps": "given" if maps is not None else "ESPIRiT",
-        }
+        for name in ("mask", "coil_maps", "calibration", "noise_scan", "noise_covariance"):
+            if known[name] is not None and not isinstance(known[name], str):
+                known[name] = "array" if name == "mask" else "given"
+        return {**known, "coil_maps": known["coil_maps"] or "ESPIRiT"}
 
     @property
     def retrospective(self) -> bool:
-        """Whether the data are undersampled on loading."""
-        return self.sampling is not None
+        """Whether the data are undersampled on loading, by a pattern or by given samples."""
+        return self.options.mask is not None or self.sampling is not None
 
     def __len__(self) -> int:
         return len(self.pieces)
@@ -156,11 +169,23 @@ class KspaceSource:
         """Return a slice that is ready to be sampled."""
         piece = self._piece(index)
         settings = {name: getattr(self.options, name) for name in _SETTINGS}
-        scan = self.recording
-        if scan is not None:
-            settings["measured_noise"] = None if scan.noise_covariance is None else scan.noise_covariance[index]
-            settings["name"] = None if scan.names is None else scan.names[index]
-        return prepare(piece.kspace, piece.mask, sampling=self.sampling, device=device, **settings)
+        scan, recording = self._calibration, self.recording
+        if recording is not None:
+            settings["measured_noise"] = (
+                None if recording.noise_covariance is None else recording.noise_covariance[index]
+            )
+            settings["name"] = None if recording.names is None else recording.names[index]
+        ready = prepare(
+            piece.kspace,
+            piece.mask,
+            sampling=self.sampling,
+            device=device,
+            coil_maps=None if self._maps is None else in_field(of_slice(self._maps, index), piece.kspace),
+            noise_covariance=self._covariance,
+            calibration=None if scan is None else scan[0 if len(scan) == 1 else index].kspace,
+            **settings,
+        )
+        return ready.with_notes(self._notes)
 
     def reference(self, index: int) -> np.ndarray | None:
         """Return the magnitude of the fully sampled image, or the reference in the file."""
@@ -174,21 +199,23 @@ class KspaceSource:
 
 
 #: Options passed on to `prepare`.
-_SETTINGS = ("coil_maps", "noise_std", "noise_covariance", "model_error", "coils", "calib_size")
+_SETTINGS = ("noise_std", "model_error", "coils", "calib_size")
 
 
-def _sampling(options: MRI, seed: int) -> Sampling | None:
-    """Return the retrospective undersampling, or None to use the data unchanged."""
-    mask, acceleration, center_fraction = options.mask, options.acceleration, options.center_fraction
-    if isinstance(mask, str) and mask not in PATTERNS:
-        raise InputError(f"mask: expected one of {', '.join(PATTERNS)}, got {mask!r}")
-    if acceleration is None and not isinstance(mask, str):
-        if center_fraction is not None:
-            raise InputError("center_fraction belongs to retrospective undersampling: give acceleration as well")
-        return None
-    if mask is not None and not isinstance(mask, str):
-        raise InputError("acceleration does not apply to a mask array: give a pattern name, or no acceleration")
-    return Sampling(mask or "random", 4.0 if acceleration is None else acceleration, center_fraction, seed)
+def _calibration(given: Any, slices: int, coils: int) -> ArraySource | FileSource:
+    """Open a calibration scan: k-space of any format, or an array, of one slice or as many as the data have."""
+    readable = isinstance(given, str) and is_known(READERS, given) and not is_archive_without(given, "kspace")
+    scan = open_source(given if readable else given_array(given, "calibration"), None)
+    if len(scan) not in (1, slices) or scan.coils != coils:
+        raise InputError(
+            f"calibration: expected {coils} coils and 1{f' or {slices}' if slices > 1 else ''} slice(s) as in the "
+            f"data, got {scan.coils} coils and {len(scan)} slice(s)"
+        )
+    return scan
+
+
+def _plane(shape: tuple[int, ...]) -> tuple[int, int]:
+    return int(shape[-2]), int(shape[-1])
 
 
 def open_source(source: Any, mask: np.ndarray | Tensor | None) -> ArraySource | FileSource:

@@ -67,7 +67,7 @@ class Whitening:
         return math.sqrt(max(float(mixed.diagonal().real.mean()), 0.0))
 
 
-def with_model_error(noise: CoilNoise, left: Tensor, ratio: float) -> Whitening | None:
+def with_model_error(noise: CoilNoise, left: Tensor, ratio: float, level: float | None = None) -> Whitening | None:
     """Return the joint whitening of noise and model errors; None without model errors.
 
     Whitening by the noise alone trusts directions of coil space with low noise far beyond the accuracy of the model.
@@ -81,10 +81,13 @@ def with_model_error(noise: CoilNoise, left: Tensor, ratio: float) -> Whitening 
         Residual of a fit in the original coils.
     ratio : float
         Strength of the errors in the data relative to ``left``; it follows the signal.
+    level : float, optional
+        Noise level of ``left``, if it is not that of the data.
     """
     if noise.level == 0:
         return None
-    excess = ratio * (float(left.abs().square().mean()) - _TOLERANCE * noise.level**2)
+    level = noise.level if level is None else level
+    excess = ratio * (float(left.abs().square().mean()) - _TOLERANCE * level**2)
     if excess <= 0:
         return None
     return Whitening.of(noise.covariance + excess * torch.eye(len(noise.covariance)).to(noise.covariance))

@@ -43,17 +43,7 @@ def read(path: Path) -> KspaceScan:
     InputError
         If one half is missing, the sizes do not match, or there are dimensions beyond the k-space of one image.
     """
-    header, data = _pair(path)
-    for half in (header, data):
-        if not half.is_file():
-            raise InputError(f"{half}: no such file; a BART scan is a pair of .hdr and .cfl")
-    dims = _dimensions(header)
-    expected, found = 8 * prod(dims), data.stat().st_size
-    if expected != found:
-        raise InputError(
-            f"{data}: has {found} bytes, but {header.name} declares {' x '.join(map(str, _trim(dims)))} complex64 = "
-            f"{expected} bytes; the pair does not belong together or is truncated"
-        )
+    header, data, dims = _checked_pair(path)
     for k, length in enumerate(dims):
         if length > 1 and k > _COIL and k != _SLICE:
             raise InputError(
@@ -77,6 +67,34 @@ def read(path: Path) -> KspaceScan:
         readout_axis=None if volume else -2,
         attributes={"dimensions": list(_trim(dims)), "coil_dimension": coil_axis},
     )
+
+
+def read_array(path: Path) -> np.ndarray:
+    """Map any BART array with its 16 dimensions, without reading it.
+
+    Raises
+    ------
+    InputError
+        If one half of the pair is missing, or the sizes do not match.
+    """
+    _, data, dims = _checked_pair(path)
+    return np.memmap(data, dtype="<c8", mode="r", shape=dims, order="F")
+
+
+def _checked_pair(path: Path) -> tuple[Path, Path, tuple[int, ...]]:
+    """Return header, data and dimensions of a pair whose sizes match."""
+    header, data = _pair(path)
+    for half in (header, data):
+        if not half.is_file():
+            raise InputError(f"{half}: no such file; a BART scan is a pair of .hdr and .cfl")
+    dims = _dimensions(header)
+    expected, found = 8 * prod(dims), data.stat().st_size
+    if expected != found:
+        raise InputError(
+            f"{data}: has {found} bytes, but {header.name} declares {' x '.join(map(str, _trim(dims)))} complex64 = "
+            f"{expected} bytes; the pair does not belong together or is truncated"
+        )
+    return header, data, dims
 
 
 def _pair(path: Path) -> tuple[Path, Path]:

@@ -84,7 +84,7 @@ def test_a_first_image_completes_short_calibrations() -> None:
 
 
 def test_too_few_lines_say_what_to_do() -> None:
-    with pytest.raises(InputError, match="give coil_maps, or sample a larger centre"):
+    with pytest.raises(InputError, match="give coil_maps or a calibration scan, or sample a larger centre"):
         prepare(_scan(), _lines(2, every=4))
 
 
