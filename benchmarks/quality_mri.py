@@ -32,8 +32,9 @@ import recon
 from operators import ifftc
 from recon.io import open_kspace
 from recon.metrics import psnr, ssim
-from recon.modalities.mri.prepare import Sampling, prepare
+from recon.modalities.mri.prepare import prepare
 from recon.modalities.mri.prepared_slice import PreparedSlice
+from recon.modalities.mri.sampling import Sampling
 
 CASES = [
     ("random", 4.0),

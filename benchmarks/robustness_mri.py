@@ -36,7 +36,8 @@ import recon
 from recon import baselines
 from recon.device import resolve_device
 from recon.errors import ReconError
-from recon.modalities.mri.prepare import Sampling, prepare
+from recon.modalities.mri.prepare import prepare
+from recon.modalities.mri.sampling import Sampling
 from recon.posterior import Posterior
 
 OUTPUT = Path(__file__).parent / "results" / "robustness_mri.json"

@@ -16,7 +16,8 @@ from recon.engine.part import Part
 from recon.engine.slices import choose_slices
 from recon.errors import DivergenceError, InputError, ShapeError
 from recon.metrics import psnr
-from recon.modalities.mri.prepare import Sampling, crop_oversampling, infer_mask, prepare
+from recon.modalities.mri.prepare import crop_oversampling, prepare
+from recon.modalities.mri.sampling import Sampling, infer_mask
 from samplers import DDS, ExactGaussian, Problem, Step, Uniform, sample
 
 SHAPE = (96, 80)

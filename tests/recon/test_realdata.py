@@ -13,7 +13,8 @@ from operators import ifftc
 from recon.cli import main
 from recon.metrics import psnr
 from recon.modalities.mri.files.readers import open_kspace
-from recon.modalities.mri.prepare import Sampling, prepare
+from recon.modalities.mri.prepare import prepare
+from recon.modalities.mri.sampling import Sampling
 from samplers import DDS, Uniform
 
 NOISE = 0.02

@@ -11,7 +11,7 @@ from torch import Tensor
 from operators.mri.masks import COLUMN_PATTERNS, PATTERNS
 from recon.errors import InputError
 from recon.modalities.mri.options import MRI
-from recon.modalities.mri.prepare import Sampling
+from recon.modalities.mri.sampling import Sampling
 from recon.modalities.mri.side_files import read_array
 
 

@@ -20,8 +20,9 @@ from recon.modalities.mri.describe import layout_doubts
 from recon.modalities.mri.files.readers import READERS, open_kspace
 from recon.modalities.mri.given import given_array, given_mask, in_field, of_slice, retrospective_sampling
 from recon.modalities.mri.options import MRI
-from recon.modalities.mri.prepare import crop_oversampling, infer_mask, prepare
+from recon.modalities.mri.prepare import crop_oversampling, prepare
 from recon.modalities.mri.prepared_slice import PreparedSlice
+from recon.modalities.mri.sampling import infer_mask
 from recon.modalities.mri.side_files import coil_maps, is_archive_without, noise, sampling_masks
 
 

@@ -15,7 +15,8 @@ from recon.modalities.mri import plausible
 from recon.modalities.mri.describe import inspect, layout_doubts
 from recon.modalities.mri.field_shift import half_shift
 from recon.modalities.mri.files.readers import open_kspace
-from recon.modalities.mri.prepare import Sampling, prepare
+from recon.modalities.mri.prepare import prepare
+from recon.modalities.mri.sampling import Sampling
 
 SIZE, COILS, NOISE = 64, 4, 0.004
 QUICK = {"prior": "gaussian", "samples": 2, "steps": 3, "progress": False}

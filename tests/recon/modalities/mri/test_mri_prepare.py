@@ -11,8 +11,9 @@ from operators import fftc, ifftc, make_mask
 from recon.errors import InputError, ShapeError
 from recon.modalities.mri import coil_maps as mri_maps
 from recon.modalities.mri.coil_maps import needs_second, object_of
-from recon.modalities.mri.prepare import Sampling, prepare
+from recon.modalities.mri.prepare import prepare
 from recon.modalities.mri.prepared_slice import PreparedSlice
+from recon.modalities.mri.sampling import Sampling
 
 SIZE, COILS, NOISE = 96, 6, 0.004
 
