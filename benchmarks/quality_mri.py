@@ -5,8 +5,9 @@
 BRAIN is a fully sampled multi-coil acquisition. Complex white noise of std 0.02 (of the .99 quantile of the
 root-sum-of-squares image, for each k-space sample) is added, the file is written in the fastMRI or the BART layout,
 and each case is reconstructed from that file through the public API: coil maps, noise level and scale come from the
-undersampled data. The baselines get the same coil maps and the best regularisation weight of a grid *against the
-truth*; the posterior gets nothing from the truth. PSNR and SSIM of magnitudes, data range = maximum of the reference.
+undersampled data. The baselines get the coil maps of their own package (ESPIRiT of sigpy) and the best regularisation
+weight of a grid *against the truth*; the posterior gets nothing from the truth. PSNR and SSIM of magnitudes, data
+range = maximum of the reference.
 
 Where the command ``bart`` is there, it reconstructs the same undersampled k-space with its own coil maps, again at
 the best weight against the truth.
@@ -68,7 +69,7 @@ def main() -> None:
             name = f"{pattern}-x{acceleration:.0f}"
             prepared = prepare(noisy, sampling=Sampling(pattern, acceleration, CENTER_FRACTION))
             if name not in baselines:
-                baselines[name] = _baselines(prepared, reference)
+                baselines[name] = _baselines(noisy, prepared, reference)
                 arguments.baselines.write_text(json.dumps(baselines, indent=1))
             if "bart" not in baselines[name] and shutil.which("bart"):
                 baselines[name]["bart"] = _bart(noisy * prepared.mask.numpy(), reference, Path(folder))
@@ -128,19 +129,20 @@ def _write_cfl(kspace: np.ndarray, path: Path) -> Path:
     return path
 
 
-def _baselines(prepared: PreparedSlice, reference: np.ndarray) -> dict[str, Any]:
-    """Return the scores of zero-filled and of the best weight of each regulariser."""
-    problem = prepared.problem
-    y, maps = problem.y.numpy(), prepared.coil_maps.numpy()
-    weights = np.broadcast_to(prepared.mask.numpy(), y.shape[-2:]).astype(np.float32)
-    scale, intensity = problem.scale, prepared.intensity.numpy()
+def _baselines(kspace: np.ndarray, prepared: PreparedSlice, reference: np.ndarray) -> dict[str, Any]:
+    """Return the scores of zero-filled and of the best weight of each regulariser of sigpy, with its own coil maps."""
+    weights = np.broadcast_to(prepared.mask.numpy(), kspace.shape[-2:]).astype(np.float32)
+    scale = float(np.quantile(np.abs(prepared.images["zero_filled"].numpy()), 0.99))
+    y = kspace * weights / scale
+    lines = min(prepared.diagnostics["calibration"])
+    maps = sigpy_mri.EspiritCalib(y, calib_width=lines, show_pbar=False).run()
     scores: dict[str, Any] = {"zero-filled": _scores(np.abs(prepared.images["zero_filled"].numpy()), reference)}
     apps = {"l1-wavelet": sigpy_mri.L1WaveletRecon, "total-variation": sigpy_mri.TotalVariationRecon}
     for name, app in apps.items():
         tried = []
         for weight in LAMBDAS[name]:
             image = app(y, maps, weight, weights=weights, show_pbar=False, max_iter=ITERATIONS[name]).run()
-            tried.append({**_scores(np.abs(image) * intensity * scale, reference), "lambda": weight})
+            tried.append({**_scores(np.abs(image) * scale, reference), "lambda": weight})
         scores[name] = max(tried, key=lambda score: score["psnr"])
     return scores
 
