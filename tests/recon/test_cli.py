@@ -299,7 +299,7 @@ def test_check_tells_sampling_and_doubts(scan: Path, tmp_path: Path, capsys: pyt
     told = capsys.readouterr().out
     assert "fully sampled" in told
     assert told.endswith("usable\n")
-    kspace = np.fft.fftshift(np.load(scan), axes=(1, 2))  # the centre in the corner: a common mistake
+    kspace = np.load(scan)
     kspace[:, :, ::4] = 0
     kspace[1] = 0
     np.save(tmp_path / "odd.npy", kspace)
@@ -307,8 +307,15 @@ def test_check_tells_sampling_and_doubts(scan: Path, tmp_path: Path, capsys: pyt
     told = capsys.readouterr().out
     assert "75.0% sampled (acceleration 1.33), whole columns" in told
     assert "coil(s) 1 contain only zeros" in told
-    assert "is this k-space, and centred" in told
-    assert "usable, with 3 warning(s)" in told
+    assert "usable, with 2 warning(s)" in told
+
+
+def test_check_refuses_what_a_run_refuses(scan: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The centre in the corner is a common mistake."""
+    np.save(tmp_path / "corner.npy", np.fft.fftshift(np.load(scan), axes=(1, 2)))
+    for command in (["check"], ["run", "-o", str(tmp_path / "out")]):
+        assert main([*command, str(tmp_path / "corner.npy")]) == 2
+        assert "is this k-space, and centred" in complaint(capsys)
 
 
 def test_report_of_a_result(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,7 +13,7 @@ from recon.errors import InputError
 from recon.modalities.mri.data import KspaceScan
 from recon.modalities.mri.field_shift import SHIFTED, half_shift
 from recon.modalities.mri.options import MRI
-from recon.modalities.mri.plausible import doubts as doubts_of
+from recon.modalities.mri.validate import require_plausible
 from recon.modalities.protocols import Findings
 from recon.modalities.recording import short
 
@@ -75,24 +75,26 @@ def inspect(scan: KspaceScan) -> Findings:
     Raises
     ------
     InputError
-        From the reader, if no slice is usable.
+        If no slice is usable.
     """
     findings = Findings(warnings=layout_doubts(scan))
-    refused: list[InputError] = []
+    refused: list[str] = []
     for i in range(len(scan)):
         where = f"{scan.label(i)}: " if len(scan) > 1 else ""
         try:
             kspace = scan[i]
-            sampled = _sampled(scan, kspace)
-            findings.facts.append(where + ", ".join(_describe(kspace, sampled)))
-            found = _doubts(kspace, sampled)
         except InputError as error:
-            refused.append(error)
-            findings.warnings.append(f"{where}left out of a reconstruction: {error}")
+            refused.append(str(error))
             continue
-        findings.warnings.extend(where + line for line in found)
+        sampled = _sampled(scan, kspace)
+        findings.facts.append(where + ", ".join(_describe(kspace, sampled)))
+        try:
+            findings.warnings.extend(where + line for line in _doubts(kspace, sampled))
+        except InputError as error:
+            refused.append(f"{scan.path}: {where}{error}")
     if len(refused) == len(scan):
-        raise refused[0]
+        raise InputError(refused[0])
+    findings.warnings.extend(f"left out of a reconstruction: {reason}" for reason in refused)
     return findings
 
 
@@ -127,6 +129,7 @@ def _describe(kspace: np.ndarray, sampled: np.ndarray) -> list[str]:
 
 
 def _doubts(kspace: np.ndarray, sampled: np.ndarray) -> list[str]:
+    """Return what is suspicious about a slice; an InputError if a reconstruction refuses it."""
     doubts = []
     dead = np.flatnonzero(~kspace.any(axis=(1, 2)))
     if len(dead):
@@ -138,8 +141,7 @@ def _doubts(kspace: np.ndarray, sampled: np.ndarray) -> list[str]:
             f"than {_LEAST_CALIBRATION} x {_LEAST_CALIBRATION}"
         )
     found = torch.from_numpy(kspace)
-    for doubt in doubts_of(found):
-        doubts.append(("a reconstruction refuses these data: " if doubt.fatal else "") + doubt.text)
+    doubts += require_plausible(found)
     if any(half_shift(found, calibration_region(sampled)) or ()):
         doubts.append(SHIFTED)
     return doubts
