@@ -56,6 +56,8 @@ class Measured:
         Shift (y, x) of the images of the result against those of the problem.
     notes : tuple of str
         Notes to the user about the data.
+    doubts : tuple of str
+        Reasons to doubt that these data are what they should be.
     """
 
     kspace: Tensor
@@ -69,6 +71,7 @@ class Measured:
     calibration: Calibration | None = None
     shift: tuple[int, int] = (0, 0)
     notes: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()
 
     @property
     def sampled(self) -> Tensor:

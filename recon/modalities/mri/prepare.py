@@ -80,7 +80,7 @@ def prepare(
         If the data or an option are unusable; the message says what is wrong and what to do.
     """
     kspace, unit = normalised(kspace, device)
-    notes = require_plausible(kspace)
+    doubts = require_plausible(kspace)
     if noise_std is not None and noise_covariance is not None:
         raise InputError("noise_std and noise_covariance both define the noise: give one of them")
     data, dead = CoilData.checked(kspace, coil_maps, noise_covariance, measured_noise, calibration).without_dead()
@@ -110,7 +110,8 @@ def prepare(
             name=name,
             calibration=separate,
             shift=(-shift[0], -shift[1]),
-            notes=(*notes, *dead, *padding, *([SHIFTED] if any(shift) else [])),
+            doubts=tuple(doubts),
+            notes=(*dead, *padding, *([SHIFTED] if any(shift) else [])),
         )
     )
 

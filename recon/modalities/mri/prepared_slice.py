@@ -71,10 +71,10 @@ class PreparedSlice(Prepared):
             found = replace(found, method=found.method + ", separate calibration scan")
         return _assembled(measured, whitening, found.maps, found)
 
-    def with_notes(self, notes: Sequence[str]) -> PreparedSlice:
-        """Return the slice with further notes to the user."""
-        measured = replace(self.measured, notes=(*notes, *self.measured.notes))
-        return replace(self, measured=measured, notes=[*notes, *self.notes])
+    def with_doubts(self, doubts: Sequence[str]) -> PreparedSlice:
+        """Return the slice with further reasons to doubt the data."""
+        measured = replace(self.measured, doubts=(*doubts, *self.measured.doubts))
+        return replace(self, measured=measured, doubts=[*doubts, *self.doubts])
 
     @property
     def intensity(self) -> Tensor:
@@ -159,7 +159,7 @@ def _assembled(
         images={"mask": measured.sampled},
         diagnostics=facts,
         notes=list(measured.notes),
-        doubts=[] if error is None else doubts(error),
+        doubts=[*measured.doubts, *([] if error is None else doubts(error))],
         coil_maps=maps,
         mask=measured.mask,
         gram=gram,

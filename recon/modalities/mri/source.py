@@ -146,7 +146,7 @@ class KspaceSource:
         self._calibration = None if options.calibration is None else _calibration(options.calibration, slices, coils)
         if maps is not None and self._calibration is not None:
             raise InputError("coil_maps and calibration both define the coil maps: give one of them")
-        self._notes = [] if self.recording is None else layout_doubts(self.recording)
+        self._doubts = [] if self.recording is None else layout_doubts(self.recording)
         self._last: tuple[int, Slice] | None = None
 
     @property
@@ -186,7 +186,7 @@ class KspaceSource:
             calibration=None if scan is None else scan[0 if len(scan) == 1 else index].kspace,
             **settings,
         )
-        return ready.with_notes(self._notes)
+        return ready.with_doubts(self._doubts)
 
     def reference(self, index: int) -> np.ndarray | None:
         """Return the magnitude of the fully sampled image, or the reference in the file."""
