@@ -195,10 +195,10 @@ class DDS(AnnealedSampler):
         clean = denoised + self._noise_of_data(problem, variance) * (fitted - denoised)
         return fitted, (x - clean) / sigma, residual, shared is not None
 
-    def _noise_of_data(self, problem: Problem, variance: Tensor) -> float:
+    def _noise_of_data(self, problem: Problem, variance: Tensor) -> float | Tensor:
         """Return how much of the noise direction is taken from the fitted image: ``s^2 / (s^2 + r^2)``."""
-        noise = problem.information.variance * _unevenness(problem.noise_std)
-        return noise / (noise + float(variance.mean())) if math.isfinite(noise) else 0.0
+        noise = problem.mean_noise_variance
+        return noise / (noise + variance.mean()) if math.isfinite(noise) else 0.0
 
     def _fit(self, denoised: Tensor, sigma: float, run: Run, memory: Any) -> tuple[Tensor, Tensor, Any]:
         """Fit the denoised image to the data; the third value is passed to the next step."""
@@ -215,11 +215,3 @@ class DDS(AnnealedSampler):
         if self.noise == "published":
             return self.eta * sigma_next
         return self.eta * sigma_next * math.sqrt(max(sigma**2 - sigma_next**2, 0.0)) / sigma
-
-
-def _unevenness(noise_std: float | Tensor) -> float:
-    """Return the mean noise variance over that of `Information`, in which the data with little noise count most."""
-    if not isinstance(noise_std, Tensor):
-        return 1.0
-    weight = noise_std.double() ** -2
-    return float((1 / weight).mean() * weight.square().mean() / weight.mean())

@@ -116,6 +116,18 @@ class Problem:
         return measure(self.weighted_normal, self.operator.domain, self.weighted_data)
 
     @cached_property
+    def mean_noise_variance(self) -> float:
+        """The noise variance in the measured directions, averaged over the data.
+
+        In ``information.variance`` the data with little noise count most; the two are equal for one noise level.
+        """
+        if not isinstance(self.noise_std, Tensor):
+            return self.information.variance
+        # Relative to the least noise, so that no power overflows.
+        noise = (self.noise_std / self.noise_std.min()).square()
+        return self.information.variance * float(noise.mean() * (noise**-2).mean() / (1 / noise).mean())
+
+    @cached_property
     def unweighted(self) -> Problem:
         """The same problem with ``noise_std = 1``: for methods that weight the data themselves."""
         return replace(self, noise_std=1.0)

@@ -212,3 +212,14 @@ def test_settings_that_do_not_go_together_are_refused():
         DDS(gamma="rule", spread=LocalEnergy(5), adapt_to_noise=True)
     with pytest.raises(InputError, match="adapt_to_noise"):
         DDSVolume(adapt_to_noise=True)
+
+
+@pytest.mark.parametrize("level", [1.0, 1e-4])
+def test_the_mean_noise_variance_counts_all_data_alike(level: float) -> None:
+    operator = Identity((32, 32))
+    noise = level * torch.where(torch.arange(32) < 16, 1.0, 3.0).expand(32, 32).contiguous()
+    y = torch.ones(32, 32, dtype=torch.complex64)
+    even, uneven = Problem(y, operator, level), Problem(y, operator, noise)
+    assert even.mean_noise_variance == pytest.approx(level**2, rel=0.05)
+    assert uneven.mean_noise_variance == pytest.approx(5 * level**2, rel=0.1)
+    assert uneven.information.variance < 1.2 * level**2
