@@ -20,9 +20,17 @@ def table(options: type[Options]) -> str:
     rows = ["| Option | Default | Meaning |", "|---|---|---|"]
     for field in dataclasses.fields(options):
         known = field.metadata
-        flag = f"`--{field.name.replace('_', '-')} {known['metavar'] or field.name.upper()}`"
+        option = field.name.replace("_", "-")
+        if known["kind"] is bool:
+            flag = f"`--{'no-' if field.default else ''}{option}`"
+        else:
+            flag = f"`--{option} {known['metavar'] or field.name.upper()}`"
         name = flag if known["kind"] is not None else f"`{field.name}=` (Python only)"
-        default = "" if field.default is None else f"`{field.default}`"
+        default = (
+            ""
+            if field.default is None
+            else f"`{str(field.default).lower() if known['kind'] is bool else field.default}`"
+        )
         missing = not all(choice in known["help"] for choice in known["choices"])
         choices = f": {', '.join(f'`{choice}`' for choice in known['choices'])}" if missing else ""
         unit = f", in {known['unit']}" if known["unit"] else ""

@@ -14,7 +14,7 @@ from recon.engine.samplers import resolve_sampler
 from recon.engine.sampling_run import SamplingRun
 from recon.engine.slices import choose_slices, of_slices
 from recon.errors import InputError
-from recon.options import Options
+from recon.options import Options, RunConfig
 from recon.posterior import Posterior
 from samplers import DDSVolume, Denoiser, Problem, Sampler
 
@@ -71,7 +71,8 @@ def reconstruct(
         Show a progress bar; by default only on a terminal.
     **named
         Options of the modality by name, on top of ``options``: ``acceleration=4``, ``views=32``, ``angles=1``. The
-        documentation of each modality lists them; so does ``recon run --help``.
+        documentation of each modality lists them; so does ``recon run --help``. ``holdout=False`` leaves out the
+        held-out test, see `recon.engine.holdout`.
 
     Returns
     -------
@@ -92,8 +93,15 @@ def reconstruct(
     whole = isinstance(source, Problem)
     modality = modalities.of_operator(source.operator) if whole else modalities.find(source)
     strategy, where = resolve_sampler(sampler, steps, modality), resolve_device(device)
-    run = SamplingRun(prior, strategy, samples, seed, batch_size, where, precision, modality)
-    computing = {"samples": samples, "device": str(where), "batch_size": batch_size, "precision": precision}
+    holdout = RunConfig(holdout=named.pop("holdout", True)).holdout
+    run = SamplingRun(prior, strategy, samples, seed, batch_size, where, precision, modality, holdout)
+    computing = {
+        "samples": samples,
+        "device": str(where),
+        "batch_size": batch_size,
+        "precision": precision,
+        "holdout": holdout,
+    }
     if isinstance(source, Problem):
         if named or options is not None:
             raise InputError(f"a Problem is already prepared, so it takes no {', '.join(named) or 'options'}")

@@ -239,10 +239,14 @@ def _add_engine_options(parser: argparse.ArgumentParser, names: Sequence[str] | 
 
 def _add_option(group: Any, known: Any, text: str) -> None:
     """Add the option of a field; absent on the command line means absent in the result."""
+    flag = "--" + known.name.replace("_", "-")
+    if known.metadata["kind"] is bool:
+        group.add_argument(flag, action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS, help=text)
+        return
     unit = f", in {known.metadata['unit']}" if known.metadata["unit"] else ""
     default = "" if known.default in (None, MISSING) else f" (default: {known.default})"
     group.add_argument(
-        "--" + known.name.replace("_", "-"),
+        flag,
         type=known.metadata["kind"],
         default=argparse.SUPPRESS,
         metavar=known.metadata["metavar"] or known.name.upper(),

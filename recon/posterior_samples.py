@@ -67,6 +67,15 @@ class PosteriorSamples:
         """Whether the result can be believed, and why not: "ok", "doubtful" or "failed"; see `recon.verdict`."""
         return Verdict.recorded(self.provenance)
 
+    @property
+    def held_out_chi2(self) -> float | None:
+        """Squared error of the prediction of withheld data over its expected value: the worst of the slices.
+
+        None without a held-out test; see `recon.engine.holdout`.
+        """
+        tests = [test for test in self.provenance.get("held_out") or [] if test is not None]
+        return max((float(test["chi2"]) for test in tests), default=None)
+
     @cached_property
     def mean(self) -> np.ndarray:
         """The posterior mean `([slice,] y, x)`, complex for complex samples.

@@ -68,7 +68,9 @@ def plan_lines(file: Path, job: Job, settings: Settings, force: bool) -> list[st
 def result_lines(file: Path, posterior: Posterior, outputs: Outputs, seconds: float) -> list[str]:
     """Describe a finished run of one file: verdict first, then the paths of what was written."""
     verdict = posterior.verdict
-    lines = [f"{file}: {verdict.level}, {posterior.n_valid} samples in {seconds:.0f} s"]
+    chi2 = posterior.held_out_chi2
+    tested = "" if chi2 is None else f", held-out chi2 {chi2:.2g}"
+    lines = [f"{file}: {verdict.level}, {posterior.n_valid} samples in {seconds:.0f} s{tested}"]
     lines += [f"  {verdict.level}: {reason}" for reason in verdict.reasons]
     return lines + [f"  {path}" for path in outputs.all()]
 

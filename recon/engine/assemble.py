@@ -84,6 +84,7 @@ def assemble(
             back_propagations=max(part.back_propagations for part in parts),
             operator=type(parts[0].problem.operator).__name__,
             measured=found,
+            held_out=[None if part.held_out is None else dataclasses.asdict(part.held_out) for part in parts],
             notes=notes,
             verdict=dataclasses.asdict(Verdict.of(findings)),
         ),

@@ -14,6 +14,9 @@ from recon.verdict import LEVELS, Finding
 
 #: A data residual outside this range means that model and data do not fit together; far above it nothing is right.
 RESIDUAL_RANGE, RESIDUAL_FAILED = (0.5, 2.0), 10.0
+#: Withheld data that are missed by more than this multiple of the expected squared error, or of the spread of the samples
+#: beyond doubt (this many standard errors), and by so much that nothing is right.
+MISSED, MISSED_SPREAD, BEYOND_DOUBT, MISSED_FAILED = 5.0, 10.0, 4.0, 50.0
 #: Equations with a relative residual above this do not count as solved.
 UNSOLVED = 1e-2
 #: Fraction of the strongest data that a mean must reproduce, and below which it has failed; a datum is strong above
@@ -42,6 +45,7 @@ def judge(parts: Sequence[Part], sampler: dict[str, Any], modality: Modality | N
         found.append(Finding("doubtful", "nothing was measured: the samples are those of the prior"))
     else:
         found += _worst(parts, lambda part: _residual(part, valid, model)) + _worst(parts, _missing)
+        found += _worst(parts, lambda part: _unpredicted(part, model))
     if sampler.get("name") == "ExactGaussian":
         found += _worst(parts, _unsolved)
     if modality is not None and modality.few_steps is not None:
@@ -107,6 +111,27 @@ def held_signal(part: Part) -> float:
     data, predicted = problem.y[strong], problem.operator(part.drawn.mean.to(problem.y.device))[strong]
     energy = float((data.abs().square() - noise[strong].square()).sum())
     return float((predicted.conj() * data).real.sum()) / energy if energy > 0 else 1.0
+
+
+def _unpredicted(part: Part, model: str) -> tuple[float, Finding] | None:
+    """Report withheld data that the posterior does not predict."""
+    test = part.held_out
+    if test is None:
+        return None
+    narrow = test.excess - BEYOND_DOUBT * test.excess_error > MISSED_SPREAD
+    if test.chi2 <= MISSED and not narrow:
+        return None
+    much = (
+        f"{test.chi2:.2g} times what noise and spread explain"
+        if test.chi2 > MISSED
+        else (f"{test.excess:.2g} times the spread of the samples, beyond the noise")
+    )
+    reason = (
+        f"held-out test: the squared error of the prediction of data that were withheld is {much} (expected about 1): "
+        f"the std is too small for what was not measured, or the model of the measurement ({model}) or the prior does "
+        "not suit these data"
+    )
+    return max(test.chi2, test.excess), Finding("failed" if test.chi2 > MISSED_FAILED else "doubtful", reason)
 
 
 def _unsolved(part: Part) -> tuple[float, Finding] | None:

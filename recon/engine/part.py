@@ -7,6 +7,7 @@ import dataclasses
 import numpy as np
 from torch import Tensor
 
+from recon.engine.holdout import HeldOut
 from recon.modalities.prepared import Prepared
 from samplers import Problem, Samples
 
@@ -16,7 +17,7 @@ class Part:
     """One slice: its samples, the problem they solve, and for files how it was prepared and a reference.
 
     ``network_calls`` and ``back_propagations`` were made for each sample; ``steps`` is what the schedule of the sampler
-    has for this prior; ``index`` is the number of the slice.
+    has for this prior; ``index`` is the number of the slice; ``held_out`` is the result of the held-out test.
     """
 
     drawn: Samples
@@ -27,6 +28,7 @@ class Part:
     back_propagations: int = 0
     steps: int = 0
     index: int = 0
+    held_out: HeldOut | None = None
 
     def physical(self, images: Tensor | None = None) -> np.ndarray:
         """Return the samples, or other images in the scale of the prior, in physical units."""

@@ -13,6 +13,7 @@ import torch
 from tqdm import tqdm
 
 from recon.engine.counting import Counted
+from recon.engine.holdout import test_slice
 from recon.engine.part import Part
 from recon.engine.provenance import describe_prior, describe_sampler
 from recon.engine.samplers import FIRST_IMAGE_STEPS, resolve_sampler
@@ -40,6 +41,8 @@ class SamplingRun:
     precision : str
         Arithmetic of the network.
     modality : Modality or None
+    holdout : bool
+        Whether each slice is tested on data withheld from a short companion run.
     loaded : dict
         Denoisers by image shape, as they become known.
     """
@@ -52,6 +55,7 @@ class SamplingRun:
     device: torch.device
     precision: str
     modality: Modality | None
+    holdout: bool = True
     loaded: dict[tuple[int, ...], Denoiser] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -159,7 +163,12 @@ class SamplingRun:
         )
         calls, gradients = (round(count / self.samples) for count in (prior.images, prior.back_propagated))
         steps = len(self.sampler.sigmas(problem, prior)) - 1
-        return Part(drawn, problem, ready, reference, calls, gradients, steps, index)
+        tested = None
+        if self.holdout:
+            level = None if ready is None else ready.data_std
+            seed = _slice_seed(self.seed, index)
+            tested = test_slice(problem, self.sampler, self._prior_of(problem), seed, self.modality, level)
+        return Part(drawn, problem, ready, reference, calls, gradients, steps, index, tested)
 
     def _prior_of(self, problem: Problem) -> Denoiser:
         """Return the prior for the images of a problem; volumes and multi-part images are denoised plane by plane."""

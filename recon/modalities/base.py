@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from recon.modalities.protocols import Description, Reader, Source
 from recon.options import Options
+from samplers import Problem
 
 if TYPE_CHECKING:
     from recon.figure import Row
@@ -56,6 +58,11 @@ class Condition:
     value: Any
     tolerance: float | None = None
     optional: bool = False
+
+
+def single_data(problem: Problem) -> Tensor:
+    """Return a group of its own for each datum."""
+    return torch.arange(problem.y.numel(), device=problem.y.device).reshape(problem.y.shape)
 
 
 def spread(posterior: PosteriorSamples, name: str) -> list[float] | None:
@@ -173,6 +180,9 @@ class Modality:
     doubts : str
         Possible errors of the model, named when the data do not fit it.
     few_steps : FewSteps, optional
+    groups : callable
+        ``problem -> Tensor of int``, broadcastable to the data: groups of data that are measured together (lines,
+        views, elements), some of which the held-out test withholds; negative for data that are never withheld.
     undersampled_by : str
         Command-line options that undersample fully sampled data.
     conditions : callable
@@ -202,6 +212,7 @@ class Modality:
     axes: tuple[str, str] = ("y x", "slice y x")
     doubts: str = "its geometry"
     few_steps: FewSteps | None = None
+    groups: Callable[[Problem], Tensor] = field(default=single_data)
     undersampled_by: str = ""
     conditions: Callable[[PosteriorSamples], Mapping[str, Condition]] = field(default=lambda posterior: {})
     report: ReportStyle = field(default_factory=ReportStyle)

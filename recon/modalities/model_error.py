@@ -34,11 +34,14 @@ class ModelError(NamedTuple):
         Mean level of the noise alone.
     share : float
         Relative model error: rms of the error over rms of the signal, over all data.
+    single : Tensor
+        Standard deviation of a single datum around that of the true image: ``noise_std`` without growth.
     """
 
     noise_std: Tensor
     noise_level: float
     share: float
+    single: Tensor
 
 
 def from_residual(
@@ -72,10 +75,11 @@ def from_residual(
     bound = float(large.min()) / kept if len(large) else math.inf
     if taken_up <= 0.5 and bound < _TOO_LITTLE * noise**2:
         noise = math.sqrt(bound)
-    excess = (residual - _TOLERANCE * noise**2).clamp_min(0) * growth**2
+    excess = (residual - _TOLERANCE * noise**2).clamp_min(0)
     power = (signal - noise**2).clamp_min(0)
     share = float((excess * size).sum() / (power * size).sum().clamp_min(1e-30)) ** 0.5
-    return ModelError(_spread(noise**2 + excess, groups), noise, share / growth)
+    grown, single = (_spread(noise**2 + factor**2 * excess, groups) for factor in (growth, 1.0))
+    return ModelError(grown, noise, share, single)
 
 
 def of_share(data: Tensor, noise: float, groups: Tensor, share: float) -> ModelError:
@@ -92,7 +96,8 @@ def of_share(data: Tensor, noise: float, groups: Tensor, share: float) -> ModelE
     labels = groups[measured]
     signal = _by_group(data, measured, labels) / (torch.bincount(labels).clamp_min(1) * data.shape[0])
     power = (signal - noise**2).clamp_min(0)
-    return ModelError(_spread(noise**2 + share**2 * power, groups), noise, share)
+    level = _spread(noise**2 + share**2 * power, groups)
+    return ModelError(level, noise, share, level)
 
 
 def _by_group(values: Tensor, measured: Tensor, labels: Tensor) -> Tensor:

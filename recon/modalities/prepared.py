@@ -27,6 +27,8 @@ class Prepared:
         Notes to the user.
     doubts : list of str
         Reasons to doubt the result, found in the data; they enter its verdict.
+    data_std : Tensor, broadcastable to ``problem.y``, optional
+        Standard deviation of a datum around that of the true image, where it is not ``problem.noise_std``.
     """
 
     #: Whether `refined` has an effect.
@@ -37,6 +39,7 @@ class Prepared:
     diagnostics: Mapping[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     doubts: list[str] = field(default_factory=list)
+    data_std: Tensor | None = None
 
     def combine(self, images: Tensor) -> Tensor:
         """Convert images of the problem to images ``(..., y, x)`` of the result, in physical units."""

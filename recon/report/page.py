@@ -160,6 +160,8 @@ def _cards(posterior: PosteriorSamples, merit: Mapping[str, float], level: float
     residual = posterior.diagnostics.get("residual")
     if residual is not None and np.size(residual):
         cards.append((f"{np.nanmedian(residual):.2f}", "data χ² per datum (median)"))
+    if posterior.held_out_chi2 is not None:
+        cards.append((f"{posterior.held_out_chi2:.2f}", "held-out χ² per datum"))
     cards += _solver_cards(posterior)
     invalid = len(posterior.samples) - posterior.n_valid
     valid = "valid samples" + (f" ({invalid} invalid excluded)" if invalid else "")

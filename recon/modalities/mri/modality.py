@@ -18,6 +18,7 @@ from recon.modalities.mri.data import KspaceScan
 from recon.modalities.mri.files import readers
 from recon.modalities.mri.files.fastmri import write_fastmri
 from recon.modalities.mri.options import MRI
+from recon.modalities.mri.readouts import readouts
 from recon.modalities.mri.source import KspaceSource
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ MODALITY = Modality(
     doubts="mask, coil maps, geometry",
     undersampled_by="--acceleration (or --mask)",
     few_steps=FewSteps({5: 0.72, 8: 0.79, 10: 0.82, 15: 0.86}, 30, "on a measured brain (8 coils, x4, noise .02)"),
+    groups=readouts,
     conditions=conditions,
     report=ReportStyle(
         plain=("zero_filled", "Zero-filled"),

@@ -160,6 +160,7 @@ def _assembled(
         diagnostics=facts,
         notes=list(measured.notes),
         doubts=[*measured.doubts, *([] if error is None else doubts(error))],
+        data_std=None if error is None else error.single[None] / scale,
         coil_maps=maps,
         mask=measured.mask,
         gram=gram,

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import torch
+from torch import Tensor
+
 from operators.ultrasound.plane_wave import PlaneWaveUltrasound
 from recon.modalities.base import Condition, Modality, ReportStyle, TrainingImages, spread
 from recon.modalities.ultrasound import describe, settings, training
@@ -13,6 +16,7 @@ from recon.modalities.ultrasound.files import readers
 from recon.modalities.ultrasound.options import Ultrasound
 from recon.modalities.ultrasound.report import rows
 from recon.modalities.ultrasound.source import USSource
+from samplers import Problem
 
 if TYPE_CHECKING:
     from recon.posterior_samples import PosteriorSamples
@@ -46,6 +50,11 @@ def conditions(posterior: PosteriorSamples) -> dict[str, Condition]:
     }
 
 
+def elements(problem: Problem) -> Tensor:
+    """Return the number of the receiving element of each sample, ``(element, 1)``."""
+    return torch.arange(problem.y.shape[-2], device=problem.y.device)[:, None]
+
+
 MODALITY = Modality(
     name="ultrasound",
     title="ultrasound",
@@ -60,6 +69,7 @@ MODALITY = Modality(
     samplers=settings.SAMPLERS,
     axes=("z x", "frame z x"),
     doubts="time zero, sound speed, pulse, attenuation",
+    groups=elements,
     conditions=conditions,
     report=ReportStyle(
         plain=("das", "Delay and sum"),
