@@ -22,15 +22,12 @@ def table(options: type[Options]) -> str:
         known = field.metadata
         option = field.name.replace("_", "-")
         if known["kind"] is bool:
-            flag = f"`--{'no-' if field.default else ''}{option}`"
+            flag = f"`--{option}`, `--no-{option}`"
         else:
             flag = f"`--{option} {known['metavar'] or field.name.upper()}`"
         name = flag if known["kind"] is not None else f"`{field.name}=` (Python only)"
-        default = (
-            ""
-            if field.default is None
-            else f"`{str(field.default).lower() if known['kind'] is bool else field.default}`"
-        )
+        value = str(field.default).lower() if known["kind"] is bool else field.default
+        default = "" if value is None else f"`{value}`"
         missing = not all(choice in known["help"] for choice in known["choices"])
         choices = f": {', '.join(f'`{choice}`' for choice in known['choices'])}" if missing else ""
         unit = f", in {known['unit']}" if known["unit"] else ""

@@ -93,7 +93,7 @@ def reconstruct(
     whole = isinstance(source, Problem)
     modality = modalities.of_operator(source.operator) if whole else modalities.find(source)
     strategy, where = resolve_sampler(sampler, steps, modality), resolve_device(device)
-    holdout = RunConfig(holdout=named.pop("holdout", True)).holdout
+    holdout = RunConfig(holdout=named.pop("holdout", True)).holdout and samples > 1
     run = SamplingRun(prior, strategy, samples, seed, batch_size, where, precision, modality, holdout)
     computing = {
         "samples": samples,

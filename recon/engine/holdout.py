@@ -26,6 +26,8 @@ from samplers import DDS, DDSVolume, Denoiser, Gaussian, Problem, Sampler, sampl
 FRACTION, FEWEST, REMAIN = 0.06, 2, 3
 #: Samples of the companion run, and its steps relative to those of a full run: an eighth of the cost of 8 samples.
 SAMPLES, STEPS = 2, 0.47
+#: With fewer steps than this the samples of a companion run hardly spread, and say nothing.
+LEAST_STEPS = 8
 #: Noise of withheld data in the companion run, relative to their own.
 _DEAF = 1e4
 #: Makes the random numbers of a companion run differ from those of the run.
@@ -59,16 +61,15 @@ class HeldOut:
 
     @classmethod
     def of(cls, noise: Tensor, missed: Tensor, spread: Tensor, withheld: float) -> HeldOut:
-        """Compare the squared error of each datum withheld with the power of its noise and the spread of its prediction."""
+        """Compare the squared error of each datum withheld with the power of its noise and of its spread."""
         expected, found, wide = (float(values.mean(dtype=torch.float64)) for values in (noise, missed, spread))
         wide = max(wide, 1e-30)
+        total = expected + wide
         chance = float((noise + spread).square().mean(dtype=torch.float64)) ** 0.5 / len(noise) ** 0.5
-        return cls(
-            found / (expected + wide), (found - expected) / wide, chance / wide, wide / (expected + wide), withheld
-        )
+        return cls(found / total, (found - expected) / wide, chance / wide, wide / total, withheld)
 
 
-def test_slice(
+def cross_validate(
     problem: Problem,
     sampler: Sampler,
     denoiser: Denoiser,
@@ -92,7 +93,7 @@ def test_slice(
     Returns
     -------
     HeldOut or None
-        None where the test does not apply: too few data, coupled slices, or noise that is not Gaussian.
+        None where the test does not apply: too few data or steps, coupled slices, or noise that is not Gaussian.
     """
     if not isinstance(problem.likelihood, Gaussian) or problem.operator.n_data == 0 or isinstance(sampler, DDSVolume):
         return None
@@ -101,7 +102,9 @@ def test_slice(
         return None
     full = sampler if isinstance(sampler, DDS) else resolve_sampler("dds", None, modality)
     assert isinstance(full, DDS)
-    companion = dataclasses.replace(full, steps=max(round(STEPS * full.steps), 1))
+    companion = dataclasses.replace(full, steps=round(STEPS * full.steps))
+    if companion.steps < LEAST_STEPS:
+        return None
     try:
         return held_out(problem, withheld, companion, denoiser, seed, data_std)
     except DivergenceError:  # so does the run itself, or it is told there
@@ -130,7 +133,7 @@ def choose(groups: Tensor, seed: int) -> Tensor | None:
 def held_out(
     problem: Problem, withheld: Tensor, sampler: DDS, denoiser: Denoiser, seed: int, data_std: Tensor | None = None
 ) -> HeldOut:
-    """Sample without some of the data (bool, broadcastable to ``problem.y``), and compare their prediction with them."""
+    """Sample without some of the data (bool, broadcastable to ``problem.y``), and compare them with the prediction."""
     known = torch.as_tensor(problem.noise_std, device=problem.y.device)
     withheld = withheld.to(problem.y.device)
     without = dataclasses.replace(problem, noise_std=torch.where(withheld, _DEAF * known, known).to(known.dtype))

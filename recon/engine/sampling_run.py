@@ -13,7 +13,7 @@ import torch
 from tqdm import tqdm
 
 from recon.engine.counting import Counted
-from recon.engine.holdout import test_slice
+from recon.engine.holdout import cross_validate
 from recon.engine.part import Part
 from recon.engine.provenance import describe_prior, describe_sampler
 from recon.engine.samplers import FIRST_IMAGE_STEPS, resolve_sampler
@@ -167,7 +167,7 @@ class SamplingRun:
         if self.holdout:
             level = None if ready is None else ready.data_std
             seed = _slice_seed(self.seed, index)
-            tested = test_slice(problem, self.sampler, self._prior_of(problem), seed, self.modality, level)
+            tested = cross_validate(problem, self.sampler, self._prior_of(problem), seed, self.modality, level)
         return Part(drawn, problem, ready, reference, calls, gradients, steps, index, tested)
 
     def _prior_of(self, problem: Problem) -> Denoiser:
