@@ -69,9 +69,7 @@ def test_undersampled_kspace_gives_a_better_image_than_zero_filling(
     assert posterior.provenance["citations"] == ["chung2024dds", "uecker2014espirit"]
 
 
-def test_a_file_and_its_array_give_the_same_image(
-    full: np.ndarray, threefold: recon.Posterior, tmp_path: Path
-) -> None:
+def test_a_file_and_its_array_give_the_same_image(full: np.ndarray, threefold: recon.Posterior, tmp_path: Path) -> None:
     path = tmp_path / "scan.h5"
     with h5py.File(path, "w") as file:
         file["kspace"] = np.stack([full, 2 * full])
