@@ -16,8 +16,8 @@ from hypothesis import settings
 if TYPE_CHECKING:
     import torch
 
-# The thread pool of numba sets the number of OpenMP threads of the whole process, those of torch included: without this,
-# OMP_NUM_THREADS=1 ends with the first kernel, and the processes of the fast tests fight for the cores.
+# The thread pool of numba sets the number of OpenMP threads of the whole process, those of torch included: without
+# this, OMP_NUM_THREADS=1 ends with the first kernel, and the processes of the fast tests fight for the cores.
 if "OMP_NUM_THREADS" in os.environ:
     os.environ.setdefault("NUMBA_NUM_THREADS", os.environ["OMP_NUM_THREADS"].split(",")[0])
 
