@@ -1,13 +1,25 @@
 """Fixtures for all tests. Test modules do not import each other; what they share is here or in the packages."""
 
+from __future__ import annotations
+
+import functools
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
 import pytest
 from hypothesis import settings
+
+if TYPE_CHECKING:
+    import torch
+
+# The thread pool of numba sets the number of OpenMP threads of the whole process, those of torch included: without
+# this, OMP_NUM_THREADS=1 ends with the first kernel, and the processes of the fast tests fight for the cores.
+if "OMP_NUM_THREADS" in os.environ:
+    os.environ.setdefault("NUMBA_NUM_THREADS", os.environ["OMP_NUM_THREADS"].split(",")[0])
 
 settings.register_profile("fixed", derandomize=True, deadline=None, database=None)
 settings.load_profile("fixed")
@@ -111,6 +123,33 @@ def fastmri_file(tmp_path: Path, mrd_header: Callable[..., str]) -> Callable[...
     return write
 
 
+# Tiny networks of the published architectures.
+TINY: dict[str, dict[str, Any]] = {
+    "adm": {"in_channels": 2, "out_channels": 4, "model_channels": 32, "res_blocks": 1, "channel_mult": [1, 2]},
+    "ncsnpp": {"channels": 1, "features": 8, "multipliers": [1, 2], "res_blocks": 1, "attention_levels": [1]},
+    "edm-dhariwal": {"resolution": 16, "channels": 2, "out_channels": 2, "features": 8, "multipliers": [1, 2]}
+    | {"res_blocks": 1},
+    "ncsnv2-deepest": {"channels": 2, "features": 4},
+    "unet2d": {"in_channels": 2, "out_channels": 2, "features": [8, 16], "res_blocks": 1, "groups": 4}
+    | {"attention_down": [1], "attention_up": [0]},
+}
+
+
+@functools.cache
+def tiny_weights(architecture: str, seed: int) -> dict[str, torch.Tensor]:
+    """Random weights of a tiny network, drawn once; copy them before you change them."""
+    import torch
+
+    from recon.priors.networks.table import build
+
+    generator = torch.Generator().manual_seed(seed)
+    state = build(architecture, TINY[architecture]).state_dict()
+    return {
+        name: value if not value.is_meta else 0.1 * torch.randn(value.shape, generator=generator)
+        for name, value in state.items()
+    }
+
+
 @pytest.fixture
 def make_checkpoint(tmp_path: Path) -> Callable[..., Path]:
     """Write a tiny network with random weights in a published layout; `change(content)` spoils it before writing."""
@@ -119,25 +158,8 @@ def make_checkpoint(tmp_path: Path) -> Callable[..., Path]:
     import torch
     from safetensors.torch import save_file
 
-    from recon.priors.networks.table import build
-
-    tiny = {
-        "adm": {"in_channels": 2, "out_channels": 4, "model_channels": 32, "res_blocks": 1, "channel_mult": [1, 2]},
-        "ncsnpp": {"channels": 1, "features": 8, "multipliers": [1, 2], "res_blocks": 1, "attention_levels": [1]},
-        "edm-dhariwal": {"resolution": 16, "channels": 2, "out_channels": 2, "features": 8, "multipliers": [1, 2]}
-        | {"res_blocks": 1},
-        "ncsnv2-deepest": {"channels": 2, "features": 4},
-        "unet2d": {"in_channels": 2, "out_channels": 2, "features": [8, 16], "res_blocks": 1, "groups": 4}
-        | {"attention_down": [1], "attention_up": [0]},
-    }
-
     def weights(architecture: str, seed: int) -> dict[str, torch.Tensor]:
-        generator = torch.Generator().manual_seed(seed)
-        state = build(architecture, tiny[architecture]).state_dict()
-        return {
-            name: value.clone() if not value.is_meta else 0.1 * torch.randn(value.shape, generator=generator)
-            for name, value in state.items()
-        }
+        return {name: value.clone() for name, value in tiny_weights(architecture, seed).items()}
 
     def prefixed(state: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
         return {prefix + name: value for name, value in state.items()}

@@ -1,6 +1,7 @@
 """Who may import whom: operators <- samplers <- recon, and each optional library in the one place that wraps it."""
 
 import ast
+import functools
 import re
 import sys
 from collections.abc import Iterator
@@ -60,6 +61,17 @@ WORDS = re.compile(
 )
 
 
+@functools.cache
+def tree_of(path: Path) -> ast.Module:
+    """The syntax tree of a file, parsed once for all rules; nobody changes it."""
+    return ast.parse(path.read_text("utf-8"))
+
+
+@functools.cache
+def imports_of(path: Path) -> tuple[tuple[str, ast.AST], ...]:
+    return tuple(imports(tree_of(path)))
+
+
 def imports(tree: ast.AST) -> Iterator[tuple[str, ast.AST]]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -78,13 +90,13 @@ def permitted(name: str, package: str) -> bool:
 @pytest.mark.parametrize("path", FILES, ids=NAMES)
 def test_arrows_point_one_way(path: Path) -> None:
     package = path.relative_to(ROOT).parts[0]
-    wrong = sorted({name for name, _ in imports(ast.parse(path.read_text("utf-8"))) if not permitted(name, package)})
+    wrong = sorted({name for name, _ in imports_of(path) if not permitted(name, package)})
     assert not wrong, f"{path.relative_to(ROOT)} must not import {', '.join(wrong)}"
 
 
 @pytest.mark.parametrize("path", FILES, ids=NAMES)
 def test_optional_libraries_stay_in_their_file_and_in_functions(path: Path) -> None:
-    tree = ast.parse(path.read_text("utf-8"))
+    tree = tree_of(path)
     own = path.relative_to(ROOT).as_posix()
     late = {id(node) for scope in ast.walk(tree) if isinstance(scope, ast.FunctionDef) for node in ast.walk(scope)}
     typing_only = {
@@ -93,7 +105,7 @@ def test_optional_libraries_stay_in_their_file_and_in_functions(path: Path) -> N
         if isinstance(branch, ast.If) and "TYPE_CHECKING" in ast.dump(branch.test)
         for node in ast.walk(branch)
     }
-    for name, node in imports(tree):
+    for name, node in imports_of(path):
         library = name.split(".")[0]
         if library in OPTIONAL and id(node) not in typing_only:
             assert own in OPTIONAL[library], f"{own} imports {library}; that belongs to {OPTIONAL[library]}"
@@ -126,7 +138,7 @@ def test_shared_rooms_know_no_modality(path: Path) -> None:
 @pytest.mark.parametrize("path", FILES, ids=NAMES)
 def test_no_modality_imports_another(path: Path) -> None:
     own = OWN.match(path.relative_to(ROOT).as_posix())
-    for name, _ in imports(ast.parse(path.read_text("utf-8"))):
+    for name, _ in imports_of(path):
         other = OWN.match(name.replace(".", "/") + "/")
         if own and other:
             assert other[2] == own[2], f"{path.relative_to(ROOT)} imports {name}"
@@ -144,7 +156,7 @@ def test_files_do_not_import_each_other_in_a_circle() -> None:
 
 
 def _arrows(own: str, path: Path, known: dict[str, Path]) -> set[str]:
-    tree = ast.parse(path.read_text("utf-8"))
+    tree = tree_of(path)
     typing_only = {
         id(node)
         for branch in ast.walk(tree)

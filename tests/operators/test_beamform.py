@@ -103,17 +103,26 @@ def test_sums_along_diagonals_are_sums_of_blocks() -> None:
     torch.testing.assert_close(smoothed(s[:, :, None] * s[:, None].conj(), 4), expected)
 
 
-@pytest.mark.parametrize("f_number", [0.0, 1.75], ids=["all elements", "f-number"])
-@pytest.mark.parametrize("method", ["mv", "esbmv"])
-def test_minimum_variance_against_the_formula(method: str, f_number: float) -> None:
-    """Pixel by pixel, in the middle, where the end of the probe cuts the aperture, and beside the probe."""
-    acquired, half = geometry(), 2
+@pytest.fixture(scope="module")
+def element_by_element() -> tuple[Grid, torch.Tensor, torch.Tensor]:
+    """A small grid across and beside the probe, noise, and the delayed samples (z, x, element) of each element."""
+    acquired = geometry()
     grid = Grid(np.array([-9.9, -9.4, -8.0, -2.1, 0.3, 9.45]) * 1e-3, 20e-3 + 0.05e-3 * np.arange(6))
-    axial = 2 * half * grid.spacing[0] / acquired.wavelength
     data = torch.randn(acquired.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
-    image = beamform(data, grid, method, geometry=acquired, f_number=f_number, axial=axial)
     ones = [acquired.select(elements=[e]) for e in range(64)]
     samples = torch.stack([beamform(data[:, [e]], grid, geometry=ones[e], f_number=0) for e in range(64)], -1)
+    return grid, data, samples
+
+
+@pytest.mark.parametrize("f_number", [0.0, 1.75], ids=["all elements", "f-number"])
+@pytest.mark.parametrize("method", ["mv", "esbmv"])
+def test_minimum_variance_against_the_formula(
+    method: str, f_number: float, element_by_element: tuple[Grid, torch.Tensor, torch.Tensor]
+) -> None:
+    """Pixel by pixel, in the middle, where the end of the probe cuts the aperture, and beside the probe."""
+    (grid, data, samples), acquired, half = element_by_element, geometry(), 2
+    axial = 2 * half * grid.spacing[0] / acquired.wavelength
+    image = beamform(data, grid, method, geometry=acquired, f_number=f_number, axial=axial)
     for i, j in np.ndindex(grid.shape):
         distance = np.abs(acquired.elements[:, 0] - grid.x[j])
         used = torch.from_numpy(np.flatnonzero(2 * f_number * distance <= grid.z[i]))

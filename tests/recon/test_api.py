@@ -20,7 +20,7 @@ from recon.modalities.mri.prepare import crop_oversampling, prepare
 from recon.modalities.mri.sampling import Sampling, infer_mask
 from samplers import DDS, ExactGaussian, Problem, Step, Uniform, sample
 
-SHAPE = (96, 80)
+SHAPE = (64, 56)
 NOISE_STD = 0.05
 QUICK = DDS(
     steps=8, cg_iterations=10, gamma="rule", spread=Uniform(0.35), spacing="karras", sigma_max=3.0, sigma_min=0.01
@@ -45,8 +45,19 @@ def _quick(source: object, **options: object) -> recon.Posterior:
     return recon.reconstruct(source, **settings)  # type: ignore[arg-type]
 
 
-def test_undersampled_kspace_gives_a_better_image_than_zero_filling(full: np.ndarray, truth: np.ndarray) -> None:
+@pytest.fixture(scope="module")
+def threefold(full: np.ndarray) -> recon.Posterior:
+    """The result of three-fold undersampling, with which several tests compare theirs."""
     posterior = _quick(full, acceleration=3)
+    for array in (posterior.samples, *posterior.images.values()):
+        array.flags.writeable = False
+    return posterior
+
+
+def test_undersampled_kspace_gives_a_better_image_than_zero_filling(
+    threefold: recon.Posterior, truth: np.ndarray
+) -> None:
+    posterior = threefold
     assert posterior.samples.shape == (3, *SHAPE)
     assert psnr(np.abs(posterior.mean), truth) > psnr(np.abs(posterior.images["zero_filled"]), truth) + 1
     assert posterior.std.shape == SHAPE
@@ -58,17 +69,16 @@ def test_undersampled_kspace_gives_a_better_image_than_zero_filling(full: np.nda
     assert posterior.provenance["citations"] == ["chung2024dds", "uecker2014espirit"]
 
 
-def test_a_file_and_its_array_give_the_same_image(full: np.ndarray, tmp_path) -> None:
+def test_a_file_and_its_array_give_the_same_image(full: np.ndarray, threefold: recon.Posterior, tmp_path: Path) -> None:
     path = tmp_path / "scan.h5"
     with h5py.File(path, "w") as file:
         file["kspace"] = np.stack([full, 2 * full])
     volume = _quick(path, acceleration=3, slices="0:2")
     assert volume.samples.shape == (3, 2, *SHAPE)
-    single = _quick(full, acceleration=3)
-    scale = np.abs(single.samples).max()
-    assert np.abs(volume.samples[:, 0] - single.samples).max() < 1e-5 * scale
+    scale = np.abs(threefold.samples).max()
+    assert np.abs(volume.samples[:, 0] - threefold.samples).max() < 1e-5 * scale
     # Slices have streams of their own, so the second one is not just twice the first.
-    assert np.abs(volume.samples[:, 1] - 2 * single.samples).max() > 1e-3 * scale
+    assert np.abs(volume.samples[:, 1] - 2 * threefold.samples).max() > 1e-3 * scale
     one = _quick(path, acceleration=3, slices=1)
     assert np.abs(one.samples - volume.samples[:, 1]).max() < 1e-5 * scale
     assert one.provenance["source"]["name"] == "scan.h5"
@@ -76,8 +86,8 @@ def test_a_file_and_its_array_give_the_same_image(full: np.ndarray, tmp_path) ->
 
 
 @pytest.mark.parametrize("factor", [1e-12, 1e12, 3.0])
-def test_any_scale_gives_the_same_image(full: np.ndarray, factor: float) -> None:
-    expected = _quick(full, acceleration=3).mean
+def test_any_scale_gives_the_same_image(full: np.ndarray, threefold: recon.Posterior, factor: float) -> None:
+    expected = threefold.mean
     scaled = _quick(full.astype(np.complex128) * factor, acceleration=3).mean / factor
     assert np.linalg.norm(scaled - expected) < 1e-5 * np.linalg.norm(expected)
 
@@ -90,13 +100,13 @@ def test_a_mask_or_zeros_say_the_same(full: np.ndarray) -> None:
     assert "reference" not in by_zeros.images
 
 
-def test_non_contiguous_double_precision_input(full: np.ndarray) -> None:
+def test_non_contiguous_double_precision_input(full: np.ndarray, threefold: recon.Posterior) -> None:
     turned = np.asfortranarray(full.astype(np.complex128))
-    expected = _quick(full, acceleration=3).mean
+    expected = threefold.mean
     assert np.abs(_quick(turned, acceleration=3).mean - expected).max() < 1e-5 * np.abs(expected).max()
 
 
-@pytest.mark.parametrize("shape", [(95, 80), (96, 79), (95, 79)])
+@pytest.mark.parametrize("shape", [(63, 56), (64, 55), (63, 55)])
 def test_odd_sizes(shape: tuple[int, int]) -> None:
     scan = simulate(1.0, noise_std=NOISE_STD, shape=shape)
     posterior = _quick(scan.kspace, acceleration=2)
@@ -207,22 +217,22 @@ BAD = {
         lambda k: np.where(np.arange(k.size).reshape(k.shape) == 5, np.nan, k),
         {},
         InputError,
-        "1 of 61440 values are NaN or Inf",
+        "1 of 28672 values are NaN or Inf",
     ),
     "zeros": (lambda k: np.zeros_like(k), {}, InputError, "zero everywhere"),
     "real": (lambda k: k.real, {}, InputError, "complex"),
     "rank": (lambda k: k[0, 0], {}, ShapeError, r"expected \(coil, y, x\)"),
     "no coils": (lambda k: k[:0], {}, ShapeError, "empty"),
-    "empty mask": (lambda k: k, {"mask": np.zeros((1, 80), bool)}, InputError, "mask is empty"),
-    "wrong mask": (lambda k: k, {"mask": np.ones((1, 81), bool)}, ShapeError, "mask"),
-    "foreign mask": (lambda k: k * (np.arange(80) < 40), {"mask": np.arange(80) > 60}, InputError, "belong"),
+    "empty mask": (lambda k: k, {"mask": np.zeros((1, 56), bool)}, InputError, "mask is empty"),
+    "wrong mask": (lambda k: k, {"mask": np.ones((1, 57), bool)}, ShapeError, "mask"),
+    "foreign mask": (lambda k: k * (np.arange(56) < 28), {"mask": np.arange(56) > 42}, InputError, "belong"),
     "coil mismatch": (lambda k: k, {"coil_maps": loop_sensitivities(SHAPE, 4)}, ShapeError, "coil"),
     "zero maps": (lambda k: k, {"coil_maps": 0 * loop_sensitivities(SHAPE, 8)}, InputError, "coil_maps"),
     "negative noise": (lambda k: k, {"noise_std": -1.0}, InputError, "noise_std"),
     "NaN noise": (lambda k: k, {"noise_std": float("nan")}, InputError, "noise_std"),
-    "small centre": (lambda k: k * (np.arange(80) % 2 == 0), {}, InputError, "centre"),
+    "small centre": (lambda k: k * (np.arange(56) % 2 == 0), {}, InputError, "centre"),
     "unknown pattern": (lambda k: k, {"mask": "zigzag", "acceleration": 4}, InputError, "zigzag"),
-    "mask and acceleration": (lambda k: k, {"mask": np.ones((1, 80)), "acceleration": 4}, InputError, "pattern name"),
+    "mask and acceleration": (lambda k: k, {"mask": np.ones((1, 56)), "acceleration": 4}, InputError, "pattern name"),
     "centre alone": (lambda k: k, {"center_fraction": 0.1}, InputError, "acceleration"),
     "samples": (lambda k: k, {"samples": 0}, InputError, "samples"),
     "sampler": (lambda k: k, {"sampler": "magic"}, InputError, "magic"),

@@ -53,16 +53,16 @@ def test_total_variation_of_a_step_has_a_closed_form():
     y = torch.zeros(6, 2 * width, dtype=torch.float64)
     y[:, width:] = 1.0
     identity = Diagonal(torch.ones_like(y), Space((6, 2 * width), torch.float64))
-    found = total_variation(Problem(y, identity, 1.0), 2.0, 300)
+    found = total_variation(Problem(y, identity, 1.0), 2.0, 150)
     torch.testing.assert_close(
         found[:, :width], torch.full((6, width), 2.0 / width, dtype=torch.float64), atol=1e-3, rtol=0
     )
     torch.testing.assert_close(
         found[:, width:], torch.full((6, width), 1 - 2.0 / width, dtype=torch.float64), atol=1e-3, rtol=0
     )
-    flat = total_variation(Problem(y, identity, 1.0), 100.0, 300, edge=1.0)
+    flat = total_variation(Problem(y, identity, 1.0), 100.0, 100, edge=1.0)
     torch.testing.assert_close(flat, torch.full_like(y, 0.5), atol=1e-3, rtol=0)
-    assert 0 <= float(total_variation(Problem(y - 0.5, identity, 1.0), 0.1, 200, nonnegative=True).min()) < 1e-9
+    assert 0 <= float(total_variation(Problem(y - 0.5, identity, 1.0), 0.1, 100, nonnegative=True).min()) < 1e-9
 
 
 def test_divergence_is_minus_the_adjoint_of_the_gradient():

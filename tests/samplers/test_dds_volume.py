@@ -50,10 +50,10 @@ def test_iterations_at_one_level_reach_the_minimum(circular):
     anchor = torch.randn(1, *shape, dtype=torch.float64, generator=generator)
     y = torch.randn(shape, dtype=torch.float64, generator=generator)
     problem = Problem(y, Slices(Identity(Space(shape[1:], torch.float64)), DEPTH), 0.5)
-    sampler = DDSVolume(tv_weight=2.0, edge=0.2, spread=Uniform(1.0), cg_iterations=30, circular=circular)
+    sampler = DDSVolume(tv_weight=2.0, edge=0.2, spread=Uniform(1.0), cg_iterations=8, circular=circular)
     sigma, memory, fitted = 1.0, None, anchor
     run = Run(problem, GaussianPrior.power_law(shape, dtype=torch.float64), Noise(0, [0], y))
-    for _ in range(300):
+    for _ in range(150):
         fitted, _, memory = sampler._fit(anchor, sigma, run, memory)
 
     def objective(x: torch.Tensor) -> float:

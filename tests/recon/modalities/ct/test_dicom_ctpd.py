@@ -12,6 +12,7 @@ from recon.modalities.ct.data import CTProjections
 from recon.modalities.ct.files.readers import open_ct
 
 SMALL = {"rows": 8, "columns": 48, "views_per_turn": 60, "turns": 1.5}
+ONE_TURN = {**SMALL, "turns": 1.0}
 
 
 def relative(found: np.ndarray, expected: np.ndarray) -> float:
@@ -98,7 +99,7 @@ def test_other_scans(helix: Callable, tmp_path: Path, fields: dict) -> None:
 
 
 def test_pixels_that_are_not_transposed(helix: Callable, tmp_path: Path) -> None:
-    scan = helix(**SMALL)
+    scan = helix(**ONE_TURN)
     found, usual = (open_ct(scan.write(tmp_path / str(way), transposed=way)) for way in (False, True))
     np.testing.assert_array_equal(found[0], usual[0])
 
@@ -111,7 +112,7 @@ def test_without_photons_and_numbers(helix: Callable, tmp_path: Path) -> None:
 
 
 def test_no_patient_in_what_the_reader_keeps(helix: Callable, tmp_path: Path) -> None:
-    assert "SECRET" not in repr(open_ct(helix(**SMALL).write(tmp_path / "scan")))
+    assert "SECRET" not in repr(open_ct(helix(**ONE_TURN).write(tmp_path / "scan")))
 
 
 @pytest.mark.parametrize(
@@ -154,7 +155,7 @@ def test_short_scans_gaps_and_single_files(helix: Callable, tmp_path: Path) -> N
 
 
 def test_two_scans_in_one_folder(helix: Callable, tmp_path: Path) -> None:
-    first, second = (helix(**{**SMALL, "first_angle": a}).write(tmp_path / str(a)) for a in (0.0, 1.0))
+    first, second = (helix(**{**ONE_TURN, "first_angle": a}).write(tmp_path / str(a)) for a in (0.0, 1.0))
     for file in second.iterdir():
         shutil.copy(file, first / f"b{file.name}")
     with pytest.raises(InputError, match=r"not monotonic|missing|not move uniformly"):

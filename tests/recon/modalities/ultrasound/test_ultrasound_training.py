@@ -139,7 +139,7 @@ def test_a_run_trains_on_simulated_images(tmp_path):
         data=".",
         output=str(tmp_path),
         modality="ultrasound",
-        sources=(SourceConfig("cysts", held_out=tuple("123")), SourceConfig("points")),
+        sources=(SourceConfig("cysts", held_out=("1",)), SourceConfig("points")),
         network=SMALL,
         patches=((16, 2, 1.0),),
         steps=2,
