@@ -131,7 +131,7 @@ def choose(groups: Tensor, seed: int) -> Tensor | None:
 
 
 def held_out(
-    problem: Problem, withheld: Tensor, sampler: DDS, denoiser: Denoiser, seed: int, data_std: Tensor | None = None
+    problem: Problem, withheld: Tensor, sampler: Sampler, denoiser: Denoiser, seed: int, data_std: Tensor | None = None
 ) -> HeldOut:
     """Sample without some of the data (bool, broadcastable to ``problem.y``), and compare them with the prediction."""
     known = torch.as_tensor(problem.noise_std, device=problem.y.device)

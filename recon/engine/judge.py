@@ -14,8 +14,8 @@ from recon.verdict import LEVELS, Finding
 
 #: A data residual outside this range means that model and data do not fit together; far above it nothing is right.
 RESIDUAL_RANGE, RESIDUAL_FAILED = (0.5, 2.0), 10.0
-#: Withheld data must not be missed by more than this multiple of the expected squared error, nor beyond doubt (this many
-#: standard errors) by this multiple of the spread of the samples; above the last one nothing is right.
+#: Withheld data must not be missed by more than this multiple of the expected squared error, nor beyond doubt (by this
+#: many standard errors) by this multiple of the spread of the samples; above the last one nothing is right.
 MISSED, MISSED_SPREAD, BEYOND_DOUBT, MISSED_FAILED = 5.0, 10.0, 4.0, 50.0
 #: Equations with a relative residual above this do not count as solved.
 UNSOLVED = 1e-2

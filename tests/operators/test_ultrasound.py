@@ -2,6 +2,8 @@
 
 import importlib.util
 import math
+import subprocess
+import sys
 from typing import Any
 
 import numpy as np
@@ -187,3 +189,26 @@ def test_bad_use_is_one_clear_line() -> None:
         PlaneWaveUltrasound(geometry(), GRID, pulse=np.ones(4))
     with pytest.raises(ShapeError, match="complex"):
         PlaneWaveUltrasound(geometry(), GRID)(torch.ones(GRID.shape))
+
+
+@pytest.mark.skipif("numba" not in ENGINES, reason="numba is not installed")
+def test_the_first_kernel_leaves_torch_its_number_of_threads() -> None:
+    """The thread pool of numba sets that of the process at its first use, so this needs a process of its own."""
+    program = """
+import os
+os.environ.pop("NUMBA_NUM_THREADS", None)
+import numpy as np, torch
+torch.set_num_threads(1)
+from operators import Grid, PlaneWaveGeometry, PlaneWaveUltrasound
+elements = np.stack([np.arange(5) * 7e-4, np.zeros(5)], 1)
+geometry = PlaneWaveGeometry(
+    element_positions=elements, angles=[0.0], sampling_frequency=20e6, sample_count=100, center_frequency=5e6,
+    sound_speed=1540.0, initial_times=[3e-6], element_width=3e-4,
+)
+grid = Grid(np.linspace(-1.9e-3, 2e-3, 6), np.linspace(2e-3, 6e-3, 7))
+operator = PlaneWaveUltrasound(geometry, grid, engine="numba")
+operator(torch.zeros(operator.domain.shape, dtype=torch.complex64))
+print(torch.get_num_threads())
+"""
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "1"

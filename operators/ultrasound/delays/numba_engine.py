@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import functools
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -39,8 +41,7 @@ class NumbaDelays:
         values = _parts(image)
         waves, elements = self.plan.rows
         out = np.empty((len(values), waves, elements, self.plan.length, 2), values.dtype)
-        with _LOCK:
-            _threads()
+        with _threads():
             kernels().scatter(values, out, *self._arguments[values.dtype.type])
         return torch.view_as_complex(torch.from_numpy(out))
 
@@ -48,8 +49,7 @@ class NumbaDelays:
         """Sum rows (batch, angle, element, length) into images (batch, z, x); the adjoint of `scatter`."""
         values = _parts(data)
         out = np.zeros((len(values), len(self.plan.z), len(self.plan.x), 2), values.dtype)
-        with _LOCK:
-            _threads()
+        with _threads():
             kernels().gather(values, out, *self._arguments[values.dtype.type])
         return torch.view_as_complex(torch.from_numpy(out))
 
@@ -79,10 +79,22 @@ def _parts(values: Tensor) -> np.ndarray:
     return torch.view_as_real(values.detach().resolve_conj().contiguous()).numpy()
 
 
-def _threads() -> None:
+@contextmanager
+def _threads() -> Iterator[None]:
+    """Run kernels one at a time with as many threads as torch has, and leave torch that number.
+
+    The first kernel makes the OpenMP layer of numba set the number of threads of the whole process.
+    """
     import numba
 
-    numba.set_num_threads(max(1, min(torch.get_num_threads(), getattr(numba.config, "NUMBA_NUM_THREADS", 1))))
+    with _LOCK:
+        threads = torch.get_num_threads()
+        numba.set_num_threads(max(1, min(threads, getattr(numba.config, "NUMBA_NUM_THREADS", 1))))
+        try:
+            yield
+        finally:
+            if torch.get_num_threads() != threads:
+                torch.set_num_threads(threads)
 
 
 def _arguments(plan: DelayPlan, kind: Any) -> tuple[Any, ...]:
