@@ -10,8 +10,10 @@ unless --again; ``--only`` chooses rows whose name holds one of the words. A sca
 "head": PSNR where the reference is above 10 % of its maximum; PSNR are of magnitudes, data range = maximum of the
 reference. "A^H y": that of the zero-filled image. "kept": share of the head where the mean is above 10 % of the
 reference. "cover": share of the head that the 90 % interval holds. "spread": spread / error,
-sqrt(mean std^2 (1 + 1/K)) / rms error in the head. "chi2": data residual. "noise", "scale": found / true. "prep",
-"run": seconds. "TV": total variation at its best weight against the truth. Notes of the run stand in brackets.
+sqrt(mean std^2 (1 + 1/K)) / rms error in the head. "chi2": data residual. "held": held-out chi2; "excess": squared
+error of withheld data beyond their noise, over the spread of the samples (its standard error is in the JSON). "noise",
+"scale": found / true. "prep", "run": seconds. "TV": total variation at its best weight against the truth. Notes of the
+run stand in brackets.
 
 The low-field scans have no truth without noise. Their error is that against the fully sampled image less the noise of
 that; the two share the noise of the measured samples, so the PSNR flatters and x1 has none. "withheld" is free of this:
@@ -52,6 +54,8 @@ COLUMNS = {
     "coverage": ("cover", "5.2f"),
     "spread_error": ("spread", "6.2f"),
     "residual": ("chi2", "8.3g"),
+    "held_out": ("held", "5.2f"),
+    "excess": ("excess", "6.2f"),
     "noise": ("noise", "5.2f"),
     "scale": ("scale", "5.2f"),
     "seconds_prepare": ("prep", "5.1f"),
@@ -132,15 +136,19 @@ def _preparation(scan: Scan) -> float:
     return time.perf_counter() - started
 
 
-def scores(posterior: Posterior, scan: Scan) -> dict[str, float]:
+def scores(posterior: Posterior, scan: Scan) -> dict[str, Any]:
     """Compare a posterior with the truth of its scan."""
     found = posterior.provenance["measured"][0]
     reference, head = np.abs(scan.reference), scan.head
-    row = {
+    row: dict[str, Any] = {
         "residual": float(np.mean(posterior.diagnostics["residual"])),
         "scale": found["scale"] / float(np.quantile(reference, 0.99)),
         "kept": float((np.abs(posterior.mean) > 0.1 * reference)[head].mean()),
     }
+    test = posterior.provenance["held_out"][0]
+    if test is not None:
+        row |= {"held_out": test["chi2"], "excess": test["excess"], "excess_error": test["excess_error"]}
+    row["verdict"] = posterior.verdict.level
     if scan.noise:
         row["noise"] = found["noise_std"] / scan.noise
     if scan.noisy_truth:
