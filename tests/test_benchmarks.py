@@ -76,7 +76,7 @@ def test_withheld_error_of_a_noisy_truth(benchmarks):
     kspace = scans.with_noise(scans.to_kspace(truth[None]), 1.0)
     noisy = scans.Scan(kspace, scans.to_images(kspace)[0], noise=1.0, noisy_truth=True)
     mask = np.arange(40)[None].repeat(40, 0) != 20  # the middle column, which holds all of the signal, was not sampled
-    found = {"measured": [{"noise_std": 1.0, "scale": 10.0}], "notes": []}
+    found = {"measured": [{"noise_std": 1.0, "scale": 10.0}], "notes": [], "held_out": [None]}
     for images, wanted in (({"mask": mask}, 0.05), ({"mask": mask | True}, None)):
         posterior = Posterior(samples, provenance=found, images=images, diagnostics={"residual": np.ones(2)})
         row = table.scores(posterior, noisy)

@@ -108,6 +108,12 @@ def calibration_lines(file: Path, calibration: Calibration) -> list[str]:
             f"  {name}lambda {factor:.3g} from {calibration.images[group]} images; {ratio:.2f} times the raw width "
             f"({verdict})"
         )
+        constant = calibration.constant_ratio(group)
+        if constant is not None and constant < 1:
+            lines.append(
+                f"  {name}a constant width with the same guarantee would be {constant:.2f} times as long on average: "
+                "the map does not show where the errors of these images are"
+            )
     return lines
 
 

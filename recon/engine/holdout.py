@@ -3,9 +3,10 @@
 Where the posterior is right, the prediction ``A x_k`` of K samples misses withheld data by their noise and by ``(1 +
 1/K)`` times the variance of the predictions. No reference image is needed, so the test works on any scan.
 
-The test is of noise level, operator, data and prior. It says nothing of a sampler other than DDS, which draws the
-companion run. The idea: Sprunck, Pereyra & Liaudat, "Bayesian model selection and misspecification testing in imaging
-inverse problems only from noisy and partial measurements", 2025 (arXiv 2510.27663), who withhold by data fission.
+The test is of noise level, operator, data and prior. It says nothing of a sampler that does not draw the companion run,
+which is DDS or the exact one. The idea: Sprunck, Pereyra & Liaudat, "Bayesian model selection and misspecification
+testing in imaging inverse problems only from noisy and partial measurements", 2025 (arXiv 2510.27663), who withhold by
+data fission.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from torch import Tensor
 from recon.engine.samplers import resolve_sampler
 from recon.errors import DivergenceError
 from recon.modalities.base import Modality, single_data
-from samplers import DDS, DDSVolume, Denoiser, Gaussian, Problem, Sampler, sample
+from samplers import DDS, DDSVolume, Denoiser, ExactGaussian, Gaussian, Problem, Sampler, sample
+from samplers.data_terms import WHITE
 
 #: Fraction of the groups of data that is withheld, the least number of them, and of those that remain for each.
 FRACTION, FEWEST, REMAIN = 0.06, 2, 3
@@ -83,7 +85,7 @@ def cross_validate(
     ----------
     problem : Problem
     sampler : Sampler
-        That of the full run. The companion run uses it if it is DDS, and the default DDS if not.
+        That of the full run. The companion run uses it if it is DDS or exact, and the default DDS if not.
     denoiser : Denoiser
     seed : int
     modality : Modality, optional
@@ -100,15 +102,25 @@ def cross_validate(
     withheld = choose(single_data(problem) if modality is None else modality.groups(problem), seed)
     if withheld is None:
         return None
-    full = sampler if isinstance(sampler, DDS) else resolve_sampler("dds", None, modality)
-    assert isinstance(full, DDS)
-    companion = dataclasses.replace(full, steps=round(STEPS * full.steps))
-    if companion.steps < LEAST_STEPS:
+    companion = _companion(sampler, problem, modality)
+    if companion is None:
         return None
     try:
         return held_out(problem, withheld, companion, denoiser, seed, data_std)
     except DivergenceError:  # so does the run itself, or it is told there
         return None
+
+
+def _companion(sampler: Sampler, problem: Problem, modality: Modality | None) -> Sampler | None:
+    """Return the sampler of the companion run; None if it would have too few steps."""
+    if isinstance(sampler, ExactGaussian):
+        return sampler
+    full = sampler if isinstance(sampler, DDS) else resolve_sampler("dds", None, modality)
+    assert isinstance(full, DDS)
+    # Complete data are an image in white noise, of which the network sees all; not so with holes in them.
+    adapts = full.adapt_to_noise and problem.information.whiteness <= WHITE
+    companion = dataclasses.replace(full, steps=round(STEPS * full.steps), adapt_to_noise=adapts)
+    return companion if companion.steps >= LEAST_STEPS else None
 
 
 def choose(groups: Tensor, seed: int) -> Tensor | None:

@@ -61,7 +61,7 @@ class Condition:
 
 
 def single_data(problem: Problem) -> Tensor:
-    """Return a group of its own for each datum."""
+    """Return a separate group for each datum."""
     return torch.arange(problem.y.numel(), device=problem.y.device).reshape(problem.y.shape)
 
 

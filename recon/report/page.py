@@ -149,6 +149,9 @@ def _cards(posterior: PosteriorSamples, merit: Mapping[str, float], level: float
     if "psnr" in merit:
         gain = merit["psnr"] - merit["plain_psnr"] if "plain_psnr" in merit else None
         cards.append((f"{merit['psnr']:.1f} dB", "PSNR of the mean" + (f" ({gain:+.1f} dB)" if gain else "")))
+        cards.append((f"{merit['psnr_object']:.1f} dB", "PSNR inside the object"))
+        if "psnr_limit" in merit:
+            cards.append((f"{merit['psnr_limit']:.1f} dB", "largest PSNR that the noise of the reference allows"))
         cards.append((f"{merit['ssim']:.3f}", "SSIM of the mean"))
         cards.append((f"{merit['nmse']:.4f}", "NMSE of the mean"))
     if "coverage" in merit:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from recon.posterior_samples import IntervalRule, PosteriorSamples
 
 LEVEL = 0.9
+#: Within so many dB of what the noise of the reference allows, a PSNR says more about the reference.
+_NEAR_LIMIT = 6.0
 RAW = "The std map is raw: the spread of the samples, not calibrated against outcomes."
 
 
@@ -89,29 +91,36 @@ def figures_of_merit(
 ) -> dict[str, float]:
     """PSNR, SSIM and NMSE of the mean (and of the plain reconstruction), and coverage of the intervals.
 
-    Empty without a reference. Keys are ``psnr``, ``ssim``, ``nmse``, the same with the prefix ``plain_`` (the
-    reconstruction without a prior), ``coverage`` of the raw interval (over `recon.metrics.foreground` of the reference;
-    absent with fewer than two samples) and ``calibrated_coverage`` of the calibrated interval, if given.
+    Empty without a reference. Keys are ``psnr``, ``psnr_object`` (over `recon.metrics.foreground`), ``ssim``, ``nmse``,
+    the same with the prefix ``plain_`` (the reconstruction without a prior), ``psnr_limit`` (PSNR of an image without
+    error against a reference with this noise; absent if that is of no account), ``coverage`` of the raw interval (over
+    the same pixels; absent with fewer than two samples) and ``calibrated_coverage`` of the calibrated interval, if
+    given.
     """
     reference = posterior.images.get("reference")
     if reference is None:
         return {}
     truth = metrics.as_shown(np.asarray(reference))
     values: dict[str, float] = {}
+    signal, noise = metrics.foreground(truth), metrics.noise_level(truth)
     _, plain = plain_reconstruction(posterior)
     for prefix, image in (("", posterior.mean), ("plain_", plain)):
         if image is None:
             continue
         cropped = centre_crop(np.asarray(image), truth.shape)
         values[prefix + "psnr"] = metrics.psnr(cropped, truth)
+        values[prefix + "psnr_object"] = metrics.psnr(cropped, truth, signal)
         values[prefix + "ssim"] = metrics.ssim(cropped, truth)
         values[prefix + "nmse"] = metrics.nmse(cropped, truth)
+    limit = 20 * np.log10(metrics.data_range(truth) / noise) if noise > 0 else np.inf
+    if limit < values["psnr_object"] + _NEAR_LIMIT:
+        values["psnr_limit"] = float(limit)
     intervals = {"coverage": posterior.interval(level)} if posterior.n_valid > 1 else {}
     if calibrated is not None:
         intervals["calibrated_coverage"] = calibrated
     for name, bounds in intervals.items():
         lower, upper = (centre_crop(bound, truth.shape) for bound in bounds)
-        values[name] = metrics.coverage(lower, upper, truth, metrics.foreground(truth))
+        values[name] = metrics.coverage(lower, upper, truth, signal)
     return values
 
 
@@ -167,6 +176,11 @@ def _footer(posterior: PosteriorSamples, merit: Mapping[str, float], level: floa
         )
         calibrated = merit.get("calibrated_coverage")
         covered += ".  " if calibrated is None else f", the calibrated one in {calibrated:.1%}.  "
+    if "psnr_limit" in merit:
+        covered = (
+            f"The reference is noisy: against it no image can have a PSNR above {merit['psnr_limit']:.1f} dB, and "
+            "intervals of the noise-free image hold less of it.  "
+        ) + covered
     if merit and posterior.samples.ndim == 4:
         covered = f"Metrics are over all {posterior.samples.shape[1]} slices.  " + covered
     spread = RAW if posterior.n_valid > 1 else "One sample carries no information about uncertainty: draw more."

@@ -36,6 +36,9 @@ class Calibration:
         lambda of the interval ``m -+ lambda s`` by group; the group is "all" unless groups were given.
     constants : mapping
         Half-width of an interval of constant width with the same guarantee, in units of `white_level`, for comparison.
+    spreads : mapping
+        Mean s over pixels with signal of the calibration images, in units of `white_level`, by group; empty in files
+        of earlier releases.
     images : mapping
         Number of calibration images by group.
     delta : float
@@ -55,6 +58,7 @@ class Calibration:
     factors: Mapping[str, float]
     constants: Mapping[str, float]
     images: Mapping[str, int]
+    spreads: Mapping[str, float] = field(default_factory=dict)
     delta: float = 0.1
     smoothing: int = 1
     floor: float = 1e-3
@@ -72,6 +76,16 @@ class Calibration:
 
         n = int(self.fingerprint["samples"])
         return self.factor(group) / float(stdtrit(n - 1, (1 + self.level) / 2) * np.sqrt(1 + 1 / n))
+
+    def constant_ratio(self, group: str | None = None) -> float | None:
+        """Return a constant over the mean calibrated width: below 1 the map does not say where errors are.
+
+        None for a file of an earlier release.
+        """
+        name = self._group(group)
+        if not self.spreads:
+            return None
+        return self.constants[name] / (self.factors[name] * self.spreads[name])
 
     def apply(self, posterior: PosteriorSamples, group: str | None = None) -> tuple[NDArray, NDArray]:
         """Return the calibrated interval of the magnitudes, ``(lower, upper)``, each ``([slice,] y, x)``.

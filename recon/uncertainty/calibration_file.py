@@ -48,6 +48,7 @@ def read_calibration(file: str | os.PathLike[str], names: Sequence[str]) -> dict
         raise InputError(f"{path}: has format version {version}, but this release reads {VERSION}; update diffrecon")
     content["factors"] = content.pop("lambda", None)
     values = {name: content.get(name) for name in names}
+    values["spreads"] = values["spreads"] or {}
     _check(values, path)
     return {**values, "sources": tuple(values["sources"] or ())}
 
@@ -56,7 +57,7 @@ def _check(values: Mapping[str, Any], path: Path) -> None:
     def positive(value: Any) -> bool:
         return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value >= 0
 
-    for key in ("factors", "constants", "images"):
+    for key in ("factors", "constants", "images", *(["spreads"] if values["spreads"] else [])):
         table = values[key]
         if not isinstance(table, dict) or not table or not all(map(positive, table.values())):
             name = "lambda" if key == "factors" else key

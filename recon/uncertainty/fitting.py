@@ -67,14 +67,16 @@ def calibrate(
         raise InputError(f"per must be file or slice, got {per!r}")
     adaptive: dict[str, list[NDArray]] = {}
     constant: dict[str, list[NDArray]] = {}
+    spreads: dict[str, list[float]] = {}
     found, sources = [], []
     for case in cases:
         found.append((case.name, fingerprint(case.posterior)))
         source = case.posterior.provenance.get("source")
         sources.append(source.get("sha256", "") if isinstance(source, Mapping) else "")
-        for by_spread, by_width in _scores(case, smoothing, floor, per):
+        for by_spread, by_width, mean_spread in _scores(case, smoothing, floor, per):
             adaptive.setdefault(case.group, []).append(by_spread)
             constant.setdefault(case.group, []).append(by_width)
+            spreads.setdefault(case.group, []).append(mean_spread)
     if not found:
         raise InputError("calibrate: there are no results to calibrate on")
     together = merge(found)
@@ -85,6 +87,7 @@ def calibrate(
         factors={group: smallest_factor(adaptive[group], risk) for group, risk in risks.items()},
         constants={group: smallest_factor(constant[group], risk) for group, risk in risks.items()},
         images={group: len(scores) for group, scores in adaptive.items()},
+        spreads={group: float(np.mean(found)) for group, found in spreads.items()},
         delta=delta,
         smoothing=smoothing,
         floor=floor,
@@ -110,8 +113,8 @@ def reference_of(case: Case) -> NDArray[np.float64]:
     return truth
 
 
-def _scores(case: Case, smoothing: int, floor: float, per: str) -> Iterable[tuple[NDArray, NDArray]]:
-    """Yield for each image the scores of the spread map and of a constant width, in pixels with signal."""
+def _scores(case: Case, smoothing: int, floor: float, per: str) -> Iterable[tuple[NDArray, NDArray, float]]:
+    """Yield for each image the scores of the spread map and of a constant width, in pixels with signal, and mean s."""
     if case.posterior.n_valid < 2:
         raise InputError(f"{case.name}: expected at least 2 valid samples, got {case.posterior.n_valid}")
     truth = reference_of(case)
@@ -124,8 +127,9 @@ def _scores(case: Case, smoothing: int, floor: float, per: str) -> Iterable[tupl
     for index in [...] if whole else range(len(truth)):
         where = signal[index]
         if where.any():
-            width = error[index][where]
-            yield _single(width / spread[index][where]), _single(width / max(white, np.finfo(float).tiny))
+            width, unit = error[index][where], max(white, np.finfo(float).tiny)
+            by_spread, by_width = width / spread[index][where], width / unit
+            yield _single(by_spread), _single(by_width), float(np.mean(spread[index][where])) / unit
 
 
 def _single(scores: NDArray[np.float64]) -> NDArray[np.float32]:

@@ -17,7 +17,9 @@ from samplers import DDS, DPS, MomentMatching, PiGDM, Problem, ScoreMRI
 
 SHAPE = (16, 16)
 # So few steps do not reach the data, which is told; here only the cost counts.
-FEW = pytest.mark.filterwarnings("ignore:the data residual is", "ignore:the mean reproduces only")
+FEW = pytest.mark.filterwarnings(
+    "ignore:the data residual is", "ignore:the mean reproduces only", "ignore:held-out test"
+)
 
 
 def problem() -> Problem:

@@ -5,7 +5,7 @@ import pytest
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from recon.errors import InputError, ShapeError
-from recon.metrics import brightness, coverage, foreground, lowest_level, nmse, psnr, spread_skill, ssim
+from recon.metrics import brightness, coverage, foreground, lowest_level, nmse, noise_level, psnr, spread_skill, ssim
 
 
 @pytest.fixture
@@ -143,3 +143,32 @@ def test_hounsfield_units_are_compared_with_their_sign():
     assert brightness(reference) == pytest.approx(1050) and lowest_level(reference) == -1000
     assert brightness(np.abs(reference)) == pytest.approx(1000) and lowest_level(np.abs(reference)) == 0
     assert 0.9 < ssim(image, reference) < 1
+
+
+def test_the_noise_level_is_that_of_the_noise_not_of_edges():
+    rng = np.random.default_rng(0)
+    clean = np.zeros((2, 96, 80))
+    clean[:, 24:70, 20:60] = 1.0
+    clean[:, 30:40:2, 30:50] = 0.5
+    assert noise_level(clean) == 0
+    noise = rng.standard_normal((2, 2, 96, 80))
+    assert noise_level(clean + 0.05 * noise[0]) == pytest.approx(0.05, rel=0.15)
+    # In the air the magnitude of complex noise has two thirds of its standard deviation.
+    rayleigh = np.sqrt(2 - np.pi / 2) * 0.05
+    assert noise_level(np.abs(clean + 0.05 * (noise[0] + 1j * noise[1]))) == pytest.approx(rayleigh, rel=0.2)
+    assert noise_level(np.ones((1, 1))) == 0
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.01, 0.05, 0.1])
+def test_the_foreground_is_the_object_at_any_noise(noise):
+    rng = np.random.default_rng(0)
+    clean = np.zeros((96, 80), complex)
+    clean[24:70, 20:60] = 1.0
+    found = foreground(
+        np.abs(clean + noise * (rng.standard_normal(clean.shape) + 1j * rng.standard_normal(clean.shape)))
+    )
+    assert (found == (clean != 0)).mean() > 0.96
+
+
+def test_an_image_of_noise_alone_has_a_foreground():
+    assert foreground(np.random.default_rng(0).standard_normal((32, 32))).any()

@@ -250,3 +250,26 @@ def test_drawing_touches_no_global_matplotlib_state(make_posterior, tmp_path):
     assert pyplot.get_fignums() == []
     assert matplotlib.get_backend() == backend
     assert dict(matplotlib.rcParams) == settings
+
+
+def test_the_object_has_a_psnr_of_its_own(make_posterior):
+    posterior = make_posterior()
+    truth = posterior.images["reference"].copy()
+    truth[:12] = 0
+    half = dataclasses.replace(posterior, images={**posterior.images, "reference": truth})
+    merit = figures_of_merit(half)
+    assert merit["psnr_object"] == psnr(half.mean, truth, foreground(truth)) > merit["psnr"] + 10
+    assert "psnr_limit" not in merit
+
+
+def test_a_noisy_reference_is_pointed_out(make_posterior, tmp_path):
+    posterior = make_posterior()
+    rng = np.random.default_rng(1)
+    truth = posterior.images["reference"]
+    noisy = (truth + 4 * rng.standard_normal(truth.shape)).astype(np.float32)
+    found = dataclasses.replace(posterior, images={**posterior.images, "reference": noisy})
+    limit = figures_of_merit(found)["psnr_limit"]
+    # The quietest of small parts: never below the true limit.
+    assert 0 < limit - 20 * np.log10(noisy.max() / 4) < 8
+    _, html = write_report(found, tmp_path / "report")
+    assert f"{limit:.1f} dB" in html.read_text(encoding="utf-8")

@@ -9,6 +9,7 @@ import pytest
 from scipy import stats
 
 from recon import Posterior
+from recon.commands.text import calibration_lines
 from recon.errors import InputError
 from recon.files.plain_values import compact
 from recon.modalities.mri.conditions import describe_mask
@@ -161,6 +162,29 @@ def test_the_map_beats_a_constant_width_where_the_spread_varies():
         np.diff(bounds, axis=0).mean() for bounds in (calibration.apply(item), calibration.constant_interval(item))
     ]
     assert lengths[0] < 0.9 * lengths[1]
+
+
+def test_a_map_that_tells_nothing_is_longer_than_a_constant_width(tmp_path):
+    def turned(item):
+        """The same errors, with the spread where they are small."""
+        samples = item.posterior.samples
+        mean = samples.mean(axis=0)
+        return item._replace(posterior=dataclasses.replace(item.posterior, samples=mean + (samples - mean)[..., ::-1]))
+
+    honest = calibrate(case(seed, n=16) for seed in range(20))
+    useless = calibrate(turned(case(seed, n=16)) for seed in range(20))
+    assert honest.constant_ratio() > 1.1
+    assert useless.constant_ratio() < 0.9
+    assert not any("constant width" in line for line in calibration_lines(Path("c.json"), honest))
+    assert any(
+        "a constant width with the same guarantee would be 0." in x for x in calibration_lines(Path("c"), useless)
+    )
+    useless.save(tmp_path / "c.json")
+    assert Calibration.load(tmp_path / "c.json").constant_ratio() == pytest.approx(useless.constant_ratio())
+    older = json.loads((tmp_path / "c.json").read_text())
+    del older["spreads"]
+    (tmp_path / "c.json").write_text(json.dumps(older))
+    assert Calibration.load(tmp_path / "c.json").constant_ratio() is None
 
 
 def test_a_posterior_gives_the_calibrated_interval():
