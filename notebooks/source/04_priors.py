@@ -1,8 +1,8 @@
 # %% [markdown]
 # # Priors: what the engine believes before it measures
 #
-# A prior is a network that removes noise from images, and that is all it is: a denoiser knows what images look like. This
-# notebook looks at the one that ships, trains a small one from scratch, reads a checkpoint in a published layout, and shows
+# A prior is a network that removes noise from images, and no more than that: to remove noise it must know what images look
+# like. This notebook looks at the one that ships, trains a small one from scratch, reads a checkpoint in a published layout, and shows
 # what a prior that does not fit does to a reconstruction.
 #
 # **Research only.** Nothing here may guide a diagnosis.
@@ -39,8 +39,9 @@ def show(axis, image, title, **limits):
 # ## 1. A denoiser at every noise level
 #
 # `load_prior` takes a name or a file. Noise is complex with `E|n|^2 = 1`, and images are scaled so that their bright parts
-# are about 1: at sigma .1 an eye still sees everything, at 2 hardly anything, and the network has to guess. What it returns
-# is the *mean* of all clean images that fit, so the less is known the smoother it is.
+# are about 1: at sigma 0.1 an eye still sees everything, at 2 hardly anything, and the network has to guess. What it returns
+# is the *mean* of all clean images that fit, so the less is known the smoother it is. (The grey scale of the noisy images
+# grows with sigma; that of the denoised ones is always 0 to 1.1.)
 
 # %%
 prior = recon.load_prior(shipped)
@@ -52,19 +53,19 @@ kspace = torch.as_tensor(scan.kspace)
 clean = torch.as_tensor(scan.reference) / float(np.quantile(scan.reference, 0.99)) * torch.exp(1j * torch.linspace(0, 3, shape[1]))
 sigmas = (0.1, 0.4, 2.0)
 noise = torch.randn(1, *shape, dtype=torch.complex64, generator=torch.Generator().manual_seed(0))
-fig, axes = plt.subplots(2, len(sigmas), figsize=(9, 6.6), layout="constrained")
+fig, axes = plt.subplots(2, len(sigmas), figsize=(7.6, 5.8), layout="constrained")
 with torch.no_grad():
     for k, sigma in enumerate(sigmas):
         noisy = clean + sigma * noise
-        show(axes[0, k], noisy[0], f"sigma {sigma}", vmax=1.1 + sigma)
-        show(axes[1, k], prior.denoise(noisy, sigma)[0], "denoised")
+        show(axes[0, k], noisy[0], f"|noisy image|, sigma {sigma}", vmax=1.1 + sigma)
+        show(axes[1, k], prior.denoise(noisy, sigma)[0], "|denoised|")
 
 # %% [markdown]
 # ## 2. How much it knows
 #
 # The rms error of a pixel after denoising, against total variation with the best of its weights for each noise level (chosen
-# *with the truth at hand*). The demo's head was drawn from this very prior, so the gap is larger than on real heads: there it
-# is 3 dB on people that the network has not seen (`benchmarks/quality_denoising.py`, and the card).
+# *with the truth at hand*). The demo's head was drawn from a network prior of this kind, so the gap is larger than on real
+# heads: there it is 3 dB, on people that the network has not seen (`benchmarks/quality_denoising.py`, and the card).
 
 
 # %%
@@ -74,7 +75,9 @@ def rms(image):
 
 def total_variation(noisy, weight):
     parts = np.stack([noisy.real, noisy.imag], axis=-1)
-    return torch.view_as_complex(torch.as_tensor(denoise_tv_chambolle(parts, weight=weight, channel_axis=-1)).contiguous())
+    # The default tolerance ends long before the minimum at large noise.
+    found = denoise_tv_chambolle(parts, weight=weight, eps=1e-6, max_num_iter=500, channel_axis=-1)
+    return torch.view_as_complex(torch.as_tensor(found).contiguous())
 
 
 levels = np.geomspace(0.03, 3, 4 if small else 7)
@@ -92,31 +95,31 @@ for name, values in errors.items():
 if getattr(prior, "error_std", None) and prior.error_std(0.1):
     expected = [prior.error_std(float(sigma)) for sigma in levels]
     axis.loglog(levels, expected, "s:", color="0.5", label="network, real held-out slices (card)")
-axis.set(xlabel="sigma", ylabel="rms error of a pixel")
+axis.set(xlabel="sigma (1: bright tissue)", ylabel="rms error of a pixel (same unit)", title="error after denoising")
 axis.legend()
-print("network against total variation, dB:", [round(float(20 * np.log10(t / n)), 1) for t, n in zip(errors["total variation, best weight"], errors["network"])])
+print("network against total variation, dB, for the sigmas of the points:", [round(float(20 * np.log10(t / n)), 1) for t, n in zip(errors["total variation, best weight"], errors["network"])])
 
 # %% [markdown]
 # ## 3. What it makes up
 #
-# Start from pure noise, denoise in small steps with no data at all: that is a draw from the prior. It has seen patches of
-# 96 to 192 pixels, so its heads are heads locally and not always globally. Whatever data leave open is filled with material
-# like this.
+# Start from pure noise, denoise in small steps with no data at all: that is a draw from the prior. It was trained on patches
+# of 96 to 192 pixels: skin, fat, bone and folds look right from near, but the whole is hardly ever a head. Where the data
+# leave something open, it is filled with material like this; the shape of the head has to come from the data.
 
 # %%
 count = 2 if small else 5
 with torch.no_grad():
     drawn = draw_prior(prior, shape, count, seed=4, steps=6 if small else 18)
-fig, axes = plt.subplots(1, count, figsize=(13, 3), layout="constrained")
+fig, axes = plt.subplots(1, count, figsize=(12, 2.9), layout="constrained")
 for k, axis in enumerate(axes):
-    show(axis, drawn[k], f"draw {k + 1}")
+    show(axis, drawn[k], f"|draw {k + 1}| from the prior")
 
 # %% [markdown]
 # ## 4. Train one
 #
-# Here a small network learns from cartoons: discs, ellipses and boxes of constant grey. The same settings file, the same
-# command and more patience make a prior from your own images (`recon train --config mine.toml --data FOLDER --output RUN`; NIfTI,
-# DICOM, NumPy, fastMRI and BART files are read). Training stops and goes on as you like.
+# Here a small network learns from cartoons: ellipses and boxes of constant grey. With a settings file like this one,
+# your own images and more patience, `recon train --config mine.toml --data FOLDER --output RUN` makes a prior (NIfTI, DICOM,
+# NumPy, fastMRI and BART files are read). Training can be stopped and continued at any time.
 
 # %%
 rng = np.random.default_rng(0)
@@ -174,15 +177,16 @@ print((folder / "run" / "log.txt").read_text().splitlines()[-1].split(" ", 1)[1]
 fig, axes = plt.subplots(1, 2, figsize=(12, 3.6), layout="constrained", width_ratios=[1.4, 1])
 for axis, name in zip(axes, ("curves.png", "previews.png")):
     axis.imshow(plt.imread(folder / "run" / name))
-    axis.set_title({"curves.png": "loss and held-out denoising", "previews.png": "drawn from it"}[name])
+    axis.set_title({"curves.png": "training loss, and PSNR of held-out cartoons", "previews.png": "four draws from it"}[name])
     axis.axis("off")
 
 # %% [markdown]
 # ## 5. The wrong prior
 #
-# The same undersampled scan, reconstructed with each of them. Both fit the data. The one that knows cartoons errs more, its
-# map grows too little to make up for it, and its intervals miss: *a map cannot know what its prior never saw.* Coverage,
-# which needs a reference, tells; so does a prior's denoising error on images of the kind at hand.
+# The same undersampled scan, reconstructed with each of them; |error| and std share one scale. Both fit the data,
+# so the verdict on both is "ok". The one that knows cartoons errs more, its map grows too little to make up for it, and
+# its intervals miss: *a map cannot show what its prior has never seen.* Coverage, which needs a reference, tells; so does a
+# prior's denoising error on images of the kind at hand.
 
 # %%
 fast = demo.simulate(acceleration=4, shape=shape)
@@ -192,21 +196,23 @@ results = {name: recon.reconstruct(fast.kspace, prior=p, **settings) for name, p
 
 white = np.quantile(fast.reference, 0.995)
 tissue = foreground(fast.reference)
-fig, axes = plt.subplots(2, 4, figsize=(12, 7.2), layout="constrained")
+fig, axes = plt.subplots(2, 4, figsize=(11.6, 6.6), layout="constrained")
 for row, (name, posterior) in zip(axes, results.items()):
     magnitude, (lower, upper) = posterior.magnitude, posterior.interval(0.9)
     row[0].imshow(np.abs(posterior.mean), vmin=0, vmax=white)
     row[0].set_title(f"{Path(name).stem}: mean, {psnr(np.abs(posterior.mean), fast.reference):.1f} dB")
     row[1].imshow(np.abs(posterior.samples[0]), vmin=0, vmax=white)
     row[1].set_title("one sample")
-    row[2].imshow(np.abs(np.abs(posterior.mean) - fast.reference), cmap="inferno", vmin=0, vmax=white / 4)
+    row[2].imshow(np.abs(np.abs(posterior.mean) - fast.reference), cmap="viridis", vmin=0, vmax=white / 8)
     row[2].set_title("|error| of the mean")
-    row[3].imshow(magnitude.std, cmap="viridis", vmin=0, vmax=white / 8)
+    shown = row[3].imshow(magnitude.std, cmap="viridis", vmin=0, vmax=white / 8)
     covered = coverage(lower, upper, fast.reference, tissue)
-    row[3].set_title(f"std; 90 % intervals hold {covered:.0%}")
+    row[3].set_title(f"std; raw 90 % intervals cover {covered:.0%}")
     for axis in row:
         axis.axis("off")
     print(f"{Path(name).stem}: raw 90 % intervals hold the truth in {covered:.0%} of the pixels with signal")
+    print(f"  verdict: {posterior.verdict}")
+fig.colorbar(shown, ax=axes, shrink=0.6, label="|error| and std (1: bright tissue)", extend="max");
 
 # %% [markdown]
 # ## 6. Networks that others have published
