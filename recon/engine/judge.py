@@ -14,9 +14,10 @@ from recon.verdict import LEVELS, Finding
 
 #: A data residual outside this range means that model and data do not fit together; far above it nothing is right.
 RESIDUAL_RANGE, RESIDUAL_FAILED = (0.5, 2.0), 10.0
-#: Withheld data must not be missed by more than this multiple of the expected squared error, nor beyond doubt (by this
-#: many standard errors) by this multiple of the spread of the samples; above the last one nothing is right.
-MISSED, MISSED_SPREAD, BEYOND_DOUBT, MISSED_FAILED = 5.0, 10.0, 4.0, 50.0
+#: Withheld data must not be missed by more than this multiple of the expected squared error (for a modality its own),
+#: nor beyond doubt (by this many standard errors) by this multiple of the spread of the samples; above the last one
+#: nothing is right.
+MISSED, MISSED_SPREAD, BEYOND_DOUBT, MISSED_FAILED = 2.0, 10.0, 4.0, 50.0
 #: Equations with a relative residual above this do not count as solved.
 UNSOLVED = 1e-2
 #: Fraction of the strongest data that a mean must reproduce, and below which it has failed; a datum is strong above
@@ -45,7 +46,8 @@ def judge(parts: Sequence[Part], sampler: dict[str, Any], modality: Modality | N
         found.append(Finding("doubtful", "nothing was measured: the samples are those of the prior"))
     else:
         found += _worst(parts, lambda part: _residual(part, valid, model)) + _worst(parts, _missing)
-        found += _worst(parts, lambda part: _unpredicted(part, model))
+        limit = MISSED if modality is None else modality.held_out_limit
+        found += _worst(parts, lambda part: _unpredicted(part, model, limit))
     if sampler.get("name") == "ExactGaussian":
         found += _worst(parts, _unsolved)
     if modality is not None and modality.few_steps is not None:
@@ -113,17 +115,17 @@ def held_signal(part: Part) -> float:
     return float((predicted.conj() * data).real.sum()) / energy if energy > 0 else 1.0
 
 
-def _unpredicted(part: Part, model: str) -> tuple[float, Finding] | None:
+def _unpredicted(part: Part, model: str, limit: float) -> tuple[float, Finding] | None:
     """Report withheld data that the posterior does not predict."""
     test = part.held_out
     if test is None:
         return None
     narrow = test.excess - BEYOND_DOUBT * test.excess_error > MISSED_SPREAD
-    if test.chi2 <= MISSED and not narrow:
+    if test.chi2 <= limit and not narrow:
         return None
     much = (
         f"{test.chi2:.2g} times what noise and spread explain"
-        if test.chi2 > MISSED
+        if test.chi2 > limit
         else (f"{test.excess:.2g} times the spread of the samples, beyond the noise")
     )
     reason = (

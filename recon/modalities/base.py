@@ -183,6 +183,8 @@ class Modality:
     groups : callable
         ``problem -> Tensor of int``, broadcastable to the data: groups of data that are measured together (lines,
         views, elements), some of which the held-out test withholds; negative for data that are never withheld.
+    held_out_limit : float
+        The held-out chi2 of right runs stays below this.
     undersampled_by : str
         Command-line options that undersample fully sampled data.
     conditions : callable
@@ -213,6 +215,7 @@ class Modality:
     doubts: str = "its geometry"
     few_steps: FewSteps | None = None
     groups: Callable[[Problem], Tensor] = field(default=single_data)
+    held_out_limit: float = 2.0
     undersampled_by: str = ""
     conditions: Callable[[PosteriorSamples], Mapping[str, Condition]] = field(default=lambda posterior: {})
     report: ReportStyle = field(default_factory=ReportStyle)

@@ -120,7 +120,7 @@ def test_any_operator_can_be_tested_datum_by_datum() -> None:
     ("test", "level", "words"),
     [
         (HeldOut(1.1, 1.2, 0.1, 0.5, 0.02), "ok", ""),
-        (HeldOut(7.0, 9.0, 0.1, 0.5, 0.02), "doubtful", "is 7 times what noise and spread explain"),
+        (HeldOut(3.0, 4.0, 0.1, 0.5, 0.02), "doubtful", "is 3 times what noise and spread explain"),
         (HeldOut(1.5, 20.0, 0.5, 0.1, 0.02), "doubtful", "is 20 times the spread of the samples"),
         (HeldOut(1.01, 20.0, 10.0, 0.001, 0.02), "ok", ""),
         (HeldOut(80.0, 90.0, 0.1, 0.9, 0.02), "failed", "is 80 times"),
