@@ -151,6 +151,7 @@ def _subtitle(posterior: PosteriorSamples) -> str:
         f"seed {notes['seed']}" if notes.get("seed") is not None else "",
         f"R = {1 / np.mean(mask):.1f}" if mask is not None and np.any(mask) else "",
         f"verdict: {posterior.verdict.level}" if posterior.verdict.level != "unknown" else "",
+        f"held-out χ² {posterior.held_out_chi2:.2f}" if posterior.held_out_chi2 is not None else "",
     ]
     return "  ·  ".join(part for part in parts if part)
 
