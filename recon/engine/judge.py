@@ -39,7 +39,10 @@ def judge(parts: Sequence[Part], sampler: dict[str, Any], modality: Modality | N
     model = modality.doubts if modality is not None else "its geometry"
     found = [Finding("ok", note) for part in parts if part.prepared is not None for note in part.prepared.notes]
     found += [
-        Finding("doubtful", doubt) for part in parts if part.prepared is not None for doubt in part.prepared.doubts
+        doubt if isinstance(doubt, Finding) else Finding("doubtful", doubt)
+        for part in parts
+        if part.prepared is not None
+        for doubt in part.prepared.doubts
     ]
     found += _invalid(valid)
     if any(part.problem.operator.n_data == 0 for part in parts):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from torch import Tensor
 
+from recon.verdict import Finding
 from samplers import Denoiser, Problem
 
 
@@ -25,8 +26,8 @@ class Prepared:
         Diagnostics: acceleration, noise level, scale, ...
     notes : list of str
         Notes to the user.
-    doubts : list of str
-        Reasons to doubt the result, found in the data; they enter its verdict.
+    doubts : list of str or Finding
+        Reasons to doubt the result, found in the data; they enter its verdict, as "doubtful" unless they say more.
     data_std : Tensor, broadcastable to ``problem.y``, optional
         Standard deviation of a datum around that of the true image, where it is not ``problem.noise_std``.
     """
@@ -38,7 +39,7 @@ class Prepared:
     images: Mapping[str, Tensor] = field(default_factory=dict)
     diagnostics: Mapping[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
-    doubts: list[str] = field(default_factory=list)
+    doubts: Sequence[str | Finding] = field(default_factory=list)
     data_std: Tensor | None = None
 
     def combine(self, images: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from recon.modalities.model_error import ModelError, from_residual, of_share
 from recon.modalities.mri.measured import Measured
+from recon.verdict import Finding
 
 #: Model errors grow by twice their level with each alias times the root of the strongest alias (.5 for equispaced
 #: lines, .3 for random ones, below .1 for points), but in total by no more than the second number. Measured on a
@@ -18,6 +19,8 @@ _GROWTH, _MOST_GROWTH = 2.0, 4.0
 _NEAR = 1 / 16
 #: A note is given for a model error above this multiple of the noise and above this fraction of the signal.
 _NOTABLE, _NOTABLE_SHARE = 4.0, 0.05
+#: Above this fraction of the signal the data are allowed to say hardly anything.
+_FAILED_SHARE = 0.2
 
 
 def kspace_error(measured: Measured, data: Tensor, noise: float, left: Tensor | None) -> ModelError | None:
@@ -40,12 +43,13 @@ def _strongest_alias(sampled: Tensor) -> float:
     return float((psf * far).max() / psf[0, 0])
 
 
-def doubts(error: ModelError) -> list[str]:
-    """Return a note if the model error is large."""
+def doubts(error: ModelError) -> list[Finding]:
+    """Return a finding if the model error is large."""
     level = float(error.noise_std.square().mean().sqrt()) / max(error.noise_level, 1e-30)
     if error.share < _NOTABLE_SHARE or level < _NOTABLE:
         return []
-    return [
+    reason = (
         f"the model fails to explain {error.share:.0%} of the signal, {level:.2g} times the noise: the intervals "
         "allow for it, but coil maps, mask or geometry may be wrong for these data"
-    ]
+    )
+    return [Finding("failed" if error.share > _FAILED_SHARE else "doubtful", reason)]

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from operators.mri.autocalibration import Region
 from recon.modalities.mri.noise import CoilNoise
+from recon.verdict import Finding
 
 #: Number of k-space rings, from the centre to the corners, with one model error each.
 _RINGS = 24
@@ -56,7 +57,7 @@ class Measured:
         Shift (y, x) of the images of the result against those of the problem.
     notes : tuple of str
         Notes to the user about the data.
-    doubts : tuple of str
+    doubts : tuple of str or Finding
         Reasons to doubt that these data are what they should be.
     """
 
@@ -71,7 +72,7 @@ class Measured:
     calibration: Calibration | None = None
     shift: tuple[int, int] = (0, 0)
     notes: tuple[str, ...] = ()
-    doubts: tuple[str, ...] = ()
+    doubts: tuple[str | Finding, ...] = ()
 
     @property
     def sampled(self) -> Tensor:

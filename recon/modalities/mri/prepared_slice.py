@@ -18,6 +18,7 @@ from recon.modalities.mri.measured import Measured
 from recon.modalities.mri.scale import quantile, scale_of
 from recon.modalities.mri.whitening import Whitening, with_model_error
 from recon.modalities.prepared import Prepared
+from recon.verdict import Finding
 from samplers import Problem
 from samplers.proximal import proximal
 
@@ -71,7 +72,7 @@ class PreparedSlice(Prepared):
             found = replace(found, method=found.method + ", separate calibration scan")
         return _assembled(measured, whitening, found.maps, found)
 
-    def with_doubts(self, doubts: Sequence[str]) -> PreparedSlice:
+    def with_doubts(self, doubts: Sequence[str | Finding]) -> PreparedSlice:
         """Return the slice with further reasons to doubt the data."""
         measured = replace(self.measured, doubts=(*doubts, *self.measured.doubts))
         return replace(self, measured=measured, doubts=[*doubts, *self.doubts])
