@@ -1,10 +1,12 @@
 """Write the tables of options into the pages, from the classes that declare them: `python docs/tables.py`.
 
-A table stands between `<!-- options: NAME -->` and `<!-- end -->`; NAME is a modality, or "run" for the options that
-every modality has. A test compares the pages with what this script would write.
+A table stands between `<!-- options: NAME -->` and `<!-- end -->`; NAME is a modality, "run" for the options that every
+modality has, or "verdicts" for the table of `benchmarks/verdicts.py`. A test compares the pages with what this script
+would write.
 """
 
 import dataclasses
+import json
 import re
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from recon import modalities
 from recon.options import Options, RunConfig
 
 FOLDER = Path(__file__).resolve().parent
+VERDICTS = FOLDER.parent / "benchmarks" / "results" / "verdicts.json"
 BLOCK = re.compile(r"(<!-- options: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -35,10 +38,23 @@ def table(options: type[Options]) -> str:
     return "\n".join(["", *rows, "", ""])
 
 
+def verdicts() -> str:
+    """Return the verdicts on right runs and planted faults as a table in Markdown."""
+    rows = ["| Case | Verdict | Residual | Held-out chi2 | PSNR | 90 % interval covers |", "|---|---|---|---|---|---|"]
+    for name, row in json.loads(VERDICTS.read_text(encoding="utf-8")).items():
+        case = name if row["right"] else f"**{name}**"
+        forms = {"residual": "{:.2g}", "held_out": "{:.2g}", "psnr": "{:.1f} dB", "coverage": "{:.0%}"}
+        cells = [form.format(row[key]) if key in row else "" for key, form in forms.items()]
+        rows.append(f"| {case} | {row['verdict']} | {' | '.join(cells)} |")
+    return "\n".join(["", *rows, "", ""])
+
+
 def updated(page: str) -> str:
     """Return a page with its tables written anew."""
 
     def fill(found: re.Match[str]) -> str:
+        if found[2] == "verdicts":
+            return found[1] + verdicts() + found[3]
         options = RunConfig if found[2] == "run" else modalities.options_of(found[2])
         return found[1] + table(options) + found[3]
 
