@@ -41,7 +41,7 @@ _LEAST_HEIGHT = 5.0
 #: Largest standard error of a speed that is told, relative to the stated one.
 _MOST_ERROR = 0.015
 #: Relative errors of the speed up to this one are tolerated; beyond, by this many standard errors.
-_TOLERATED, _SIGMAS = 0.02, 2.0
+_TOLERATED, _SIGMAS = 0.015, 2.0
 
 
 @dataclass(frozen=True)
@@ -130,20 +130,20 @@ def sharpness(data: PlaneWaveData, index: int, points: Grid) -> np.ndarray:
 def sharpest(values: np.ndarray, factors: np.ndarray) -> tuple[float, float] | None:
     """Return the factor of greatest sharpness and its standard error, from values ``(factor, block)``.
 
-    None if there is no peak inside the range that rises above the fluctuations, or its place is too uncertain.
+    None if no peak well inside the range rises above the fluctuations, or its place is too uncertain.
     """
     count = values.shape[1]
     if count < _FEWEST:
         return None
     mean = values.mean(1)
     i = int(mean.argmax())
-    if i in (0, len(factors) - 1):
-        return None
     far = np.abs(factors - factors[i]) > _NEAR
-    sides = [side for side in (far & (factors < factors[i]), far & (factors > factors[i])) if side.any()]
+    sides = [far & (factors < factors[i]), far & (factors > factors[i])]
+    if not all(side.any() for side in sides):
+        return None
     height = min(mean[i] - mean[side].mean() for side in sides)
-    # The median over blocks: a wire changes the sharpness of few blocks, and these by much.
-    fluctuation = float(np.median(values[far].std(0)))
+    # What blocks do not have in common; their median, since a wire changes the sharpness of few blocks, but by much.
+    fluctuation = float(np.median((values - mean[:, None])[far].std(0)))
     if height * math.sqrt(count) < _LEAST_HEIGHT * fluctuation:
         return None
     step = factors[1] - factors[0]
