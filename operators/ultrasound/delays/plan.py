@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 
@@ -173,8 +174,9 @@ def interpolation_taps(name: str) -> tuple[int, np.ndarray]:
     return first, np.stack([np.pad(row, (0, 10 - len(row))) for row in taps])
 
 
+@lru_cache(maxsize=64)
 def carrier(theta: float, tolerance: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return cos(theta f) and -sin(theta f) as polynomials in the fraction f in [0, 1)."""
+    """Return cos(theta f) and -sin(theta f) as polynomials in the fraction f in [0, 1). Not to be changed in place."""
     return _polynomial(lambda f: np.cos(theta * f), tolerance), _polynomial(lambda f: -np.sin(theta * f), tolerance)
 
 

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 #: Factors by which frequencies, bandwidth and attenuation (first) and the model error (second) may lie outside those of
 #: the calibration images.
 _TOLERANCE, _ERROR_TOLERANCE = 1.1, 1.5
+#: The same for the sound speed: a smaller difference is not noticed in the data either.
+_SPEED_TOLERANCE = 1.02
 
 
 def conditions(posterior: PosteriorSamples) -> dict[str, Condition]:
@@ -43,6 +45,7 @@ def conditions(posterior: PosteriorSamples) -> dict[str, Condition]:
         "depth": Condition(field and field[0]),
         "width": Condition(field and field[1]),
         "attenuation": Condition(config.get("attenuation")),
+        "sound_speed": Condition(spread(posterior, "sound_speed"), tolerance=_SPEED_TOLERANCE, optional=True),
         "sampling_frequency_mhz": Condition(spread(posterior, "sampling_frequency_mhz"), tolerance=_TOLERANCE),
         "pulse_frequency_mhz": Condition(spread(posterior, "pulse_frequency_mhz"), tolerance=_TOLERANCE),
         "pulse_bandwidth": Condition(spread(posterior, "pulse_bandwidth"), tolerance=_TOLERANCE),

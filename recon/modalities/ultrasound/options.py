@@ -64,6 +64,9 @@ class Ultrasound(Options):
         unit="mm",
         parse=span("width"),
     )
+    sound_speed: float | None = option(
+        None, float, "sound speed of the tissue (default: that of the file)", "SPEED", unit="m/s", above=0
+    )
     attenuation: float = option(0.0, float, "attenuation of the tissue", "DB", unit="dB/(MHz cm)", at_least=0)
     model_error: float | None = option(
         None,

@@ -19,6 +19,7 @@ from recon.errors import InputError
 from recon.modalities.prepared import Prepared
 from recon.modalities.ultrasound import pulse as us_signal
 from recon.modalities.ultrasound.data import PlaneWaveData
+from recon.modalities.ultrasound.focus import find_focus
 from recon.modalities.ultrasound.grid import Region, record_window, scene_of
 from recon.modalities.ultrasound.options import Ultrasound
 from recon.modalities.ultrasound.selection import band, choose, thin_out
@@ -75,7 +76,8 @@ def prepare_frame(
     file (before the first echo, or the quietest band: ``PlaneWaveData.noise_std``, with weights for a gain that was
     undone) and ``model_error`` times the local strength of the data. Echoes from outside the field of view are
     subtracted, as estimated by a first fit with independent pixels; the residual of that fit counts as noise. The scale
-    is the 0.99 quantile of the magnitude of the fit, and delay and sum is scaled to its rms.
+    is the 0.99 quantile of the magnitude of the fit, and delay and sum is scaled to its rms. The sound speed is doubted
+    if the echoes are in focus at another one.
 
     Parameters
     ----------
@@ -130,6 +132,7 @@ def prepare_frame(
     problem = _restricted(whole, fit, missed, noise, scene, region, window, model)
     das = beamform(y, region.grid, "das", geometry=geometry) * _gain(geometry, region.grid).to(y.device)
     das = das * (unit * image.abs().square().mean().sqrt() / das.abs().square().mean().sqrt().clamp(min=1e-30))
+    focus = find_focus(data, index, wanted, region.grid, seed)
     facts: dict[str, Any] = {
         "angles_deg": [round(float(angle), 3) for angle in np.degrees(geometry.angles)],
         "elements": geometry.shape[1],
@@ -137,13 +140,15 @@ def prepare_frame(
         "sampling_frequency_mhz": geometry.sampling_frequency / 1e6,
         "pulse_frequency_mhz": center / 1e6,
         "pulse_bandwidth": bandwidth,
+        "sound_speed": geometry.sound_speed,
+        "focus_speed": focus and focus.speed,
         "noise_std": float(np.median(electronic)),
         "model_error": error,
         "fit_residual": left,
         "scale": scale * unit,
         "grid": list(region.grid.shape),
     }
-    doubts = []
+    doubts = focus.doubts() if focus else []
     if left > _POOR_FIT:
         doubts.append(
             f"a first fit does not explain {left:.0%} of the data: time zero, sound speed or pulse may be wrong"

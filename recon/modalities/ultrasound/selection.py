@@ -12,7 +12,12 @@ from recon.modalities.ultrasound.pulse import decimation_of
 
 
 def choose(options: Ultrasound, data: PlaneWaveData, seed: int = 0) -> PlaneWaveData:
-    """Return the selected plane waves and elements, at the corrected time; ``seed`` is that of a sparse array."""
+    """Return the selected plane waves and elements, at the corrected time and speed; ``seed``: of a sparse array.
+
+    The angles of the waves are kept when the sound speed is corrected.
+    """
+    if options.sound_speed is not None:
+        data = replace(data, geometry=replace(data.geometry, sound_speed=options.sound_speed))
     data = data.undersample(options.angles, options.elements, array=options.array, seed=seed)
     if options.noise_std is not None:
         level = options.noise_std
