@@ -270,13 +270,13 @@ axis.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False);
 
 # %% [markdown]
 # **With the right model, both numbers and the image agree on about 1.** If the signal is stronger than the prior assumes, the
-# samples spread too little, and the withheld data show it: AA2 and AA4 against 2.3 and 7.3 in the image. (They show
+# samples spread too little, and the withheld data show it: 2.9 and 10.3, against 2.3 and 7.2 in the image. (They show
 # a little more than the image has, whose measured directions rest on the data rather than on the prior.) A prior that is too wide
-# gives less than 1, and noise that is underestimated more.
+# gives less than 1, and noise that is underestimated about 2 in both.
 #
 # **Wrong coil maps show, but less than they harm.** They distort all data in the same way, and an image that makes up for
 # it predicts the withheld data better than it resembles the truth. So a large excess is a reason for distrust, and one near 1
-# is no proof. Nor is it a precise number: with 2 of 14 columns withheld it scatters by 15 % even where all is right.
+# is no proof. Nor is it a precise number: with 2 of 14 columns withheld it scatters by 14 % even where all is right.
 #
 # Now the two reconstructions of section 2. Each run made the test, and its verdict takes it into account:
 
@@ -310,10 +310,10 @@ axis.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False);
 # prior, **not the samples of `moment-matching`**.
 #
 # An excess of 1.43 says that the withheld columns are missed by 1.2 times the spread. Yet section 2 found the opposite in the
-# image, whose 90 % intervals hold 94 %. Both are right. The test withheld two columns, 6 and 46 from the centre, and nearly all of
-# the power is in the first: a low frequency, with a wider gap around it than in the scan. There DDS spreads too little, and at
-# higher frequencies, where most of the uncertainty of a pixel lies, too much. The curves, which need the true image,
-# show the same.
+# image, whose 90 % intervals hold 94 %. Both are right. The test withheld two columns, 6 and 46 from the centre, and the first
+# weighs most: a low frequency, with a wider gap around it than in the scan. There `dds` spreads too little, and at higher
+# frequencies, where most of the uncertainty of a pixel lies, too much. Its curve, which needs the true image, shows the same: 1.2
+# below 0.1 cycles per pixel, and 0.6 to 0.7 above.
 #
 # So for MRI a chi2 up to 5 leaves the verdict "ok", and the root of the excess is **not a factor for the std**: here it
 # would widen intervals that are too wide already. A factor comes from the next section.
@@ -397,6 +397,7 @@ except InputError as refusal:
 # - Ask a sampler for its spread in *measured* directions (`recon.uncertainty.row_null_split`), not for pixel coverage
 #   alone.
 # - The map is that of an observer who believes the prior. `recon evaluate` compares it with references you have.
+# - The held-out test needs no reference. A large excess is a reason for distrust; one near 1 is no proof.
 # - `recon calibrate` makes the intervals right on average, for scans like those it has seen.
 #
 # More in [what the uncertainty means](../docs/uncertainty.md) and [the samplers](../docs/samplers.md).
