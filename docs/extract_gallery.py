@@ -16,7 +16,7 @@ PICTURES = {
     "mri": ("01_mri", 8),
     "mri_samples": ("01_mri", 9),
     "measured_directions": ("02_uncertainty", 8),
-    "calibrated": ("02_uncertainty", 21),
+    "calibrated": ("02_uncertainty", 29),
     "ct": ("03_ct", 6),
     "ct_samples": ("03_ct", 8),
     "wrong_prior": ("04_priors", 11),
