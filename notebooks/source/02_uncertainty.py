@@ -310,8 +310,8 @@ axis.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False);
 # prior, **not the samples of `moment-matching`**.
 #
 # An excess of 1.43 says that the withheld columns are missed by 1.2 times the spread. Yet section 2 found the opposite in the
-# image, whose 90 % intervals hold 94 %. Both are right. The test withheld two columns, 6 and 46 from the centre, and the first
-# weighs most: a low frequency, with a wider gap around it than in the scan. There `dds` spreads too little, and at higher
+# image, whose 90 % intervals hold 94 %. Both are right. The test withheld two columns, 6 and 46 from the centre, and nine
+# tenths of the spread are in the first: a low frequency, with a wider gap around it than in the scan. There `dds` spreads too little, and at higher
 # frequencies, where most of the uncertainty of a pixel lies, too much. Its curve, which needs the true image, shows the same: 1.2
 # below 0.1 cycles per pixel, and 0.6 to 0.7 above.
 #
