@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
 import recon
 from operators import CartesianMRI, Diagonal
+from recon import cli
 from recon.engine.holdout import HeldOut, choose, cross_validate, held_out
 from recon.engine.judge import judge
 from recon.engine.part import Part
@@ -16,6 +19,7 @@ from recon.modalities import modality
 from recon.modalities.base import single_data
 from recon.modalities.mri.readouts import readouts
 from recon.priors import GaussianPrior
+from recon.settings import Settings
 from recon.verdict import Verdict
 from samplers import DDS, PULA, DDSVolume, ExactGaussian, Problem, Samples
 
@@ -188,3 +192,15 @@ def test_complete_data_with_holes_are_not_an_image_in_white_noise() -> None:
 def test_the_switch_must_be_true_or_false() -> None:
     with pytest.raises(recon.errors.InputError, match="holdout: expected true or false, got 3"):
         recon.reconstruct(draw(0, lines()), prior=PRIOR, holdout=3)
+
+
+def test_the_switch_of_the_command_line_and_of_toml(tmp_path: Path) -> None:
+    arguments = ["run", "scan.h5", "-o", "results"]
+    assert cli._parser().parse_args([*arguments, "--no-holdout"]).holdout is False
+    assert not hasattr(cli._parser().parse_args(arguments), "holdout")
+    (tmp_path / "run.toml").write_text("holdout = false\n")
+    assert Settings.from_toml(tmp_path / "run.toml").run.holdout is False
+    assert Settings().run.holdout is True
+    (tmp_path / "run.toml").write_text("holdout = 1\n")
+    with pytest.raises(recon.errors.InputError, match="holdout: expected true or false, got 1"):
+        Settings.from_toml(tmp_path / "run.toml")
