@@ -148,7 +148,7 @@ def ultrasound(folder: Path, name: str, speed: float, **options: Any) -> Case:
     """Channel data of which the sound speed is said to be ``speed`` times that of the file."""
     data = recon.open(folder / "ultrasound" / name)
     geometry = dataclasses.replace(data.geometry, sound_speed=data.geometry.sound_speed * speed)
-    return Case(dataclasses.replace(data, geometry=geometry), options, None, speed == 1)
+    return Case(dataclasses.replace(data, geometry=geometry), {**options, "slices": 0}, None, speed == 1)
 
 
 def cases(folder: Path) -> dict[str, Callable[[], Case]]:

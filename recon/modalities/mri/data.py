@@ -34,6 +34,9 @@ class KspaceScan(Recording):
         `load(i)` returns slice i as it is stored.
     load_reference
         `load_reference(i)` returns the fully sampled magnitude image of slice i, or is None if the file has none.
+    load_calibration
+        `load_calibration(i)` returns the k-space `(coil, y, x)` of a separate calibration scan of slice i, whose matrix
+        may differ but not its field of view, or None; the field is None if the file has no such scan.
     recon_shape
         `(y, x)`: the matrix size that the scanner would reconstruct, or None.
     voxel_size_mm
@@ -59,6 +62,7 @@ class KspaceScan(Recording):
     dataset: str
     slice_shape: tuple[int, int, int]
     load_reference: Callable[[int], np.ndarray] | None = field(default=None, repr=False)
+    load_calibration: Callable[[int], np.ndarray | None] | None = field(default=None, repr=False)
     recon_shape: tuple[int, int] | None = None
     voxel_size_mm: tuple[float, float, float] | None = None
     readout_axis: int | None = None
@@ -95,6 +99,10 @@ class KspaceScan(Recording):
         if not kspace.any():
             raise InputError(f"{where}: every value is zero; leave this slice out or check how the file was made")
         return kspace
+
+    def calibration(self, index: int) -> np.ndarray | None:
+        """Read the separate calibration scan of slice `index`; None without one."""
+        return None if self.load_calibration is None else self.load_calibration(self.position(index))
 
     def reference(self, index: int) -> np.ndarray | None:
         """Return the magnitude image of slice `index` stored in the file, float32 `(y, x)`, or None."""

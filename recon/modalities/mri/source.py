@@ -170,7 +170,7 @@ class KspaceSource:
         """Return a slice that is ready to be sampled."""
         piece = self._piece(index)
         settings = {name: getattr(self.options, name) for name in _SETTINGS}
-        scan, recording = self._calibration, self.recording
+        recording = self.recording
         if recording is not None:
             settings["measured_noise"] = (
                 None if recording.noise_covariance is None else recording.noise_covariance[index]
@@ -183,10 +183,25 @@ class KspaceSource:
             device=device,
             coil_maps=None if self._maps is None else in_field(of_slice(self._maps, index), piece.kspace),
             noise_covariance=self._covariance,
-            calibration=None if scan is None else scan[0 if len(scan) == 1 else index].kspace,
+            calibration=self._calibration_scan(index),
             **settings,
         )
         return ready.with_doubts(self._doubts)
+
+    def _calibration_scan(self, index: int) -> np.ndarray | torch.Tensor | None:
+        """Return the calibration scan of a slice: the given one, or that of the file unless maps are given."""
+        scan = self._calibration
+        if scan is not None:
+            return scan[0 if len(scan) == 1 else index].kspace
+        recording = self.recording
+        found = None if recording is None or self._maps is not None else recording.calibration(index)
+        if recording is None or found is None:
+            return None
+        # Its readout is oversampled like that of the data, which may have been cropped.
+        cropped = self._piece(index).kspace.shape[-2:] != recording.shape[-2:]
+        if not cropped or recording.readout_axis is None:
+            return found
+        return crop_oversampling(torch.as_tensor(found), recording.readout_axis, recording.readout_oversampling)
 
     def reference(self, index: int) -> np.ndarray | None:
         """Return the magnitude of the fully sampled image, or the reference in the file."""

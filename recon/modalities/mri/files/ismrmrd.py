@@ -2,14 +2,15 @@
 
 Every combination of slice, contrast, phase, repetition and set is an image; y is the readout and x the phase encoding.
 The encoding limits give the place of a line, so that the centre of a partial Fourier scan is in the middle of the
-matrix. Calibration lines are lines like the others unless the header says that they are a separate scan; repeated
-lines are averaged; navigators, phase corrections and dummy scans are left out. The noise scan gives the noise
-covariance. Of 3D data each partition is a slice if the second phase encoding is fully sampled, and else each position
-along the readout. The package `ismrmrd` is not needed, see `mrd_lines`.
+matrix. Calibration lines are lines like the others unless the header says that they are a separate scan, which then
+gives the coil maps; repeated lines are averaged; navigators, phase corrections and dummy scans are left out. The noise
+scan gives the noise covariance. Of 3D data each partition is a slice if the second phase encoding is fully sampled, and
+else each position along the readout. The package `ismrmrd` is not needed, see `mrd_lines`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import h5py
@@ -18,6 +19,7 @@ import numpy as np
 from recon.errors import InputError
 from recon.files import hdf5
 from recon.modalities.mri.data import KspaceScan
+from recon.modalities.mri.files.mrd_calibration import calibration_of
 from recon.modalities.mri.files.mrd_grid import Grid, place
 from recon.modalities.mri.files.mrd_header import MrdHeader, parse_header
 from recon.modalities.mri.files.mrd_lines import image_lines, is_calibration_only, read_heads
@@ -64,10 +66,14 @@ def read(path: Path) -> KspaceScan:
     elsewhere = lines & (heads["encoding_space_ref"] != spaces[0])
     if header.calibration in _SEPARATE and imaging.any():
         elsewhere |= lines & is_calibration_only(heads)
-    if elsewhere.any():
-        skipped["calibration (separate scan)"] = int(elsewhere.sum())
     grid = place(path, dataset, heads, np.flatnonzero(lines & ~elsewhere), header)
-    return _scan(grid, header, skipped)
+    calibration = None
+    if elsewhere.any():
+        numbers = np.flatnonzero(elsewhere)
+        calibration = calibration_of(grid, header, numbers, xml, f"{path}: {dataset.removesuffix('data')}xml")
+        if calibration is None:
+            skipped["calibration (separate scan)"] = len(numbers)
+    return _scan(grid, header, skipped, calibration)
 
 
 def _groups(file: h5py.File) -> list[str]:
@@ -89,7 +95,12 @@ def _content(path: Path) -> tuple[str, str, np.ndarray]:
         return dataset, xml, read_heads(hdf5.dataset(file, dataset), f"{path}: {dataset}")
 
 
-def _scan(grid: Grid, header: MrdHeader, skipped: dict[str, int]) -> KspaceScan:
+def _scan(
+    grid: Grid,
+    header: MrdHeader,
+    skipped: dict[str, int],
+    calibration: Callable[[int], np.ndarray | None] | None = None,
+) -> KspaceScan:
     slices = slices_of(grid, header)
     if slices is None:
         raise InputError(
@@ -114,10 +125,12 @@ def _scan(grid: Grid, header: MrdHeader, skipped: dict[str, int]) -> KspaceScan:
         mask=slices.mask,
         names=_names(grid, slices),
         noise_covariance=None if covariance is None else np.repeat(covariance, len(positions), axis=0),
+        load_calibration=calibration,
         attributes={
             "lines": len(grid.numbers),
             "averages": int(grid.counts.max()),
             "noise scan": noise,
+            **({} if calibration is None else {"calibration scan": "used for the coil maps"}),
             **{f"left out, {name}": f"{number} acquisition(s)" for name, number in skipped.items()},
         },
     )

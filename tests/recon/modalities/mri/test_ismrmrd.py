@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import recon
+from operators import fftc
 from recon.errors import InputError
 from recon.modalities.mri.data import KspaceScan
 from recon.modalities.mri.describe import inspect, lines
@@ -154,14 +155,66 @@ def test_calibration_and_imaging_lines_are_both(scan: Writer, also: tuple[int, .
     np.testing.assert_array_equal(scan.open()[0], kspace)
 
 
-def test_a_separate_calibration_scan_is_left_out(scan: Writer) -> None:
-    kspace = complex_noise(COILS, X, Y)
-    scan.image(kspace, range(0, Y, 2))
-    scan.image(2 * kspace, range(8, 12), flags=[ismrmrd.ACQ_IS_PARALLEL_CALIBRATION])
+def test_a_separate_calibration_scan_is_kept_apart(scan: Writer) -> None:
+    kspace, other = complex_noise(2, COILS, X, Y), complex_noise(2, COILS, X, Y, seed=1)
+    for k in range(2):
+        scan.image(kspace[k], range(0, Y, 2), slice=k)
+        scan.image(other[k], range(8, 12), slice=k, flags=[ismrmrd.ACQ_IS_PARALLEL_CALIBRATION])
     scan.xml = header(calibration="separate")
     found = scan.open()
-    np.testing.assert_array_equal(found[0], kspace * (np.arange(Y) % 2 == 0))
+    for k in range(2):
+        np.testing.assert_array_equal(found[k], kspace[k] * (np.arange(Y) % 2 == 0))
+        within = (np.arange(Y) >= 8) & (np.arange(Y) < 12)
+        np.testing.assert_array_equal(found.calibration(k), other[k] * within)
+    assert found.attributes["calibration scan"] == "used for the coil maps"
+    assert not any("left out" in name for name in found.attributes)
+
+
+def test_a_calibration_scan_of_one_slice_is_that_of_no_other(scan: Writer) -> None:
+    kspace = complex_noise(2, COILS, X, Y)
+    for k in range(2):
+        scan.image(kspace[k], range(0, Y, 2), slice=k)
+    scan.image(kspace[1], range(8, 12), slice=1, flags=[ismrmrd.ACQ_IS_PARALLEL_CALIBRATION])
+    scan.xml = header(calibration="external")
+    found = scan.open()
+    assert found.calibration(0) is None and found.calibration(1) is not None
+
+
+def test_a_calibration_scan_with_other_coils_is_left_out(scan: Writer) -> None:
+    kspace = complex_noise(COILS, X, Y)
+    scan.image(kspace, range(0, Y, 2))
+    scan.image(kspace[:2], range(8, 12), flags=[ismrmrd.ACQ_IS_PARALLEL_CALIBRATION])
+    scan.xml = header(calibration="separate")
+    found = scan.open()
+    assert found.calibration(0) is None
     assert found.attributes["left out, calibration (separate scan)"] == "4 acquisition(s)"
+
+
+def test_the_calibration_scan_gives_the_coil_maps(scan: Writer) -> None:
+    """Lines of another intensity that the images lack; both are oversampled two-fold along the readout."""
+    y, x = np.meshgrid(np.linspace(-1, 1, X), np.linspace(-1, 1, Y), indexing="ij")
+    image = (((2 * y) ** 2 + x**2 < 0.5) * (1 + 0.3 * np.sin(9 * x))).astype(np.complex64)
+    turns = 2 * np.pi * np.arange(COILS) / COILS
+    maps = np.stack([np.exp(-((2 * y - np.sin(t)) ** 2 + (x - np.cos(t)) ** 2) / 3 + 1j * t * x) for t in turns])
+    kspace = fftc(torch.as_tensor((maps * image).astype(np.complex64))).numpy()
+    kspace = kspace + 0.01 * complex_noise(COILS, X, Y)
+    scan.image(kspace, range(0, Y, 2))
+    scan.image(3 * kspace, range(4, 16), flags=[ismrmrd.ACQ_IS_PARALLEL_CALIBRATION])
+    scan.xml = header(calibration="separate")
+    source = KspaceSource(scan.open(), MRI())
+    ready = source.prepare(0, "cpu")
+    assert ready.diagnostics["maps_from"].endswith("separate calibration scan")
+    assert ready.problem.operator.domain.shape == (X // 2, Y)
+    inside = np.abs(image[X // 4 : -X // 4]) > 0
+    found, true = (
+        ready.whitening.coloured_maps(ready.coil_maps).numpy()[..., inside],
+        maps[:, X // 4 : -X // 4][:, inside],
+    )
+    # Maps are known up to a factor for each pixel.
+    match = np.abs((found.conj() * true).sum(0)) / (np.linalg.norm(found, axis=0) * np.linalg.norm(true, axis=0))
+    assert np.median(match) > 0.98
+    given = KspaceSource(scan.path, MRI(coil_maps=np.ascontiguousarray(maps[:, X // 4 : -X // 4]).astype(np.complex64)))
+    assert given.prepare(0, "cpu").diagnostics.get("maps_from") is None
 
 
 def test_slices_contrasts_and_repetitions_have_names(scan: Writer) -> None:
