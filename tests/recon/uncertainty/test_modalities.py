@@ -81,6 +81,7 @@ def images(folder: Path, count: int = 10) -> Path:
 OPTIONS = ["--prior", "gaussian", "--sampler", "exact", "--samples", "3", "--pixel-size", "4", "--photons", "1e4"]
 
 
+@pytest.mark.slow
 def test_ct_images_are_calibrated_and_evaluated(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder, target = images(tmp_path / "ct"), tmp_path / "c.json"
     assert main(["calibrate", str(folder), "-o", str(target), *OPTIONS, "--views", "12"]) == 0
