@@ -16,10 +16,14 @@ _HALF_CENTRE = 12
 def readouts(problem: Problem) -> Tensor:
     """Return the number of the readout of each sample, ``(y, x)``; -1 in the centre and where nothing was measured.
 
-    A readout is a line if every measured line is complete, else a point (a line in the third direction of a scan).
+    A readout is a line if every measured line is complete, else a point (a line in the third direction of a scan). Of a
+    mask of more than two dimensions each point is a readout, ``(..., y, x)``.
     """
     operator = problem.operator
     assert isinstance(operator, CartesianMRI)
+    if any(n > 1 for n in operator.mask.shape[:-2]):
+        mask = operator.mask
+        return torch.where(mask, torch.arange(mask.numel(), device=mask.device).reshape(mask.shape), -1)
     shape = tuple(operator.codomain.shape[-2:])
     sampled = operator.mask.reshape(operator.mask.shape[-2:]).expand(shape).cpu()
     numbers = torch.arange(sampled.numel()).reshape(shape)

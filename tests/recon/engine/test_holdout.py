@@ -108,6 +108,19 @@ def test_readouts_of_kspace_are_lines_or_points_outside_the_centre() -> None:
     assert len(by_point[by_point >= 0]) == len(by_point[by_point >= 0].unique()) == int(points.sum()) - 24 * 24
 
 
+def test_volumes_and_two_maps_have_readouts() -> None:
+    mask = torch.rand((3, 8, 8), generator=torch.Generator().manual_seed(0)) < 0.5
+    volume = readouts(Problem(torch.zeros(3, 8, 8, dtype=torch.complex64), CartesianMRI(mask), 1.0))
+    assert torch.equal(volume >= 0, mask)
+    assert len(volume[mask].unique()) == int(mask.sum())
+    columns = torch.zeros((1, 96), dtype=torch.bool)
+    columns[:, ::2] = True
+    maps = torch.ones((2, 4, 64, 96), dtype=torch.complex64)
+    two = readouts(Problem(torch.zeros(4, 64, 96, dtype=torch.complex64), CartesianMRI(columns, maps), 1.0))
+    assert two.shape == (64, 96)
+    assert set(two[0].tolist()) == {-1, *range(0, 96, 2)} - {48}
+
+
 @pytest.mark.parametrize("name", ["ct", "ultrasound"])
 def test_views_and_elements_are_withheld_as_a_whole(name: str) -> None:
     problem = Problem(torch.zeros(5, 7, dtype=torch.complex64), Diagonal(torch.ones(5, 7, dtype=torch.complex64)), 1.0)
