@@ -155,7 +155,7 @@ def acquired(scene: Scene, options: argparse.Namespace, pictures: list[Picture])
 def posterior_of(
     data: Any, prior: str, scene: Scene, options: argparse.Namespace, count: int, elements: int, decimation: int = 0
 ) -> Any:
-    """Reconstruct the part of a scene from ``count`` waves and so many elements, by the sampler of the prior."""
+    """Reconstruct the part of a scene from ``count`` waves and a number of elements, by the sampler of the prior."""
     exact = prior == "gaussian"
     return recon.reconstruct(
         data,

@@ -124,7 +124,7 @@ def with_noise(kspace: np.ndarray, noise: float, seed: int = 0) -> np.ndarray:
 def fold(images: np.ndarray, length: int, axis: int) -> np.ndarray:
     """Return what a field of view of `length` pixels along the axis shows: the sum of all that falls on each pixel.
 
-    With a divisor of the full length it is what every so many lines of k-space show, but for the scale.
+    With a divisor of the full length it is what every n-th line of k-space shows, but for the scale.
     """
     n = images.shape[axis]
     moved = np.moveaxis(images, axis, -1)

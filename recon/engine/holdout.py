@@ -95,7 +95,8 @@ def cross_validate(
     Returns
     -------
     HeldOut or None
-        None where the test does not apply: too few data or steps, coupled slices, or noise that is not Gaussian.
+        None where the test does not apply: too few data, steps or valid samples, coupled slices, or noise that is not
+        Gaussian.
     """
     if not isinstance(problem.likelihood, Gaussian) or problem.operator.n_data == 0 or isinstance(sampler, DDSVolume):
         return None
@@ -144,17 +145,22 @@ def choose(groups: Tensor, seed: int) -> Tensor | None:
 
 def held_out(
     problem: Problem, withheld: Tensor, sampler: Sampler, denoiser: Denoiser, seed: int, data_std: Tensor | None = None
-) -> HeldOut:
-    """Sample without some of the data (bool, broadcastable to ``problem.y``), and compare them with the prediction."""
+) -> HeldOut | None:
+    """Sample without some of the data (bool, broadcastable to ``problem.y``), and compare them with the prediction.
+
+    None if fewer than two samples are valid: one alone has no spread.
+    """
     known = torch.as_tensor(problem.noise_std, device=problem.y.device)
     withheld = withheld.to(problem.y.device)
     without = dataclasses.replace(problem, noise_std=torch.where(withheld, _DEAF * known, known).to(known.dtype))
     drawn = sample(sampler, without, denoiser, SAMPLES, seed + _STREAM)
     images = drawn.samples[drawn.valid]
+    if len(images) < 2:
+        return None
     whole = withheld.expand(problem.y.shape)
     predicted = torch.stack([problem.operator(image)[whole] for image in images])
     mean, count = predicted.mean(dim=0), len(images)
-    spread = (predicted - mean).abs().square().sum(dim=0) / max(count - 1, 1) * (1 + 1 / count)
+    spread = (predicted - mean).abs().square().sum(dim=0) / (count - 1) * (1 + 1 / count)
     level = (known if data_std is None else data_std.to(known)).expand(problem.y.shape)[whole]
     missed = (problem.y[whole] - mean).abs().square()
     return HeldOut.of(level.square(), missed, spread, float(whole.float().mean()))

@@ -9,15 +9,14 @@ import numpy as np
 import torch
 
 from recon.engine.part import Part
-from recon.modalities.base import FewSteps, Modality
+from recon.modalities.base import HELD_OUT_LIMIT, FewSteps, Modality
 from recon.verdict import LEVELS, Finding
 
 #: A data residual outside this range means that model and data do not fit together; far above it nothing is right.
 RESIDUAL_RANGE, RESIDUAL_FAILED = (0.5, 2.0), 10.0
-#: Withheld data must not be missed by more than this multiple of the expected squared error (for a modality its own),
-#: nor beyond doubt (by this many standard errors) by this multiple of the spread of the samples; above the last one
-#: nothing is right.
-MISSED, MISSED_SPREAD, BEYOND_DOUBT, MISSED_FAILED = 2.0, 10.0, 4.0, 50.0
+#: Withheld data must not be missed by this multiple of the spread of the samples, beyond doubt (by this many standard
+#: errors), nor by the limit of the modality of the expected squared error; above the last multiple nothing is right.
+MISSED_SPREAD, BEYOND_DOUBT, MISSED_FAILED = 10.0, 4.0, 50.0
 #: Equations with a relative residual above this do not count as solved.
 UNSOLVED = 1e-2
 #: Fraction of the strongest data that a mean must reproduce, and below which it has failed; a datum is strong above
@@ -49,7 +48,7 @@ def judge(parts: Sequence[Part], sampler: dict[str, Any], modality: Modality | N
         found.append(Finding("doubtful", "nothing was measured: the samples are those of the prior"))
     else:
         found += _worst(parts, lambda part: _residual(part, valid, model)) + _worst(parts, _missing)
-        limit = MISSED if modality is None else modality.held_out_limit
+        limit = HELD_OUT_LIMIT if modality is None else modality.held_out_limit
         found += _worst(parts, lambda part: _unpredicted(part, model, limit))
     if sampler.get("name") == "ExactGaussian":
         found += _worst(parts, _unsolved)
@@ -129,7 +128,7 @@ def _unpredicted(part: Part, model: str, limit: float) -> tuple[float, Finding] 
     much = (
         f"{test.chi2:.2g} times what noise and spread explain"
         if test.chi2 > limit
-        else (f"{test.excess:.2g} times the spread of the samples, beyond the noise")
+        else f"{test.excess:.2g} times the spread of the samples, beyond the noise"
     )
     reason = (
         f"held-out test: the squared error of the prediction of data that were withheld is {much} (expected about 1): "

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from recon.posterior_samples import IntervalRule, PosteriorSamples
 
 LEVEL = 0.9
-#: Within so many dB of what the noise of the reference allows, a PSNR says more about the reference.
+#: Within this many dB of what the noise of the reference allows, a PSNR says more about the reference.
 _NEAR_LIMIT = 6.0
 RAW = "The std map is raw: the spread of the samples, not calibrated against outcomes."
 

@@ -6,19 +6,15 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
-
 from operators.ct import projection
 from recon.images import augment
-from recon.modalities.base import Condition, Export, Modality, ReportStyle, TrainingImages, spread
+from recon.modalities.base import Condition, Export, Modality, ReportStyle, TrainingImages, rows_of_data, spread
 from recon.modalities.ct import describe, settings, training
 from recon.modalities.ct.data import CTImages, CTProjections
 from recon.modalities.ct.files import readers
 from recon.modalities.ct.files.dicom_write import write_dicom
 from recon.modalities.ct.options import CT
 from recon.modalities.ct.source import CTSource
-from samplers import Problem
 
 if TYPE_CHECKING:
     from recon.posterior_samples import PosteriorSamples
@@ -47,11 +43,6 @@ def write_derived(posterior: PosteriorSamples, folder: Path, recording: Any) -> 
     write_dicom(folder, recording, maps, posterior.provenance["slices"], "posterior mean and standard deviation")
 
 
-def views(problem: Problem) -> Tensor:
-    """Return the number of the view of each datum, ``(view, 1)``."""
-    return torch.arange(problem.y.shape[-2], device=problem.y.device)[:, None]
-
-
 MODALITY = Modality(
     name="ct",
     title="CT",
@@ -66,7 +57,7 @@ MODALITY = Modality(
     samplers=settings.SAMPLERS,
     doubts="angles, centre of rotation, scanner distances",
     undersampled_by="--views",
-    groups=views,
+    groups=rows_of_data,
     conditions=conditions,
     report=ReportStyle(
         plain=("fbp", "Filtered backprojection"),

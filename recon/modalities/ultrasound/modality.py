@@ -5,18 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
-
 from operators.ultrasound.plane_wave import PlaneWaveUltrasound
-from recon.modalities.base import Condition, Modality, ReportStyle, TrainingImages, spread
+from recon.modalities.base import Condition, Modality, ReportStyle, TrainingImages, rows_of_data, spread
 from recon.modalities.ultrasound import describe, settings, training
 from recon.modalities.ultrasound.data import PlaneWaveData
 from recon.modalities.ultrasound.files import readers
 from recon.modalities.ultrasound.options import Ultrasound
 from recon.modalities.ultrasound.report import rows
 from recon.modalities.ultrasound.source import USSource
-from samplers import Problem
 
 if TYPE_CHECKING:
     from recon.posterior_samples import PosteriorSamples
@@ -53,11 +49,6 @@ def conditions(posterior: PosteriorSamples) -> dict[str, Condition]:
     }
 
 
-def elements(problem: Problem) -> Tensor:
-    """Return the number of the receiving element of each sample, ``(element, 1)``."""
-    return torch.arange(problem.y.shape[-2], device=problem.y.device)[:, None]
-
-
 MODALITY = Modality(
     name="ultrasound",
     title="ultrasound",
@@ -72,7 +63,7 @@ MODALITY = Modality(
     samplers=settings.SAMPLERS,
     axes=("z x", "frame z x"),
     doubts="time zero, sound speed, pulse, attenuation",
-    groups=elements,
+    groups=rows_of_data,
     conditions=conditions,
     report=ReportStyle(
         plain=("das", "Delay and sum"),

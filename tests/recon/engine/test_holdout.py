@@ -217,3 +217,8 @@ def test_the_switch_of_the_command_line_and_of_toml(tmp_path: Path) -> None:
     (tmp_path / "run.toml").write_text("holdout = 1\n")
     with pytest.raises(recon.errors.InputError, match="holdout: expected true or false, got 1"):
         Settings.from_toml(tmp_path / "run.toml")
+
+
+def test_one_valid_sample_has_no_spread_to_compare_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("recon.engine.holdout.SAMPLES", 1)
+    assert cross_validate(draw(0, lines(1)), ExactGaussian(), PRIOR, 0) is None

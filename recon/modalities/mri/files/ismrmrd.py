@@ -67,13 +67,14 @@ def read(path: Path) -> KspaceScan:
     if header.calibration in _SEPARATE and imaging.any():
         elsewhere |= lines & is_calibration_only(heads)
     grid = place(path, dataset, heads, np.flatnonzero(lines & ~elsewhere), header)
+    slices = _divided(grid, header)
     calibration = None
     if elsewhere.any():
         numbers = np.flatnonzero(elsewhere)
-        calibration = calibration_of(grid, header, numbers, xml, f"{path}: {dataset.removesuffix('data')}xml")
+        calibration = calibration_of(grid, slices, header, numbers, xml, f"{path}: {dataset.removesuffix('data')}xml")
         if calibration is None:
             skipped["calibration (separate scan)"] = len(numbers)
-    return _scan(grid, header, skipped, calibration)
+    return _scan(grid, slices, header, skipped, calibration)
 
 
 def _groups(file: h5py.File) -> list[str]:
@@ -95,18 +96,23 @@ def _content(path: Path) -> tuple[str, str, np.ndarray]:
         return dataset, xml, read_heads(hdf5.dataset(file, dataset), f"{path}: {dataset}")
 
 
-def _scan(
-    grid: Grid,
-    header: MrdHeader,
-    skipped: dict[str, int],
-    calibration: Callable[[int], np.ndarray | None] | None = None,
-) -> KspaceScan:
+def _divided(grid: Grid, header: MrdHeader) -> Slices:
     slices = slices_of(grid, header)
     if slices is None:
         raise InputError(
             f"{grid.path}: both the readout and the second phase encoding are incomplete; such volumes cannot be "
             "separated into slices"
         )
+    return slices
+
+
+def _scan(
+    grid: Grid,
+    slices: Slices,
+    header: MrdHeader,
+    skipped: dict[str, int],
+    calibration: Callable[[int], np.ndarray | None] | None = None,
+) -> KspaceScan:
     positions = slices.positions
     covariance, noise = noise_of(grid, header.noise_bandwidth)
     return KspaceScan(

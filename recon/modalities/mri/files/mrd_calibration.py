@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 
 from recon.errors import InputError
 from recon.modalities.mri.files.mrd_grid import Grid, place
 from recon.modalities.mri.files.mrd_header import MrdHeader, parse_header
-from recon.modalities.mri.files.mrd_slices import slices_of
+from recon.modalities.mri.files.mrd_slices import Slices, slices_of
 
 #: Two fields of view are the same if they differ by no more than this fraction.
 _SAME = 0.02
 
 
 def calibration_of(
-    grid: Grid, header: MrdHeader, numbers: np.ndarray, xml: str, where: str
+    grid: Grid, slices: Slices, header: MrdHeader, numbers: np.ndarray, xml: str, where: str
 ) -> Callable[[int], np.ndarray | None] | None:
     """Return a function from an image of the scan to the k-space of its slice in the calibration scan.
 
@@ -25,6 +24,8 @@ def calibration_of(
     ----------
     grid : Grid
         The lines of the images.
+    slices : Slices
+        How these are divided into slices.
     header : MrdHeader
         Their encoding.
     numbers : array of int
@@ -44,15 +45,15 @@ def calibration_of(
         return None
     try:
         own = parse_header(xml, where, int(spaces[0]))
-        lines = place(Path(grid.path), grid.dataset, grid.heads, numbers, own)
+        lines = place(grid.path, grid.dataset, grid.heads, numbers, own)
     except InputError:
         return None
-    found, planes = slices_of(lines, own), slices_of(grid, header)
+    found = slices_of(lines, own)
     fields = zip(own.encoded_fov_mm[:2], header.encoded_fov_mm[:2], strict=True)
     same = all(abs(one / other - 1) <= _SAME for one, other in fields)
-    if found is None or planes is None or found.oversampling != planes.oversampling or not same:
+    if found is None or not found.planes or lines.matrix[2] > 1 or lines.coils != grid.coils:
         return None
-    if not found.planes or lines.matrix[2] > 1 or lines.coils != grid.coils:
+    if found.oversampling != slices.oversampling or not same:
         return None
     images = {int(key[0]): k for k, key in reversed(list(enumerate(lines.keys)))}
 
