@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from recon import modalities
-from recon.device import resolve_device
-from recon.engine.assemble import assemble
-from recon.engine.samplers import resolve_sampler
-from recon.engine.sampling_run import SamplingRun
-from recon.engine.slices import choose_slices, of_slices
-from recon.errors import InputError
-from recon.options import Options, RunConfig
+from recon.engine.draw import draw_all
+from recon.engine.reconstruction import plan, warn_of
+from recon.options import Options
 from recon.posterior import Posterior
-from samplers import DDSVolume, Denoiser, Problem, Sampler
+from samplers import Denoiser, Sampler
 
 
 def reconstruct(
@@ -78,7 +72,7 @@ def reconstruct(
     -------
     Posterior
         Arrays ``(sample, y, x)``, or ``(sample, slice, y, x)`` for a source of several slices, in the units of the
-        modality.
+        modality. A slice whose data are unusable is NaN, and its ``diagnostics["slice_valid"]`` is False.
 
     Raises
     ------
@@ -87,34 +81,21 @@ def reconstruct(
     DivergenceError
         If every sample became non-finite.
     """
-    started = time.perf_counter()
-    if isinstance(samples, bool) or not isinstance(samples, int) or samples < 1:
-        raise InputError(f"samples: expected an integer >= 1, got {samples!r}")
-    whole = isinstance(source, Problem)
-    modality = modalities.of_operator(source.operator) if whole else modalities.find(source)
-    strategy, where = resolve_sampler(sampler, steps, modality), resolve_device(device)
-    holdout = RunConfig(holdout=named.pop("holdout", True)).holdout and samples > 1
-    run = SamplingRun(prior, strategy, samples, seed, batch_size, where, precision, modality, holdout)
-    computing = {
-        "samples": samples,
-        "device": str(where),
-        "batch_size": batch_size,
-        "precision": precision,
-        "holdout": holdout,
-    }
-    if isinstance(source, Problem):
-        if named or options is not None:
-            raise InputError(f"a Problem is already prepared, so it takes no {', '.join(named) or 'options'}")
-        parts = run.problem(source, progress)
-        return assemble(parts, run.describe(computing, None, [0]), {}, modality, single=True, started=started)
-    assert modality is not None
-    pieces = modality.source(source, modalities.bind(modality, named, options), seed)
-    chosen = choose_slices(slices, len(pieces))
-    parts, refused = run.source(pieces, chosen, progress)
-    chosen = [index for index in chosen if index not in refused]
-    left_out = [f"slice {index} is left out: {reason}" for index, reason in refused.items()]
-    together = isinstance(strategy, DDSVolume)
-    single = (pieces.single or len(chosen) == 1) and not together
-    geometry = {**of_slices(pieces.geometry, chosen), "axes": modality.axes[0 if single else 1]}
-    record = run.describe({**pieces.config, **computing}, pieces.path, chosen)
-    return assemble(parts, record, geometry, modality, single=single or together, started=started, left_out=left_out)
+    wanted = plan(
+        source,
+        prior,
+        sampler,
+        samples,
+        seed,
+        options=options,
+        slices=slices,
+        steps=steps,
+        device=device,
+        batch_size=batch_size,
+        precision=precision,
+        **named,
+    )
+    results, failed = draw_all(wanted, progress)
+    posterior = wanted.assemble(results, failed)
+    warn_of(posterior)
+    return posterior

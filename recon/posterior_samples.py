@@ -63,6 +63,41 @@ class PosteriorSamples:
         return int(self.valid.sum())
 
     @cached_property
+    def slice_valid(self) -> np.ndarray:
+        """Which slices of a volume have a result: bool ``(slice,)``; those without are NaN. ``(1,)`` for one image."""
+        known = self.diagnostics.get("slice_valid")
+        n_slices = self.samples.shape[1] if self.samples.ndim == 4 else 1
+        return np.ones(n_slices, bool) if known is None else np.asarray(known, bool)
+
+    @cached_property
+    def usable(self) -> PosteriorSamples:
+        """The posterior of the slices that have a result, for statistics over all pixels."""
+        keep = self.slice_valid
+        if keep.all():
+            return self
+        n_slices = self.samples.shape[1]
+        images = {
+            name: image[keep] if np.ndim(image) == 3 and len(image) == n_slices else image
+            for name, image in self.images.items()
+        }
+        per_slice = {
+            name: value[:, keep]
+            for name, value in self.diagnostics.items()
+            if isinstance(value, np.ndarray) and value.shape == self.samples.shape[:2]
+        }
+        rest = {name: value for name, value in self.diagnostics.items() if name != "slice_valid"}
+        record = dict(self.provenance)
+        if len(record.get("slices") or ()) == n_slices:
+            record["slices"] = [index for index, kept in zip(record["slices"], keep, strict=True) if kept]
+        return replace(
+            self,
+            samples=self.samples[:, keep],
+            provenance=record,
+            images=images,
+            diagnostics={**rest, **per_slice},
+        )
+
+    @cached_property
     def verdict(self) -> Verdict:
         """Whether the result can be believed, and why not: "ok", "doubtful" or "failed"; see `recon.verdict`."""
         return Verdict.recorded(self.provenance)
@@ -174,7 +209,7 @@ class PosteriorSamples:
         n = len(samples)
         half = float(stdtrit(n - 1, (1 + level) / 2)) * np.sqrt(1 + 1 / n) * self.std
         lower, upper = self.mean - half, self.mean + half
-        if (samples >= 0).all():
+        if not (samples < 0).any():  # slices without a result are NaN
             lower = np.maximum(lower, 0)
         return lower.astype(samples.dtype), upper.astype(samples.dtype)
 

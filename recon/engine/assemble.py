@@ -1,106 +1,138 @@
-"""From samples in the scale of the prior to a Posterior in physical units, with provenance."""
+"""From the results of the slices to one Posterior, with provenance."""
 
 from __future__ import annotations
 
 import dataclasses
-import time
-import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from recon.engine import provenance
-from recon.engine.judge import judge
-from recon.engine.part import Part
+from recon.engine.findings import judge_run
+from recon.engine.slice_result import FailedSlice, SliceResult
 from recon.errors import DivergenceError
-from recon.modalities.base import Modality
 from recon.posterior import Posterior
-from recon.verdict import Finding, Verdict
+from recon.verdict import Verdict
 
 
 def assemble(
-    parts: list[Part],
-    record: dict[str, Any],
+    results: Iterable[SliceResult],
+    failed: Sequence[FailedSlice],
+    record: Mapping[str, Any],
     geometry: dict[str, Any],
-    modality: Modality | None,
     *,
-    single: bool,
-    started: float,
-    left_out: Sequence[str] = (),
+    stacked: bool,
 ) -> Posterior:
-    """Join the slices of a run into one Posterior; ``left_out`` says which slices are missing, and why.
+    """Join the slices of a run into one Posterior.
 
-    Warns about what the user should know; the same lines are kept in ``provenance["notes"]``, and what they mean for
-    the result in ``provenance["verdict"]``.
+    Slices without a result are NaN in every array and False in ``diagnostics["slice_valid"]``. What the user should
+    know is in ``provenance["notes"]``, and what it means for the result in ``provenance["verdict"]``.
+
+    Parameters
+    ----------
+    results : iterable of SliceResult
+        In any order; each is copied before the next one is taken, so that a generator may read them from files.
+    failed : sequence of FailedSlice
+    record : mapping
+        Provenance that all slices share; ``slices`` are the slices that were asked for, in order.
+    geometry : dict
+    stacked : bool
+        Whether the slices are stacked along a new axis; if not, there is only one result.
 
     Raises
     ------
     DivergenceError
         If no sample is valid in every slice.
     """
-
-    def joined(arrays: list[np.ndarray], axis: int = 0) -> np.ndarray:
-        return arrays[0] if single else np.stack(arrays, axis=axis)
-
-    valid = torch.stack([part.drawn.valid.cpu() for part in parts]).all(dim=0).numpy()
+    order = {index: place for place, index in enumerate(record["slices"])}
+    table: dict[int, SliceResult] = {}
+    stack = _Stack(len(order) if stacked else None)
+    for result in results:
+        stack.put(order.get(result.index, 0), result)
+        table[result.index] = _without_arrays(result)
+    known = [table[index] for index in sorted(table, key=lambda index: order.get(index, 0))]
+    valid = np.all([result.diagnostics["valid"] for result in known], axis=0)
     if not valid.any():
         raise DivergenceError(
             f"each of the {len(valid)} samples is invalid in some slice; draw more, or reconstruct slices separately"
         )
-    diagnostics: dict[str, Any] = {
-        "valid": valid,
-        "residual": joined([_numpy(part.drawn.residual) for part in parts], axis=1),
-        "seconds": time.perf_counter() - started,
-    }
-    for name in parts[0].drawn.facts:
-        diagnostics[name] = joined([_numpy(part.drawn.facts[name]) for part in parts], axis=1)
-    images: dict[str, np.ndarray] = {}
-    prepared = [part.prepared for part in parts if part.prepared is not None]
-    for name in prepared[0].images if prepared else ():
-        images[name] = joined([_numpy(ready.images[name]) for ready in prepared])
-    if all(part.drawn.expectation is not None for part in parts):
-        images["expectation"] = joined([_expectation(part, valid) for part in parts])
-    references = [part.reference for part in parts if part.reference is not None]
-    if len(references) == len(parts):
-        images["reference"] = joined(references)
-    findings = [Finding("doubtful", note) for note in left_out]
-    findings += judge(parts, record.get("sampler", {}), modality)
-    notes = [finding.reason for finding in findings]
-    for note in notes:
-        warnings.warn(note, UserWarning, stacklevel=3)
-    found = [ready.diagnostics for ready in prepared]
-    if modality is not None:
-        used = [key for diagnosed in found for key in modality.citations(diagnosed)]
-        record = {**record, "citations": [*record["citations"], *used]}
+    findings = [one.finding() for one in sorted(failed, key=lambda one: one.index)]
+    findings += judge_run({result.index: result.judged for result in known}, valid)
+    diagnostics = {**stack.diagnostics, "valid": valid, "seconds": sum(result.seconds for result in known)}
+    if stacked and failed:
+        diagnostics["slice_valid"] = np.array([index in table for index in record["slices"]])
     return Posterior(
-        samples=joined([part.physical() for part in parts], axis=1),
+        samples=stack.samples,
         geometry=geometry,
         provenance=provenance.collect(
-            **record,
-            network_calls=max(part.network_calls for part in parts),
-            back_propagations=max(part.back_propagations for part in parts),
-            operator=type(parts[0].problem.operator).__name__,
-            measured=found,
-            held_out=[None if part.held_out is None else dataclasses.asdict(part.held_out) for part in parts],
-            notes=notes,
+            **{
+                **record,
+                "citations": [*record["citations"], *(name for result in known for name in result.citations)],
+                "prior": known[0].prior,
+            },
+            network_calls=max(result.network_calls for result in known),
+            back_propagations=max(result.back_propagations for result in known),
+            operator=known[0].operator,
+            measured=[result.measured for result in known if result.measured is not None],
+            held_out=[result.held_out for result in known],
+            notes=[finding.reason for finding in findings],
             verdict=dataclasses.asdict(Verdict.of(findings)),
         ),
         diagnostics=diagnostics,
-        images=images,
+        images=stack.images,
     )
 
 
-def _expectation(part: Part, valid: np.ndarray) -> np.ndarray:
-    """Return the mean of the conditional expectations of the samples that are valid in every slice."""
-    drawn = part.drawn
-    paths = drawn.expectation if drawn.expectation is not None else drawn.samples
-    paths = paths[torch.from_numpy(valid).to(paths.device)]
-    # Images of several parts are combined one by one: their phases differ from sample to sample.
-    return part.physical(paths).mean(axis=0)
+class _Stack:
+    """Arrays of a volume that are filled slice by slice; images that some slice lacks are dropped."""
+
+    def __init__(self, n_slices: int | None) -> None:
+        self._n = n_slices
+        self._arrays: dict[str, np.ndarray] = {}
+        self._filled: dict[str, int] = {}
+        self._put = 0
+
+    def put(self, place: int, result: SliceResult) -> None:
+        """Copy one result to its place."""
+        self._put += 1
+        self._fill("samples", result.samples, place, axis=1)
+        for name, values in result.diagnostics.items():
+            self._fill(f"diagnostics/{name}", values, place, axis=1)
+        for name, image in result.images.items():
+            self._fill(f"images/{name}", image, place, axis=0)
+
+    def _fill(self, name: str, values: np.ndarray, place: int, axis: int) -> None:
+        self._filled[name] = self._filled.get(name, 0) + 1
+        if self._n is None:
+            self._arrays[name] = values
+            return
+        if name not in self._arrays:
+            shape = (*values.shape[:axis], self._n, *values.shape[axis:])
+            self._arrays[name] = np.full(shape, np.nan if values.dtype.kind in "fc" else 0, dtype=values.dtype)
+        self._arrays[name][(slice(None),) * axis + (place,)] = values
+
+    @property
+    def samples(self) -> np.ndarray:
+        return self._arrays["samples"]
+
+    @property
+    def images(self) -> dict[str, np.ndarray]:
+        return self._group("images/")
+
+    @property
+    def diagnostics(self) -> dict[str, Any]:
+        return self._group("diagnostics/")
+
+    def _group(self, prefix: str) -> dict[str, Any]:
+        whole = [name for name, count in self._filled.items() if count == self._put]
+        return {
+            name[len(prefix) :]: self._arrays[name]
+            for name in self._arrays
+            if name in whole and name.startswith(prefix)
+        }
 
 
-def _numpy(tensor: Tensor) -> np.ndarray:
-    return tensor.detach().cpu().numpy()
+def _without_arrays(result: SliceResult) -> SliceResult:
+    empty = np.empty(0, np.float32)
+    return dataclasses.replace(result, samples=empty, images={}, diagnostics={"valid": result.valid})

@@ -1,16 +1,17 @@
-"""What a run notices about its own result: each check of a slice or of the whole run is a finding."""
+"""What a run notices about one slice, while its data are at hand."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
 
+from recon.engine.findings import Judged
 from recon.engine.part import Part
 from recon.modalities.base import HELD_OUT_LIMIT, FewSteps, Modality
-from recon.verdict import LEVELS, Finding
+from recon.verdict import Finding
 
 #: A data residual outside this range means that model and data do not fit together; far above it nothing is right.
 RESIDUAL_RANGE, RESIDUAL_FAILED = (0.5, 2.0), 10.0
@@ -24,62 +25,50 @@ UNSOLVED = 1e-2
 HELD, HELD_FAILED, STRONG = 0.9, 0.5, 5.0
 
 
-def judge(parts: Sequence[Part], sampler: dict[str, Any], modality: Modality | None) -> list[Finding]:
-    """Return all findings of a run, in the order in which they are reported.
+def judge_slice(part: Part, sampler: Mapping[str, Any], modality: Modality | None) -> list[Judged]:
+    """Return what is noticed about one slice.
 
     Parameters
     ----------
-    parts : sequence of Part
-    sampler : dict
+    part : Part
+    sampler : mapping
         Name and settings of the sampler, as they are recorded.
     modality : Modality or None
     """
-    valid = torch.stack([part.drawn.valid.cpu() for part in parts]).all(dim=0).numpy()
-    model = modality.doubts if modality is not None else "its geometry"
-    found = [Finding("ok", note) for part in parts if part.prepared is not None for note in part.prepared.notes]
-    found += [
-        doubt if isinstance(doubt, Finding) else Finding("doubtful", doubt)
-        for part in parts
-        if part.prepared is not None
-        for doubt in part.prepared.doubts
-    ]
-    found += _invalid(valid)
-    if any(part.problem.operator.n_data == 0 for part in parts):
-        found.append(Finding("doubtful", "nothing was measured: the samples are those of the prior"))
+    found: list[Judged] = []
+    if part.prepared is not None:
+        found += [Judged("note", Finding("ok", note)) for note in part.prepared.notes]
+        for doubt in part.prepared.doubts:
+            found.append(Judged("doubt", doubt if isinstance(doubt, Finding) else Finding("doubtful", doubt)))
+    if part.problem.operator.n_data == 0:
+        reason = "nothing was measured: the samples are those of the prior"
+        found.append(Judged("doubt", Finding("doubtful", reason)))
     else:
-        found += _worst(parts, lambda part: _residual(part, valid, model)) + _worst(parts, _missing)
-        limit = HELD_OUT_LIMIT if modality is None else modality.held_out_limit
-        found += _worst(parts, lambda part: _unpredicted(part, model, limit))
+        found += _data_checks(part, modality)
     if sampler.get("name") == "ExactGaussian":
-        found += _worst(parts, _unsolved)
-    if modality is not None and modality.few_steps is not None:
-        found += _few_steps(sampler, modality.few_steps)
-    return list(dict.fromkeys(found + _fewer_steps(sampler, min(part.steps for part in parts))))
+        found += _named("unsolved", _unsolved(part))
+    few = modality.few_steps if modality is not None else None
+    found += [] if few is None else [Judged("run", finding) for finding in _few_steps(sampler, few)]
+    return found + [Judged("run", finding) for finding in _fewer_steps(sampler, part.steps)]
 
 
-def _worst(parts: Sequence[Part], check: Callable[[Part], tuple[float, Finding] | None]) -> list[Finding]:
-    """Return the worst finding of a check over the slices, which names the others that it concerns."""
-    found = {part.index: one for part in parts if (one := check(part)) is not None}
-    if not found:
-        return []
-    index = max(found, key=lambda k: (LEVELS.index(found[k][1].level), found[k][0]))
-    finding = found[index][1]
-    if len(parts) == 1:
-        return [finding]
-    others = sorted(set(found) - {index})
-    also = f"; also in {len(others)} other slice{'s' if len(others) > 1 else ''}" if others else ""
-    return [Finding(finding.level, f"slice {index}: {finding.reason}{also}")]
+def _data_checks(part: Part, modality: Modality | None) -> list[Judged]:
+    """Compare the samples with the data that they were drawn from, and with those that were withheld."""
+    model = modality.doubts if modality is not None else "its geometry"
+    limit = HELD_OUT_LIMIT if modality is None else modality.held_out_limit
+    return [
+        *_named("residual", _residual(part, model)),
+        *_named("missing", _missing(part)),
+        *_named("held-out", _unpredicted(part, model, limit)),
+    ]
 
 
-def _invalid(valid: np.ndarray) -> list[Finding]:
-    count = int((~valid).sum())
-    if not count:
-        return []
-    reason = f"{count} of {len(valid)} samples are not finite or grew without bound, and are excluded from mean and std"
-    return [Finding("failed" if 2 * count > len(valid) else "doubtful", reason)]
+def _named(kind: str, found: tuple[float, Finding] | None) -> list[Judged]:
+    return [] if found is None else [Judged(kind, found[1], found[0])]
 
 
-def _residual(part: Part, valid: np.ndarray, model: str) -> tuple[float, Finding] | None:
+def _residual(part: Part, model: str) -> tuple[float, Finding] | None:
+    valid = part.drawn.valid.cpu().numpy()
     residual = float(np.median(part.drawn.residual.cpu().numpy()[valid]))
     # The allowance for model errors may be larger than the errors themselves.
     allowed = part.prepared is not None and "model_error" in part.prepared.diagnostics
@@ -149,7 +138,7 @@ def _unsolved(part: Part) -> tuple[float, Finding] | None:
     return left, Finding("doubtful", reason)
 
 
-def _few_steps(sampler: dict[str, Any], known: FewSteps) -> list[Finding]:
+def _few_steps(sampler: Mapping[str, Any], known: FewSteps) -> list[Finding]:
     """Report the known coverage of the interval if the default sampler had few steps."""
     steps = sampler.get("steps")
     if not sampler.get("adapt_to_noise") or steps is None or steps >= sampler.get("mean_steps", 1):
@@ -163,7 +152,7 @@ def _few_steps(sampler: dict[str, Any], known: FewSteps) -> list[Finding]:
     return [Finding("ok", reason)]
 
 
-def _fewer_steps(sampler: dict[str, Any], made: int) -> list[Finding]:
+def _fewer_steps(sampler: Mapping[str, Any], made: int) -> list[Finding]:
     """Say where a schedule was clipped to the noise levels that the prior knows."""
     asked = sampler.get("steps")
     if not isinstance(asked, int) or made >= asked:

@@ -1,29 +1,32 @@
-"""Sampling every slice of a source with one prior and one sampler."""
+"""Sampling slices of a source with one prior and one sampler."""
 
 from __future__ import annotations
 
 import dataclasses
-import math
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from recon.engine.counting import Counted
 from recon.engine.holdout import cross_validate
 from recon.engine.part import Part
 from recon.engine.provenance import describe_prior, describe_sampler
 from recon.engine.samplers import FIRST_IMAGE_STEPS, resolve_sampler
+from recon.engine.slice_result import SliceResult, reduced
 from recon.engine.volume import BySlice, join
-from recon.errors import ConfigError, DivergenceError, InputError
+from recon.errors import DivergenceError, InputError
 from recon.modalities.base import Modality
 from recon.modalities.prepared import Prepared
 from recon.modalities.protocols import Source
 from recon.priors.hub import GAUSSIAN, load_prior
-from samplers import DDSVolume, Denoiser, PartsAsBatch, Problem, Sampler, sample
+from samplers import DDSVolume, Denoiser, PartsAsBatch, Problem, Progress, Sampler, sample
+
+#: Called after each step.
+Step = Callable[[Progress], None]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -67,62 +70,58 @@ class SamplingRun:
                 )
             object.__setattr__(self, "prior", self.modality.prior)
 
-    def source(self, source: Source, chosen: Sequence[int], progress: bool | None) -> tuple[list[Part], dict[int, str]]:
-        """Sample the chosen slices of a source: one by one, or together where the sampler couples them.
+    def slices(self, source: Source, chosen: Sequence[int], step: Step | None = None) -> SliceResult:
+        """Sample one slice of a source, or several that the sampler couples as one volume.
 
-        Returns
-        -------
-        parts : list of Part
-        refused : dict
-            The slices that are left out since their data are unusable, and why.
+        Parameters
+        ----------
+        source : Source
+        chosen : sequence of int
+            One number, or those of a volume.
+        step : callable, optional
+            Called after each step.
 
         Raises
         ------
         InputError
-            If no slice is usable, or slices that are coupled are not all usable.
+            If the data of a slice are unusable.
+        DivergenceError
+            If every sample became non-finite.
         """
+        started = time.perf_counter()
+        prepared = [(source.prepare(index, self.device), source.reference(index)) for index in chosen]
         if isinstance(self.sampler, DDSVolume):
-            with self._bar(1, progress) as bar:
-                return [self._volume(source, chosen, bar)], {}
-        parts: list[Part] = []
-        refused: dict[int, InputError] = {}
-        with self._bar(len(chosen), progress) as bar:
-            for index in chosen:
-                try:
-                    ready, reference = source.prepare(index, self.device), source.reference(index)
-                except ConfigError:
-                    raise
-                except InputError as error:
-                    refused[index] = error
-                    continue
-                parts.append(self._slice(ready, reference, index, bar))
-        if not parts:
-            raise next(iter(refused.values()))
-        return parts, {index: str(error) for index, error in refused.items()}
+            ready = join([one for one, _ in prepared])
+            known = [reference for _, reference in prepared if reference is not None]
+            reference = np.stack(known) if len(known) == len(chosen) else None
+        else:
+            (ready, reference), *_ = prepared
+            ready = self._refined(ready, chosen[0]) if ready.refinable else ready
+            if isinstance(self.prior, str) and self.prior == GAUSSIAN and (stand_in := ready.stand_in()) is not None:
+                self.loaded[tuple(ready.problem.operator.domain.shape)] = stand_in
+        return self._result(self._part(ready.problem, chosen[0], step, ready, reference), started)
 
-    def problem(self, problem: Problem, progress: bool | None) -> list[Part]:
+    def problem(self, problem: Problem, step: Step | None = None) -> SliceResult:
         """Sample a problem that the user has prepared."""
-        with self._bar(1, progress) as bar:
-            return [self._part(problem.to(self.device), 0, bar)]
+        started = time.perf_counter()
+        return self._result(self._part(problem.to(self.device), 0, step), started)
 
-    def describe(self, config: dict[str, Any], path: Path | None, slices: list[int]) -> dict[str, Any]:
-        """Return the prior's name and sampler settings for provenance."""
+    def describe(self, config: Mapping[str, Any], path: Path | None, slices: Sequence[int]) -> dict[str, Any]:
+        """Return the settings of the run for provenance."""
         return {
             "modality": None if self.modality is None else self.modality.name,
             "config": config,
             "seed": self.seed,
             "source": path,
-            "slices": slices,
-            "prior": describe_prior(self.prior, next(iter(self.loaded.values()))),
+            "slices": list(slices),
             "sampler": describe_sampler(self.sampler),
             "citations": list(self.sampler.citations),
         }
 
-    def _slice(self, ready: Prepared, reference: np.ndarray | None, index: int, bar: tqdm) -> Part:
-        ready = self._refined(ready, index) if ready.refinable else ready
-        if isinstance(self.prior, str) and self.prior == GAUSSIAN and (stand_in := ready.stand_in()) is not None:
-            self.loaded[tuple(ready.problem.operator.domain.shape)] = stand_in
-        return self._part(ready.problem, index, bar, ready, reference)
+    def _result(self, part: Part, started: float) -> SliceResult:
+        prior = describe_prior(self.prior, next(iter(self.loaded.values())))
+        sampler = describe_sampler(self.sampler)
+        return reduced(part, sampler, self.modality, prior, time.perf_counter() - started)
 
     def _refined(self, ready: Prepared, index: int) -> Prepared:
         """Refine a slice with one sample of a few steps as its first image; unchanged if that sample diverges."""
@@ -134,19 +133,11 @@ class SamplingRun:
             return ready
         return ready.refined(first.samples[0])
 
-    def _volume(self, source: Source, chosen: Sequence[int], bar: tqdm) -> Part:
-        """Sample slices coupled by the sampler as one volume."""
-        slices = [(source.prepare(index, self.device), source.reference(index)) for index in chosen]
-        volume = join([ready for ready, _ in slices])
-        known = [reference for _, reference in slices if reference is not None]
-        whole = np.stack(known) if len(known) == len(chosen) else None
-        return self._part(volume.problem, chosen[0], bar, volume, whole)
-
     def _part(
         self,
         problem: Problem,
         index: int,
-        bar: tqdm,
+        step: Step | None,
         ready: Prepared | None = None,
         reference: np.ndarray | None = None,
     ) -> Part:
@@ -159,7 +150,7 @@ class SamplingRun:
             self.samples,
             _slice_seed(self.seed, index),
             batch_size=self.batch_size,
-            progress=lambda step: bar.update() and None,
+            progress=step,
         )
         calls, gradients = (round(count / self.samples) for count in (prior.images, prior.back_propagated))
         steps = len(self.sampler.sigmas(problem, prior)) - 1
@@ -191,13 +182,6 @@ class SamplingRun:
                 images="real" if real else None,
             )
         return self.loaded[shape]
-
-    def _bar(self, slices: int, progress: bool | None) -> tqdm:
-        """Return a progress bar over all steps; off by default without a terminal."""
-        batches = math.ceil(self.samples / self.batch_size) if self.batch_size else 1
-        total = slices * batches * getattr(self.sampler, "steps", 1)
-        hidden = None if progress is None else not progress
-        return tqdm(total=total, desc=type(self.sampler).__name__, unit="step", disable=hidden)
 
 
 def _slice_seed(seed: int, index: int) -> int:

@@ -133,8 +133,10 @@ def read_posterior(path: str | os.PathLike[str]) -> dict[str, Any]:
         diagnostics = {name: _read_diagnostic(file, name) for name in _names(file, "diagnostics")}
         geometry, provenance = (_json(file, name) for name in ("geometry", "provenance"))
         values = samples[()]
+        known = diagnostics.get("slice_valid")
+        filled = slice(None) if known is None or np.shape(known) != values.shape[1:2] else np.asarray(known, bool)
         for k in range(len(values)) if diagnostics.get("valid") is None else np.flatnonzero(diagnostics["valid"]):
-            if k < len(values) and not np.isfinite(values[k]).all():
+            if k < len(values) and not np.isfinite(values[k][filled]).all():
                 raise InputError(
                     f"{file_path}: samples: number {k} is marked as valid but is not finite; the file is damaged"
                 )

@@ -17,6 +17,7 @@ from recon.errors import InputError
 from recon.files.posterior_file import is_posterior
 from recon.modalities.protocols import Source
 from recon.posterior import Posterior
+from recon.posterior_samples import PosteriorSamples
 from recon.uncertainty.calibration import ALL
 from recon.uncertainty.fitting import Case
 
@@ -50,7 +51,7 @@ def read_cases(
 ) -> Iterator[Case]:
     """Load results one at a time, each with the reference of the same name and its group (or the one given)."""
     for path in results:
-        posterior = Posterior.load(path)
+        posterior = Posterior.load(path).usable
         reference = None
         if references is not None:
             reference = load_reference(reference_named(references, path.stem), posterior)
@@ -60,7 +61,7 @@ def read_cases(
         yield Case(posterior, path.stem, reference, label)
 
 
-def load_reference(path: Path, posterior: Posterior) -> NDArray:
+def load_reference(path: Path, posterior: PosteriorSamples) -> NDArray:
     """Return the true image of a result: an image array (.npy), another result, or fully sampled raw data."""
     if is_posterior(path):
         reference = Posterior.load(path).images.get("reference")
@@ -79,7 +80,7 @@ def load_reference(path: Path, posterior: Posterior) -> NDArray:
     return stack if posterior.samples.ndim == 4 else stack[0]
 
 
-def _source_of(path: Path, posterior: Posterior) -> Source:
+def _source_of(path: Path, posterior: PosteriorSamples) -> Source:
     """Open raw data with the options used for a result."""
     known = modalities.find(path)
     config = posterior.provenance.get("config") or {}

@@ -11,7 +11,8 @@ import torch
 import recon
 from operators import Diagonal, fftc
 from recon import cli
-from recon.engine.judge import judge
+from recon.engine.findings import judge_run
+from recon.engine.judge import judge_slice
 from recon.engine.part import Part
 from recon.modalities.prepared import Prepared
 from recon.posterior import Posterior
@@ -31,6 +32,12 @@ def _part(residual: float = 1.0, held: float = 1.0, invalid: int = 0, index: int
     return Part(drawn, problem, Prepared(problem=problem, doubts=list(doubts)), index=index, steps=50)
 
 
+def judge(*parts: Part) -> Verdict:
+    """Return the verdict on slices."""
+    valid = np.all([part.drawn.valid.numpy() for part in parts], axis=0)
+    return Verdict.of(judge_run({part.index: judge_slice(part, {}, None) for part in parts}, valid))
+
+
 @pytest.mark.parametrize(
     "part, level, words",
     [
@@ -46,14 +53,14 @@ def _part(residual: float = 1.0, held: float = 1.0, invalid: int = 0, index: int
     ],
 )
 def test_each_fault_has_its_level_and_its_reason(part: Part, level: str, words: str) -> None:
-    verdict = Verdict.of(judge([part], {}, None))
+    verdict = judge(part)
     assert verdict.level == level
     assert words in str(verdict) and (words != "") == bool(verdict.reasons)
 
 
 def test_a_bad_slice_of_a_volume_is_named() -> None:
     parts = [_part(index=3), _part(residual=5.0, index=7), _part(residual=30.0, index=9)]
-    verdict = Verdict.of(judge(parts, {}, None))
+    verdict = judge(*parts)
     assert verdict.level == "failed"
     assert verdict.reasons[0].startswith("slice 9: the data residual is 30 times")
     assert verdict.reasons[0].endswith("also in 1 other slice")

@@ -11,8 +11,9 @@ import torch
 import recon
 from operators import CartesianMRI, Diagonal
 from recon import cli
+from recon.engine.findings import judge_run
 from recon.engine.holdout import HeldOut, choose, cross_validate, held_out
-from recon.engine.judge import judge
+from recon.engine.judge import judge_slice
 from recon.engine.part import Part
 from recon.engine.samplers import resolve_sampler
 from recon.modalities import modality
@@ -155,7 +156,8 @@ def test_the_verdict_follows(test: HeldOut | None, level: str, words: str) -> No
         facts={},
         expectation=None,
     )
-    verdict = Verdict.of(judge([Part(drawn, problem, steps=50, held_out=test)], {}, None))
+    found = judge_slice(Part(drawn, problem, steps=50, held_out=test), {}, None)
+    verdict = Verdict.of(judge_run({0: found}, drawn.valid.numpy()))
     assert verdict.level == level
     assert words in str(verdict)
 

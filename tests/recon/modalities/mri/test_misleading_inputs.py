@@ -250,8 +250,14 @@ def test_a_dead_coil_is_left_out() -> None:
 def test_an_empty_slice_does_not_lose_the_others(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     np.save(tmp_path / "stack.npy", np.stack([_scan(), 0 * _scan(), 2 * _scan()]))
     found = _run(tmp_path / "stack.npy")
-    assert found.samples.shape == (2, 2, SIZE, SIZE) and found.provenance["slices"] == [0, 2]
-    assert _error(found.mean[1], _rss(2 * _scan())) < 0.05
+    assert found.samples.shape == (2, 3, SIZE, SIZE) and found.provenance["slices"] == [0, 1, 2]
+    assert np.isnan(found.mean[1]).all() and found.slice_valid.tolist() == [True, False, True]
+    assert _error(found.mean[2], _rss(2 * _scan())) < 0.05
+    assert found.usable.mean.shape == (2, SIZE, SIZE) and np.isfinite(found.usable.std).all()
+    assert found.usable.provenance["slices"] == [0, 2]
+    found.save(tmp_path / "result.h5")
+    read = recon.Posterior.load(tmp_path / "result.h5")
+    assert np.array_equal(read.samples, found.samples, equal_nan=True) and read.slice_valid.tolist() == [1, 0, 1]
     assert _noted(found, "slice 1 is left out: ") and _noted(found, "every value is zero")
     assert main(["check", str(tmp_path / "stack.npy")]) == 0
     told = capsys.readouterr().out

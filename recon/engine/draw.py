@@ -1,0 +1,48 @@
+"""Drawing all slices of a source in this process."""
+
+from __future__ import annotations
+
+import math
+
+from tqdm import tqdm
+
+from recon.engine.reconstruction import Reconstruction
+from recon.engine.slice_result import FailedSlice, SliceResult
+from recon.errors import ConfigError, DivergenceError, InputError
+
+
+def draw_all(wanted: Reconstruction, progress: bool | None = None) -> tuple[list[SliceResult], list[FailedSlice]]:
+    """Draw the slices one after the other; unusable ones do not stop the others.
+
+    Parameters
+    ----------
+    wanted : Reconstruction
+    progress : bool, optional
+        Show a bar over all steps; by default only on a terminal.
+
+    Raises
+    ------
+    InputError, DivergenceError
+        The first error, if no slice could be drawn.
+    """
+    results: list[SliceResult] = []
+    errors: dict[int, Exception] = {}
+    with _bar(wanted, progress) as bar:
+        for unit in wanted.units:
+            try:
+                results.append(wanted.draw(unit, lambda step: bar.update() and None))
+            except ConfigError:
+                raise
+            except (InputError, DivergenceError) as error:
+                errors[unit[0]] = error
+    if not results:
+        raise next(iter(errors.values()))
+    return results, [FailedSlice(index, str(error)) for index, error in errors.items()]
+
+
+def _bar(wanted: Reconstruction, progress: bool | None) -> tqdm:
+    run = wanted.run
+    batches = math.ceil(run.samples / run.batch_size) if run.batch_size else 1
+    total = len(wanted.units) * batches * getattr(run.sampler, "steps", 1)
+    hidden = None if progress is None else not progress
+    return tqdm(total=total, desc=type(run.sampler).__name__, unit="step", disable=hidden)
