@@ -16,10 +16,20 @@ if TYPE_CHECKING:
     from recon.priors import GaussianMixturePrior, GaussianPrior, load_prior
 
 __version__ = "0.1.0"
-__all__ = ["GaussianMixturePrior", "GaussianPrior", "Posterior", "__version__", "load_prior", "open", "reconstruct"]
+__all__ = [
+    "GaussianMixturePrior",
+    "GaussianPrior",
+    "Posterior",
+    "__version__",
+    "load_prior",
+    "open",
+    "reconstruct",
+    "reconstruct_many",
+]
 
 _HOMES = {
     "reconstruct": ("recon.api", "reconstruct"),
+    "reconstruct_many": ("recon.study.study", "reconstruct_many"),
     "open": ("recon.modalities", "open_recording"),
     "load_prior": ("recon.priors", "load_prior"),
     "GaussianPrior": ("recon.priors", "GaussianPrior"),

@@ -1,12 +1,14 @@
 """The command line: `recon run | demo | info | check | models | samplers | report | calibrate | evaluate | train`.
 
 Only arguments are handled here, without torch, so that `recon --help` is instant; the work is in `recon.commands`.
-Exit status: 0 success, 1 failure, 2 unusable input, 130 interrupted.
+Exit status: 0 success, 1 failure, 2 unusable input, 3 --strict and a failed verdict, 130 interrupted, 143 terminated.
 """
 
 import argparse
 import os
+import signal
 import sys
+import threading
 import traceback
 import warnings
 from collections.abc import Sequence
@@ -22,14 +24,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status; errors are reported in one line on stderr."""
     arguments = _parser().parse_args(argv)
     debug = arguments.debug or bool(os.environ.get("RECON_DEBUG"))
+    main_thread = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGTERM, _terminate) if main_thread else None
     with warnings.catch_warnings():
         warnings.simplefilter("always", UserWarning)  # warnings of the engine are meant for the user
         warnings.showwarning = _show_warning
         try:
             return _dispatch(arguments)
-        except KeyboardInterrupt:
-            print("recon: interrupted", file=sys.stderr)
-            return 130
+        except KeyboardInterrupt as interruption:
+            return _stopped(interruption)
         except BrokenPipeError:
             # The reader of our output went away (recon models | head): not an error, but stop writing.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -38,6 +41,26 @@ def main(argv: Sequence[str] | None = None) -> int:
             if debug:
                 traceback.print_exc()
             return _complain(error, debug)
+        finally:
+            if main_thread:
+                signal.signal(signal.SIGTERM, before)
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM: the signal of job schedulers ends a command as Ctrl-C does."""
+
+
+def _terminate(*_: object) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a second one ends it at once
+    raise _Terminated
+
+
+def _stopped(interruption: KeyboardInterrupt) -> int:
+    """Say in one line what is kept, and return the exit status."""
+    terminated = isinstance(interruption, _Terminated) or isinstance(interruption.__cause__, _Terminated)
+    kept = f": {interruption}" if str(interruption) else ""
+    print(f"recon: {'terminated' if terminated else 'interrupted'}{kept}", file=sys.stderr)
+    return 143 if terminated else 130
 
 
 def _dispatch(arguments: argparse.Namespace) -> int:
@@ -80,10 +103,18 @@ def _parser() -> argparse.ArgumentParser:
     _add_options(run)
     run.add_argument("--config", type=Path, metavar="FILE", help="TOML file of these options; the command line wins")
     run.add_argument("--dry-run", action="store_true", help="print what would be done, and do nothing")
-    run.add_argument("--force", action="store_true", help="overwrite results that exist")
+    run.add_argument("--force", action="store_true", help="start again: overwrite results and finished slices")
     run.add_argument("--strict", action="store_true", help="exit with status 3 if the verdict on a result is 'failed'")
     run.add_argument("--nifti", action="store_true", help="also write mean, std and interval as NIfTI")
     run.add_argument("--no-report", dest="report", action="store_false", help="do not write the PNG and HTML report")
+    run.add_argument(
+        "--workers",
+        default="auto",
+        metavar="N",
+        help="processes among which slices and cores are divided; auto: one for each core, as memory allows",
+    )
+    run.add_argument("--quiet", action="store_true", help="print warnings and errors only")
+    run.add_argument("--log-json", action="store_true", help="print one JSON object for each slice and file")
 
     demo = commands.add_parser("demo", parents=[common], help="reconstruct a simulated scan; needs no file")
     folder = Path("diffrecon-demo")

@@ -4,38 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-from recon.engine.slices import choose_slices
 from recon.modalities.recording import short
 
 if TYPE_CHECKING:
     from recon.modalities.base import Modality
-    from recon.modalities.protocols import Source
     from recon.posterior import Posterior
     from recon.settings import Settings
+    from recon.study.loop import State
+    from recon.study.planning import Planned
     from recon.uncertainty import Calibration
-
-
-class Outputs(NamedTuple):
-    """The files that a run writes for one input; ``exports`` by the name of the format."""
-
-    result: Path
-    pictures: tuple[Path, ...]
-    exports: Mapping[str, Path]
-    nifti: tuple[Path, ...] = ()
-
-    def all(self) -> list[Path]:
-        """Return the paths of everything."""
-        return [self.result, *self.pictures, *self.exports.values(), *self.nifti]
-
-
-class Job(NamedTuple):
-    """One input of a run: its modality, the opened source, and the paths of its outputs."""
-
-    modality: Modality
-    source: Source
-    outputs: Outputs
 
 
 def recording_lines(modality: Modality, recording: Any) -> list[str]:
@@ -44,35 +23,49 @@ def recording_lines(modality: Modality, recording: Any) -> list[str]:
     return lines + modality.description.lines(recording)
 
 
-def plan_lines(file: Path, job: Job, settings: Settings, force: bool) -> list[str]:
+def plan_lines(planned: Planned, settings: Settings, force: bool) -> list[str]:
     """Describe what a run would do with one file."""
-    modality, recording, run = job.modality, job.source.recording, settings.run
-    chosen = choose_slices(run.slices, len(recording))
+    modality, recording, run = planned.modality, planned.recording, settings.run
+    chosen = planned.wanted.chosen
     sampling = modality.description.sampling(recording, settings.options(modality.name))
     steps = f", {run.steps} steps" if run.steps else ""
     fields = "".join(f", {name} = {value}" for name, value in settings.sampler.items())
     lines = [
-        f"{file}: {modality.description.summary(recording)}",
+        f"{planned.file}: {modality.description.summary(recording)}",
         f"  slices    {len(chosen)} of {len(recording)}{f' ({run.slices})' if run.slices else ''}",
         f"  sampling  {sampling}",
         f"  sampler   {run.sampler}{steps}{fields}, {run.samples} samples, seed {run.seed}",
         f"  prior     {run.prior}",
         f"  device    {run.device}",
     ]
-    for path in job.outputs.all():
-        exists = " (exists, will be overwritten)" if force else " (exists, needs --force)"
+    exists = " (exists, will be overwritten)" if force else " (exists)"
+    for path in planned.outputs.all():
         lines.append(f"  writes    {path}{exists if path.exists() else ''}")
     return lines
 
 
-def result_lines(file: Path, posterior: Posterior, outputs: Outputs, seconds: float) -> list[str]:
-    """Describe a finished run of one file: verdict first, then the paths of what was written."""
-    verdict = posterior.verdict
-    chi2 = posterior.held_out_chi2
+def result_lines(state: State) -> list[str]:
+    """Describe a finished result: verdict first, then the paths of what was written."""
+    found = state.finished
+    assert found is not None
+    verdict, chi2 = found.verdict, found.held_out_chi2
     tested = "" if chi2 is None else f", held-out chi2 {chi2:.2g}"
-    lines = [f"{file}: {verdict.level}, {posterior.n_valid} samples in {seconds:.0f} s{tested}"]
+    done = "done before" if found.kept else f"in {found.seconds:.0f} s"
+    lines = [f"{state.job.name}: {verdict.level}, {found.samples} samples {done}{tested}"]
     lines += [f"  {verdict.level}: {reason}" for reason in verdict.reasons]
-    return lines + [f"  {path}" for path in outputs.all()]
+    return lines + [f"  {path}" for path in state.job.outputs.all()]
+
+
+def lost_lines(state: State) -> list[str]:
+    """Say what of a file has no result, and why."""
+    name = state.job.name
+    if state.error is not None:
+        return [f"{name}: no result: {state.error}"]
+    kept = len(state.job.units) - len(state.broken)
+    on = f"; {kept} of {len(state.job.units)} slices are kept, and the same command goes on"
+    lines = [f"{name}: slice {unit[0]}: {reason}{on}" for unit, reason in sorted(state.broken.items())]
+    failed = state.finished.failed if state.finished is not None else ()
+    return lines + [f"{name}: slice {one.index} has no result: {one.reason}" for one in failed]
 
 
 def posterior_lines(file: Path, posterior: Posterior) -> list[str]:

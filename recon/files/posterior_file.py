@@ -149,6 +149,12 @@ def read_posterior(path: str | os.PathLike[str]) -> dict[str, Any]:
         }
 
 
+def read_provenance(path: Path) -> dict[str, Any]:
+    """Return the provenance in a file, and nothing else of it."""
+    with hdf5.open_hdf5(path) as file:
+        return _json(file, "provenance")
+
+
 def _images(file: h5py.File, shape: tuple[int, ...]) -> dict[str, np.ndarray]:
     images = {}
     for name in _names(file, "images"):

@@ -97,6 +97,7 @@ def figures_of_merit(
     the same pixels; absent with fewer than two samples) and ``calibrated_coverage`` of the calibrated interval, if
     given.
     """
+    posterior = posterior.usable
     reference = posterior.images.get("reference")
     if reference is None:
         return {}

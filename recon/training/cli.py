@@ -22,8 +22,9 @@ from typing import Any
 
 import torch
 
+from recon.files.lock import owned
 from recon.training.config import TrainConfig, load_config, validate
-from recon.training.parallel import StopFlag, folder_of_one_run, is_first_process
+from recon.training.parallel import StopFlag, is_first_process
 from recon.training.run import TrainingRun
 from recon.training.state import check_network
 
@@ -55,7 +56,7 @@ def _train(config: TrainConfig, say: Callable[[str], None] | None) -> tuple[Path
     validate(config)
     check_network(config)
     threads = torch.get_num_threads()
-    with folder_of_one_run(Path(config.output)) if is_first_process() else nullcontext():
+    with owned(Path(config.output), "training run") if is_first_process() else nullcontext():
         torch.set_num_threads(1)  # the workers are the parallelism
         try:
             return _run(config, say)

@@ -1,4 +1,4 @@
-"""Processes and threads of a training run, the signals that end it, and the lock on its folder.
+"""Processes and threads of a training run, and the signals that end it.
 
 Each process (as ``torchrun`` starts them) and each thread takes its own part of the batch through forward and backward
 pass; the gradients are added at the end. Threads wait for each other once per step, not once per layer. On a shared
@@ -11,20 +11,14 @@ import copy
 import importlib
 import os
 import signal
-import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, distributed, nn
 
 from recon.errors import ConfigError
-
-if sys.platform != "win32":
-    import fcntl
 
 
 class Ranks:
@@ -166,35 +160,3 @@ class StopFlag:
         """Restore the previous handlers."""
         for number, handler in self._previous.items():
             signal.signal(number, handler)
-
-
-@contextmanager
-def folder_of_one_run(folder: Path) -> Iterator[None]:
-    """Create and lock a folder; the system releases the lock when the process ends, however it ends.
-
-    Raises
-    ------
-    ConfigError
-        If another run has locked it.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / ".lock", "a+") as file:
-        _hold(file.fileno(), folder)
-        file.truncate(0)
-        file.write(f"{os.getpid()}\n")
-        file.flush()
-        yield
-
-
-def _hold(descriptor: int, folder: Path) -> None:
-    if sys.platform == "win32":
-        return  # two runs in one folder are not detected there
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        owner = (folder / ".lock").read_text().strip() or "unknown"
-        raise ConfigError(
-            f"the output folder {folder} is in use by another training run (process {owner}); stop it first"
-        ) from error
-    except OSError:
-        return  # the file system does not support locks

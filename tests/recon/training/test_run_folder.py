@@ -100,8 +100,8 @@ def test_rows_beyond_the_checkpoint_are_dropped_when_a_run_goes_on(config):
 
 
 def test_two_runs_do_not_share_a_folder(config, tmp_path):
-    script = "import sys; from pathlib import Path; from recon.training.parallel import folder_of_one_run\n"
-    script += "with folder_of_one_run(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
+    script = "import sys; from pathlib import Path; from recon.files.lock import owned\n"
+    script += "with owned(Path(sys.argv[1]), 'training run'): print('held', flush=True); sys.stdin.read()"
     other = subprocess.Popen(
         [sys.executable, "-c", script, config.output],
         stdin=subprocess.PIPE,
@@ -111,7 +111,7 @@ def test_two_runs_do_not_share_a_folder(config, tmp_path):
     )
     try:
         assert other.stdout.readline() == "held\n"
-        with pytest.raises(ConfigError, match=rf"in use by another training run \(process {other.pid}\)"):
+        with pytest.raises(ConfigError, match=rf"in use by another training run \(process {other.pid} on "):
             train(config)
     finally:
         other.kill()

@@ -1,0 +1,73 @@
+"""One file of a study: its source, its outputs, and everything that determines the result, as plain values."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from recon.engine.reconstruction import Reconstruction
+from recon.study.request import request_of
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """The files that a run writes for one input; ``exports`` by the name of the format."""
+
+    result: Path
+    pictures: tuple[Path, ...]
+    exports: Mapping[str, Path]
+    nifti: tuple[Path, ...] = ()
+
+    def all(self) -> list[Path]:
+        """Return the paths of everything."""
+        return [self.result, *self.pictures, *self.exports.values(), *self.nifti]
+
+    @property
+    def parts(self) -> Path:
+        """The folder of finished slices, until the result is complete."""
+        return self.result.with_name(f".{self.result.stem}.parts")
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is to be done with one source; other processes and machines can read it.
+
+    Attributes
+    ----------
+    source : Path
+    outputs : Outputs
+    arguments : mapping
+        Those of `recon.reconstruct`.
+    units : tuple of tuple of int
+        The slices that are drawn together.
+    request : mapping
+        Everything that determines the samples of a slice, as plain values.
+    slices : tuple of int
+    """
+
+    source: Path
+    outputs: Outputs
+    arguments: Mapping[str, Any]
+    units: tuple[tuple[int, ...], ...]
+    request: Mapping[str, Any]
+    slices: tuple[int, ...]
+
+    @property
+    def key(self) -> str:
+        """The identity of the samples: results with one key are the same."""
+        text = json.dumps([self.request, str(self.source.absolute()), str(self.outputs.result.absolute())])
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    @property
+    def name(self) -> str:
+        """The name of the source, for messages."""
+        return str(self.source)
+
+
+def job_of(source: Path, outputs: Outputs, arguments: Mapping[str, Any], wanted: Reconstruction) -> Job:
+    """Return the job of a source that is resolved."""
+    return Job(source, outputs, arguments, tuple(wanted.units), request_of(wanted), wanted.chosen)

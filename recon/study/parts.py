@@ -1,0 +1,89 @@
+"""The folder of the finished slices of one result, until the result is complete."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from recon.engine.slice_result import FailedSlice, SliceResult
+from recon.errors import InputError
+from recon.files.atomic import atomic_path
+from recon.files.posterior_file import is_posterior, read_provenance
+from recon.study.job import Job
+from recon.study.request import require_same
+from recon.study.slice_file import path_of, read_slice
+
+#: What the slices in a folder were made with.
+RECORD = "job.json"
+
+
+def begin(job: Job, force: bool) -> bool:
+    """Make the folder of a job ready, or find that the job is done.
+
+    Returns
+    -------
+    done : bool
+        Whether the result exists and was made with the same settings.
+
+    Raises
+    ------
+    InputError
+        If the result, or the slices that are there, were made with other settings.
+    """
+    folder, result = job.outputs.parts, job.outputs.result
+    if force:
+        shutil.rmtree(folder, ignore_errors=True)
+    elif result.exists() and (request := _request_in(result)):
+        require_same(request, {**job.request, "slices": list(job.slices)}, result)
+        return True
+    elif (known := record_of(folder)) is not None:
+        require_same(known["request"], job.request, result)
+    elif existing := [path for path in job.outputs.all() if path.exists()]:
+        more = f" and {len(existing) - 1} more" if len(existing) > 1 else ""
+        raise InputError(f"{existing[0]}{more} already exists; use --force to overwrite, or another folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    content = {
+        "request": job.request,
+        "result": job.outputs.result.name,
+        "source": str(job.source),
+        "units": [list(unit) for unit in job.units],
+    }
+    with atomic_path(folder / RECORD) as temporary:
+        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    return False
+
+
+def record_of(folder: Path) -> dict[str, Any] | None:
+    """Return what a folder says about its slices; None if it says nothing that can be read."""
+    try:
+        content = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    return content if isinstance(content, dict) and isinstance(content.get("request"), dict) else None
+
+
+def pending(job: Job) -> list[tuple[int, ...]]:
+    """Return the units that have no finished file yet, or a damaged one."""
+    return [unit for unit in job.units if finished(job, unit[0]) is None]
+
+
+def finished(job: Job, index: int) -> SliceResult | FailedSlice | None:
+    """Return the result of a unit; None if there is none, or its file is damaged (which is removed)."""
+    found = read_slice(job.outputs.parts, index)
+    if found is None:
+        path_of(job.outputs.parts, index).unlink(missing_ok=True)
+    return found
+
+
+def end(job: Job) -> None:
+    """Remove the slices of a result that is complete."""
+    shutil.rmtree(job.outputs.parts, ignore_errors=True)
+
+
+def _request_in(result: Path) -> dict[str, Any]:
+    """Return what a result was made with; empty for a file that does not say so."""
+    record = read_provenance(result) if is_posterior(result) else {}
+    request = record.get("request")
+    return {**request, "slices": record.get("slices")} if isinstance(request, dict) else {}

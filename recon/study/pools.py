@@ -1,0 +1,128 @@
+"""Who does the work: this process, several processes of this machine, or any executor."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor
+from typing import Any
+
+#: Libraries read these when they are loaded: the number of threads of a worker, which must not wait busily for work.
+_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
+_POLL_SECONDS = 1.0
+
+
+class Pool:
+    """An executor that is started again when its processes die.
+
+    Parameters
+    ----------
+    make : callable
+        Returns a new executor.
+    workers : int
+        How many units it works on at a time.
+    owned : bool
+        Whether the executor is shut down at the end.
+    """
+
+    #: Whether work is done in this process, while `submit` runs.
+    here = False
+
+    def __init__(self, make: Callable[[], Executor], workers: int, owned: bool = True) -> None:
+        self._make, self.workers, self._owned = make, workers, owned
+        self._executor = make()
+        #: Grows with each restart, to tell futures of executors that are gone.
+        self.generation = 0
+
+    def submit(self, work: Callable[..., Any], *arguments: Any) -> Future:
+        """Hand work to a worker."""
+        try:
+            return self._executor.submit(work, *arguments)
+        except BrokenExecutor:
+            self.restart(self.generation)
+            return self._executor.submit(work, *arguments)
+
+    def restart(self, generation: int) -> None:
+        """Replace the executor of that generation after its processes have died, unless this was done already."""
+        if self._owned and generation == self.generation:
+            self._executor.shutdown(wait=False, cancel_futures=True)
+            self._executor = self._make()
+            self.generation += 1
+
+    def close(self) -> None:
+        """Wait for nothing, and end the processes."""
+        if not self._owned:
+            return
+        processes = list((getattr(self._executor, "_processes", None) or {}).values())
+        self._executor.shutdown(wait=False, cancel_futures=True)
+        for process in processes:
+            process.terminate()
+        for process in processes:
+            process.join()
+
+
+class Here(Pool):
+    """Work in this process, one unit after the other."""
+
+    here = True
+
+    def __init__(self) -> None:
+        self.workers, self.generation = 1, 0
+
+    def submit(self, work: Callable[..., Any], *arguments: Any) -> Future:
+        """Work at once."""
+        future: Future = Future()
+        try:
+            future.set_result(work(*arguments))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+    def restart(self, generation: int) -> None:
+        """Nothing to restart."""
+
+    def close(self) -> None:
+        """Nothing to end."""
+
+
+def processes(workers: int) -> Pool:
+    """Return a pool of processes, among which the cores of this machine are divided."""
+    threads = max(1, cores() // workers)
+
+    def make() -> Executor:
+        return ProcessPoolExecutor(
+            workers,
+            mp_context=multiprocessing.get_context("spawn"),
+            initializer=start_worker,
+            initargs=(threads, os.getpid()),
+        )
+
+    return Pool(make, workers)
+
+
+def cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def start_worker(threads: int, parent: int) -> None:
+    """Prepare a worker process: its threads, signals, and its end when the parent dies."""
+    for name in _THREADS:
+        os.environ[name] = str(threads)
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent ends the workers
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    import torch
+
+    torch.set_num_threads(threads)
+
+
+def _end_with(parent: int) -> None:
+    """End this process when the one that started it is gone, however that ended."""
+    while os.getppid() == parent:
+        time.sleep(_POLL_SECONDS)
+    os._exit(1)

@@ -1,0 +1,155 @@
+"""Running a study in a folder that belongs to it, and the same from Python."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from recon.errors import InputError
+from recon.files.lock import owned
+from recon.study import loop
+from recon.study.loop import Listener, State, state_of
+from recon.study.planning import Planned, plan_files
+from recon.study.pools import Here, Pool, processes
+from recon.study.progress import Bar, Silent
+from recon.verdict import Verdict
+
+
+class Interrupted(KeyboardInterrupt):
+    """A study that was stopped; says what is kept."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one source.
+
+    Attributes
+    ----------
+    source : Path
+    result : Path or None
+        The HDF5 file of the posterior (`recon.Posterior.load`); None without a result.
+    verdict : Verdict
+        "unknown" without a result.
+    slices_without_result : tuple of int
+    reasons : tuple of str
+        Why slices, or the whole source, have no result.
+    """
+
+    source: Path
+    result: Path | None
+    verdict: Verdict
+    slices_without_result: tuple[int, ...]
+    reasons: tuple[str, ...]
+
+
+def run_study(planned: Sequence[Planned], output: Path, pool: Pool, listener: Listener, force: bool) -> list[State]:
+    """Draw every slice of every file that is not done, and write the results.
+
+    Raises
+    ------
+    InputError
+        If results or slices that exist were made with other settings.
+    ConfigError
+        If another run has locked the folder.
+    Interrupted
+        On Ctrl-C or a signal that ends the run; finished slices are kept.
+    """
+    with owned(output, "run"):
+        states = [state_of(one.job(), force) for one in planned]
+        try:
+            loop.run(states, pool, listener)
+        except KeyboardInterrupt as error:
+            total = sum(len(state.job.units) for state in states)
+            kept = total - sum(len(state.left) for state in states)
+            raise Interrupted(f"{kept} of {total} slices are done and kept; the same command goes on") from error
+        finally:
+            pool.close()
+    return states
+
+
+def reconstruct_many(
+    sources: Sequence[str | os.PathLike[str]],
+    output: str | os.PathLike[str],
+    *,
+    executor: Executor | None = None,
+    workers: int = 1,
+    force: bool = False,
+    report: bool = False,
+    nifti: bool = False,
+    progress: bool | None = None,
+    **arguments: Any,
+) -> list[Outcome]:
+    """Reconstruct many files into a folder; slices that are done are kept, and the same call goes on where it was.
+
+    Parameters
+    ----------
+    sources : sequence of path
+        Raw-data files or folders of any modality.
+    output : path
+        Folder of the results: ``NAME.h5`` for each source. It belongs to one call at a time.
+    executor : concurrent.futures.Executor, optional
+        Draws the slices; it must reach the same files. It is not shut down.
+    workers : int
+        Number of processes of this machine, without an executor; the cores are divided among them.
+    force : bool
+        Start again instead of going on.
+    report, nifti : bool
+        Also write pictures (the extra ``report``) or NIfTI files (the extra ``nifti``).
+    progress : bool, optional
+        Show a bar; by default only on a terminal.
+    **arguments
+        Those of `recon.reconstruct`, except ``progress``; options of a modality by name.
+
+    Returns
+    -------
+    list of Outcome
+        One for each source, in order. A source or slice that cannot be reconstructed does not stop the others.
+
+    Raises
+    ------
+    InputError
+        If an argument is unusable, no source can be opened, or the folder holds results of other settings.
+    """
+    paths = [Path(source) for source in sources]
+    planned, refused = plan_files(paths, Path(output), lambda modality: arguments, report, nifti)
+    if not planned:
+        raise next(iter(refused.values())) if refused else InputError("sources: expected at least one, got none")
+    pool = pool_of(workers, executor)
+    listener = Silent() if progress is False else bar_of(planned, pool)
+    try:
+        states = run_study(planned, Path(output), pool, listener, force)
+    finally:
+        listener.close()
+    outcomes = {state.job.source: outcome_of(state) for state in states}
+    for path, error in refused.items():
+        outcomes[path] = Outcome(path, None, Verdict(), (), (str(error),))
+    return [outcomes[path] for path in paths]
+
+
+def pool_of(workers: int, executor: Executor | None = None) -> Pool:
+    """Return who does the work."""
+    if executor is not None:
+        width = getattr(executor, "_max_workers", None) or workers
+        return Pool(lambda: executor, width, owned=False)
+    return Here() if workers == 1 else processes(workers)
+
+
+def bar_of(planned: Sequence[Planned], pool: Pool) -> Bar:
+    """Return a progress bar for these files."""
+    run = planned[0].wanted.run
+    batches = -(-run.samples // run.batch_size) if run.batch_size else 1
+    return Bar(getattr(run.sampler, "steps", 1), batches, pool.here)
+
+
+def outcome_of(state: State) -> Outcome:
+    """Return what became of a job."""
+    found = state.finished
+    failed = {one.index: one.reason for one in found.failed} if found else {}
+    failed |= {unit[0]: reason for unit, reason in state.broken.items()}
+    reasons = tuple(dict.fromkeys([*([str(state.error)] if state.error else []), *failed.values()]))
+    result = state.job.outputs.result if found else None
+    return Outcome(state.job.source, result, found.verdict if found else Verdict(), tuple(sorted(failed)), reasons)

@@ -1,0 +1,221 @@
+"""What a worker does: draw one unit of a job, or finish the job; values in, small values out."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import time
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from recon.engine.reconstruction import Reconstruction, plan
+from recon.engine.sampling_run import Step
+from recon.engine.slice_result import FailedSlice, SliceResult
+from recon.errors import ConfigError, DivergenceError, InputError, ReconError
+from recon.posterior import Posterior
+from recon.study import parts
+from recon.study.job import Job
+from recon.study.slice_file import write_slice
+from recon.verdict import Verdict
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What became of one unit.
+
+    Attributes
+    ----------
+    unit : tuple of int
+    seconds : float
+    reason : str
+        Why it has no result; empty if it has one.
+    lasting : bool
+        Whether the data are the reason, so that it would fail again.
+    warnings : tuple of str
+    """
+
+    unit: tuple[int, ...]
+    seconds: float
+    reason: str = ""
+    lasting: bool = False
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A result that is complete.
+
+    Attributes
+    ----------
+    verdict : Verdict
+    notes : tuple of str
+    samples : int
+        Number of valid samples.
+    seconds : float
+        Time of all slices together.
+    held_out_chi2 : float or None
+    failed : tuple of FailedSlice
+    warnings : tuple of str
+    kept : bool
+        Whether it was there before.
+    """
+
+    verdict: Verdict
+    notes: tuple[str, ...]
+    samples: int
+    seconds: float
+    held_out_chi2: float | None
+    failed: tuple[FailedSlice, ...] = ()
+    warnings: tuple[str, ...] = ()
+    kept: bool = False
+
+
+def draw(job: Job, unit: tuple[int, ...], step: Step | None = None) -> Drawn:
+    """Draw the samples of a unit and write them; errors of this unit are returned, not raised.
+
+    Raises
+    ------
+    ConfigError
+        For settings that suit no slice.
+    """
+    started = time.perf_counter()
+    reason, lasting = "", False
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        try:
+            write_slice(job.outputs.parts, _opened(job).draw(unit, step))
+        except ConfigError:
+            raise
+        except (InputError, DivergenceError) as error:
+            reason, lasting = str(error), True
+            write_slice(job.outputs.parts, FailedSlice(unit[0], reason))
+        except (ReconError, OSError, MemoryError) as error:
+            reason = str(error) or type(error).__name__
+        except Exception as error:  # a defect; the other slices are not to be lost for it
+            reason = f"{type(error).__name__}: {error} (this should not happen; please report it)"
+    told = tuple(dict.fromkeys(str(one.message) for one in caught))
+    return Drawn(unit, time.perf_counter() - started, reason, lasting, told)
+
+
+def finish(job: Job) -> Finished:
+    """Join the slices of a job into its result, write everything, and remove the slices.
+
+    Raises
+    ------
+    InputError
+        If no slice has a result.
+    ReconError, OSError
+        If something cannot be written; the slices are kept.
+    """
+    failed: list[FailedSlice] = []
+
+    def results() -> Iterator[SliceResult]:
+        for unit in job.units:
+            found = parts.finished(job, unit[0])
+            if found is None:
+                raise ReconError(f"{job.name}: the file of slice {unit[0]} is damaged; run the same command again")
+            if isinstance(found, FailedSlice):
+                failed.append(found)
+            else:
+                yield found
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        posterior = _joined(job, results(), failed)
+        _write(job, posterior)
+    parts.end(job)
+    return _described(posterior, tuple(failed), tuple(str(one.message) for one in caught))
+
+
+def complete(job: Job) -> Finished:
+    """Describe a result that exists, and write those of its other outputs that are missing."""
+    posterior = Posterior.load(job.outputs.result)
+    _write_missing(job, posterior)
+    slices = posterior.provenance.get("slices") or [0]
+    bad = [index for index, valid in zip(slices, posterior.slice_valid, strict=False) if not valid]
+    failed = tuple(FailedSlice(index, "see the notes of the result") for index in bad)
+    return dataclasses.replace(_described(posterior, failed, ()), kept=True)
+
+
+def _joined(job: Job, results: Iterator[SliceResult], failed: list[FailedSlice]) -> Posterior:
+    first = next(results, None)
+    if first is None:
+        parts.end(job)
+        raise InputError(failed[0].reason)
+
+    def every() -> Iterator[SliceResult]:
+        yield first
+        yield from results
+
+    posterior = _opened(job).assemble(every(), failed)
+    posterior.provenance["request"] = dict(job.request)
+    return posterior
+
+
+def _write(job: Job, posterior: Posterior) -> None:
+    outputs = job.outputs
+    for folder in {path.parent for path in outputs.all()}:
+        folder.mkdir(parents=True, exist_ok=True)
+    posterior.save(outputs.result)
+    _write_others(job, posterior, set(outputs.all()))
+
+
+def _write_missing(job: Job, posterior: Posterior) -> None:
+    missing = {path for path in job.outputs.all() if not path.exists()}
+    for folder in {path.parent for path in missing}:
+        folder.mkdir(parents=True, exist_ok=True)
+    _write_others(job, posterior, missing)
+
+
+def _write_others(job: Job, posterior: Posterior, wanted: set) -> None:
+    """Write exports, NIfTI and pictures, as far as they are wanted."""
+    outputs = job.outputs
+    wanted_exports = {name: path for name, path in outputs.exports.items() if path in wanted}
+    if wanted_exports:
+        opened = _opened(job)
+        assert opened.source is not None and opened.run.modality is not None
+        for name, path in wanted_exports.items():
+            opened.run.modality.exports[name].write(posterior, path, opened.source.recording)
+    if wanted & set(outputs.nifti):
+        posterior.to_nifti(outputs.result.with_name(f"{outputs.result.stem}.nii.gz"))
+    if wanted & set(outputs.pictures):
+        posterior.report(outputs.result.with_suffix(""))
+
+
+def _described(posterior: Posterior, failed: tuple[FailedSlice, ...], told: tuple[str, ...]) -> Finished:
+    return Finished(
+        verdict=posterior.verdict,
+        notes=tuple(posterior.provenance.get("notes") or ()),
+        samples=posterior.n_valid,
+        seconds=float(posterior.diagnostics.get("seconds", 0.0)),
+        held_out_chi2=posterior.held_out_chi2,
+        failed=failed,
+        warnings=tuple(dict.fromkeys(told)),
+    )
+
+
+def _opened(job: Job) -> Reconstruction:
+    """Open the source of a job; that of the last job stays open, with its network."""
+    return _Keyed(job).opened()
+
+
+@dataclass(frozen=True)
+class _Keyed:
+    """A job that is hashed by its key only."""
+
+    job: Job
+
+    def __hash__(self) -> int:
+        return hash(self.job.key)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Keyed) and other.job.key == self.job.key
+
+    def opened(self) -> Reconstruction:
+        return _open(self)
+
+
+@functools.lru_cache(maxsize=1)
+def _open(keyed: _Keyed) -> Reconstruction:
+    return plan(keyed.job.source, **keyed.job.arguments)
