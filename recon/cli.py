@@ -24,6 +24,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status; errors are reported in one line on stderr."""
     arguments = _parser().parse_args(argv)
     debug = arguments.debug or bool(os.environ.get("RECON_DEBUG"))
+    if debug:
+        os.environ["RECON_DEBUG"] = "1"  # for worker processes
     main_thread = threading.current_thread() is threading.main_thread()
     before = signal.signal(signal.SIGTERM, _terminate) if main_thread else None
     with warnings.catch_warnings():

@@ -6,7 +6,7 @@ import os
 import platform
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from recon.errors import ConfigError
@@ -14,7 +14,7 @@ from recon.errors import ConfigError
 if sys.platform != "win32":
     import fcntl
 
-#: The file that is locked; it stays, since removing it would let two runs lock two files of one name.
+#: The file that is locked.
 NAME = ".lock"
 
 
@@ -33,18 +33,41 @@ def owned(folder: Path, by: str) -> Iterator[None]:
     ConfigError
         If another run has locked it.
     """
+    new = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / NAME, "a+") as file:
-        if not _locked(file.fileno()):
-            owner = (folder / NAME).read_text(errors="replace").strip() or "unknown"
-            raise ConfigError(
-                f"the output folder {folder} is in use by another {by} (process {owner}); wait for it or stop it, or "
-                "choose another folder"
-            )
-        file.truncate(0)
-        file.write(f"{os.getpid()} on {platform.node()}\n")
-        file.flush()
+    descriptor = _acquired(folder)
+    if descriptor is None:
+        owner = (folder / NAME).read_text(errors="replace").strip() or "unknown"
+        raise ConfigError(
+            f"the output folder {folder} is in use by another {by} (process {owner}); wait for it or stop it, or "
+            "choose another folder"
+        )
+    try:
+        os.truncate(descriptor, 0)
+        os.write(descriptor, f"{os.getpid()} on {platform.node()}\n".encode())
         yield
+    finally:
+        (folder / NAME).unlink(missing_ok=True)
+        os.close(descriptor)
+        if new:
+            with suppress(OSError):  # something was written
+                folder.rmdir()
+
+
+def _acquired(folder: Path) -> int | None:
+    """Open and lock the lock file; None if another run has it.
+
+    Once more where its owner removed the file between opening and locking: that lock would keep nobody out.
+    """
+    while True:
+        descriptor = os.open(folder / NAME, os.O_RDWR | os.O_CREAT, 0o644)
+        if not _locked(descriptor):
+            os.close(descriptor)
+            return None
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(descriptor), os.stat(folder / NAME)):
+                return descriptor
+        os.close(descriptor)
 
 
 def in_use(folder: Path) -> bool:

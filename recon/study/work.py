@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import os
 import time
+import traceback
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -93,7 +95,9 @@ def draw(job: Job, unit: tuple[int, ...], step: Step | None = None) -> Drawn:
         except (ReconError, OSError, MemoryError) as error:
             reason = str(error) or type(error).__name__
         except Exception as error:  # a defect; the other slices are not to be lost for it
-            reason = f"{type(error).__name__}: {error} (this should not happen; please report it)"
+            if os.environ.get("RECON_DEBUG"):
+                traceback.print_exc()
+            reason = f"{type(error).__name__}: {error} (this should not happen; run again with --debug and report it)"
     told = tuple(dict.fromkeys(str(one.message) for one in caught))
     return Drawn(unit, time.perf_counter() - started, reason, lasting, told)
 

@@ -239,7 +239,7 @@ def test_failures_exit_with_1_and_say_what_happened(
     monkeypatch.setattr(Posterior, "save", full)
     assert main(["run", str(scan), "-o", str(tmp_path / "out"), *FAST, *HALF]) == 1
     assert "No space left on device" in complaint(capsys)
-    assert not files(tmp_path / "out")
+    assert files(tmp_path / "out") == {".scan.parts/job.json", ".scan.parts/slice-00000.npz"}  # nothing is drawn twice
 
 
 def test_surprises_are_one_line_unless_debugged(
@@ -248,7 +248,8 @@ def test_surprises_are_one_line_unless_debugged(
     def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError("division by zero")
 
-    monkeypatch.setattr("recon.commands.reconstruction._reconstruct", broken)
+    monkeypatch.setattr("recon.engine.reconstruction.Reconstruction.draw", broken)
+    monkeypatch.setenv("RECON_DEBUG", "")
     command = ["run", str(scan), "-o", str(tmp_path / "out"), *FAST]
     assert main(command) == 1
     assert "ZeroDivisionError: division by zero (this should not happen; run again with --debug" in complaint(capsys)
@@ -262,10 +263,13 @@ def test_interruption(
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("recon.commands.reconstruction._reconstruct", interrupted)
-    assert main(["run", str(scan), "-o", str(tmp_path / "out"), *FAST]) == 130
-    assert capsys.readouterr().err == "recon: interrupted\n"
-    assert not (tmp_path / "out").exists()
+    monkeypatch.setattr("recon.engine.reconstruction.Reconstruction.draw", interrupted)
+    command = ["run", str(scan), "-o", str(tmp_path / "out"), *FAST]
+    assert main(command) == 130
+    kept = "recon: interrupted: 0 of 1 slices are done and kept; the same command goes on\n"
+    assert capsys.readouterr().err == kept
+    monkeypatch.undo()
+    assert main([*command, "--no-report"]) == 0 and files(tmp_path / "out") == {"scan.h5"}
 
 
 def test_output_that_is_a_file(scan: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
