@@ -1,4 +1,4 @@
-"""The command line: `recon run | demo | info | check | models | samplers | report | calibrate | evaluate | train`.
+"""The command line: `recon run | demo | info | check | status | models | samplers | report | calibrate | ...`.
 
 Only arguments are handled here, without torch, so that `recon --help` is instant; the work is in `recon.commands`.
 Exit status: 0 success, 1 failure, 2 unusable input, 3 --strict and a failed verdict, 130 interrupted, 143 terminated.
@@ -130,6 +130,8 @@ def _parser() -> argparse.ArgumentParser:
         "check", parents=[common], help="read a whole raw-data file and report whether it is usable"
     )
     check.add_argument("file", type=Path, metavar="FILE")
+    status = commands.add_parser("status", parents=[common], help="show how far the run in a folder is")
+    status.add_argument("folder", type=Path, metavar="DIR", help="output folder of recon run")
     _add_models(commands)
     samplers = commands.add_parser("samplers", parents=[common], help="list the samplers, or the fields of one")
     samplers.add_argument("name", nargs="?", metavar="NAME")

@@ -1,4 +1,4 @@
-"""`recon info`, `recon check` and `recon report`: inspecting files; each returns the exit status."""
+"""`recon info`, `check`, `status` and `report`: inspecting files and folders; each returns the exit status."""
 
 from pathlib import Path
 
@@ -8,6 +8,7 @@ from recon.commands.text import posterior_lines, recording_lines
 from recon.commands.uncertainty import load_calibration
 from recon.files.posterior_file import is_posterior
 from recon.posterior import Posterior
+from recon.study.status import status_lines, status_of
 
 
 def info(file: Path) -> int:
@@ -32,6 +33,12 @@ def check(file: Path) -> int:
     for line in findings.warnings:
         print(f"warning: {line}")
     print("usable" if not findings.warnings else f"usable, with {len(findings.warnings)} warning(s)")
+    return 0
+
+
+def status(folder: Path) -> int:
+    """Print how far the run in a folder is: what is done, running or failed, and how long it will take."""
+    print("\n".join(status_lines(folder, status_of(folder))))
     return 0
 
 
