@@ -109,12 +109,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--strict", action="store_true", help="exit with status 3 if the verdict on a result is 'failed'")
     run.add_argument("--nifti", action="store_true", help="also write mean, std and interval as NIfTI")
     run.add_argument("--no-report", dest="report", action="store_false", help="do not write the PNG and HTML report")
-    run.add_argument(
-        "--workers",
-        default="auto",
-        metavar="N",
-        help="processes among which slices and cores are divided; auto: one for each core, as memory allows",
-    )
+    _add_workers(run)
     run.add_argument("--quiet", action="store_true", help="print warnings and errors only")
     run.add_argument("--log-json", action="store_true", help="print one JSON object for each slice and file")
 
@@ -210,6 +205,7 @@ def _add_calibrate(commands: Any, common: argparse.ArgumentParser) -> None:
         help="folder of true images (.npy) named like the files, for files without a reference",
     )
     _add_options(parser)
+    _add_workers(parser)
     parser.add_argument("--config", type=Path, metavar="FILE", help="TOML file of these options; the command line wins")
     parser.add_argument("--force", action="store_true", help="start again and overwrite")
 
@@ -235,6 +231,15 @@ def _add_evaluate(commands: Any, common: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--no-pictures", dest="pictures", action="store_false", help="write JSON and CSV only")
     parser.add_argument("--force", action="store_true", help="overwrite files that exist")
+
+
+def _add_workers(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--workers",
+        default="auto",
+        metavar="N",
+        help="processes among which slices and cores are divided; auto: one for each core where it pays",
+    )
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:

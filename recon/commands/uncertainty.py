@@ -8,7 +8,11 @@ from typing import TYPE_CHECKING, Any
 from recon.commands.preflight import check_outputs, check_settings
 from recon.commands.reconstruction import read_settings
 from recon.commands.text import calibration_lines
-from recon.errors import ConfigError
+from recon.errors import ConfigError, ReconError
+from recon.study.loop import State
+from recon.study.progress import Silent
+from recon.study.study import pool_of, run_study
+from recon.study.workers import worker_count
 
 if TYPE_CHECKING:
     from recon.uncertainty import Calibration
@@ -27,6 +31,7 @@ def calibrate(
     groups: Path | None = None,
     reference: Path | None = None,
     force: bool = False,
+    workers: str = "auto",
     sampler_fields: Sequence[str] = (),
     **options: Any,
 ) -> int:
@@ -46,9 +51,13 @@ def calibrate(
     for reason in skipped:
         print(f"left out: {reason}")
     runs.lock_settings(place, jobs, settings, force)
-    for number, job in enumerate(jobs, 1):
-        done = "reconstructed" if runs.complete(job) else "already done"
-        print(f"{number} of {len(jobs)}: {job.file.name} {done}", flush=True)
+    planned = [runs.planned(job) for job in jobs]
+    pool = pool_of(worker_count(workers, planned))
+    for state in run_study(planned, place, pool, Counted(), force=False):
+        if state.error is not None:
+            raise state.error
+        for unit, reason in state.broken.items():
+            raise ReconError(f"{state.job.name}: slice {unit[0]}: {reason}")
     cases = (case for job in jobs for case in folders.read_cases([job.result], reference, group=job.group))
     found = fitting.calibrate(cases, level, method, delta=delta, smoothing=smoothing, per=per)
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -85,6 +94,25 @@ def evaluate(
     for path in paths:
         print(path)
     return 0
+
+
+class Counted(Silent):
+    """Prints a line for each file."""
+
+    def __init__(self) -> None:
+        self._total = self._number = 0
+
+    def begin(self, states: Sequence[State]) -> None:  # noqa: D102
+        self._total = len(states)
+        for state in states:
+            if state.finished is not None:
+                self.finished(state)
+
+    def finished(self, state: State) -> None:  # noqa: D102
+        self._number += 1
+        if state.finished is not None:
+            done = "already done" if state.finished.kept else "reconstructed"
+            print(f"{self._number} of {self._total}: {state.job.source.name} {done}", flush=True)
 
 
 def load_calibration(path: Path | None) -> "Calibration | None":

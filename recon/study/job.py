@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,8 @@ class Outputs:
     """The files that a run writes for one input; ``exports`` by the name of the format."""
 
     result: Path
-    pictures: tuple[Path, ...]
-    exports: Mapping[str, Path]
+    pictures: tuple[Path, ...] = ()
+    exports: Mapping[str, Path] = field(default_factory=dict)
     nifti: tuple[Path, ...] = ()
 
     def all(self) -> list[Path]:

@@ -60,6 +60,11 @@ def require_same(known: Mapping[str, Any], wanted: Mapping[str, Any], where: Pat
     """
     for name in dict.fromkeys([*wanted, *known]):
         if known.get(name) != wanted.get(name):
+            if name == "source.sha256":
+                raise InputError(
+                    f"{where}: is not the result of this file, whose content is another one; remove it, use --force to "
+                    "start again, or another folder"
+                )
             raise InputError(
                 f"{where}: was made with {name} = {known.get(name)}, but now {name} = {wanted.get(name)}; use the same "
                 "options to go on, --force to start again, or another folder"

@@ -10,15 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from recon import modalities
-from recon.engine import provenance
+from recon.engine.reconstruction import plan as resolve
 from recon.engine.slices import choose_slices
 from recon.errors import ConfigError, InputError
 from recon.files.atomic import atomic_path
 from recon.files.plain_values import plain
 from recon.files.posterior_file import is_posterior
 from recon.modalities.base import Modality
-from recon.posterior import Posterior
 from recon.settings import Settings
+from recon.study.job import Outputs
+from recon.study.planning import Planned
 from recon.uncertainty.conformal import check_method, least_images
 from recon.uncertainty.folders import group_of, recordings_in, reference_named
 
@@ -137,20 +138,10 @@ def lock_settings(results: Path, jobs: Sequence[Job], settings: Settings, force:
         temporary.write_text(json.dumps(wanted, indent=2) + "\n", encoding="utf-8")
 
 
-def complete(job: Job) -> bool:
-    """Reconstruct the file of a job unless its result exists; return whether it was reconstructed."""
-    from recon.api import reconstruct
-
-    if job.result.exists():
-        source = Posterior.load(job.result).provenance.get("source") or {}
-        if source.get("sha256") != provenance.describe_source(job.file)["sha256"]:
-            raise InputError(
-                f"{job.result}: is not the result of {job.file}; remove it, or use another --results folder"
-            )
-        return False
-    posterior = reconstruct(job.file, **{**job.settings.arguments(job.modality.name), "seed": job.seed()})
-    posterior.save(job.result)
-    return True
+def planned(job: Job) -> Planned:
+    """Return what a study does with a job."""
+    arguments = {**job.settings.arguments(job.modality.name), "seed": job.seed()}
+    return Planned(job.file, Outputs(job.result), arguments, resolve(job.file, **arguments))
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import pytest
 
 from recon import Posterior
 from recon.cli import main
+from recon.engine.reconstruction import Reconstruction
 from recon.errors import InputError
 from recon.metrics import coverage, foreground, psnr, spread_skill
 from recon.uncertainty import Calibration, Case, calibrate
@@ -220,17 +221,16 @@ def test_groups_are_read_from_a_file(results, tmp_path, capsys):
 def test_calibrate_resumes_and_its_result_fits_what_run_makes(scans, tmp_path, capsys, monkeypatch):
     out = tmp_path / "c.json"
     command = ["calibrate", str(scans), "-o", str(out), *FAST, *HALF]
-    import recon.api
 
-    made, real = [], recon.api.reconstruct
+    made, real = [], Reconstruction.draw
 
-    def counted(source, **options):
+    def counted(self, unit, step=None):
         if len(made) == 1 and not (tmp_path / "go").exists():
             raise KeyboardInterrupt
-        made.append((Path(source).name, options["seed"]))
-        return real(source, **options)
+        made.append((self.source.path.name, self.run.seed))
+        return real(self, unit, step)
 
-    monkeypatch.setattr(recon.api, "reconstruct", counted)
+    monkeypatch.setattr(Reconstruction, "draw", counted)
     assert main(command) == 130
     assert not out.exists()
     before = (tmp_path / "c-results" / "s0.h5").read_bytes()
