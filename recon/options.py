@@ -150,6 +150,16 @@ def require_precision(precision: str) -> None:
         raise ConfigError(f"precision: expected one of {', '.join(PRECISIONS)}, got {precision!r}")
 
 
+def parse_keep(value: Any) -> str:
+    """Return "all", "none" or a number as text."""
+    from recon.errors import InputError
+
+    text = str(value).strip().lower()
+    if isinstance(value, bool) or not (text in ("all", "none") or text.isdigit()):
+        raise InputError(f"keep: expected all, none or a number of samples, got {value!r}")
+    return text
+
+
 @dataclass(frozen=True)
 class RunConfig(Options):
     """Options of a run of any modality: each is an argument of the API, an option of `recon run` and a TOML key."""
@@ -172,9 +182,21 @@ class RunConfig(Options):
         f"network precision: {', '.join(PRECISIONS)}; tf32 and bfloat16 are faster on hardware that supports them",
         choices=PRECISIONS,
     )
+    keep: str = option(
+        "all",
+        str,
+        "samples in the result: all, none or a number; mean, std, interval and quantiles are always of all samples",
+        "all|N|none",
+        parse=parse_keep,
+    )
     holdout: bool = option(
         True,
         bool,
         "test each slice on data that are withheld from a short companion run; it takes an eighth of the time of 8 "
         "samples",
     )
+
+    @property
+    def kept(self) -> int | None:
+        """How many samples are kept; None for all."""
+        return None if self.keep == "all" else 0 if self.keep == "none" else int(self.keep)

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from recon.errors import InputError, ShapeError
+from recon.posterior_summary import LEVELS, Summary
 from recon.verdict import Verdict
 
 
@@ -37,15 +38,18 @@ class PosteriorSamples:
     provenance: dict[str, Any] = field(default_factory=dict)
     diagnostics: dict[str, Any] = field(default_factory=dict)
     images: dict[str, np.ndarray] = field(default_factory=dict)
+    summary: Summary | None = None
 
     def __post_init__(self) -> None:
         samples = np.asarray(self.samples)
-        if samples.ndim not in (3, 4) or samples.shape[0] < 1:
+        if samples.ndim not in (3, 4) or (samples.shape[0] < 1 and self.summary is None):
             raise ShapeError(f"Posterior: samples must be (n, [slice,] y, x) with n >= 1, got {samples.shape}")
         if samples.dtype.kind not in "fc":
             raise InputError(f"Posterior: samples must be real or complex floating point, got {samples.dtype}")
         valid = self.diagnostics.get("valid")
-        if valid is not None and np.shape(valid) != (len(samples),):
+        least = len(samples)
+        shape = (least,) if valid is None else np.asarray(valid).shape
+        if shape != (least,) and (self.summary is None or len(shape) != 1 or shape[0] < least):
             raise ShapeError(
                 f"Posterior: diagnostics['valid'] has the shape {np.shape(valid)} for {len(samples)} samples"
             )
@@ -59,8 +63,14 @@ class PosteriorSamples:
 
     @property
     def n_valid(self) -> int:
-        """The number of valid samples."""
-        return int(self.valid.sum())
+        """The number of valid samples, also of those that are not kept."""
+        return int(self.valid.sum()) if self.summary is None else self.summary.n
+
+    @property
+    def kept(self) -> np.ndarray:
+        """The valid samples that are kept, ``(n, [slice,] y, x)``."""
+        valid = self.valid[: len(self.samples)]
+        return self.samples if valid.all() else self.samples[valid]
 
     @cached_property
     def slice_valid(self) -> np.ndarray:
@@ -83,7 +93,7 @@ class PosteriorSamples:
         per_slice = {
             name: value[:, keep]
             for name, value in self.diagnostics.items()
-            if isinstance(value, np.ndarray) and value.shape == self.samples.shape[:2]
+            if isinstance(value, np.ndarray) and value.shape == (len(self.valid), n_slices)
         }
         rest = {name: value for name, value in self.diagnostics.items() if name != "slice_valid"}
         record = dict(self.provenance)
@@ -95,6 +105,7 @@ class PosteriorSamples:
             provenance=record,
             images=images,
             diagnostics={**rest, **per_slice},
+            summary=None if self.summary is None else self.summary.of_slices(keep),
         )
 
     @cached_property
@@ -120,6 +131,8 @@ class PosteriorSamples:
         """
         if "expectation" in self.images:
             return np.asarray(self.images["expectation"]).astype(self.samples.dtype)
+        if self.summary is not None:
+            return self.summary.mean
         wide = np.complex128 if np.iscomplexobj(self.samples) else np.float64
         return self._counted().mean(axis=0, dtype=wide).astype(self.samples.dtype)
 
@@ -130,6 +143,8 @@ class PosteriorSamples:
         For complex samples this is the total complex one (both parts together); `magnitude.std` is the one of the
         magnitudes. With a single sample there is no spread to measure and it is zero.
         """
+        if self.summary is not None:
+            return self.summary.std
         samples = self._counted()
         n = len(samples)
         total = np.zeros(samples.shape[1:])
@@ -145,7 +160,8 @@ class PosteriorSamples:
         if not np.iscomplexobj(self.samples):
             return self
         images = {n: np.abs(image) if n == "expectation" else image for n, image in self.images.items()}
-        return replace(self, samples=np.abs(self.samples), images=images)
+        summary = None if self.summary is None else self.summary.of_magnitude()
+        return replace(self, samples=np.abs(self.samples), images=images, summary=summary)
 
     def interval(
         self,
@@ -200,20 +216,67 @@ class PosteriorSamples:
             raise InputError(f"Posterior.interval: expected at least 2 valid samples, got {self.n_valid}")
         if np.iscomplexobj(self.samples):
             return self.magnitude.interval(level, method)
-        samples = self._counted()
         if method == "quantile":
-            lower, upper = np.quantile(samples, [(1 - level) / 2, (1 + level) / 2], axis=0)
-            return lower.astype(samples.dtype), upper.astype(samples.dtype)
+            return self._quantile((1 - level) / 2), self._quantile((1 + level) / 2)
         from scipy.special import stdtrit
 
-        n = len(samples)
+        n, kind = self.n_valid, self.samples.dtype
         half = float(stdtrit(n - 1, (1 + level) / 2)) * np.sqrt(1 + 1 / n) * self.std
         lower, upper = self.mean - half, self.mean + half
-        if not (samples < 0).any():  # slices without a result are NaN
-            lower = np.maximum(lower, 0)
-        return lower.astype(samples.dtype), upper.astype(samples.dtype)
+        lower = np.where(self.lowest[..., None, None] >= 0, np.maximum(lower, 0), lower)
+        return lower.astype(kind), upper.astype(kind)
+
+    @cached_property
+    def lowest(self) -> np.ndarray:
+        """The lowest value of real samples in each slice, ``([slice])``."""
+        return self._counted().min(axis=(0, -2, -1)) if self.summary is None else self.summary.lowest
+
+    def slice(self, place: int) -> PosteriorSamples:
+        """Return one slice of a volume, by its place."""
+        n_slices = self.samples.shape[1]
+        images = {
+            name: image[place] if np.ndim(image) == 3 and len(image) == n_slices else image
+            for name, image in self.images.items()
+        }
+        summary = None if self.summary is None else self.summary.of_slices(place)
+        diagnostics = {name: value for name, value in self.diagnostics.items() if name == "valid"}
+        return replace(self, samples=self.samples[:, place], images=images, diagnostics=diagnostics, summary=summary)
+
+    def summarised(self, keep: int) -> PosteriorSamples:
+        """Return the posterior with the first ``keep`` samples only; its statistics are still those of all of them.
+
+        Raises
+        ------
+        InputError
+            If no sample is valid.
+        """
+        if self.summary is not None:
+            return replace(self, samples=self.samples[:keep])
+        magnitude, complex_values = self.magnitude, np.iscomplexobj(self.samples)
+        summary = Summary(
+            n=self.n_valid,
+            mean=replace(self, images={}).mean,
+            std=self.std,
+            lowest=magnitude.lowest,
+            quantiles=np.stack([magnitude._quantile(level) for level in LEVELS]),
+            magnitude_mean=replace(magnitude, images={}).mean if complex_values else None,
+            magnitude_std=magnitude.std if complex_values else None,
+        )
+        return replace(self, samples=self.samples[:keep], summary=summary)
+
+    def _quantile(self, level: float) -> np.ndarray:
+        """Return a quantile of real samples."""
+        if self.summary is None:
+            return np.quantile(self._counted(), level, axis=0).astype(self.samples.dtype)
+        found = self.summary.quantile(level)
+        if found is None:
+            raise InputError(
+                f"Posterior.interval: the quantile {level:g} needs all samples, of which {len(self.samples)} are kept; "
+                f"quantiles at {', '.join(f'{kept:g}' for kept in LEVELS)} are known"
+            )
+        return found
 
     def _counted(self) -> np.ndarray:
         if not self.n_valid:
             raise InputError("Posterior: all samples are invalid, so there is nothing to summarise")
-        return self.samples if self.valid.all() else self.samples[self.valid]
+        return self.kept

@@ -13,6 +13,7 @@ from recon.engine.findings import judge_run
 from recon.engine.slice_result import FailedSlice, SliceResult
 from recon.errors import DivergenceError
 from recon.posterior import Posterior
+from recon.posterior_summary import Summary
 from recon.verdict import Verdict
 
 
@@ -81,6 +82,7 @@ def assemble(
         ),
         diagnostics=diagnostics,
         images=stack.images,
+        summary=stack.summary(min(int(result.valid.sum()) for result in known)),
     )
 
 
@@ -101,6 +103,8 @@ class _Stack:
             self._fill(f"diagnostics/{name}", values, place, axis=1)
         for name, image in result.images.items():
             self._fill(f"images/{name}", image, place, axis=0)
+        for name, values in result.summary.items():
+            self._fill(f"summary/{name}", values, place, axis=1 if name == "quantiles" else 0)
 
     def _fill(self, name: str, values: np.ndarray, place: int, axis: int) -> None:
         self._filled[name] = self._filled.get(name, 0) + 1
@@ -124,6 +128,11 @@ class _Stack:
     def diagnostics(self) -> dict[str, Any]:
         return self._group("diagnostics/")
 
+    def summary(self, n: int) -> Summary | None:
+        """Return the statistics of samples that are not kept; None if all are."""
+        arrays = self._group("summary/")
+        return Summary.of_arrays(n, arrays) if arrays else None
+
     def _group(self, prefix: str) -> dict[str, Any]:
         whole = [name for name, count in self._filled.items() if count == self._put]
         return {
@@ -135,4 +144,4 @@ class _Stack:
 
 def _without_arrays(result: SliceResult) -> SliceResult:
     empty = np.empty(0, np.float32)
-    return dataclasses.replace(result, samples=empty, images={}, diagnostics={"valid": result.valid})
+    return dataclasses.replace(result, samples=empty, images={}, summary={}, diagnostics={"valid": result.valid})

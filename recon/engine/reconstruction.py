@@ -95,14 +95,16 @@ def plan(
         raise InputError(f"samples: expected an integer >= 1, got {samples!r}")
     modality = modalities.of_operator(source.operator) if isinstance(source, Problem) else modalities.find(source)
     strategy, where = resolve_sampler(sampler, steps, modality), resolve_device(device)
-    holdout = RunConfig(holdout=named.pop("holdout", True)).holdout and samples > 1
-    run = SamplingRun(prior, strategy, samples, seed, batch_size, where, precision, modality, holdout)
+    wishes = RunConfig(holdout=named.pop("holdout", True), keep=named.pop("keep", "all"))
+    holdout = wishes.holdout and samples > 1
+    run = SamplingRun(prior, strategy, samples, seed, batch_size, where, precision, modality, holdout, wishes.kept)
     computing = {
         "samples": samples,
         "device": str(where),
         "batch_size": batch_size,
         "precision": precision,
         "holdout": holdout,
+        "keep": wishes.keep,
     }
     if isinstance(source, Problem):
         if named or options is not None:

@@ -46,6 +46,8 @@ class SamplingRun:
     modality : Modality or None
     holdout : bool
         Whether each slice is tested on data withheld from a short companion run.
+    keep : int, optional
+        How many samples of each slice are kept; all by default. Statistics are those of all.
     loaded : dict
         Denoisers by image shape, as they become known.
     """
@@ -59,6 +61,7 @@ class SamplingRun:
     precision: str
     modality: Modality | None
     holdout: bool = True
+    keep: int | None = None
     loaded: dict[tuple[int, ...], Denoiser] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -121,7 +124,7 @@ class SamplingRun:
     def _result(self, part: Part, started: float) -> SliceResult:
         prior = describe_prior(self.prior, next(iter(self.loaded.values())))
         sampler = describe_sampler(self.sampler)
-        return reduced(part, sampler, self.modality, prior, time.perf_counter() - started)
+        return reduced(part, sampler, self.modality, prior, time.perf_counter() - started, self.keep)
 
     def _refined(self, ready: Prepared, index: int) -> Prepared:
         """Refine a slice with one sample of a few steps as its first image; unchanged if that sample diverges."""

@@ -13,6 +13,7 @@ from recon.engine.findings import Judged
 from recon.engine.judge import judge_slice
 from recon.engine.part import Part
 from recon.modalities.base import Modality
+from recon.posterior_samples import PosteriorSamples
 from recon.verdict import Finding
 
 
@@ -27,11 +28,13 @@ class SliceResult:
     index : int
         Number of the slice; of slices that were sampled together, of the first one.
     samples : ndarray
-        ``(n, [slice,] y, x)``.
+        ``(n, [slice,] y, x)``, those that are kept.
     diagnostics : mapping of ndarray
         ``valid``, ``residual`` and what the sampler reports, ``(n,)`` each.
     images : mapping of ndarray
         Auxiliary images ``([slice,] y, x)``; ``reference`` and ``expectation`` where they are known.
+    summary : mapping of ndarray
+        Statistics of all samples, where not all are kept; see `recon.posterior_summary`.
     measured : mapping
         What the preparation found in the data.
     judged : tuple of Judged
@@ -52,6 +55,7 @@ class SliceResult:
     samples: np.ndarray
     diagnostics: Mapping[str, np.ndarray]
     images: Mapping[str, np.ndarray]
+    summary: Mapping[str, np.ndarray] = field(default_factory=dict)
     measured: Mapping[str, Any] | None = None
     judged: tuple[Judged, ...] = ()
     held_out: Mapping[str, Any] | None = None
@@ -87,9 +91,17 @@ class FailedSlice:
 
 
 def reduced(
-    part: Part, sampler: Mapping[str, Any], modality: Modality | None, prior: Mapping[str, Any], seconds: float
+    part: Part,
+    sampler: Mapping[str, Any],
+    modality: Modality | None,
+    prior: Mapping[str, Any],
+    seconds: float,
+    keep: int | None = None,
 ) -> SliceResult:
-    """Return what is kept of a sampled slice, which is judged while its data are at hand."""
+    """Return what is kept of a sampled slice, which is judged while its data are at hand.
+
+    With ``keep``, the first samples and statistics of all of them.
+    """
     drawn, ready = part.drawn, part.prepared
     images = {} if ready is None else {name: _numpy(image) for name, image in ready.images.items()}
     if drawn.expectation is not None:
@@ -98,12 +110,18 @@ def reduced(
         images["expectation"] = part.physical(paths).mean(axis=0)
     if part.reference is not None:
         images["reference"] = part.reference
+    samples, valid, summary = part.physical(), _numpy(drawn.valid), None
+    if keep is not None and keep < len(samples):
+        fewer = PosteriorSamples(samples, diagnostics={"valid": valid}).summarised(keep)
+        # Of a slice of its own memory, not of all samples.
+        samples, summary = fewer.samples.copy(), fewer.summary
     measured = None if ready is None else dict(ready.diagnostics)
     return SliceResult(
         index=part.index,
-        samples=part.physical(),
+        samples=samples,
+        summary={} if summary is None else summary.arrays(),
         diagnostics={
-            "valid": _numpy(drawn.valid),
+            "valid": valid,
             "residual": _numpy(drawn.residual),
             **{name: _numpy(fact) for name, fact in drawn.facts.items()},
         },

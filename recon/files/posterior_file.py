@@ -7,11 +7,13 @@ Readable with plain h5py; complex arrays are HDF5 compounds (r, i), as h5py writ
     mean, std           ([slice,] y, x): complex posterior mean, total standard deviation of the valid samples
     interval            (2, [slice,] y, x): lower and upper end; attributes level, method; needs 2 samples
     magnitude_mean, magnitude_std   the same for |samples|
+    summary/<name>      statistics of all samples, if not all of them are kept (`recon.posterior_summary`); attribute n
     images/<name>       zero_filled, reference, mask, ...
     diagnostics/<name>  valid (n,) bool, residual (n,), ...
     geometry, provenance   JSON text
 
-Only `samples`, `images`, `diagnostics`, `geometry` and `provenance` are read back; the summaries are recomputed.
+Only `samples`, `summary`, `images`, `diagnostics`, `geometry` and `provenance` are read back; the other statistics are
+computed again.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ from recon.errors import InputError
 from recon.files import hdf5
 from recon.files.atomic import atomic_path
 from recon.files.plain_values import plain
+from recon.posterior_summary import ARRAYS, LEVELS, Summary
 
 if TYPE_CHECKING:
     from recon.posterior_samples import PosteriorSamples
@@ -36,6 +39,8 @@ FORMAT = "diffrecon-posterior"
 VERSION = 1
 _LEVEL = 0.9
 _MAX_JSON = 16 * 2**20
+#: Statistics with an axis before the slices.
+_LEADING = {"interval": "end", "summary/quantiles": "quantile"}
 _DESCRIPTION = (
     "Posterior samples of an image given its measurement, with their mean, standard deviation and interval. "
     "Axes, units and meaning are attributes of each dataset; geometry and provenance are JSON."
@@ -56,6 +61,8 @@ def write_posterior(path: str | os.PathLike[str], posterior: PosteriorSamples) -
         # Text that is read back has a fixed length: damage in HDF5's heap of variable-length strings is hard to detect.
         file.attrs.update({"format": np.bytes_(FORMAT), "format_version": VERSION, "description": _DESCRIPTION})
         _write_arrays(file, posterior)
+        if posterior.summary is not None and posterior.n_valid:
+            file["summary"].attrs["n"] = posterior.summary.n
         for name, image in posterior.images.items():
             file.create_dataset(f"images/{name}", data=np.asarray(image))
         for name, value in posterior.diagnostics.items():
@@ -66,30 +73,67 @@ def write_posterior(path: str | os.PathLike[str], posterior: PosteriorSamples) -
 
 
 def _write_arrays(file: h5py.File, posterior: PosteriorSamples) -> None:
-    axes = " ".join(("slice", "y", "x")[4 - posterior.samples.ndim :])
+    """Write samples and statistics, a volume slice by slice so that no copy of it is made."""
+    volume = posterior.samples.ndim == 4
+    axes = "slice y x" if volume else "y x"
     units = str(posterior.geometry.get("units", "units of the input"))
-
-    def put(name: str, data: np.ndarray, axes: str, description: str, **more: Any) -> None:
-        file.create_dataset(name, data=data)
-        file[name].attrs.update({"axes": axes, "units": units, "description": description, **more})
-
-    put("samples", posterior.samples, f"sample {axes}", "samples from the posterior distribution of the image")
-    file.create_group("images")
-    file.create_group("diagnostics")
+    file.create_dataset("samples", data=posterior.samples)
+    file["samples"].attrs.update(
+        {
+            "axes": f"sample {axes}",
+            "units": units,
+            "description": "samples from the posterior distribution of the image",
+        }
+    )
+    for group in ("images", "diagnostics"):
+        file.create_group(group)
     if not posterior.n_valid:
         return
+    for place in range(posterior.samples.shape[1]) if volume else (None,):
+        part = posterior if place is None else posterior.slice(place)
+        for name, values in _statistics(part).items():
+            leading = _LEADING.get(name, "")
+            if name not in file:
+                shape = list(values.shape)
+                if place is not None:
+                    shape.insert(1 if leading else 0, posterior.samples.shape[1])
+                file.create_dataset(name, shape=shape, dtype=values.dtype)
+                _describe(file[name], name, posterior, f"{leading} {axes}".strip(), units)
+            if place is None:
+                file[name][...] = values
+            else:
+                file[name][(slice(None), place) if leading else place] = values
+
+
+def _statistics(posterior: PosteriorSamples) -> dict[str, np.ndarray]:
+    """Return the statistics of one slice by the names of their datasets."""
     magnitude = posterior.magnitude
-    known = "expectation" in posterior.images
-    put("mean", posterior.mean, axes, "posterior mean" if known else "mean of the valid samples")
-    put("std", posterior.std, axes, "sqrt(sum_k |x_k - mean|^2 / (n - 1)); zero if there is only one sample")
-    put(
-        "magnitude_mean", magnitude.mean, axes, "magnitude of the posterior mean" if known else "mean of the magnitudes"
-    )
-    put("magnitude_std", magnitude.std, axes, "standard deviation of the magnitudes of the valid samples")
+    found = {
+        "mean": posterior.mean,
+        "std": posterior.std,
+        "magnitude_mean": magnitude.mean,
+        "magnitude_std": magnitude.std,
+    }
     if posterior.n_valid > 1:
-        interval = np.stack(posterior.interval(_LEVEL))
-        text = "lower and upper end of the predictive interval of the magnitude"
-        put("interval", interval, f"end {axes}", text, level=_LEVEL, method="student")
+        found["interval"] = np.stack(posterior.interval(_LEVEL))
+    if posterior.summary is not None:
+        found |= {f"summary/{name}": np.asarray(values) for name, values in posterior.summary.arrays().items()}
+    return found
+
+
+def _describe(found: h5py.Dataset, name: str, posterior: PosteriorSamples, axes: str, units: str) -> None:
+    """Write what a dataset holds beside it."""
+    known = "expectation" in posterior.images
+    texts = {
+        "mean": "posterior mean" if known else "mean of the valid samples",
+        "std": "sqrt(sum_k |x_k - mean|^2 / (n - 1)); zero if there is only one sample",
+        "magnitude_mean": "magnitude of the posterior mean" if known else "mean of the magnitudes",
+        "magnitude_std": "standard deviation of the magnitudes of the valid samples",
+        "interval": "lower and upper end of the predictive interval of the magnitude",
+    }
+    found.attrs.update({"axes": axes, "units": units, "description": texts.get(name, "see recon.posterior_summary")})
+    if name == "interval":
+        found.attrs.update({"level": _LEVEL, "method": "student"})
 
 
 def _write_diagnostic(file: h5py.File, name: str, value: Any) -> None:
@@ -146,7 +190,26 @@ def read_posterior(path: str | os.PathLike[str]) -> dict[str, Any]:
             "provenance": provenance,
             "diagnostics": diagnostics,
             "images": images,
+            "summary": _read_summary(file, samples.shape[1:]),
         }
+
+
+def _read_summary(file: h5py.File, shape: tuple[int, ...]) -> Summary | None:
+    """Return the statistics of samples that are not kept; None if all are."""
+    names = [name for name in _names(file, "summary") if name in ARRAYS]
+    if not names:
+        return None
+    arrays = {name: hdf5.dataset(file, f"summary/{name}")[()] for name in names}
+    expected = {name: shape[:-2] if name == "lowest" else shape for name in ARRAYS}
+    expected["quantiles"] = (len(LEVELS), *shape)
+    missing = {"mean", "std", "lowest", "quantiles"} - set(arrays)
+    wrong = sorted(missing | {name for name, values in arrays.items() if values.shape != expected[name]})
+    n = hdf5.attributes(file["summary"], ("n",)).get("n")
+    if wrong or not isinstance(n, int | np.integer) or n < 1:
+        raise InputError(
+            f"{file.filename}: summary/{', '.join(wrong) or 'n'}: missing or of another shape; the file is damaged"
+        )
+    return Summary.of_arrays(int(n), arrays)
 
 
 def read_provenance(path: Path) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from recon.files.plain_values import plain
 from recon.verdict import Finding
 
 _META = "meta"
-_GROUPS = ("diagnostics", "images")
+_GROUPS = ("diagnostics", "images", "summary")
 
 
 def path_of(folder: Path, index: int) -> Path:
@@ -72,6 +72,7 @@ def _put_together(arrays: dict[str, np.ndarray], meta: dict[str, Any]) -> SliceR
         samples=samples,
         diagnostics=groups["diagnostics"],
         images=groups["images"],
+        summary=groups["summary"],
         judged=tuple(judged),
         citations=citations,
         **meta,

@@ -134,6 +134,6 @@ class Calibration:
 def _interval(posterior: PosteriorSamples, half: NDArray) -> tuple[NDArray, NDArray]:
     magnitude = posterior.magnitude
     lower, upper = magnitude.mean - half, magnitude.mean + half
-    if (magnitude.samples[magnitude.valid] >= 0).all():
+    if not (magnitude.lowest < 0).any():  # slices without a result are NaN
         lower = np.maximum(lower, 0)
     return lower.astype(np.float32), upper.astype(np.float32)

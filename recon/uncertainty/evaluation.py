@@ -92,6 +92,8 @@ def _add(found: Evaluation, case: Case, calibration: Calibration | None) -> None
     posterior = case.posterior
     if posterior.n_valid < 2:
         raise InputError(f"{case.name}: expected at least 2 valid samples, got {posterior.n_valid}")
+    if posterior.summary is not None:
+        raise InputError(f"{case.name}: not all samples are kept, which an evaluation needs; run it with --keep all")
     truth = reference_of(case)
     signal, white = metrics.foreground(truth), white_level(truth)
     magnitude = posterior.magnitude

@@ -24,7 +24,7 @@ def rows(posterior: PosteriorSamples) -> list[Row]:
     Images are log-compressed magnitudes in dB below their own 99.9 % quantile; samples use that of the mean.
     """
     low, high = posterior.geometry["display_db"]
-    samples = np.asarray(posterior.samples)[posterior.valid]
+    samples = posterior.kept
     central = samples.shape[1] // 2 if samples.ndim == 4 else None
     extent = _extent(posterior, samples.shape[-2:])
 
