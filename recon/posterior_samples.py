@@ -50,9 +50,7 @@ class PosteriorSamples:
         least = len(samples)
         shape = (least,) if valid is None else np.asarray(valid).shape
         if shape != (least,) and (self.summary is None or len(shape) != 1 or shape[0] < least):
-            raise ShapeError(
-                f"Posterior: diagnostics['valid'] has the shape {np.shape(valid)} for {len(samples)} samples"
-            )
+            raise ShapeError(f"Posterior: diagnostics['valid'] has the shape {shape} for {least} samples")
         object.__setattr__(self, "samples", samples)
 
     @cached_property
