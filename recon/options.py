@@ -186,7 +186,7 @@ class RunConfig(Options):
         "all",
         str,
         "samples in the result: all, none or a number; mean, std, interval and quantiles are always of all samples",
-        "all|N|none",
+        "N",
         parse=parse_keep,
     )
     holdout: bool = option(
