@@ -61,6 +61,8 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
 def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Provide a temporary folder beside `path` for writing; on success it gets the name `path` in one step.
 
+    Files in it are written plainly: all of them are flushed to the disk before the rename.
+
     Parameters
     ----------
     path
@@ -83,6 +85,8 @@ def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
         os.mkdir(temporary)
         try:
             yield temporary
+            for path in (*temporary.rglob("*"), temporary):
+                (_flush_folder if path.is_dir() else _flush)(path)
             os.replace(temporary, target)
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -139,7 +143,7 @@ def _flush(path: Path) -> None:
 
 
 def _flush_folder(folder: Path) -> None:
-    """Make the rename durable, on systems that can open folders."""
+    """Make the names in a folder durable, on systems that can open folders."""
     if os.name != "posix":
         return
     try:

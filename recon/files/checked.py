@@ -1,8 +1,8 @@
 """A file object for libraries that lose errors: the first failed write is kept, and raised when the file is closed.
 
 HDF5 does not survive a write that fails while it closes a file: h5py drops the error, so that a file with holes looks
-like a success, or libhdf5 ends the process. `CheckedFile` therefore tells its user that every write succeeded; nothing
-is held in memory but, after a failure, the tables that the library may want to read back.
+like a success, or libhdf5 ends the process. `CheckedFile` therefore tells its user that every write succeeded. Nothing
+is held in memory: what it reads back after a failure is zero, over which it may stumble, but before the end.
 """
 
 import errno
@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-#: After a failure, what a library may read back is kept up to these sizes: its tables, not the images.
-_PIECE, _ALL = 2**20, 64 * 2**20
+#: Read at most this much at a time.
+_PIECE = 2**20
 
 
 class CheckedFile(io.RawIOBase):
@@ -35,8 +35,7 @@ class CheckedFile(io.RawIOBase):
         super().__init__()
         self.failure: BaseException | None = None
         self._path = path
-        self._position = self._size = self._kept_size = 0
-        self._kept: list[tuple[int, bytes]] = []
+        self._position = self._size = 0
         flags = os.O_RDWR | os.O_TRUNC | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
         self._descriptor = os.open(path, flags)
 
@@ -63,9 +62,6 @@ class CheckedFile(io.RawIOBase):
         self._position += length
         self._size = max(self._size, self._position)
         self._attempt(self._put, memoryview(data).cast("B"), start)
-        if self.failure is not None and length <= _PIECE and self._kept_size < _ALL:
-            self._kept.append((start, bytes(data)))
-            self._kept_size += length
         return length
 
     def truncate(self, size: int | None = None) -> int:
@@ -75,17 +71,13 @@ class CheckedFile(io.RawIOBase):
         return self._size
 
     def readinto(self, buffer: Any) -> int:
-        """Fill a buffer from the position on; what was never written is zero."""
-        view = memoryview(buffer).cast("B")
-        start, stop = self._position, self._position + len(view)
-        self._position = stop
+        """Fill a buffer from the position on; what was never written, and all after a failure, is zero."""
+        view, start = memoryview(buffer).cast("B"), self._position
         view[:] = bytes(len(view))
         self._attempt(self._get, view, start)
-        for first, piece in self._kept:
-            low, high = max(first, start), min(first + len(piece), stop)
-            if low < high:
-                view[low - start : high - start] = piece[low - first : high - first]
-        return len(view)
+        length = min(len(view), max(self._size - start, 0))
+        self._position += length
+        return length
 
     def finish(self) -> None:
         """Flush the data to the disk, close the file, and raise the first error if there was one."""
@@ -111,7 +103,7 @@ class CheckedFile(io.RawIOBase):
             try:
                 action(*arguments)
             except BaseException as error:
-                self.failure = error
+                self.failure = error.with_traceback(None)  # whose frames would hold on to the library's buffer
 
     def _put(self, data: memoryview, start: int) -> None:
         os.lseek(self._descriptor, start, os.SEEK_SET)

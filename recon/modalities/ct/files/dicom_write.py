@@ -14,7 +14,7 @@ import numpy as np
 
 from recon.errors import InputError, ShapeError
 from recon.files import dicom
-from recon.files.atomic import atomic_folder, atomic_path
+from recon.files.atomic import atomic_folder
 from recon.modalities.ct.data import CTImages
 
 # Attributes of the source's pixels that do not apply to ours. Lossy compression of the source stays marked.
@@ -118,8 +118,8 @@ def _write_series(
         dataset.InstanceNumber = number
         _put_pixels(dataset, image, slope, name)
         path = folder / f"{name}_{number:04d}.dcm"
-        with atomic_path(path) as temporary, dicom.quiet():
-            dataset.save_as(temporary, enforce_file_format=True)
+        with dicom.quiet():
+            dataset.save_as(path, enforce_file_format=True)
         paths.append(path)
     return paths
 
