@@ -2,7 +2,15 @@
 
 from operators.errors import DivergenceError, InputError, ReconError, ShapeError
 
-__all__ = ["CheckpointError", "ConfigError", "DivergenceError", "InputError", "ReconError", "ShapeError"]
+__all__ = [
+    "CheckpointError",
+    "ConfigError",
+    "DivergenceError",
+    "InputError",
+    "ReconError",
+    "ShapeError",
+    "StorageError",
+]
 
 
 class ConfigError(InputError):
@@ -11,3 +19,7 @@ class ConfigError(InputError):
 
 class CheckpointError(InputError):
     """A weights file is damaged, unsafe, or does not fit the network that it claims to hold."""
+
+
+class StorageError(ReconError):
+    """A file cannot be written: the disk is full or read-only, or its folder is missing or closed to this user."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from numpy.typing import NDArray
 
 from recon.errors import InputError
+from recon.files.names import printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -208,6 +209,7 @@ def _text(
 ) -> None:
     """Write one line; with ``room`` in inches, shrink the type (to 80 %) and then cut the text until it fits."""
     full_width, full_height = figure.get_size_inches()
+    text = printable(text)
     # File names may hold "$": parse_math off keeps them from being read as formulas.
     artist = figure.text(
         left / full_width,

@@ -8,6 +8,7 @@ from pathlib import Path
 from recon.device import lacks_bfloat16, resolve_device
 from recon.engine.samplers import resolve_sampler
 from recon.errors import InputError, ReconError
+from recon.files.names import require_name
 from recon.priors.hub import require_known
 from recon.settings import Settings
 
@@ -26,6 +27,8 @@ def check_settings(settings: Settings) -> None:
 
 def check_outputs(paths: Sequence[Path], force: bool) -> None:
     """Refuse to overwrite files, and fail early if the results could not be written."""
+    for path in paths:
+        require_name(path)
     existing = [path for path in paths if path.exists()]
     if existing and not force:
         more = f" and {len(existing) - 1} more" if len(existing) > 1 else ""

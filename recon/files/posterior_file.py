@@ -28,7 +28,7 @@ import numpy as np
 
 from recon.errors import InputError
 from recon.files import hdf5
-from recon.files.atomic import atomic_path
+from recon.files.hdf5_write import write_hdf5
 from recon.files.plain_values import plain
 from recon.posterior_summary import ARRAYS, LEVELS, Summary
 
@@ -57,7 +57,7 @@ def is_posterior(path: Path) -> bool:
 
 def write_posterior(path: str | os.PathLike[str], posterior: PosteriorSamples) -> None:
     """Write a posterior atomically: `path` is either as before or complete."""
-    with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
+    with write_hdf5(path) as file:
         # Text that is read back has a fixed length: damage in HDF5's heap of variable-length strings is hard to detect.
         file.attrs.update({"format": np.bytes_(FORMAT), "format_version": VERSION, "description": _DESCRIPTION})
         _write_arrays(file, posterior)

@@ -9,6 +9,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from recon.errors import CheckpointError, InputError
+from recon.files.atomic import atomic_path
 from samplers import CovarianceModel
 
 SUFFIX = ".covariance.safetensors"
@@ -25,7 +26,8 @@ def write_covariance(path: Path, model: CovarianceModel) -> None:
     if model.spectrum is None or not model.std_map.ndim:
         raise InputError("write_covariance: expected a covariance model with a map and a spectrum")
     tensors = {"std_map": model.std_map.float().contiguous(), "spectrum": model.spectrum.float().contiguous()}
-    path.write_bytes(save(tensors))
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(save(tensors))
 
 
 def read_covariance(path: Path) -> CovarianceModel:

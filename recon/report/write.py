@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from recon import metrics
-from recon.errors import InputError
 from recon.figure import draw
-from recon.files.atomic import atomic_path
+from recon.files.atomic import atomic_path, make_folder
+from recon.files.names import printable
 from recon.report.layout import build_rows, centre_crop, plain_reconstruction
 from recon.report.page import COLOURS, page
 
@@ -56,8 +56,10 @@ def write_report(
     Raises
     ------
     InputError
-        When matplotlib is missing, the samples are not images, the files cannot be written, or the calibration does
-        not belong to this posterior.
+        When matplotlib is missing, the samples are not images, the folder is a file, or the calibration does not belong
+        to this posterior.
+    StorageError
+        When the disk is full or read-only.
     """
     stem = _stem(path)
     interval = None if calibration is None else calibration.apply(posterior, group)
@@ -74,15 +76,12 @@ def write_report(
         banner=_banner(posterior),
     )
     png, html = stem.with_name(stem.name + ".png"), stem.with_name(stem.name + ".html")
-    try:
-        stem.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_path(png) as temporary:
-            figure.savefig(temporary, format="png", facecolor=figure.get_facecolor())
-        text = page(posterior, _title(posterior), png.read_bytes(), merit, level, calibration is not None)
-        with atomic_path(html) as temporary:
-            temporary.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"the report cannot be written to {stem.parent}: {error.strerror or error}") from error
+    make_folder(stem.parent)
+    with atomic_path(png) as temporary:
+        figure.savefig(temporary, format="png", facecolor=figure.get_facecolor())
+    text = page(posterior, _title(posterior), png.read_bytes(), merit, level, calibration is not None)
+    with atomic_path(html) as temporary:
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")  # a name may not be UTF-8
     return png, html
 
 
@@ -136,7 +135,7 @@ def _banner(posterior: PosteriorSamples) -> tuple[str, str] | None:
 
 def _title(posterior: PosteriorSamples) -> str:
     source = _name(posterior.provenance.get("source"))
-    return f"diffrecon · {Path(source).name}" if source else "diffrecon"
+    return f"diffrecon · {printable(Path(source).name)}" if source else "diffrecon"
 
 
 def _subtitle(posterior: PosteriorSamples) -> str:

@@ -7,13 +7,14 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from recon.errors import CheckpointError, ReconError
-from recon.files.atomic import atomic_path
+from recon.errors import CheckpointError
+from recon.files.atomic import atomic_path, make_folder
+from recon.files.checked import checked_file
 from recon.images.augment import LABELS
 from recon.modalities import training_images
 from recon.priors.network import load_network_prior
@@ -197,20 +198,13 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
 
     Raises
     ------
-    ReconError
+    StorageError
         If it cannot be written (the disk is full, or the folder is gone); an earlier checkpoint is kept.
     """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        for half in path.parent.glob(f".*-{path.name}"):  # left by a process that was killed while writing
-            half.unlink(missing_ok=True)
-        with atomic_path(path) as temporary, open(temporary, "wb") as file:
-            torch.save(state, file)
-    except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
-        reason = str(error.__context__ if isinstance(error.__context__, OSError) else error).splitlines()[0]
-        raise ReconError(
-            f"cannot write the checkpoint {path}: {reason}; is the disk full? An earlier checkpoint is unchanged"
-        ) from error
+    make_folder(path.parent)
+    # torch reports a full disk as a RuntimeError, in words of its own.
+    with atomic_path(path) as temporary, checked_file(temporary) as file:
+        torch.save(state, cast(IO[bytes], file))
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from recon.engine.provenance import release
-from recon.errors import InputError, ReconError
+from recon.errors import InputError
 from recon.files.atomic import atomic_path
 from recon.files.plain_values import plain
 from recon.uncertainty.conformal import check_method
@@ -23,11 +23,8 @@ def write_calibration(path: str | os.PathLike[str], values: Mapping[str, Any]) -
     """Write the fields of a `Calibration` as JSON, atomically; ``factors`` is called ``lambda`` in the file."""
     named = {"lambda" if key == "factors" else key: value for key, value in values.items()}
     content = {"format": FORMAT, "format_version": VERSION, "diffrecon": release(), **plain(named)}
-    try:
-        with atomic_path(path) as temporary:
-            temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise ReconError(f"{path}: cannot be written ({error.strerror or error})") from error
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def read_calibration(file: str | os.PathLike[str], names: Sequence[str]) -> dict[str, Any]:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from recon.figure import blank
-from recon.files.atomic import atomic_path
+from recon.files.atomic import atomic_path, make_folder
+from recon.files.names import printable
 from recon.files.plain_values import plain
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ _COLUMNS = {
 def write_evaluation(found: Evaluation, folder: Path, pictures: bool = True) -> list[Path]:
     """Write the files into a folder, each atomically, and return their paths."""
     drawn = {name: draw(found) for name, draw in _DRAW.items()} if pictures else {}
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     content = {
         "level": found.level,
         "summary": found.summary(),
@@ -52,7 +53,7 @@ def write_evaluation(found: Evaluation, folder: Path, pictures: bool = True) -> 
     with atomic_path(folder / TEXTS[1]) as temporary, open(temporary, "w", newline="", encoding="utf-8") as stream:
         table = csv.DictWriter(stream, list(found.rows[0]))
         table.writeheader()
-        table.writerows(found.rows)
+        table.writerows({**row, "name": printable(row["name"])} for row in found.rows)
     for name, figure in drawn.items():
         with atomic_path(folder / name) as temporary:
             figure.savefig(temporary, format="png", dpi=120)
@@ -65,7 +66,7 @@ def table_lines(found: Evaluation) -> list[str]:
     lines = [["", *(title for title, _ in columns.values())]]
     for row in [*found.rows, {"name": "mean", **found.summary()}]:
         seen = " *" if row.get("in_calibration") else ""
-        lines.append([f"{row['name']}{seen}", *(format(row[name], form) for name, (_, form) in columns.items())])
+        lines.append([printable(row["name"]) + seen, *(format(row[name], form) for name, (_, form) in columns.items())])
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     text = ["  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]).rstrip() for line in lines]
     if any(row.get("in_calibration") for row in found.rows):

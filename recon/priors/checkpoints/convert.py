@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from recon.errors import InputError, ReconError
+from recon.errors import InputError, StorageError
 from recon.files.atomic import atomic_path
 from recon.priors.checkpoints.converted import describe
 from recon.priors.checkpoints.load import read_checkpoint
@@ -37,6 +38,8 @@ def convert_checkpoint(
         If ``target`` has another ending or already exists.
     CheckpointError
         If ``source`` is damaged.
+    StorageError
+        If ``target`` cannot be written.
     """
     target = Path(target)
     if target.suffix != ".safetensors":
@@ -46,9 +49,9 @@ def convert_checkpoint(
     if not target.parent.is_dir():
         raise InputError(f"the folder {target.parent} does not exist")
     checkpoint = read_checkpoint(source, card)
-    try:
-        with atomic_path(target) as temporary:
+    with atomic_path(target) as temporary:
+        try:
             save_file(checkpoint.tensors, temporary, describe(checkpoint))
-    except OSError as error:
-        raise ReconError(f"cannot write {target}: {error}") from error
+        except SafetensorError as error:  # safetensors does not say which of the errors of a disk it is
+            raise StorageError(f"{target}: cannot be written ({error}); an earlier file is unchanged") from error
     return target

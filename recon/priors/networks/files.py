@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from recon.errors import CheckpointError
+from recon.files.atomic import atomic_path
 
 ARCHITECTURE = "unet-edm"
 
@@ -87,15 +87,8 @@ def write_prior(path: Path, tensors: Mapping[str, Tensor], card: Mapping[str, An
     content = save(half, metadata)
     complete = {**card, "sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
     path.parent.mkdir(parents=True, exist_ok=True)
-    _write(path, content)
-    _write(path.with_suffix(".json"), (json.dumps(complete, indent=2) + "\n").encode())
+    card_text = json.dumps(complete, indent=2) + "\n"
+    for target, written in ((path, content), (path.with_suffix(".json"), card_text.encode("utf-8"))):
+        with atomic_path(target) as temporary:
+            temporary.write_bytes(written)
     return complete
-
-
-def _write(path: Path, content: bytes) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    with open(temporary, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)

@@ -8,7 +8,7 @@ import torch
 
 from recon import load_prior
 from recon.cli import main
-from recon.errors import CheckpointError, InputError, ReconError
+from recon.errors import CheckpointError, InputError, ReconError, StorageError
 from recon.priors import hub_store
 from recon.priors.checkpoints import convert_checkpoint, load_checkpoint
 from recon.priors.networks.table import ARCHITECTURES
@@ -202,6 +202,24 @@ def test_conversion_does_not_overwrite(make_checkpoint, tmp_path, capsys):
     assert "already exists" in capsys.readouterr().err and target.read_text() == "mine"
     assert main(["models", "convert", str(source), str(target), "--force"]) == 0
     load_prior(target)
+
+
+def test_conversion_on_a_full_disk(make_checkpoint, tmp_path):
+    resource = pytest.importorskip("resource")
+    source, target = make_checkpoint("edm"), tmp_path / "x.safetensors"
+    length = convert_checkpoint(source, target).stat().st_size
+    ordinary, present = source.stat().st_mode, set(tmp_path.iterdir())
+    assert target.stat().st_mode == ordinary
+    target.write_text("old")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    for size in (0, 1000, length // 2, length - 1):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+        try:
+            with pytest.raises(StorageError, match=r"x\.safetensors: cannot be written"):
+                convert_checkpoint(source, target, force=True)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert target.read_text() == "old" and set(tmp_path.iterdir()) == present
 
 
 def test_info_of_the_built_in_prior(capsys):

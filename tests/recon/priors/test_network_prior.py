@@ -212,6 +212,17 @@ def test_weights_that_do_not_fit_half_precision_are_not_written(tmp_path):
         write_prior(tmp_path / "x.safetensors", {"w": torch.tensor([1e6])}, {})
 
 
+def test_nothing_is_written_through_a_link(tmp_path):
+    own = tmp_path / "own"
+    own.write_text("precious")
+    names = ("x.safetensors", "x.safetensors.tmp", "x.json", "x.json.tmp")
+    for name in names:
+        (tmp_path / name).symlink_to(own)
+    write_prior(tmp_path / "x.safetensors", {"w": torch.ones(2)}, {})
+    assert own.read_text() == "precious"
+    assert [(tmp_path / name).is_symlink() for name in names] == [False, True, False, True]
+
+
 @pytest.mark.parametrize("name", ["brain-mri", "cardiac-mri"])
 def test_shipped_mri_prior_denoises(name):
     path = WEIGHTS_FOLDER / f"{name}.safetensors"

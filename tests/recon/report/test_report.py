@@ -4,12 +4,13 @@ import base64
 import builtins
 import dataclasses
 import io
+import os
 import re
 
 import numpy as np
 import pytest
 
-from recon.errors import InputError
+from recon.errors import InputError, StorageError
 from recon.metrics import coverage, foreground, psnr, ssim
 from recon.posterior import Posterior
 from recon.report import figures_of_merit, write_report
@@ -221,10 +222,16 @@ def test_a_failed_write_leaves_the_old_report(make_posterior, tmp_path, monkeypa
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(InputError, match="No space left"):
+    with pytest.raises(StorageError, match=r"scan.png: cannot be written \(No space left on device\); free some space"):
         write_report(make_posterior(n=2), tmp_path / "scan")
     assert (png.read_bytes(), html.read_bytes()) == before
     assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_any_name_can_be_drawn(make_posterior, tmp_path):
+    name = "scan\udcff\x1b]0;title\x07.h5"  # as Python reads a byte that is not UTF-8
+    _, html = write_report(make_posterior(provenance={"source": {"name": name}}), tmp_path / os.fsdecode(b"scan\xff"))
+    assert r"scan\xff\x1b]0;title\x07.h5" in html.read_text("utf-8")
 
 
 def test_without_matplotlib_the_remedy_is_named(make_posterior, tmp_path, monkeypatch):

@@ -6,8 +6,6 @@ derived and for research use. Source: DICOM PS3.3, C.7.6.1 (General Image) and C
 """
 
 import os
-import shutil
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +14,7 @@ import numpy as np
 
 from recon.errors import InputError, ShapeError
 from recon.files import dicom
-from recon.files.atomic import atomic_path
+from recon.files.atomic import atomic_folder
 from recon.modalities.ct.data import CTImages
 
 # Attributes of the source's pixels that do not apply to ours. Lossy compression of the source stays marked.
@@ -68,6 +66,8 @@ def write_dicom(
         If the folder exists, the source is not DICOM, or an image is not finite or does not fit int16.
     ShapeError
         If images and slices do not fit together.
+    StorageError
+        If the series cannot be written; there is no folder then.
     """
     target = Path(folder)
     chosen = list(range(len(source))) if slices is None else [int(i) for i in slices]
@@ -78,18 +78,12 @@ def write_dicom(
     images = {name: _checked(name, image, source, chosen) for name, image in maps.items()}
     if not images or any(not name.isidentifier() for name in images):
         raise InputError(f"write_dicom: expected maps with plain names such as 'mean', got {list(maps)}")
-    temporary = Path(tempfile.mkdtemp(prefix=".", suffix=f"-{target.name}", dir=target.parent))
-    try:
-        written = []
+    written = []
+    with atomic_folder(target) as temporary:
         for position, (name, stack) in enumerate(images.items()):
             (temporary / name).mkdir()
             for path in _write_series(temporary / name, name, position, stack, source, chosen, note):
                 written.append(target / path.relative_to(temporary))
-        temporary.chmod(0o755)
-        os.replace(temporary, target)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
     return written
 
 
@@ -124,8 +118,8 @@ def _write_series(
         dataset.InstanceNumber = number
         _put_pixels(dataset, image, slope, name)
         path = folder / f"{name}_{number:04d}.dcm"
-        with atomic_path(path) as temporary, dicom.quiet():
-            dataset.save_as(temporary, enforce_file_format=True)
+        with dicom.quiet():
+            dataset.save_as(path, enforce_file_format=True)
         paths.append(path)
     return paths
 

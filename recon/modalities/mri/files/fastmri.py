@@ -14,7 +14,7 @@ import numpy as np
 
 from recon.errors import InputError, ShapeError
 from recon.files import hdf5
-from recon.files.atomic import atomic_path
+from recon.files.hdf5_write import write_hdf5
 from recon.modalities.mri.data import KspaceScan
 from recon.modalities.mri.files.arrays import check_complex, check_lengths, sampling_mask
 from recon.modalities.mri.files.mrd_header import MrdHeader, parse_header
@@ -99,7 +99,7 @@ def write_fastmri(path: str | os.PathLike[str], reconstruction: np.ndarray, crop
     if crop is not None:
         rows, columns = (_centre(n, int(m)) for n, m in zip(images.shape[1:], crop, strict=True))
         images = images[:, rows, columns]
-    with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
+    with write_hdf5(path) as file:
         file.create_dataset("reconstruction", data=images.astype(np.float32))
 
 

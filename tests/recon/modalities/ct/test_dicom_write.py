@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from recon.errors import InputError, ShapeError
+from recon.errors import InputError, ShapeError, StorageError
 from recon.modalities.ct.data import CTImages
 from recon.modalities.ct.files.dicom_write import write_dicom
 from recon.modalities.ct.files.readers import open_ct
@@ -70,6 +70,22 @@ def test_some_slices_and_large_values(source: CTImages, tmp_path: Path) -> None:
     assert isinstance(found, CTImages)
     np.testing.assert_array_equal(found[0], image)
     assert found.positions_mm == pytest.approx([3.0])
+
+
+def test_a_full_disk_leaves_no_folder(source: CTImages, tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource")
+    images = {"mean": np.zeros((3, 9, 7)), "std": np.ones((3, 9, 7))}
+    largest = max(path.stat().st_size for path in write_dicom(tmp_path / "whole", source, images))
+    present = set(tmp_path.iterdir())
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    for size in (0, 100, largest // 2, largest - 1):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+        try:
+            with pytest.raises(StorageError, match=r"/out: cannot be written \(File too large\)$"):
+                write_dicom(tmp_path / "out", source, images)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert set(tmp_path.iterdir()) == present
 
 
 @pytest.mark.parametrize(
