@@ -10,6 +10,7 @@ from typing import Any
 from recon import modalities
 from recon.device import resolve_device
 from recon.engine.assemble import assemble
+from recon.engine.memory import told_out_of_memory
 from recon.engine.samplers import resolve_sampler
 from recon.engine.sampling_run import SamplingRun
 from recon.engine.slices import choose_slices, of_slices
@@ -19,6 +20,7 @@ from recon.posterior import Posterior
 from samplers import DDSVolume, Denoiser, Problem, Sampler
 
 
+@told_out_of_memory()
 def reconstruct(
     source: Any,
     prior: str | Path | Denoiser = "auto",
@@ -86,6 +88,8 @@ def reconstruct(
         If the source or an argument is unusable; the message says what is wrong and what to do.
     DivergenceError
         If every sample became non-finite.
+    OutOfMemoryError
+        If memory is too small for one sample at a time; larger batches are halved, with a warning.
     """
     started = time.perf_counter()
     if isinstance(samples, bool) or not isinstance(samples, int) or samples < 1:

@@ -23,7 +23,7 @@ from recon.modalities.base import Modality
 from recon.modalities.prepared import Prepared
 from recon.modalities.protocols import Source
 from recon.priors.hub import GAUSSIAN, load_prior
-from samplers import DDSVolume, Denoiser, PartsAsBatch, Problem, Sampler, sample
+from samplers import BatchLimit, DDSVolume, Denoiser, PartsAsBatch, Problem, Sampler, sample
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -45,6 +45,8 @@ class SamplingRun:
         Whether each slice is tested on data withheld from a short companion run.
     loaded : dict
         Denoisers by image shape, as they become known.
+    limit : BatchLimit
+        The batch that fits in memory, as it becomes known.
     """
 
     prior: str | Path | Denoiser
@@ -57,6 +59,7 @@ class SamplingRun:
     modality: Modality | None
     holdout: bool = True
     loaded: dict[tuple[int, ...], Denoiser] = dataclasses.field(default_factory=dict)
+    limit: BatchLimit = dataclasses.field(default_factory=BatchLimit)
 
     def __post_init__(self) -> None:
         if isinstance(self.prior, str) and self.prior == "auto":
@@ -159,6 +162,7 @@ class SamplingRun:
             self.samples,
             _slice_seed(self.seed, index),
             batch_size=self.batch_size,
+            limit=self.limit,
             progress=lambda step: bar.update() and None,
         )
         calls, gradients = (round(count / self.samples) for count in (prior.images, prior.back_propagated))
@@ -167,7 +171,8 @@ class SamplingRun:
         if self.holdout:
             level = None if ready is None else ready.data_std
             seed = _slice_seed(self.seed, index)
-            tested = cross_validate(problem, self.sampler, self._prior_of(problem), seed, self.modality, level)
+            prior = self._prior_of(problem)
+            tested = cross_validate(problem, self.sampler, prior, seed, self.modality, level, self.limit)
         return Part(drawn, problem, ready, reference, calls, gradients, steps, index, tested)
 
     def _prior_of(self, problem: Problem) -> Denoiser:
