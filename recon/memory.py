@@ -42,18 +42,16 @@ def _machine(proc: Path) -> Iterator[float]:
 
 
 def _process(proc: Path) -> Iterator[float]:
-    used = _table(proc / "self" / "status")
-    for line in _read(proc / "self" / "limits").splitlines():
-        for name, counted in _LIMITS.items():
-            soft = line.removeprefix(name).split()[:1]
-            if line.startswith(name) and soft[0].isdigit() and counted in used:
-                yield float(soft[0]) - 1024.0 * used[counted]
+    used, limits = _table(proc / "self" / "status"), _read(proc / "self" / "limits")
+    for name, counted in _LIMITS.items():
+        soft = re.search(rf"^{name}\s+(\d+)\b", limits, re.MULTILINE)
+        if soft and counted in used:
+            yield float(soft[1]) - 1024.0 * used[counted]
 
 
 def _groups(proc: Path, cgroup: Path) -> Iterator[float]:
     """Yield what each control group of this process leaves, from its own up to the root."""
-    for line in _read(proc / "self" / "cgroup").splitlines():
-        _, controllers, path = line.split(":", 2)
+    for controllers, path in re.findall(r"^\d+:(.*?):(.*)$", _read(proc / "self" / "cgroup"), re.MULTILINE):
         if not controllers:
             unified = cgroup / "unified"
             root, left = (unified if unified.is_dir() else cgroup), _left_2
