@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import gc
 import re
+import sys
 import traceback
 import warnings
 
@@ -21,10 +23,10 @@ _SAID = re.compile(
 )
 _ASKED = re.compile(r"allocate (\d+(?:\.\d*)?) ?([KMGTP]i?B|bytes)", re.IGNORECASE)
 _UNITS = "BKMGTP"
+#: A parameter of the GNU C library (malloc.h), and the bytes from which arrays are large.
+_MMAP_THRESHOLD, _LARGE = -3, 1 << 20
 #: What to lower if one sample alone is too much, and elsewhere.
-_ALONE = (
-    "lower the size of the images, the number of channels or --precision, or take a sampler without gradients (dds)"
-)
+_ALONE = "lower the size of the images, the number of channels or --precision, or use a sampler without gradients (dds)"
 _ELSEWHERE = "lower the size of the images, the number of channels, --samples or --batch-size"
 
 
@@ -81,6 +83,11 @@ def release(error: BaseException) -> None:
     gc.collect()
     if torch.cuda.is_initialized():
         torch.cuda.empty_cache()
+    elif sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
+        # The C library keeps most of what is freed, in pieces. From now on large arrays go back to the system at once:
+        # slower (2.5 times for 8 x 8 x 256 x 256), but 8 samples then fit where otherwise one did not.
+        libc.malloc_trim(0)
+        libc.mallopt(_MMAP_THRESHOLD, _LARGE)
 
 
 def typed(error: BaseException, batch: int | None = None) -> OutOfMemoryError:

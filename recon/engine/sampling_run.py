@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from recon.engine.counting import Counted
 from recon.engine.holdout import cross_validate
+from recon.engine.memory import fit
 from recon.engine.part import Part
 from recon.engine.provenance import describe_prior, describe_sampler
 from recon.engine.samplers import FIRST_IMAGE_STEPS, resolve_sampler
@@ -155,6 +156,7 @@ class SamplingRun:
     ) -> Part:
         """Sample one slice; slices have independent random streams."""
         prior = Counted(self._prior_of(problem))
+        fit(self.limit, problem, self.batch_size or self.samples)
         drawn = sample(
             self.sampler,
             problem,
