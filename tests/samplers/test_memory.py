@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import errno
 import gc
+import subprocess
+import sys
 import warnings
 import weakref
 from collections.abc import Container
+from pathlib import Path
 
 import pytest
 import torch
@@ -260,3 +263,42 @@ def test_an_error_that_is_typed_already_keeps_its_words() -> None:
     error = OutOfMemoryError("the network alone needs 3 GiB")
     assert is_out_of_memory(error)
     assert typed(error, batch=1) is error
+
+
+LIMITED = """
+import re, resource, warnings
+import torch
+from operators import CartesianMRI
+from recon.priors import GaussianPrior
+from samplers import DDS, Noise, Problem, sample
+
+prior, space = GaussianPrior.power_law((256, 256)), (256, 256)
+mask = torch.zeros(1, 256, dtype=torch.bool)
+mask[:, ::3] = True
+angles = torch.arange(8)[:, None, None] * torch.pi / 4
+y, x = torch.meshgrid(torch.linspace(-1, 1, 256), torch.linspace(-1, 1, 256), indexing="ij")
+maps = torch.exp(-((x - angles.cos()) ** 2) - (y - angles.sin()) ** 2).to(torch.complex64)
+operator = CartesianMRI(mask, maps / maps.abs().square().sum(0).sqrt())
+noise = Noise(1, [0], prior.mean)
+data = operator(prior.draw(noise.normal(prior.space))[0])
+problem = Problem(data + 0.05 * noise.normal(operator.codomain)[0] * mask, operator, 0.05)
+sampler = DDS(steps=1)
+expected = sample(sampler, problem, prior, 2, seed=3, first=30).samples
+size = 1024 * int(re.search(r"VmSize:\\s+(\\d+)", open("/proc/self/status").read())[1])
+resource.setrlimit(resource.RLIMIT_AS, (size + 200 * 2**20, -1))
+with warnings.catch_warnings(record=True) as told:
+    warnings.simplefilter("always")
+    drawn = sample(sampler, problem, prior, 32, seed=3).samples
+print(len(told), len(drawn), float((drawn[30:] - expected).abs().max() / expected.abs().max()))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs the limits of Linux")
+def test_under_a_real_limit_the_samples_are_the_same() -> None:
+    done = subprocess.run([sys.executable, "-c", LIMITED], capture_output=True, text=True, timeout=500)
+    assert not done.stderr
+    halved, samples, difference = done.stdout.split()
+    assert int(halved) >= 1
+    assert int(samples) == 32
+    assert float(difference) < 1e-5
