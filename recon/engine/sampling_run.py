@@ -173,8 +173,8 @@ class SamplingRun:
         if self.holdout:
             level = None if ready is None else ready.data_std
             seed = _slice_seed(self.seed, index)
-            prior = self._prior_of(problem)
-            tested = cross_validate(problem, self.sampler, prior, seed, self.modality, level, self.limit)
+            known = self._prior_of(problem)
+            tested = cross_validate(problem, self.sampler, known, seed, self.modality, level, self.limit)
         return Part(drawn, problem, ready, reference, calls, gradients, steps, index, tested)
 
     def _prior_of(self, problem: Problem) -> Denoiser:
