@@ -10,7 +10,7 @@ from operators.ct.projection import CT
 from operators.ct.radon import Radon, RadonFanbeam
 from operators.draw import gaussian_draw
 from operators.elementary import Diagonal, Identity, Matrix, Slices
-from operators.errors import DivergenceError, InputError, ReconError, ShapeError
+from operators.errors import DivergenceError, InputError, OutOfMemoryError, ReconError, ShapeError
 from operators.fourier import CenteredFFT, fftc, ifftc
 from operators.mri.cartesian import CartesianMRI
 from operators.mri.coil_maps import CoilMaps
@@ -45,6 +45,7 @@ __all__ = [
     "LawError",
     "LinearOperator",
     "Matrix",
+    "OutOfMemoryError",
     "ParallelBeam",
     "PlaneWaveGeometry",
     "PlaneWaveUltrasound",

@@ -15,3 +15,7 @@ class ShapeError(InputError):
 
 class DivergenceError(ReconError, RuntimeError):
     """An iteration produced a value that is not finite."""
+
+
+class OutOfMemoryError(ReconError, MemoryError):
+    """Memory is too small for the task, even in its smallest pieces; the message says what to lower."""

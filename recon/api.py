@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from recon.engine.draw import draw_all
+from recon.engine.memory import told_out_of_memory
 from recon.engine.reconstruction import plan, warn_of
 from recon.options import Options
 from recon.posterior import Posterior
 from samplers import Denoiser, Sampler
 
 
+@told_out_of_memory()
 def reconstruct(
     source: Any,
     prior: str | Path | Denoiser = "auto",
@@ -81,6 +83,8 @@ def reconstruct(
         If the source or an argument is unusable; the message says what is wrong and what to do.
     DivergenceError
         If every sample became non-finite.
+    OutOfMemoryError
+        If memory is too small for one sample at a time; larger batches are halved, with a warning.
     """
     wanted = plan(
         source,

@@ -1,12 +1,13 @@
 """The errors that users see: each is a `ReconError` and says what to do."""
 
-from operators.errors import DivergenceError, InputError, ReconError, ShapeError
+from operators.errors import DivergenceError, InputError, OutOfMemoryError, ReconError, ShapeError
 
 __all__ = [
     "CheckpointError",
     "ConfigError",
     "DivergenceError",
     "InputError",
+    "OutOfMemoryError",
     "ReconError",
     "ShapeError",
     "StorageError",

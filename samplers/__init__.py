@@ -12,6 +12,7 @@ from samplers.exact import ExactGaussian
 from samplers.knowledge import CarriesCovariance, KnowsError
 from samplers.likelihood import Gaussian, Likelihood
 from samplers.loop import Progress, sample
+from samplers.memory import BatchLimit
 from samplers.moment_matching import MomentMatching
 from samplers.noise import Noise
 from samplers.parts import PartsAsBatch
@@ -32,6 +33,7 @@ __all__ = [
     "DPS",
     "PULA",
     "AnnealedSampler",
+    "BatchLimit",
     "CarriesCovariance",
     "CovarianceModel",
     "DDSVolume",

@@ -13,6 +13,7 @@ from operators.errors import DivergenceError, InputError, ShapeError
 from samplers.base import Run, Sampler
 from samplers.denoiser import Denoiser
 from samplers.likelihood import Gaussian
+from samplers.memory import BatchLimit, is_out_of_memory
 from samplers.noise import Noise
 from samplers.problem import Problem
 from samplers.samples import PathMean, Samples
@@ -41,12 +42,14 @@ def sample(
     first: int = 0,
     start: Tensor | None = None,
     batch_size: int | None = None,
+    limit: BatchLimit | None = None,
     progress: Callable[[Progress], bool | None] | None = None,
 ) -> Samples:
     """Draw samples from a problem and a prior with a sampler: the loop of the engine.
 
     Sample ``k`` of seed ``s`` is the same image whatever ``n_samples``, ``batch_size`` or ``first`` (each sample has
-    its own random stream), up to the rounding of batched matrix products.
+    its own random stream), up to the rounding of batched matrix products. A batch for which memory is too small is
+    drawn again in halves; batches that are finished are kept.
 
     Parameters
     ----------
@@ -62,6 +65,8 @@ def sample(
         Clean image(s) from which the reverse process starts (CCDF; Chung et al. 2022): noised to the first sigma.
     batch_size : int, optional
         Number of samples that go through the network at once; all by default.
+    limit : BatchLimit, optional
+        Gets to know which batch fits in memory; share it between the calls of one run.
     progress : callable, optional
         Called after each step with `Progress`; return True to stop early (the denoised estimate is returned).
 
@@ -73,6 +78,8 @@ def sample(
     ------
     DivergenceError
         If every sample became non-finite or grew without bound; with step, sigma and the likely cause.
+    OutOfMemoryError
+        If memory is too small for one sample at a time.
     """
     if n_samples < 1 or first < 0:
         raise InputError(f"expected n_samples >= 1 and first >= 0, got n_samples={n_samples}, first={first}")
@@ -87,13 +94,21 @@ def sample(
             f"{type(problem.likelihood).__name__}"
         )
     size = n_samples if batch_size is None else max(1, batch_size)
-    parts, failures = [], []
-    for begin in range(first, first + n_samples, size):
-        numbers = range(begin, min(begin + size, first + n_samples))
+    limit = BatchLimit() if limit is None else limit
+    parts, failures, begin = [], [], first
+    while begin < first + n_samples:
+        numbers = range(begin, min(begin + limit.of(size), first + n_samples))
         x0 = _starts(start, domain, numbers, first)
-        drawn, failed = _batch(sampler, Run(problem, denoiser, Noise(seed, numbers, problem.y)), x0, progress)
+        try:
+            drawn, failed = _batch(sampler, Run(problem, denoiser, Noise(seed, numbers, problem.y)), x0, progress)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            limit.lower(len(numbers), error)
+            continue
         parts.append(drawn)
         failures.append(failed)
+        begin = numbers.stop
     result = Samples(
         samples=torch.cat([part.samples for part in parts]),
         valid=torch.cat([part.valid for part in parts]),

@@ -21,7 +21,7 @@ from torch import Tensor
 from recon.engine.samplers import resolve_sampler
 from recon.errors import DivergenceError
 from recon.modalities.base import Modality, single_data
-from samplers import DDS, DDSVolume, Denoiser, ExactGaussian, Gaussian, Problem, Sampler, sample
+from samplers import DDS, BatchLimit, DDSVolume, Denoiser, ExactGaussian, Gaussian, Problem, Sampler, sample
 from samplers.data_terms import WHITE
 
 #: Fraction of the groups of data that is withheld, the least number of them, and of those that remain for each.
@@ -78,6 +78,7 @@ def cross_validate(
     seed: int,
     modality: Modality | None = None,
     data_std: Tensor | None = None,
+    limit: BatchLimit | None = None,
 ) -> HeldOut | None:
     """Withhold some data of a slice, and compare them with what a short run of DDS without them predicts.
 
@@ -91,6 +92,8 @@ def cross_validate(
     modality : Modality, optional
     data_std : Tensor, broadcastable to ``problem.y``, optional
         Standard deviation of the data around those of the true image; ``problem.noise_std`` by default.
+    limit : BatchLimit, optional
+        The batch that fits in memory.
 
     Returns
     -------
@@ -107,7 +110,7 @@ def cross_validate(
     if companion is None:
         return None
     try:
-        return held_out(problem, withheld, companion, denoiser, seed, data_std)
+        return held_out(problem, withheld, companion, denoiser, seed, data_std, limit)
     except DivergenceError:  # so does the run itself, or it is told there
         return None
 
@@ -144,7 +147,13 @@ def choose(groups: Tensor, seed: int) -> Tensor | None:
 
 
 def held_out(
-    problem: Problem, withheld: Tensor, sampler: Sampler, denoiser: Denoiser, seed: int, data_std: Tensor | None = None
+    problem: Problem,
+    withheld: Tensor,
+    sampler: Sampler,
+    denoiser: Denoiser,
+    seed: int,
+    data_std: Tensor | None = None,
+    limit: BatchLimit | None = None,
 ) -> HeldOut | None:
     """Sample without some of the data (bool, broadcastable to ``problem.y``), and compare them with the prediction.
 
@@ -153,7 +162,7 @@ def held_out(
     known = torch.as_tensor(problem.noise_std, device=problem.y.device)
     withheld = withheld.to(problem.y.device)
     without = dataclasses.replace(problem, noise_std=torch.where(withheld, _DEAF * known, known).to(known.dtype))
-    drawn = sample(sampler, without, denoiser, SAMPLES, seed + _STREAM)
+    drawn = sample(sampler, without, denoiser, SAMPLES, seed + _STREAM, limit=limit)
     images = drawn.samples[drawn.valid]
     if len(images) < 2:
         return None

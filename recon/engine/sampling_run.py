@@ -13,6 +13,7 @@ import torch
 
 from recon.engine.counting import Counted
 from recon.engine.holdout import cross_validate
+from recon.engine.memory import fit, told_out_of_memory
 from recon.engine.part import Part
 from recon.engine.provenance import describe_prior, describe_sampler
 from recon.engine.samplers import FIRST_IMAGE_STEPS, resolve_sampler
@@ -23,7 +24,7 @@ from recon.modalities.base import Modality
 from recon.modalities.prepared import Prepared
 from recon.modalities.protocols import Source
 from recon.priors.hub import GAUSSIAN, load_prior
-from samplers import DDSVolume, Denoiser, PartsAsBatch, Problem, Progress, Sampler, sample
+from samplers import BatchLimit, DDSVolume, Denoiser, PartsAsBatch, Problem, Progress, Sampler, sample
 
 #: Called after each step.
 Step = Callable[[Progress], None]
@@ -50,6 +51,8 @@ class SamplingRun:
         How many samples of each slice are kept; all by default. Statistics are those of all.
     loaded : dict
         Denoisers by image shape, as they become known.
+    limit : BatchLimit
+        The batch that fits in memory, as it becomes known.
     """
 
     prior: str | Path | Denoiser
@@ -63,6 +66,7 @@ class SamplingRun:
     holdout: bool = True
     keep: int | None = None
     loaded: dict[tuple[int, ...], Denoiser] = dataclasses.field(default_factory=dict)
+    limit: BatchLimit = dataclasses.field(default_factory=BatchLimit)
 
     def __post_init__(self) -> None:
         if isinstance(self.prior, str) and self.prior == "auto":
@@ -73,6 +77,7 @@ class SamplingRun:
                 )
             object.__setattr__(self, "prior", self.modality.prior)
 
+    @told_out_of_memory()
     def slices(self, source: Source, chosen: Sequence[int], step: Step | None = None) -> SliceResult:
         """Sample one slice of a source, or several that the sampler couples as one volume.
 
@@ -146,6 +151,7 @@ class SamplingRun:
     ) -> Part:
         """Sample one slice; slices have independent random streams."""
         prior = Counted(self._prior_of(problem))
+        fit(self.limit, problem, self.batch_size or self.samples)
         drawn = sample(
             self.sampler,
             problem,
@@ -153,6 +159,7 @@ class SamplingRun:
             self.samples,
             _slice_seed(self.seed, index),
             batch_size=self.batch_size,
+            limit=self.limit,
             progress=step,
         )
         calls, gradients = (round(count / self.samples) for count in (prior.images, prior.back_propagated))
@@ -161,7 +168,8 @@ class SamplingRun:
         if self.holdout:
             level = None if ready is None else ready.data_std
             seed = _slice_seed(self.seed, index)
-            tested = cross_validate(problem, self.sampler, self._prior_of(problem), seed, self.modality, level)
+            known = self._prior_of(problem)
+            tested = cross_validate(problem, self.sampler, known, seed, self.modality, level, self.limit)
         return Part(drawn, problem, ready, reference, calls, gradients, steps, index, tested)
 
     def _prior_of(self, problem: Problem) -> Denoiser:

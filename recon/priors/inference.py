@@ -9,13 +9,13 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from recon.errors import ConfigError, ReconError
+from recon.memory import available_memory
 from recon.options import require_precision
 from recon.priors.networks.blocks import positions
 
@@ -159,19 +159,6 @@ def pad_to_multiple(
         mode = "reflect" if down - top < height and across - left < width else "replicate"
         x = functional.pad(x, (left, across - left, top, down - top), mode=mode)
     return x.contiguous(memory_format=memory_format), (top, left)
-
-
-def available_memory(device: torch.device) -> float | None:
-    """Return the available memory of a device in bytes, or None if it is unknown."""
-    if device.type == "cuda":
-        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        return float(torch.cuda.mem_get_info(device)[0] + cached)
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-    except OSError:
-        return None
-    found = [line.split()[1] for line in lines if line.startswith("MemAvailable:")]
-    return 1024.0 * float(found[0]) if found else None
 
 
 @torch.no_grad()

@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 
 from recon.errors import ConfigError
+from recon.memory import available_memory
 from recon.priors.hub import GAUSSIAN
-from recon.priors.inference import available_memory
 from recon.study.planning import Planned
 from recon.study.pools import cores
 

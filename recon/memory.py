@@ -1,0 +1,102 @@
+"""Memory that this process may still use: of the machine, of its container or batch job, and by its own limits."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+#: Limits of a process (``ulimit -v``, ``-d``), and what counts towards each.
+_LIMITS = {"Max address space": "VmSize", "Max data size": "VmData"}
+
+
+def available_memory(device: torch.device) -> float | None:
+    """Return the available memory of a device in bytes, or None if it is unknown."""
+    if device.type == "cuda":
+        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return float(torch.cuda.mem_get_info(device)[0] + cached)
+    return host_memory()
+
+
+def host_memory(proc: Path = Path("/proc"), cgroup: Path = Path("/sys/fs/cgroup")) -> float | None:
+    """Return the memory in bytes that this process may still allocate, or None if the system does not tell.
+
+    The smallest counts of what is free on the machine, what the control groups of a container or of a job scheduler
+    (version 1 or 2, with all groups around them) leave, and what remains of the limits of the process.
+
+    Parameters
+    ----------
+    proc, cgroup : Path
+        Where the process information and the control groups are mounted.
+    """
+    found = [*_machine(proc), *_process(proc), *_groups(proc, cgroup)]
+    return max(min(found), 0.0) if found else None
+
+
+def _machine(proc: Path) -> Iterator[float]:
+    values = _table(proc / "meminfo")
+    if "MemAvailable" in values:
+        yield 1024.0 * values["MemAvailable"]
+
+
+def _process(proc: Path) -> Iterator[float]:
+    used, limits = _table(proc / "self" / "status"), _read(proc / "self" / "limits")
+    for name, counted in _LIMITS.items():
+        soft = re.search(rf"^{name}\s+(\d+)\b", limits, re.MULTILINE)
+        if soft and counted in used:
+            yield float(soft[1]) - 1024.0 * used[counted]
+
+
+def _groups(proc: Path, cgroup: Path) -> Iterator[float]:
+    """Yield what each control group of this process leaves, from its own up to the root."""
+    for controllers, path in re.findall(r"^\d+:(.*?):(.*)$", _read(proc / "self" / "cgroup"), re.MULTILINE):
+        if not controllers:
+            unified = cgroup / "unified"
+            root, left = (unified if unified.is_dir() else cgroup), _left_2
+        elif "memory" in controllers.split(","):
+            root, left = cgroup / "memory", _left_1
+        else:
+            continue
+        # A container may see the path of its host, which does not exist here: its own group is then the root.
+        names = [name for name in path.split("/") if name not in ("", "..")]
+        for depth in range(len(names), -1, -1):
+            yield from left(root.joinpath(*names[:depth]))
+
+
+def _left_2(folder: Path) -> Iterator[float]:
+    used = _number(folder / "memory.current")
+    limits = [_number(folder / name) for name in ("memory.max", "memory.high")]
+    yield from _less_used(limits, used, _table(folder / "memory.stat").get("inactive_file", 0))
+
+
+def _left_1(folder: Path) -> Iterator[float]:
+    counts = _table(folder / "memory.stat")
+    limits = [_number(folder / "memory.limit_in_bytes"), counts.get("hierarchical_memory_limit")]
+    used = _number(folder / "memory.usage_in_bytes")
+    yield from _less_used(limits, used, counts.get("total_inactive_file", 0))
+
+
+def _less_used(limits: list[int | None], used: int | None, reclaimable: int) -> Iterator[float]:
+    """Yield what limits leave; pages of files that are not in use can be reclaimed, and do not count as used."""
+    if used is not None:
+        yield from (float(limit - max(used - reclaimable, 0)) for limit in limits if limit is not None)
+
+
+def _number(path: Path) -> int | None:
+    """Return the number in a file; None without one ("max", or no such file)."""
+    text = _read(path).strip()
+    return int(text) if text.isdigit() else None
+
+
+def _table(path: Path) -> dict[str, int]:
+    """Return the whole numbers of a file of lines ``name value`` or ``name: value kB``."""
+    return {name: int(value) for name, value in re.findall(r"^(\w+):?\s+(\d+)\b", _read(path), re.MULTILINE)}
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(errors="replace")
+    except OSError:
+        return ""
