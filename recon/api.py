@@ -14,7 +14,7 @@ from recon.engine.samplers import resolve_sampler
 from recon.engine.sampling_run import SamplingRun
 from recon.engine.slices import choose_slices, of_slices
 from recon.errors import InputError
-from recon.options import Options, RunConfig
+from recon.options import Options, RunConfig, run_arguments
 from recon.posterior import Posterior
 from samplers import DDSVolume, Denoiser, Problem, Sampler
 
@@ -88,8 +88,9 @@ def reconstruct(
         If every sample became non-finite.
     """
     started = time.perf_counter()
-    if isinstance(samples, bool) or not isinstance(samples, int) or samples < 1:
-        raise InputError(f"samples: expected an integer >= 1, got {samples!r}")
+    samples, seed, slices, steps, device, batch_size, precision = run_arguments(
+        samples, seed, slices, steps, device, batch_size, precision
+    )
     whole = isinstance(source, Problem)
     modality = modalities.of_operator(source.operator) if whole else modalities.find(source)
     strategy, where = resolve_sampler(sampler, steps, modality), resolve_device(device)

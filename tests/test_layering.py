@@ -18,7 +18,8 @@ NAMES = [str(path.relative_to(ROOT)) for path in FILES]
 ALLOWED = {
     "operators": {"operators", "torch", "numpy", "scipy", "numba"},
     # numpy only spawns the seeds of the samples (SeedSequence)
-    "samplers": {"operators.base", "operators.solve", "operators.errors", "samplers", "torch", "numpy"},
+    "samplers": {"operators.arrays", "operators.base", "operators.solve", "operators.errors"}
+    | {"samplers", "torch", "numpy"},
     "recon": {"operators", "samplers", "recon", "torch", "numpy", "scipy", "skimage", "sigpy", "h5py", "tqdm"}
     | {"safetensors", "tomli", "matplotlib", "nibabel", "pydicom"},
 }

@@ -22,6 +22,7 @@ from typing import Any
 
 import torch
 
+from recon.terminal import escaped_output
 from recon.training.config import TrainConfig, load_config, validate
 from recon.training.parallel import StopFlag, folder_of_one_run, is_first_process
 from recon.training.run import TrainingRun
@@ -108,7 +109,8 @@ def run_command(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--steps", type=int, help="total number of optimiser steps")
     arguments = vars(parser.parse_args(argv))
     path = arguments.pop("config")
-    return main(path, **{key: value for key, value in arguments.items() if value is not None})
+    with escaped_output():
+        return main(path, **{key: value for key, value in arguments.items() if value is not None})
 
 
 if __name__ == "__main__":

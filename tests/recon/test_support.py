@@ -13,7 +13,7 @@ from recon.settings import Settings
 def test_devices() -> None:
     assert resolve_device("cpu").type == "cpu"
     assert resolve_device("auto").type in ("cpu", "cuda")
-    with pytest.raises(ConfigError, match="'gpu' is not a device"):
+    with pytest.raises(ConfigError, match="got 'gpu'"):
         resolve_device("gpu")
     with pytest.raises(ConfigError, match="has no 'cuda:99'"):
         resolve_device("cuda:99")
