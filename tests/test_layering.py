@@ -117,7 +117,7 @@ def test_optional_libraries_stay_in_their_file_and_in_functions(path: Path) -> N
 @pytest.mark.parametrize("name", TORCH_FREE)
 def test_command_line_starts_without_heavy_imports(name: str) -> None:
     tree = ast.parse((ROOT / name).read_text("utf-8"))
-    light = {"recon", "recon.siblings", "recon.options", "recon.modalities", "recon.plugins", "tomli"}
+    light = {"recon", "recon.siblings", "recon.options", "recon.modalities", "recon.plugins", "recon.terminal"}
     heavy = [
         found
         for node in tree.body

@@ -1,7 +1,4 @@
-"""Reading JSON and TOML written by others: any fault of the text is one typed error in one line.
-
-Nothing here loads torch, so that `recon --help` is fast.
-"""
+"""Reading JSON and TOML written by others: any fault of the text is one typed error in one line."""
 
 from __future__ import annotations
 
@@ -10,6 +7,8 @@ import os
 import sys
 from collections.abc import Callable
 from typing import Any
+
+from recon.errors import ConfigError, InputError
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -20,14 +19,14 @@ else:
 LARGEST, DEEPEST = 16 * 2**20, 64
 
 
-def read_json(path: str | os.PathLike[str], error: type[Exception] | None = None, what: str = "") -> dict[str, Any]:
+def read_json(path: str | os.PathLike[str], error: type[Exception] = InputError, what: str = "") -> dict[str, Any]:
     """Return the JSON object in a file.
 
     Parameters
     ----------
     path : path
     error : type, optional
-        Error to raise; InputError by default.
+        Error to raise.
     what : str
         What the file is, for messages, such as "the model card".
 
@@ -37,14 +36,13 @@ def read_json(path: str | os.PathLike[str], error: type[Exception] | None = None
         If the file cannot be read, is too large, or is anything but a JSON object of moderate depth.
     """
     where = f"{what} {path}".strip()
-    error = error or _input_error()
     content = parse_json(_text(path, where, error), where, error)
     if not isinstance(content, dict):
         raise error(f"{where}: expected a JSON object, got {type(content).__name__}")
     return content
 
 
-def parse_json(text: str, where: str, error: type[Exception] | None = None) -> Any:
+def parse_json(text: str, where: str, error: type[Exception] = InputError) -> Any:
     """Return the value that a JSON text stands for; ``where`` begins the message of an error."""
 
     def parse() -> Any:
@@ -53,7 +51,7 @@ def parse_json(text: str, where: str, error: type[Exception] | None = None) -> A
         json.dumps(content, ensure_ascii=False).encode("utf-8")
         return content
 
-    return _parsed(parse, "JSON", where, error or _input_error())
+    return _parsed(parse, "JSON", where, error)
 
 
 def read_toml(path: str | os.PathLike[str], what: str = "") -> dict[str, Any]:
@@ -64,8 +62,6 @@ def read_toml(path: str | os.PathLike[str], what: str = "") -> dict[str, Any]:
     ConfigError
         If the file cannot be read, is too large, or is not valid TOML of moderate depth.
     """
-    from recon.errors import ConfigError
-
     where = f"{what} {path}".strip()
     text = _text(path, where, ConfigError)
     table: dict[str, Any] = _parsed(lambda: tomllib.loads(text), "valid TOML", where, ConfigError)
@@ -124,9 +120,3 @@ def _deeper(content: Any, limit: int) -> bool:
         if not level:
             return False
     return any(isinstance(value, dict | list) for value in level)
-
-
-def _input_error() -> type[Exception]:
-    from recon.errors import InputError  # imported late, with torch
-
-    return InputError
