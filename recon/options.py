@@ -179,6 +179,10 @@ def require_precision(precision: str) -> None:
         raise ConfigError(f"precision: expected one of {', '.join(PRECISIONS)}, got {shown(precision)}")
 
 
+def _is_integer(value: Any) -> bool:
+    return type(value) is not bool and isinstance(value, Integral)
+
+
 def _slices(value: Any) -> Any:
     """Return a selection of slices as text, an integer or a tuple of integers."""
     from recon.errors import InputError
@@ -186,12 +190,12 @@ def _slices(value: Any) -> Any:
     number = _plain_scalar(value)
     if isinstance(number, str):
         return number
-    if isinstance(number, Integral) and not isinstance(number, bool):
+    if _is_integer(number):
         return int(number)
     listed = value.tolist() if hasattr(value, "tolist") else value
     items = list(listed) if isinstance(listed, list | tuple | range) else [None]
     numbers = [_plain_scalar(item) for item in items]
-    if not all(isinstance(item, Integral) and not isinstance(item, bool) for item in numbers):
+    if not all(map(_is_integer, numbers)):
         raise InputError(f"slices: expected A:B, an integer or a list of integers, got {shown(value)}")
     return tuple(int(item) for item in numbers)
 

@@ -27,4 +27,4 @@ def require(owner: object, holds: bool, expected: str, got: object) -> None:
 
 def is_positive(value: object) -> bool:
     """Tell whether a value is a finite number above zero."""
-    return isinstance(value, Real) and not isinstance(value, bool) and 0 < value < math.inf
+    return type(value) is not bool and isinstance(value, Real) and 0 < float(value) < math.inf

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -133,7 +133,7 @@ def read_nifti(path: Path) -> tuple[np.ndarray, tuple[float, ...]]:
     except ImportError as error:
         raise ReconError("NIfTI files need nibabel: pip install 'diffrecon[nifti]'") from error
     try:
-        stored = nibabel.load(path)
+        stored: Any = nibabel.load(path)
         if not np.isfinite(stored.affine).all():
             raise InputError(f"{path}: affine: expected finite numbers, got NaN or Inf")
         image = nibabel.as_closest_canonical(stored)

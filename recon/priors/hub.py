@@ -91,7 +91,7 @@ def load_prior(
 
 def _check_levels(prior: Denoiser) -> None:
     """Raise InputError unless a denoiser can be called and its noise levels are numbers in order."""
-    levels = prior.sigma_min, prior.sigma_max
+    levels: tuple[Any, Any] = prior.sigma_min, prior.sigma_max
     if not all(isinstance(level, Real) and math.isfinite(level) for level in levels) or not 0 <= levels[0] < levels[1]:
         raise InputError(f"prior: expected numbers 0 <= sigma_min < sigma_max, got {levels[0]!r} and {levels[1]!r}")
     if not callable(prior.denoise):

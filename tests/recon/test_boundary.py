@@ -315,6 +315,17 @@ def test_loading_a_prior_leaves_the_shared_generators_alone(name: str) -> None:
         assert not any(value.is_meta for value in (*prior.model.parameters(), *prior.model.buffers()))  # type: ignore[attr-defined]
 
 
+def test_calibrating_leaves_the_shared_generators_alone() -> None:
+    from recon.uncertainty.fitting import Case, calibrate
+
+    rng = np.random.default_rng(0)
+    images = rng.normal(5, 1, (12, 3, 16, 16)).astype(np.float32)
+    cases = [Case(recon.Posterior(one[:2], images={"reference": one[2]}), str(k)) for k, one in enumerate(images)]
+    before = states()
+    calibrate(cases, level=0.5)
+    assert states() == before
+
+
 def test_reports_of_invalid_samples_are_quiet(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     samples = np.random.default_rng(0).normal(size=(3, 16, 16)).astype(np.float32)
