@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from operators.arrays import tensor
 from operators.base import LinearOperator, Space
 from operators.errors import InputError, ShapeError
 
@@ -38,7 +39,7 @@ class Diagonal(LinearOperator):
     """
 
     def __init__(self, diagonal: Tensor, space: Space | None = None) -> None:
-        diagonal = torch.as_tensor(diagonal)
+        diagonal = tensor(diagonal, "Diagonal")
         diagonal = diagonal if diagonal.is_complex() or diagonal.is_floating_point() else diagonal.to(torch.float32)
         if not bool(torch.isfinite(diagonal).all()):
             raise InputError("Diagonal got values that are not finite")
@@ -76,7 +77,7 @@ class Matrix(LinearOperator):
     """
 
     def __init__(self, matrix: Tensor, domain: Space | None = None, codomain: Space | None = None) -> None:
-        matrix = torch.as_tensor(matrix)
+        matrix = tensor(matrix, "Matrix")
         if matrix.ndim != 2 or not (matrix.is_floating_point() or matrix.is_complex()):
             raise ShapeError(f"Matrix expected a real or complex matrix, got {matrix.dtype} {tuple(matrix.shape)}")
         rows, columns = matrix.shape

@@ -18,11 +18,16 @@ from typing import Any
 
 from recon import __version__, modalities
 from recon.options import RunConfig
+from recon.terminal import escaped_output, one_line
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status; errors are reported in one line on stderr."""
-    arguments = _parser().parse_args(argv)
+    with escaped_output():
+        return _run(_parser().parse_args(argv))
+
+
+def _run(arguments: argparse.Namespace) -> int:
     debug = arguments.debug or bool(os.environ.get("RECON_DEBUG"))
     if debug:
         os.environ["RECON_DEBUG"] = "1"  # for worker processes
@@ -82,12 +87,12 @@ def _complain(error: Exception, debug: bool) -> int:
         message = f"{type(error).__name__}: {message}"
         if not debug:
             message += " (this should not happen; run again with --debug and report it)"
-    print(f"recon: error: {message}", file=sys.stderr)
+    print(f"recon: error: {one_line(message)}", file=sys.stderr)
     return 2 if isinstance(error, InputError) else 1
 
 
 def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
-    print(f"recon: warning: {' '.join(str(message).split())}", file=sys.stderr)
+    print(f"recon: warning: {one_line(' '.join(str(message).split()))}", file=sys.stderr)
 
 
 def _parser() -> argparse.ArgumentParser:

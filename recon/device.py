@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from recon.errors import ConfigError
+from recon.options import shown
 
 if TYPE_CHECKING:
     import torch
@@ -29,9 +30,11 @@ def resolve_device(name: str = "auto") -> "torch.device":
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
+        if not isinstance(name, str | torch.device):
+            raise TypeError("a device is named by text")
         device = torch.device(name)
-    except RuntimeError as error:
-        raise ConfigError(f"device: {name!r} is not a device; expected auto, cpu, cuda, cuda:0 or mps") from error
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise ConfigError(f"device: expected auto, cpu, cuda, cuda:0 or mps, got {shown(name)}") from error
     missing = {
         "cuda": not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count(),
         "mps": not torch.backends.mps.is_available(),

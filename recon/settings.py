@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from recon import modalities
+from recon.files.documents import read_toml, toml_value
 from recon.options import Options, RunConfig, unknown_option
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 
 @dataclass(frozen=True)
@@ -47,16 +42,7 @@ class Settings:
         ConfigError
             If the file does not exist or is not TOML, or a key or value is invalid.
         """
-        from recon.errors import ConfigError
-
-        try:
-            with open(path, "rb") as stream:
-                content = tomllib.load(stream)
-        except OSError as error:
-            raise ConfigError(f"{path}: cannot be read ({error.strerror or error})") from error
-        except (ValueError, RecursionError) as error:  # TOMLDecodeError and UnicodeDecodeError are ValueErrors
-            reason = " ".join(str(error).split())
-            raise ConfigError(f"{path}: is not valid TOML ({reason})") from error
+        content = read_toml(path)
         tables = {name: content.pop(name) for name in modalities.names() if isinstance(content.get(name), dict)}
         for name, table in tables.items():
             modalities.options_of(name)().updated(table, f"{path}: [{name}]")
@@ -108,7 +94,7 @@ class Settings:
             name, equals, text = pair.partition("=")
             if not equals or not name.strip().isidentifier() or not text.strip():
                 raise ConfigError(f"--set: expected NAME=VALUE, got {pair!r}")
-            found[name.strip()] = _value(text.strip())
+            found[name.strip()] = toml_value(text.strip())
         return replace(self, sampler=found)
 
     def options(self, modality: str) -> Options:
@@ -128,13 +114,3 @@ class Settings:
         tables = {f"{name}.{key}": value for name, table in self.tables.items() for key, value in table.items()}
         fields = {f"sampler.{name}": value for name, value in self.sampler.items()}
         return {**asdict(self.run), **self.named, **tables, **fields}
-
-
-def _value(text: str) -> Any:
-    """Return text as a TOML value: number, true, false or quoted string; "none" is None, other words are strings."""
-    if text.lower() == "none":
-        return None
-    try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except ValueError:
-        return text

@@ -7,20 +7,29 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from recon.errors import ConfigError
+from recon.options import is_finite, shown
 
 Rule = tuple[Callable[[Any], bool], str]
 
 
+#: Largest whole number of a setting; larger ones overflow in some library.
+_LARGEST = 2**63 - 1
+
+
 def whole(least: int) -> Rule:
     """Whole numbers >= ``least``."""
-    return lambda v: isinstance(v, int) and not isinstance(v, bool) and v >= least, f"a whole number >= {least}"
+
+    def fits(v: Any) -> bool:
+        return isinstance(v, int) and not isinstance(v, bool) and least <= v <= _LARGEST
+
+    return fits, f"a whole number >= {least}"
 
 
 def number(low: float, high: float = math.inf, open_low: bool = False, open_high: bool = True) -> Rule:
     """Finite numbers in an interval."""
 
     def fits(v: Any) -> bool:
-        if isinstance(v, bool) or not isinstance(v, int | float) or not math.isfinite(v):
+        if isinstance(v, bool) or not isinstance(v, int | float) or not is_finite(v):
             return False
         return (v > low if open_low else v >= low) and (v < high if open_high else v <= high)
 
@@ -53,4 +62,4 @@ def check(settings: Any, rules: Mapping[str, Rule], where: str = "") -> None:
     for name, (fits, expected) in rules.items():
         value = getattr(settings, name)
         if not fits(value):
-            raise ConfigError(f"{where}{name} is {value!r}; expected {expected}")
+            raise ConfigError(f"{where}{name}: expected {expected}, got {shown(value)}")

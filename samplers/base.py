@@ -8,6 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from numbers import Integral
 from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple
 
@@ -17,7 +18,7 @@ from samplers.denoiser import Denoiser
 from samplers.noise import Noise
 from samplers.problem import Problem
 from samplers.schedule import SPACINGS, Spacing, levels
-from samplers.validation import require
+from samplers.validation import is_positive, require
 
 __all__ = ["AnnealedSampler", "Denoiser", "Run", "Sampler", "Step"]
 
@@ -97,7 +98,11 @@ class AnnealedSampler(Sampler):
     sigma_min: float | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
+        require(self, isinstance(self.steps, Integral), "an integer number of steps", self.steps)
         require(self, self.steps >= 1, "steps >= 1", self.steps)
+        for name in ("sigma_max", "sigma_min"):
+            level = getattr(self, name)
+            require(self, level is None or is_positive(level), f"{name} to be a number > 0", level)
         require(self, self.spacing in SPACINGS, "spacing 'geometric', 'karras' or 'vp'", self.spacing)
 
     def sigma_range(self, problem: Problem, denoiser: Denoiser) -> tuple[float, float]:

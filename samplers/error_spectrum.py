@@ -50,11 +50,14 @@ class MeasuredError:
         error's.
     jacobian_below : float
         Noise level up to which the Jacobian passed the test at every level; 0 for none, infinity for all.
+    negative : bool
+        Whether it failed with a negative trace, which is impossible for a covariance.
     """
 
     sigmas: tuple[float, ...]
     log_prior: Tensor
     jacobian_below: float
+    negative: bool = False
 
     @property
     def finite(self) -> bool:
@@ -88,7 +91,7 @@ def error_of_own_images(denoiser: Denoiser, space: Space, like: Tensor) -> Measu
     noises = [Noise(_SEED, numbers, like) for numbers in groups]
     images = [_draw(denoiser, space, noise) for noise in noises]
     sigmas = schedule.geometric(denoiser.sigma_max, denoiser.sigma_min, LEVELS)[-2::-1]
-    rows, jacobian_below, trusted = [], 0.0, True
+    rows, jacobian_below, trusted, negative = [], 0.0, True, False
     for sigma in sigmas:
         power, tests = torch.zeros(()), torch.zeros(4)
         for drawn, noise in zip(images, noises, strict=True):
@@ -97,11 +100,12 @@ def error_of_own_images(denoiser: Denoiser, space: Space, like: Tensor) -> Measu
             power = power.to(x.device) + _log_power(denoised - drawn) * (len(drawn) / count)
             if trusted:
                 tests = tests + _jacobian_sums(denoiser, x, sigma, denoised, denoised - drawn, noise, space)
+        negative = negative or float(tests[2]) < 0
         trusted = trusted and _is_covariance(tests)
         jacobian_below = sigma if trusted else jacobian_below
         # The logarithm of an exponential variable of mean 1 is -.5772 on average.
         rows.append(log_prior((smooth(power) + 0.5772).exp() / sigma**2, sigma))
-    return MeasuredError(tuple(sigmas), torch.stack(rows), math.inf if trusted else jacobian_below)
+    return MeasuredError(tuple(sigmas), torch.stack(rows), math.inf if trusted else jacobian_below, negative)
 
 
 def _draw(denoiser: Denoiser, space: Space, noise: Noise) -> Tensor:

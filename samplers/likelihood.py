@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from operators.arrays import tensor
 from operators.errors import InputError, ShapeError
 
 
@@ -47,7 +48,10 @@ class Gaussian:
 
     def fitted(self, y: Tensor) -> Gaussian:
         """Return a copy with ``noise_std`` as a float, or a tensor like the data, at least ``1e-6`` of their rms."""
-        noise_std = torch.as_tensor(self.noise_std, dtype=y.real.dtype, device=y.device)
+        given = tensor(self.noise_std, "noise_std of Problem")
+        if given.is_complex():
+            raise InputError(f"noise_std of Problem: expected real values, got {given.dtype}")
+        noise_std = given.to(y.device, y.real.dtype)
         if not bool(torch.isfinite(noise_std).all()) or bool((noise_std < 0).any()):
             raise InputError(f"noise_std of Problem: expected finite values >= 0, got {self.noise_std!r}")
         try:

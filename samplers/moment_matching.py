@@ -40,7 +40,8 @@ class MomentMatching(PosteriorDenoising):
     Below it, ``V = sigma^2 J``, exact for an exact denoiser (Tweedie), solved by ``iterations`` conjugate-gradient
     steps in data space, preconditioned by the model and started at its answer. J is that of a network: not symmetric,
     and useless at large noise, where ``sigma^2`` multiplies its errors; hence the two ranges, and a solve that stops at
-    the first direction whose curvature is impossible for a covariance (counted by ``negative_curvature``).
+    the first direction whose curvature is impossible for a covariance (counted by ``negative_curvature``; a Jacobian
+    that is not used since its trace is negative counts as one).
 
     For a denoiser that does not know its error, both are measured before the first step (`samplers.pilot`).
 
@@ -105,7 +106,7 @@ class MomentMatching(PosteriorDenoising):
     def estimate(self, x: Tensor, sigma: float, run: Run, memory: Any) -> Estimate:
         """Denoise and condition."""
         problem, denoiser = run.problem, run.denoiser
-        known, so_far = memory if memory is not None else (self._knowledge(problem, denoiser, x), 0)
+        known, so_far = memory if memory is not None else self._start(problem, denoiser, x)
         local = known.model or self._local(known, sigma, denoiser, x)
         product: Product | None = None
         if sigma < known.jacobian_below and self.jacobian == "vjp":
@@ -122,6 +123,11 @@ class MomentMatching(PosteriorDenoising):
             moved, bad = solve.truncated(residual, moved, product, known.iterations, known.tolerance)
         facts = {"cg_residual": cg_residual, "negative_curvature": so_far + bad}
         return Estimate(denoised + moved, facts, (known, so_far + bad))
+
+    def _start(self, problem: Problem, denoiser: Denoiser, like: Tensor) -> tuple[_Knowledge, int]:
+        """Return what is known before the first step, and 1 for a Jacobian of negative trace, which is not used."""
+        known = self._knowledge(problem, denoiser, like)
+        return known, int(known.measured is not None and known.measured.negative)
 
     def _model(self, denoiser: Denoiser, like: Tensor) -> CovarianceModel | None:
         """Return the covariance model in the precision and size of the state; None for one model per noise level."""

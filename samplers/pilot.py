@@ -59,7 +59,8 @@ def measured_error(denoiser: Denoiser, problem: Problem, like: Tensor) -> Measur
         return own
     pilots = kept.setdefault("pilots", weakref.WeakKeyDictionary())
     if problem not in pilots:
-        pilots[problem] = dataclasses.replace(pilot(denoiser, problem, like), jacobian_below=own.jacobian_below)
+        run = pilot(denoiser, problem, like)
+        pilots[problem] = dataclasses.replace(run, jacobian_below=own.jacobian_below, negative=own.negative)
     found: MeasuredError = pilots[problem]
     return found if found.finite else None
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from numbers import Real
+
 from operators.errors import InputError
 
 
@@ -20,3 +23,8 @@ def require(owner: object, holds: bool, expected: str, got: object) -> None:
     """
     if not holds:
         raise InputError(f"{type(owner).__name__}: expected {expected}, got {got!r}")
+
+
+def is_positive(value: object) -> bool:
+    """Tell whether a value is a finite number above zero."""
+    return type(value) is not bool and isinstance(value, Real) and 0 < float(value) < math.inf

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from operators.arrays import tensor
 from operators.errors import InputError, ShapeError
 
 MU_WATER = 0.0192  # 1/mm, at about 70 keV
@@ -125,7 +126,7 @@ def _contrast(mu_water: float, mu_air: float) -> float:
 
 
 def _dose(photons: float | Tensor, electronic_std: float, like: Tensor) -> tuple[Tensor, float]:
-    open_beam = torch.as_tensor(photons, dtype=like.dtype, device=like.device)
+    open_beam = tensor(photons, "photons").to(dtype=like.dtype, device=like.device)
     if not bool(((open_beam > 0) & torch.isfinite(open_beam)).all()):
         raise InputError("the photons of the open beam (I0) must be positive and finite")
     try:

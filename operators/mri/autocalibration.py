@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from operators.arrays import native
 from operators.errors import InputError, ShapeError
 
 Region = tuple[slice, slice]
@@ -32,7 +33,7 @@ def calibration_region(sampled: Tensor | np.ndarray, limit: int = 24) -> Region 
     (slice, slice) or None
         Rows and columns; None if the centre itself is not sampled.
     """
-    mask = np.asarray(sampled.cpu() if isinstance(sampled, Tensor) else sampled).astype(bool)
+    mask = native(sampled, "sampled").astype(bool)
     if mask.ndim != 2:
         raise ShapeError(f"calibration_region expected a mask (y, x), got shape {tuple(mask.shape)}")
     y, x = (n // 2 for n in mask.shape)

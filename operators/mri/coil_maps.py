@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from operators.arrays import tensor
 from operators.base import LinearOperator, Space
 from operators.errors import InputError, ShapeError
 
@@ -76,7 +77,7 @@ def spaces(maps: Tensor, ndim: int) -> tuple[Space, Space]:
 
 def checked(coil_maps: Tensor | np.ndarray, owner: str) -> Tensor:
     """Return maps as a tensor, complex and finite."""
-    maps = torch.as_tensor(coil_maps)
+    maps = tensor(coil_maps, f"{owner}: coil_maps")
     if not maps.is_complex():
         raise InputError(f"{owner} expected complex coil_maps (coil, y, x), got {maps.dtype}")
     if not 3 <= maps.ndim <= 5 or 0 in maps.shape:

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from operators.arrays import tensor
 from operators.errors import InputError, ShapeError
 from operators.fourier import fftc, ifftc
 
@@ -51,7 +52,7 @@ def prewhiten(kspace: Array, covariance: Array) -> Tensor:
         (coil, coil), Hermitian positive definite, as `noise_covariance` gives it.
     """
     data = _complex(kspace, 3, "prewhiten")
-    matrix = torch.as_tensor(covariance).to(device=data.device, dtype=torch.complex128)
+    matrix = tensor(covariance, "prewhiten: covariance").to(device=data.device, dtype=torch.complex128)
     coils = data.shape[-3]
     if tuple(matrix.shape) != (coils, coils):
         raise ShapeError(f"prewhiten expected a covariance ({coils}, {coils}), got {tuple(matrix.shape)}")
@@ -153,7 +154,7 @@ def _noise_model(kspace: Array, mask: Array | None, owner: str) -> Tensor:
     if data.ndim != 3:
         raise ShapeError(f"{owner} expected kspace (coil, y, x), got {tuple(data.shape)}")
     ny, nx = data.shape[1:]
-    sampled = (data != 0).any(0) if mask is None else torch.as_tensor(mask).to(data.device).bool().expand(ny, nx)
+    sampled = (data != 0).any(0) if mask is None else tensor(mask, "mask").to(data.device).bool().expand(ny, nx)
     if int(sampled.sum()) < _MIN_SAMPLES:
         raise InputError(f"{owner} needs at least {_MIN_SAMPLES} sampled points, got {int(sampled.sum())}")
     y, x = ((torch.arange(n, device=data.device) - n // 2) / max(n / 2, 1) for n in (ny, nx))
@@ -247,7 +248,7 @@ def _mix(matrix: Tensor, data: Tensor) -> Tensor:
 
 
 def _complex(values: Array, rank: int, owner: str) -> Tensor:
-    data = torch.as_tensor(values)
+    data = tensor(values, owner)
     if not data.is_complex() or data.ndim < rank or 0 in data.shape:
         names = "(coil, sample)" if rank == 2 else "(..., coil, y, x)"
         raise ShapeError(f"{owner} expected complex values {names}, got {data.dtype} {tuple(data.shape)}")

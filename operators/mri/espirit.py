@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from operators.arrays import tensor
 from operators.errors import InputError, ShapeError
 from operators.mri.autocalibration import Region, calibration_matrix
 
@@ -107,7 +108,7 @@ def _espirit(
     every_value: bool,
 ) -> EigenMaps:
     """Check the arguments and take the items one by one."""
-    data = torch.as_tensor(kspace)
+    data = tensor(kspace, "espirit_maps: kspace")
     if not data.is_complex() or data.ndim < 3:
         raise ShapeError(
             f"espirit_maps expected complex kspace (..., coil, y, x), got {data.dtype} {tuple(data.shape)}"
@@ -135,7 +136,7 @@ def calibration_size(sampled: Tensor | np.ndarray, limit: int = 24) -> tuple[int
     `sampled` is a mask of full shape (y, x), for instance ``(kspace != 0).any(0)``. Among the blocks that cannot grow,
     the one with the largest area is returned, (0, 0) where the centre itself is not sampled.
     """
-    mask = torch.as_tensor(sampled).bool().cpu()
+    mask = tensor(sampled, "calibration_size").bool().cpu()
     if mask.ndim != 2:
         raise ShapeError(f"calibration_size expected a mask (y, x), got shape {tuple(mask.shape)}")
     ny, nx = mask.shape

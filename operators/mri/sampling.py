@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 
 import numpy as np
-import torch
 from torch import Tensor
 
+from operators.arrays import tensor
 from operators.base import LinearOperator, Space
 from operators.errors import InputError, ShapeError
 
@@ -48,7 +48,7 @@ class Sampling(LinearOperator):
 
 def boolean(mask: Tensor | np.ndarray, owner: str) -> Tensor:
     """Return a mask of zeros and ones as booleans."""
-    mask = torch.as_tensor(mask)
+    mask = tensor(mask, f"{owner}: mask")
     if mask.ndim == 0 or 0 in mask.shape:
         raise ShapeError(f"{owner} expected a mask that broadcasts to the image, got shape {tuple(mask.shape)}")
     found = mask.bool()

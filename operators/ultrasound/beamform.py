@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from operators.arrays import tensor
 from operators.base import Space
 from operators.errors import InputError
 from operators.ultrasound import adaptive
@@ -172,7 +173,7 @@ def _unpack(data: Any) -> tuple[Any, PlaneWaveGeometry]:
         values = getattr(data, "data", None)
         if values is None:
             raise InputError("beamform expected one frame: pass torch.from_numpy(data[0]) with geometry=data.geometry")
-        return (torch.from_numpy(values) if isinstance(values, np.ndarray) else values), data.geometry
+        return tensor(values, "beamform"), data.geometry
     raise InputError("beamform needs geometry=PlaneWaveGeometry(...), or data with a geometry")
 
 

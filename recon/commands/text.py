@@ -115,12 +115,15 @@ def card_lines(card: Mapping[str, Any]) -> list[str]:
     lines = [f"{card['name']} (version {card.get('version', '?')})"]
     data = card.get("data", [])
     if data:
-        lines.append(f"  trained on  {'; '.join(str(source.get('name', source)) for source in data)}")
+        listed = data if isinstance(data, list) else [data]
+        names = [source.get("name", source) if isinstance(source, Mapping) else source for source in listed]
+        lines.append(f"  trained on  {'; '.join(map(str, names))}")
     lines.append(
         f"  sigma       {card.get('sigma_min', '?')} to {card.get('sigma_max', '?')} ({card.get('scale', '?')})"
     )
     lines.append(f"  licence     {card.get('licence', '?')}")
-    lines.extend(f"  limit       {limit}" for limit in card.get("limits", []))
+    limits = card.get("limits", [])
+    lines.extend(f"  limit       {limit}" for limit in (limits if isinstance(limits, list) else [limits]))
     lines.append(f"  sha256      {card.get('sha256', '?')}")
     return lines
 

@@ -16,7 +16,7 @@ from recon.engine.slice_result import FailedSlice, SliceResult
 from recon.engine.slices import choose_slices, of_slices
 from recon.errors import InputError
 from recon.modalities.protocols import Source
-from recon.options import Options, RunConfig
+from recon.options import Options, RunConfig, run_arguments
 from recon.posterior import Posterior
 from samplers import DDSVolume, Problem
 
@@ -91,8 +91,9 @@ def plan(
     **named: Any,
 ) -> Reconstruction:
     """Resolve the arguments of `recon.reconstruct`, and open the source; nothing is computed."""
-    if isinstance(samples, bool) or not isinstance(samples, int) or samples < 1:
-        raise InputError(f"samples: expected an integer >= 1, got {samples!r}")
+    samples, seed, slices, steps, device, batch_size, precision = run_arguments(
+        samples, seed, slices, steps, device, batch_size, precision
+    )
     modality = modalities.of_operator(source.operator) if isinstance(source, Problem) else modalities.find(source)
     strategy, where = resolve_sampler(sampler, steps, modality), resolve_device(device)
     wishes = RunConfig(holdout=named.pop("holdout", True), keep=named.pop("keep", "all"))

@@ -147,6 +147,8 @@ def _rule(value: Any) -> Any:
     rules = {kind.__name__: kind for kind in (Uniform, Support, LocalEnergy)}
     if found is None or found[1] not in rules:
         return value
-    arguments = [ast.literal_eval(found[2])] if found[2] else []
     rule: Any = rules[found[1]]
-    return rule(*arguments)
+    try:
+        return rule(*([ast.literal_eval(found[2])] if found[2] else []))
+    except (ValueError, SyntaxError, TypeError) as error:
+        raise InputError(f"{value}: expected {found[1]}(NUMBER) ({error})") from None

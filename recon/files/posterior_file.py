@@ -28,6 +28,7 @@ import numpy as np
 
 from recon.errors import InputError
 from recon.files import hdf5
+from recon.files.documents import parse_json
 from recon.files.hdf5_write import write_hdf5
 from recon.files.plain_values import plain
 from recon.posterior_summary import ARRAYS, LEVELS, Summary
@@ -222,12 +223,28 @@ def _images(file: h5py.File, shape: tuple[int, ...]) -> dict[str, np.ndarray]:
     images = {}
     for name in _names(file, "images"):
         image = hdf5.dataset(file, f"images/{name}")
-        if not 1 <= image.ndim <= len(shape):
+        if image.dtype.kind not in "biufc":
+            raise InputError(f"{file.filename}: images/{name}: expected numbers, got {image.dtype}")
+        if not _fits(name, image.shape, shape):
             raise InputError(
                 f"{file.filename}: images/{name}: shape {image.shape} does not match samples of shape {shape}"
             )
         images[name] = image[()]
     return images
+
+
+def _fits(name: str, image: tuple[int, ...], shape: tuple[int, ...]) -> bool:
+    """Tell whether an auxiliary image fits samples of a shape: ``(y, x)``, for a volume also one for each slice.
+
+    A reference may be larger or smaller than the samples; a mask may leave out axes.
+    """
+    if 0 in image or not 1 <= len(image) <= len(shape):
+        return False
+    if name == "expectation":
+        return image == shape
+    if name == "mask":
+        return True
+    return len(image) == 2 or (len(image) == 3 and image[0] == shape[0])
 
 
 def _names(file: h5py.File, group: str) -> list[str]:
@@ -252,7 +269,4 @@ def _json(file: h5py.File, name: str) -> dict[str, Any]:
 
 
 def _parse(content: str, found: h5py.Dataset) -> Any:
-    try:
-        return json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{found.file.filename}: {found.name}: is not JSON ({error})") from error
+    return parse_json(content, f"{found.file.filename}: {str(found.name).removeprefix('/')}")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -132,10 +133,19 @@ def read_nifti(path: Path) -> tuple[np.ndarray, tuple[float, ...]]:
     except ImportError as error:
         raise ReconError("NIfTI files need nibabel: pip install 'diffrecon[nifti]'") from error
     try:
-        image = nibabel.as_closest_canonical(nibabel.load(path))
+        stored: Any = nibabel.load(path)
+        if not np.isfinite(stored.affine).all():
+            raise InputError(f"{path}: affine: expected finite numbers, got NaN or Inf")
+        image = nibabel.as_closest_canonical(stored)
         data = np.asarray(image.dataobj, dtype=np.float32)
+    except InputError:
+        raise
     except Exception as error:
-        raise InputError(f"cannot read the volume {path}: {error}") from error
-    if data.ndim != 3 or not np.isfinite(data).all():
-        raise InputError(f"{path}: expected a finite three-dimensional image, got shape {data.shape}")
-    return data, tuple(float(z) for z in image.header.get_zooms()[:3])
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(f"cannot read the volume {path}: {reason}") from error
+    if data.ndim != 3 or 0 in data.shape or not np.isfinite(data).all():
+        raise InputError(f"{path}: expected a finite three-dimensional image without empty axes, got {data.shape}")
+    sizes = tuple(float(z) for z in image.header.get_zooms()[:3])
+    if not all(math.isfinite(size) and size > 0 for size in sizes):
+        raise InputError(f"{path}: pixdim: expected positive lengths in mm, got {sizes}")
+    return data, sizes

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import json
+import math
 from collections.abc import Sequence
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from recon import plugins
 from recon.device import resolve_device
 from recon.errors import CheckpointError, InputError
+from recon.files.documents import read_json
 from recon.priors import hub_store
 from recon.priors.analytic import GaussianPrior
 from samplers.base import Denoiser
@@ -60,6 +62,7 @@ def load_prior(
         missing = [name for name in ("denoise", "sigma_min", "sigma_max", "space") if not hasattr(source, name)]
         if missing:
             raise InputError(f"prior: a {type(source).__name__} is not a denoiser: it lacks {', '.join(missing)}")
+        _check_levels(source)
         return source
     device = resolve_device(device) if isinstance(device, str) else device
     if source == GAUSSIAN:
@@ -84,6 +87,15 @@ def load_prior(
     if offered is not None:
         return offered()
     raise _unknown(name)
+
+
+def _check_levels(prior: Denoiser) -> None:
+    """Raise InputError unless a denoiser can be called and its noise levels are numbers in order."""
+    levels: tuple[Any, Any] = prior.sigma_min, prior.sigma_max
+    if not all(isinstance(level, Real) and math.isfinite(level) for level in levels) or not 0 <= levels[0] < levels[1]:
+        raise InputError(f"prior: expected numbers 0 <= sigma_min < sigma_max, got {levels[0]!r} and {levels[1]!r}")
+    if not callable(prior.denoise):
+        raise InputError(f"prior: expected a method denoise, got {type(prior.denoise).__name__}")
 
 
 def require_known(source: str) -> None:
@@ -125,19 +137,15 @@ def is_own(path: Path) -> bool:
     if path.suffix != ".safetensors" or not card.is_file():
         return False
     try:
-        found = json.loads(card.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return "architecture" in read_json(card, CheckpointError)
+    except CheckpointError:
         return True  # its loader reports what is wrong with the card
-    return isinstance(found, dict) and "architecture" in found
 
 
 def list_models() -> list[dict[str, Any]]:
     """Return the cards of the priors that ship with the package, with their ``name`` and ``path``."""
     cards = []
     for path in sorted(WEIGHTS_FOLDER.glob("*.json")):
-        try:
-            card = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise CheckpointError(f"{path}: the card is not valid JSON ({error}); reinstall diffrecon") from error
+        card = read_json(path, CheckpointError, "the model card")
         cards.append({**card, "name": path.stem, "path": str(path.with_suffix(".safetensors"))})
     return cards

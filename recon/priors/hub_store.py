@@ -6,7 +6,6 @@ Nothing is downloaded unless `download` is called (``recon models download NAME`
 
 from __future__ import annotations
 
-import json
 import os
 import urllib.error
 import urllib.request
@@ -16,6 +15,7 @@ from typing import Any
 
 from recon.errors import CheckpointError, InputError, ReconError
 from recon.files.atomic import atomic_path
+from recon.files.documents import read_json
 from recon.priors.checkpoints.prior import CheckpointPrior
 
 HUB_FILE = Path(__file__).with_name("hub.json")
@@ -35,9 +35,10 @@ def cache_folder() -> Path:
 def entries() -> dict[str, dict[str, Any]]:
     """Return the descriptions of the published networks, by name."""
     try:
-        listed = json.loads(HUB_FILE.read_text(encoding="utf-8"))["models"]
-        return {entry["name"]: entry for entry in listed}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        return {entry["name"]: entry for entry in read_json(HUB_FILE, CheckpointError)["models"]}
+    except CheckpointError as error:
+        raise CheckpointError(f"{error}; reinstall diffrecon") from error
+    except (KeyError, TypeError) as error:
         raise CheckpointError(f"{HUB_FILE} is damaged ({error}); reinstall diffrecon") from error
 
 

@@ -204,12 +204,13 @@ def load_network_prior(
     path = Path(path)
     card = read_card(path.with_suffix(".json"))
     try:
-        model = EDMDenoiser(UNet(**card["network"]), card["sigma_data"], card.get("parametrization", "edm"))
-    except (TypeError, ValueError) as error:
+        with torch.device("meta"):  # takes no memory and no random numbers
+            model = EDMDenoiser(UNet(**card["network"]), card["sigma_data"], card.get("parametrization", "edm"))
+    except (TypeError, ValueError, LookupError, ArithmeticError, RuntimeError) as error:
         raise CheckpointError(
             f"{path}: the card does not describe a network that this version can build: {error}"
         ) from error
-    model.load_state_dict(read_tensors(path, card["sha256"], model.state_dict()))
+    model.load_state_dict(read_tensors(path, card["sha256"], model.state_dict()), assign=True)
     prior = NetworkPrior(model, card["sigma_min"], card["sigma_max"], card, max_batch, precision, compiled)
     prior.covariance_model = beside(path)
     return prior.to(device)

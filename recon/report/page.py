@@ -161,7 +161,7 @@ def _cards(posterior: PosteriorSamples, merit: Mapping[str, float], level: float
     if posterior.verdict.level != "unknown":
         cards.insert(0, (posterior.verdict.level, "verdict"))
     residual = posterior.diagnostics.get("residual")
-    if residual is not None and np.size(residual):
+    if residual is not None and np.size(residual) and not np.isnan(residual).all():
         cards.append((f"{np.nanmedian(residual):.2f}", "data χ² per datum (median)"))
     if posterior.held_out_chi2 is not None:
         cards.append((f"{posterior.held_out_chi2:.2f}", "held-out χ² per datum"))
@@ -199,7 +199,7 @@ def _scalars(posterior: PosteriorSamples) -> dict[str, str]:
             rows[key] = _text(value)
         elif array.dtype.kind == "b":
             rows[key] = f"{np.count_nonzero(array)} of {array.size}"
-        elif array.size:
+        elif array.size and not np.isnan(array).all():
             low, middle, high = np.nanmin(array), np.nanmedian(array), np.nanmax(array)
             rows[key] = f"{middle:.4g} (from {low:.4g} to {high:.4g})"
     return rows
@@ -228,7 +228,8 @@ def _cell(value: Any) -> str:
     array = np.asarray(value)
     if array.dtype.kind == "b":
         return "yes" if array.all() else '<span class="bad">no</span>'
-    return f"{np.nanmedian(array):.4g}" if array.size else ""
+    known = array[~np.isnan(array)]  # an invalid sample has none
+    return f"{np.median(known):.4g}" if known.size else "nan" if array.size else ""
 
 
 def _table(rows: Mapping[str, str]) -> str:

@@ -23,6 +23,7 @@ from typing import Any
 import torch
 
 from recon.files.lock import owned
+from recon.terminal import escaped_output
 from recon.training.config import TrainConfig, load_config, validate
 from recon.training.parallel import StopFlag, is_first_process
 from recon.training.run import TrainingRun
@@ -109,7 +110,8 @@ def run_command(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--steps", type=int, help="total number of optimiser steps")
     arguments = vars(parser.parse_args(argv))
     path = arguments.pop("config")
-    return main(path, **{key: value for key, value in arguments.items() if value is not None})
+    with escaped_output():
+        return main(path, **{key: value for key, value in arguments.items() if value is not None})
 
 
 if __name__ == "__main__":

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from recon.errors import ConfigError
+from recon.files.documents import read_toml
 from recon.images.sources import SourceConfig, check_source
 from recon.modalities import training_images
+from recon.options import shown
 from recon.training import rules
 from recon.valid_values import check
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 
 @dataclass(frozen=True)
@@ -125,15 +121,11 @@ def load_config(path: str | Path, overrides: Mapping[str, Any] | None = None) ->
     ConfigError
         If the file cannot be parsed, or a key is unknown (the message names it).
     """
-    try:
-        with open(path, "rb") as file:
-            table = tomllib.load(file)
-    except (OSError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(f"cannot read the training configuration {path}: {error}") from error
+    table = read_toml(path, "training configuration")
     table.update(overrides or {})
     sources = table.get("sources", [])
     if not (isinstance(sources, list) and all(isinstance(entry, dict) for entry in sources)):
-        raise ConfigError(f"{path}: sources is {sources!r}; expected tables [[sources]]")
+        raise ConfigError(f"{path}: sources: expected tables [[sources]], got {shown(sources)}")
     table["sources"] = tuple(build_section(SourceConfig, entry, "sources") for entry in sources)
     return build_section(TrainConfig, table, str(path))
 

@@ -10,9 +10,12 @@ from typing import Any
 import torch
 
 from recon.errors import ConfigError
-from recon.options import TRAINING_PRECISIONS
+from recon.options import TRAINING_PRECISIONS, shown
 from recon.priors.networks.unet import PARAMETRIZATIONS, UNet
 from recon.valid_values import POSITIVE, SWITCH, TABLE, TEXT, Rule, either, number, whole
+
+#: Largest network that can be trained here; its training state takes five times 4 bytes for each parameter.
+_MOST_PARAMETERS = 10**9
 
 #: Rules for the fields of ``TrainConfig``.
 SETTINGS: dict[str, Rule] = {
@@ -52,10 +55,10 @@ def check_patches(patches: Any, multiple: int) -> None:
         fits = isinstance(patch, list | tuple) and len(patch) == 3
         if not (fits and size(patch[0]) and patch[0] % multiple == 0 and batch(patch[1]) and probability(patch[2])):
             raise ConfigError(
-                f"patches has {patch!r}; expected [size, images, probability], size a multiple of {multiple}"
+                f"patches: expected [size, images, probability], size a multiple of {multiple}, got {shown(patch)}"
             )
     if not good or not sum(patch[2] for patch in patches) > 0:
-        raise ConfigError(f"patches is {patches!r}; expected a list of [size, images, probability]")
+        raise ConfigError(f"patches: expected a list of [size, images, probability], got {shown(patches)}")
 
 
 def network_multiple(settings: Mapping[str, Any]) -> int:
@@ -66,6 +69,10 @@ def network_multiple(settings: Mapping[str, Any]) -> int:
             raise ConfigError(f"[network]: unknown key {key!r}; known keys: {', '.join(known)}")
     try:
         with torch.device("meta"):  # takes no memory and no random numbers
-            return int(UNet(**settings).multiple)
+            network = UNet(**settings)
+        parameters = sum(values.numel() for values in network.parameters())
+        if parameters > _MOST_PARAMETERS:
+            raise ValueError(f"expected at most {_MOST_PARAMETERS:,} parameters, got {parameters:,}")
+        return network.multiple
     except (TypeError, ValueError, IndexError, RuntimeError, ArithmeticError) as error:
         raise ConfigError(f"[network]: invalid settings: {error}") from error

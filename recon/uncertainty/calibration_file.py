@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,11 +11,12 @@ from typing import Any
 from recon.engine.provenance import release
 from recon.errors import InputError
 from recon.files.atomic import atomic_path
+from recon.files.documents import read_json
 from recon.files.plain_values import plain
-from recon.uncertainty.conformal import check_method
+from recon.options import is_finite, shown
+from recon.uncertainty.conformal import check_method, check_smoothing
 
 FORMAT, VERSION = "diffrecon-calibration", 1
-_LARGEST = 2**24
 
 
 def write_calibration(path: str | os.PathLike[str], values: Mapping[str, Any]) -> None:
@@ -30,15 +30,8 @@ def write_calibration(path: str | os.PathLike[str], values: Mapping[str, Any]) -
 def read_calibration(file: str | os.PathLike[str], names: Sequence[str]) -> dict[str, Any]:
     """Return the fields of a `Calibration` from its file; any other file raises an `InputError` that says why."""
     path = Path(file)
-    try:
-        if path.stat().st_size > _LARGEST:
-            raise InputError(f"{path}: too large for a calibration ({path.stat().st_size} bytes)")
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: is not JSON ({' '.join(str(error).split())})") from error
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
+    content = read_json(path)
+    if content.get("format") != FORMAT:
         raise InputError(f"{path}: not a calibration of diffrecon (expected format = {FORMAT!r})")
     if content.get("format_version") != VERSION:
         version = content.get("format_version")
@@ -52,13 +45,13 @@ def read_calibration(file: str | os.PathLike[str], names: Sequence[str]) -> dict
 
 def _check(values: Mapping[str, Any], path: Path) -> None:
     def positive(value: Any) -> bool:
-        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value >= 0
+        return isinstance(value, int | float) and not isinstance(value, bool) and is_finite(value) and value >= 0
 
     for key in ("factors", "constants", "images", *(["spreads"] if values["spreads"] else [])):
         table = values[key]
         if not isinstance(table, dict) or not table or not all(map(positive, table.values())):
             name = "lambda" if key == "factors" else key
-            raise InputError(f"{path}: {name} must map groups to finite numbers >= 0, got {table!r}")
+            raise InputError(f"{path}: {name} must map groups to finite numbers >= 0, got {shown(table)}")
         if set(table) != set(values["factors"]):
             raise InputError(f"{path}: {key} has other groups than lambda")
     if not all(positive(values[key]) for key in ("level", "delta", "smoothing", "floor")):
@@ -66,6 +59,12 @@ def _check(values: Mapping[str, Any], path: Path) -> None:
     mark = values["fingerprint"]
     if not isinstance(mark, dict) or not isinstance(mark.get("samples"), int) or mark["samples"] < 2:
         raise InputError(f"{path}: fingerprint is missing or incomplete")
-    if not isinstance(values["sources"], list) or values["per"] not in ("file", "slice"):
-        raise InputError(f"{path}: sources or per is missing")
+    sources = values["sources"]
+    if not isinstance(sources, list) or not all(isinstance(source, str) for source in sources):
+        raise InputError(f"{path}: sources: expected a list of strings, got {shown(sources)}")
+    if values["per"] not in ("file", "slice"):
+        raise InputError(f"{path}: per: expected file or slice, got {shown(values['per'])}")
+    if not values["floor"] > 0:
+        raise InputError(f"{path}: floor: expected a number > 0, got {shown(values['floor'])}")
+    check_smoothing(values["smoothing"])
     check_method(values["level"], str(values["method"]), values["delta"])

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from operators import LinearOperator, conjugate_gradient
+from operators.arrays import tensor
 from recon.checks import finite
 from recon.errors import InputError, ShapeError
 
@@ -126,7 +126,7 @@ def row_null_split(
     iterations, tolerance
         As for `row_part`.
     """
-    drawn = torch.as_tensor(samples)
+    drawn = tensor(samples, "samples")
     operator.domain.check(drawn, "samples of row_null_split")
     if drawn.ndim != operator.domain.ndim + 1 or len(drawn) < 2:
         raise ShapeError(f"row_null_split: expected samples (n, *domain) with n >= 2, got {tuple(drawn.shape)}")

@@ -101,8 +101,14 @@ def require_match(calibrated: Mapping[str, Any], found: Mapping[str, Any]) -> No
 
 
 def _within(known: Sequence[float], here: Sequence[float], factor: float) -> bool:
-    """Tell whether a range lies within another range widened by a factor."""
+    """Tell whether a range lies within another range widened by a factor; anything but two numbers does not."""
+    if not all(isinstance(pair, list) and [*map(_is_number, pair)] == [True, True] for pair in (known, here)):
+        return False
     return here[0] >= known[0] / factor and here[1] <= known[1] * factor
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _refusal(field: str, calibrated: Any, found: Any) -> InputError:

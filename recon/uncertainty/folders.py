@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import fields
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from recon import modalities
 from recon.engine.slices import choose_slices
 from recon.errors import InputError
+from recon.files.documents import read_json
 from recon.files.posterior_file import is_posterior
 from recon.modalities.protocols import Source
 from recon.posterior import Posterior
@@ -96,13 +96,8 @@ def read_groups(path: Path | None) -> dict[str, str] | None:
     """Read a JSON file that maps file names to group names."""
     if path is None:
         return None
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: is not JSON ({' '.join(str(error).split())})") from error
-    if not isinstance(content, dict) or not all(isinstance(label, str) and label for label in content.values()):
+    content = read_json(path)
+    if not all(isinstance(label, str) and label for label in content.values()):
         raise InputError(f'{path}: expected a JSON object that maps file names to groups, such as {{"scan.h5": "T1"}}')
     return content
 

@@ -7,13 +7,13 @@ import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from recon import modalities
 from recon.engine.reconstruction import plan as resolve
 from recon.engine.slices import choose_slices
 from recon.errors import ConfigError, InputError
 from recon.files.atomic import atomic_path
+from recon.files.documents import read_json
 from recon.files.plain_values import plain
 from recon.files.posterior_file import is_posterior
 from recon.modalities.base import Modality
@@ -122,7 +122,7 @@ def lock_settings(results: Path, jobs: Sequence[Job], settings: Settings, force:
     wanted = {key: value for key, value in plain(settings.plain()).items() if key not in _FREE}
     path = results / SETTINGS
     if path.exists() and not force:
-        known = _read(path)
+        known = read_json(path)
         for key in dict.fromkeys([*wanted, *known]):
             if known.get(key) != wanted.get(key):
                 raise InputError(
@@ -142,13 +142,3 @@ def planned(job: Job) -> Planned:
     """Return what a study does with a job."""
     arguments = {**job.settings.arguments(job.modality.name), "seed": job.seed()}
     return Planned(job.file, Outputs(job.result), arguments, resolve(job.file, **arguments))
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path}: cannot be read ({' '.join(str(error).split())})") from error
-    if not isinstance(content, dict):
-        raise InputError(f"{path}: expected a JSON object of options")
-    return content

@@ -128,10 +128,10 @@ def test_two_inputs_of_one_name(scan: Path, tmp_path: Path, capsys: pytest.Captu
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (("--device", "gpu"), "'gpu' is not a device"),
+        (("--device", "gpu"), "got 'gpu'"),
         (("--mask", "poison"), "got 'poison'"),
         (("--sampler", "magic"), "unknown sampler 'magic'"),
-        (("--samples", "0"), "samples: expected an integer >= 1, got 0"),
+        (("--samples", "0"), "samples: expected an integer from 1 to 100000, got 0"),
         (("--slices", "5"), "the source has 1 slices"),
         (("--prior", "nothing"), "unknown prior 'nothing'"),
         (("--acceleration", "nan"), "acceleration"),

@@ -175,6 +175,19 @@ def test_negative_curvature_is_met_with_the_models_answer(small) -> None:
     torch.testing.assert_close(told.denoised, expected.denoised)
 
 
+def test_a_negative_jacobian_that_is_not_used_is_told(small) -> None:
+    _, _, problem = small
+
+    class Half:
+        sigma_min, sigma_max, space = 0.01, 3.0, None
+
+        def denoise(self, x: torch.Tensor, sigma: float) -> torch.Tensor:
+            return -x / 2
+
+    drawn = sample(MomentMatching(3, sigma_max=3.0, sigma_min=0.02), problem, Half(), 2)
+    assert drawn.facts["negative_curvature"].tolist() == [1, 1]
+
+
 def test_flagship_depends_on_seed_and_number_only(problem: Problem, prior: GaussianPrior) -> None:
     for sampler in (
         MomentMatching(6, jacobian_below=0.5, **RANGE),

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from operators.arrays import tensor
 from operators.ct import projection
 from operators.ct.fbp import fbp
 from operators.ct.geometry import Beam
@@ -58,7 +59,7 @@ def prepare_image(
     """
     if options.views is None:
         raise InputError("these are images: give the number of projections to simulate (views=32, --views 32)")
-    truth = (torch.as_tensor(image, dtype=torch.float32, device=device) / 1000 + 1).clamp(min=0)
+    truth = (tensor(image, "image").to(device, torch.float32) / 1000 + 1).clamp(min=0)
     beam = options.beam((truth.shape[0], truth.shape[1]), pixel_size, scanner or {})
     operator = _operator(beam, (truth.shape[0], truth.shape[1]), pixel_size, device)
     sinogram = operator(truth * MU_WATER)
@@ -105,13 +106,13 @@ def prepare_projections(
     """
     angles = np.asarray(geometry.angles)
     used = options.measured(angles)
-    data = torch.as_tensor(sinogram, dtype=torch.float32, device=device)[torch.from_numpy(used).to(device)]
+    data = tensor(sinogram, "sinogram").to(device, torch.float32)[torch.from_numpy(used).to(device)]
     notes = []
     if photons is None:
         noise_std = torch.full_like(data, estimate_noise(data))
     else:
         incident = np.broadcast_to(photons, sinogram.shape)[used]
-        noise_std = torch.exp(data / 2) / torch.as_tensor(incident, dtype=torch.float32, device=device).sqrt()
+        noise_std = torch.exp(data / 2) / tensor(incident, "photons").to(device, torch.float32).sqrt()
     if water is None:
         notes.append(
             f"the file does not state the attenuation of water: {MU_WATER} per mm was assumed, so HU may be biased"

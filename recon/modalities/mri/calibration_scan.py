@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from operators import compress_coils
+from operators.arrays import tensor
 from operators.mri.autocalibration import calibration_region
 from recon.errors import InputError, ShapeError
 from recon.modalities.mri.measured import Calibration
@@ -28,7 +29,7 @@ def on_grid(calibration: np.ndarray | Tensor, kspace: Tensor) -> Tensor:
     InputError, ShapeError
         If it is not k-space of these coils.
     """
-    scan = torch.as_tensor(calibration)
+    scan = tensor(calibration, "calibration")
     if not scan.is_complex():
         raise InputError(f"calibration: expected complex k-space, got {scan.dtype}")
     if scan.ndim != 3 or len(scan) != len(kspace):

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from operators import ifftc
+from operators.arrays import tensor
 from operators.mri.autocalibration import Region, kernel_size, noise_floor
 from operators.mri.coils import estimate_noise_covariance, prewhiten
 from recon.errors import InputError, ShapeError
@@ -61,7 +62,7 @@ def given_covariance(covariance: np.ndarray | Tensor, coils: int) -> Tensor:
     InputError, ShapeError
         If it is not a covariance of these coils.
     """
-    matrix = torch.as_tensor(covariance).to(torch.complex64)
+    matrix = tensor(covariance, "noise_covariance").to(torch.complex64)
     if tuple(matrix.shape) != (coils, coils):
         raise ShapeError(f"noise_covariance: expected ({coils}, {coils}) for these coils, got {tuple(matrix.shape)}")
     positive = bool(torch.isfinite(matrix.abs()).all()) and not bool(torch.linalg.cholesky_ex(matrix)[1])

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from operators import make_mask
+from operators.arrays import tensor
 from recon.errors import InputError, ShapeError
 from recon.modalities.mri.mask_checks import fitting, require_complete
 
@@ -51,7 +52,7 @@ def sampled_mask(
     if mask is None:
         known = infer_mask(kspace)
     else:
-        known = torch.as_tensor(mask).to(kspace.device).bool()
+        known = tensor(mask, "mask").to(kspace.device).bool()
         known = known[None] if known.ndim == 1 else known
         try:
             fits = torch.broadcast_shapes(known.shape, shape) == shape and known.ndim == 2

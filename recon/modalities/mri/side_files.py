@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import Tensor
 
 from operators import noise_covariance
+from operators.arrays import native
 from recon.errors import InputError, ShapeError
 from recon.files import hdf5, npy
 from recon.modalities.mri.files import bart
@@ -73,7 +73,7 @@ def sampling_masks(given: Any, slices: int, shape: tuple[int, int]) -> np.ndarra
     ------
     InputError, ShapeError
     """
-    values = _numpy(given)
+    values = native(given, "mask")
     if np.iscomplexobj(values) and not values.imag.any():
         values = values.real
     if values.dtype.kind not in "biuf" or not np.isin(values, (0, 1)).all():
@@ -102,7 +102,7 @@ def coil_maps(given: Any, slices: int, coils: int) -> np.ndarray:
     InputError, ShapeError
         For real numbers, another number of axes or coils.
     """
-    maps = _numpy(given)
+    maps = native(given, "coil_maps")
     if maps.dtype.kind != "c":
         raise InputError(f"coil_maps: expected complex numbers, got {maps.dtype}")
     by_slice = maps.ndim == 5 or (maps.ndim == 4 and 1 < slices == len(maps))
@@ -123,7 +123,7 @@ def noise(given: Any, coils: int) -> np.ndarray:
     InputError, ShapeError
         For real samples, another number of coils, or too few samples.
     """
-    values = _numpy(given)
+    values = native(given, "noise_scan")
     if values.shape == (coils, coils) and np.allclose(values, values.conj().T, rtol=1e-3, atol=1e-6 * _largest(values)):
         return values
     if values.ndim < 2 or len(values) != coils:
@@ -186,7 +186,3 @@ def _noise_from_bart(array: np.ndarray) -> np.ndarray:
 
 def _largest(values: np.ndarray) -> float:
     return float(np.abs(values).max(initial=0.0))
-
-
-def _numpy(values: Any) -> np.ndarray:
-    return values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from operators import ifftc
+from operators.arrays import tensor
 from recon.errors import InputError, ShapeError
 from recon.files.dispatch import is_known
 from recon.modalities.mri.data import KspaceScan
@@ -42,11 +43,12 @@ class ArraySource:
     scan: KspaceScan | None = None
 
     def __init__(self, kspace: np.ndarray | Tensor, mask: np.ndarray | Tensor | None) -> None:
-        array = torch.as_tensor(kspace)
+        array = kspace if isinstance(kspace, Tensor) else np.asarray(kspace)
         if array.ndim not in (2, 3, 4):
             raise ShapeError(
                 f"kspace: expected (coil, y, x), (y, x) or (slice, coil, y, x), got shape {tuple(array.shape)}"
             )
+        tensor(array[:0], "kspace")  # an array of anything but numbers is refused before the first slice
         array = array[None] if array.ndim == 2 else array
         self.single = array.ndim == 3
         self._array = array[None] if self.single else array
@@ -58,8 +60,8 @@ class ArraySource:
         return len(self._array)
 
     def __getitem__(self, index: int) -> Slice:
-        kspace = self._array[index]
-        mask = None if self._masks is None else torch.from_numpy(of_slice(self._masks, index))
+        kspace = tensor(self._array[index], "kspace")
+        mask = None if self._masks is None else tensor(of_slice(self._masks, index), "mask")
         complete = kspace.is_complex() and bool(infer_mask(kspace).all())
         return Slice(kspace, mask, _root_sum_of_squares(kspace) if complete else None)
 
@@ -101,7 +103,7 @@ class FileSource:
 
     def _acquired(self, kspace: Tensor, given: np.ndarray | None) -> Tensor:
         """Return the mask of the samples within the columns that the scanner encoded."""
-        mask = infer_mask(kspace) if given is None else torch.as_tensor(given).bool()
+        mask = infer_mask(kspace) if given is None else tensor(given, "mask").bool()
         mask = mask[None] if mask.ndim == 1 else mask
         if self.scan.acquired is not None:
             first, stop = self.scan.acquired
@@ -201,7 +203,7 @@ class KspaceSource:
         cropped = self._piece(index).kspace.shape[-2:] != recording.shape[-2:]
         if not cropped or recording.readout_axis is None:
             return found
-        return crop_oversampling(torch.as_tensor(found), recording.readout_axis, recording.readout_oversampling)
+        return crop_oversampling(tensor(found, "calibration"), recording.readout_axis, recording.readout_oversampling)
 
     def reference(self, index: int) -> np.ndarray | None:
         """Return the magnitude of the fully sampled image, or the reference in the file."""

@@ -8,13 +8,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from operators.arrays import tensor
 from recon.errors import InputError, ShapeError
 from recon.modalities.mri.plausible import doubts
 
 
 def normalised(kspace: np.ndarray | Tensor, device: torch.device | str) -> tuple[Tensor, float]:
     """Check k-space and scale its largest value to about 1 (by an exact power of two), so that nothing overflows."""
-    array = torch.as_tensor(kspace)
+    array = tensor(kspace, "kspace")
     if not array.is_complex():
         raise InputError(f"kspace must be complex, got {array.dtype}; join real and imaginary parts first")
     if array.ndim == 2:
@@ -42,7 +43,7 @@ def require_plausible(kspace: Tensor) -> list[str]:
 
 def known_maps(given: np.ndarray | Tensor, kspace: Tensor) -> Tensor:
     """Check coil maps given by the user."""
-    maps = torch.as_tensor(given).to(device=kspace.device, dtype=kspace.dtype)
+    maps = tensor(given, "coil_maps").to(device=kspace.device, dtype=kspace.dtype)
     if maps.ndim not in (3, 4) or maps.shape[-3:] != kspace.shape:
         raise ShapeError(
             f"coil_maps: expected {tuple(kspace.shape)} (coil, y, x) like kspace, or (map, coil, y, x), got "

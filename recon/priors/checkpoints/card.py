@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from recon.errors import CheckpointError
+from recon.files.documents import read_json
 from recon.priors.checkpoints.tensors import Checkpoint, Layout
 
 #: Keys of a card: a file with one of these is a card, whatever else it contains ...
@@ -45,12 +45,7 @@ def read_sidecar(path: Path) -> dict[str, Any]:
     file = path.with_name(path.name + ".json") if path.is_dir() else path.with_suffix(".json")
     if not file.is_file():
         return {}
-    try:
-        given = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"cannot read the card {file}: {error}") from error
-    if not isinstance(given, dict):
-        raise CheckpointError(f"{file}: expected a JSON object, got {type(given).__name__}")
+    given = read_json(file, CheckpointError, "the card")
     check_keys(file, given)
     return given
 

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from recon.errors import CheckpointError
+from recon.files.documents import parse_json
 from recon.priors.checkpoints.archive import Content
 from recon.priors.checkpoints.tensors import Checkpoint
 
@@ -46,9 +47,9 @@ def read_converted(content: Content) -> Checkpoint:
             f"{content.path}: damaged (its digest does not match its content); convert or download it again"
         )
     try:
-        found = json.loads(text)
+        found = parse_json(text, f"{content.path}: its description", CheckpointError)
         fields = {name: found[name] for name in FIELDS}
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except (KeyError, TypeError) as error:
         raise CheckpointError(f"{content.path}: its description is incomplete ({error})") from error
     for name, value in fields.items():
         if not isinstance(value, KINDS.get(name, str)):

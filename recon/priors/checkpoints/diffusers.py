@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from recon.errors import CheckpointError
+from recon.files.documents import read_json
 from recon.priors.checkpoints.archive import Content, read_file
 from recon.priors.checkpoints.tensors import Checkpoint
 
@@ -48,9 +48,9 @@ def read_folder(path: Path) -> Content:
             "by save_pretrained(..., safe_serialization=True))"
         )
     schedulers = [path / "scheduler" / "scheduler_config.json", folder / "scheduler_config.json"]
-    scheduler = next((_json(file) for file in schedulers if file.is_file()), {})
+    scheduler = next((read_json(file, CheckpointError) for file in schedulers if file.is_file()), {})
     content = read_file(folder / WEIGHTS)
-    return Content(path, content.data, content.metadata, _json(folder / "config.json"), scheduler)
+    return Content(path, content.data, content.metadata, read_json(folder / "config.json", CheckpointError), scheduler)
 
 
 def weights_file(path: Path) -> Path:
@@ -143,13 +143,3 @@ def _steps(content: Content) -> dict[str, Any]:
         "steps": given.get("num_train_timesteps", 1000),
         "prediction": given.get("prediction_type", "epsilon"),
     }
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"cannot read {path}: {error}") from error
-    if not isinstance(value, dict):
-        raise CheckpointError(f"{path}: expected a JSON object")
-    return value

@@ -15,6 +15,8 @@ from torch import Tensor
 
 from recon.errors import CheckpointError
 from recon.files.atomic import atomic_path
+from recon.files.documents import read_json
+from recon.priors.networks.card import check_card
 
 ARCHITECTURE = "unet-edm"
 
@@ -25,18 +27,10 @@ def read_card(path: Path) -> dict[str, Any]:
     Raises
     ------
     CheckpointError
-        If it cannot be read, lacks a key, or describes another architecture.
+        If it cannot be read, lacks a key, has a value of the wrong kind, or describes another architecture.
     """
-    try:
-        card = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"cannot read the model card {path}: {error}") from error
-    needed = ("architecture", "network", "sigma_data", "sigma_min", "sigma_max", "sha256")
-    missing = [key for key in needed if not isinstance(card, dict) or key not in card]
-    if missing:
-        raise CheckpointError(f"{path}: the model card lacks {missing[0]!r}")
-    if card["architecture"] != ARCHITECTURE:
-        raise CheckpointError(f"{path}: expected the architecture {ARCHITECTURE!r}, got {card['architecture']!r}")
+    card = read_json(path, CheckpointError, "the model card")
+    check_card(card, path, ARCHITECTURE)
     return card
 
 

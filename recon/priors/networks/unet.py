@@ -16,10 +16,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from recon.options import shown
 from recon.priors.networks.blocks import positions
 
 #: Possible predictions of the network of an `EDMDenoiser`.
 PARAMETRIZATIONS = ("edm", "vp", "ve")
+#: Most levels and residual blocks of a network: larger numbers are mistakes, and would take minutes to build.
+MOST_LEVELS, MOST_BLOCKS = 12, 1000
 
 
 class NoiseEmbedding(nn.Module):
@@ -34,7 +37,8 @@ class NoiseEmbedding(nn.Module):
     def __init__(self, features: int, n_frequencies: int = 16, n_labels: int = 0) -> None:
         super().__init__()
         # From half a period over the whole range of log(sigma) / 4 (about 2.3) to several periods.
-        frequencies = 2 * math.pi * 0.25 * 2.0 ** torch.linspace(0, 4, n_frequencies)
+        # On the CPU even where the weights are on the device "meta": no file contains them.
+        frequencies = 2 * math.pi * 0.25 * 2.0 ** torch.linspace(0, 4, n_frequencies, device="cpu")
         self.register_buffer("frequencies", frequencies, persistent=False)
         self.layers = nn.Sequential(
             nn.Linear(2 * n_frequencies, features), nn.SiLU(), nn.Linear(features, features), nn.SiLU()
@@ -112,6 +116,7 @@ class UNet(nn.Module):
         augmentation_labels: int = 0,
     ) -> None:
         super().__init__()
+        _require_moderate(channels, encoder_blocks, decoder_blocks)
         if len(encoder_blocks) != len(channels) or len(decoder_blocks) != len(channels) - 1:
             raise ValueError("expected one entry of encoder_blocks per level, and one fewer in decoder_blocks")
         self.multiple = 2 ** (len(channels) - 1)
@@ -193,6 +198,19 @@ class EDMDenoiser(nn.Module):
         c_skip = self.sigma_data**2 / total
         c_out = s * self.sigma_data / total.sqrt()
         return c_skip, c_out, total.rsqrt(), sigma.log() / 4
+
+
+def _require_moderate(channels: Sequence[int], encoder_blocks: Sequence[int], decoder_blocks: Sequence[int]) -> None:
+    """Raise ValueError for sizes that are not whole numbers or are absurdly large."""
+    given = {"channels": channels, "encoder_blocks": encoder_blocks, "decoder_blocks": decoder_blocks}
+    for name, sizes in given.items():
+        if not isinstance(sizes, list | tuple) or not all(type(size) is int and size >= 0 for size in sizes):
+            raise ValueError(f"{name}: expected a list of whole numbers, got {shown(sizes)}")
+    if not 1 <= len(channels) <= MOST_LEVELS:
+        raise ValueError(f"channels: expected 1 to {MOST_LEVELS} levels, got {len(channels)}")
+    blocks = sum(encoder_blocks) + sum(decoder_blocks)
+    if blocks > MOST_BLOCKS:
+        raise ValueError(f"expected at most {MOST_BLOCKS} blocks, got {shown(blocks)}")
 
 
 def _zero(layer: nn.Module) -> None:

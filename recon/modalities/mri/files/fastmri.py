@@ -20,6 +20,8 @@ from recon.modalities.mri.files.arrays import check_complex, check_lengths, samp
 from recon.modalities.mri.files.mrd_header import MrdHeader, parse_header
 
 _REFERENCES = ("reconstruction_rss", "reconstruction_esc")
+#: Attributes that are kept; others, such as `patient_id`, may identify the patient.
+_KEPT = ("acquisition", "max", "norm", "acceleration", "num_low_frequency")
 
 
 def sniff(path: Path) -> bool:
@@ -52,7 +54,7 @@ def read(path: Path) -> KspaceScan:
         header = _header(file, (y, x), path)
         acquired = _acquired(header, x, path)
         recon_shape, reference = _reference(file, length, path)
-        attributes = {**hdf5.attributes(file), "single_coil": single}
+        attributes = {**hdf5.attributes(file, _KEPT), "single_coil": single}
         mask = _mask(file, (y, x), acquired, path)
     oversampling = 2.0 if recon_shape is not None and y == 2 * recon_shape[0] else 1.0
     if header is not None:
