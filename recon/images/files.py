@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from recon.errors import InputError, ReconError
+from recon.errors import InputError
 from recon.files import dicom, npy
 
 if TYPE_CHECKING:
@@ -123,19 +123,3 @@ def pixel_spacing(path: Path, header: object, pixel: float) -> tuple[float, floa
     if spacing.shape != (2,) or not (np.isfinite(spacing) & (spacing > 0)).all():
         raise InputError(f"{path}: PixelSpacing must be two positive lengths, got {spacing.tolist()}")
     return float(spacing[0]), float(spacing[1])
-
-
-def read_nifti(path: Path) -> tuple[np.ndarray, tuple[float, ...]]:
-    """Return a volume ``(right, anterior, superior)`` float32 and its voxel size in mm."""
-    try:
-        import nibabel
-    except ImportError as error:
-        raise ReconError("NIfTI files need nibabel: pip install 'diffrecon[nifti]'") from error
-    try:
-        image = nibabel.as_closest_canonical(nibabel.load(path))
-        data = np.asarray(image.dataobj, dtype=np.float32)
-    except Exception as error:
-        raise InputError(f"cannot read the volume {path}: {error}") from error
-    if data.ndim != 3 or not np.isfinite(data).all():
-        raise InputError(f"{path}: expected a finite three-dimensional image, got shape {data.shape}")
-    return data, tuple(float(z) for z in image.header.get_zooms()[:3])
