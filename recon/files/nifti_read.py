@@ -7,12 +7,13 @@ without comparing sizes, and accepts headers that contradict themselves.
 from __future__ import annotations
 
 import gzip
+import io
 import math
 import os
 import struct
 import zlib
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -93,11 +94,11 @@ def read_nifti(path: Path) -> tuple[np.ndarray, tuple[float, ...]]:
     return data, tuple(float(z) for z in image.header.get_zooms()[:3])
 
 
-def _opened(path: Path) -> Any:
+def _opened(path: Path) -> gzip.GzipFile | io.BufferedReader:
     return gzip.open(path, "rb") if path.name.lower().endswith(".gz") else open(path, "rb")
 
 
-def _read_header(path: Path, stream: BinaryIO) -> _Header:
+def _read_header(path: Path, stream: gzip.GzipFile | io.BufferedReader) -> _Header:
     """Read and check all fields that the size, the type and the position of the values depend on."""
     raw = stream.read(_LONGEST)
     for layout in _LAYOUTS:
@@ -134,7 +135,7 @@ def _checked(path: Path, raw: bytes, layout: _Layout, order: str) -> _Header:
     return _Header(raw[: layout.size], order, tuple(map(int, shape)), dtype, int(offset))
 
 
-def _values(path: Path, stream: BinaryIO, header: _Header) -> np.ndarray:
+def _values(path: Path, stream: gzip.GzipFile | io.BufferedReader, header: _Header) -> np.ndarray:
     """Read the stored values, after comparing their declared number with the size of the file."""
     count, on_disk = math.prod(header.shape), os.path.getsize(path)
     size = count * header.dtype.itemsize
@@ -148,7 +149,7 @@ def _values(path: Path, stream: BinaryIO, header: _Header) -> np.ndarray:
     stream.seek(header.offset)
     filled = 0
     while filled < size:
-        read = stream.readinto(memoryview(values)[filled:])  # type: ignore[attr-defined]
+        read = stream.readinto(values.data[filled:])
         if not read:
             raise InputError(f"{declares}, but only {filled} bytes follow; the file is truncated")
         filled += read
