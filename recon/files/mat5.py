@@ -99,6 +99,8 @@ class MatFile:
         """
         variable = self.variables[name]
         where = f"{self.path}: {name}"
+        if variable.kind in ("cell", "struct"):
+            _check_nested(math.prod(variable.shape), where)
         with open(self.path, "rb") as stream:
             stream.seek(variable.offset)
             content = self._unpacked(stream, variable, where) if variable.packed else stream.read(variable.size)
@@ -194,7 +196,8 @@ class _Parser:
         _, shape, kind, is_complex = self.head()
         count = math.prod(shape)
         if kind == "cell":
-            return [self._inner(depth) for _ in range(self._checked(count))]
+            _check_nested(count, self._where)
+            return [self._inner(depth) for _ in range(count)]
         if kind == "struct":
             return self._struct(count, depth)
         if kind not in NUMBERS and kind != "logical":
@@ -211,7 +214,7 @@ class _Parser:
         if width < 1 or len(text) % width:
             raise _damaged(self._where, "the names of the fields are damaged")
         names = [text[k : k + width].split(b"\0")[0].decode("ascii", "replace") for k in range(0, len(text), width)]
-        self._checked(count * max(len(names), 1))
+        _check_nested(count * max(len(names), 1), self._where)
         return [{name: self._inner(depth) for name in names} for _ in range(count)]
 
     def _inner(self, depth: int) -> Value:
@@ -222,11 +225,6 @@ class _Parser:
         value = self.matrix(depth + 1)
         self._at = behind
         return value
-
-    def _checked(self, count: int) -> int:
-        if count > _MOST_NESTED:
-            raise InputError(f"{self._where}: declares {count} nested arrays; refused")
-        return count
 
     def _numbers(self) -> np.ndarray:
         kind, content = self._element()
@@ -265,6 +263,11 @@ def _inflated_start(packed: bytes, path: Path) -> bytes:
         return zlib.decompressobj().decompress(packed, _START)
     except zlib.error as error:
         raise _damaged(path, str(error)) from error
+
+
+def _check_nested(count: int, where: str) -> None:
+    if count > _MOST_NESTED:
+        raise InputError(f"{where}: declares {count} nested arrays; refused")
 
 
 def _damaged(where: str | Path, reason: str) -> InputError:
