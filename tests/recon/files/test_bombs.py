@@ -137,7 +137,7 @@ CASES = {
     "nifti_extension": ("nifti", nifti_extension, "vox_offset"),
     "kspace": ("mri", matlab("kspace", 6), "kspace: unpacks from"),
     "RF": ("us", matlab("RF", 6), "RF: unpacks from"),
-    "cells": ("us", matlab("RF", 1), "RF: unpacks from"),
+    "cells": ("us", matlab("RF", 1), "RF: declares 16777216 nested arrays"),
     "many cells": ("us", matlab_cells, "RF: declares 7000000 nested arrays"),
     "param": ("us", matlab("param", 6), "param: unpacks from"),
 }
