@@ -20,8 +20,8 @@ from recon.modalities.ultrasound.files import hdf5 as us_hdf5
 
 
 def sniff(path: Path) -> bool:
-    """Tell whether this is a MATLAB 5 file."""
-    return mat5.is_mat5(path)
+    """Tell whether this is a MATLAB file of version 5 to 7 with the variables of channel data."""
+    return mat5.is_mat5(path) and not {"RF", "IQ", "param"}.isdisjoint(mat5.MatFile(path).variables)
 
 
 def read(path: Path) -> PlaneWaveData:
