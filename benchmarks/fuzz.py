@@ -102,10 +102,14 @@ class Campaign:
         while start < self.numbers.stop:
             start = self._child(start)
 
+    def command(self, start: int) -> list[str]:
+        """Return the command line of a child."""
+        command = [sys.executable, __file__, "--work", self.name, "--seed", str(self.seed)]
+        return [*command, "--from", str(start), "--n", str(self.numbers.stop - start)]
+
     def _child(self, start: int) -> int:
         """Run a child from a case on; return the case to go on with."""
-        command = [sys.executable, __file__, "--work", self.name, "--seed", str(self.seed)]
-        command += ["--from", str(start), "--n", str(self.numbers.stop - start)]
+        command = self.command(start)
         with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile() as errors:
             child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, cwd=folder)
             try:
