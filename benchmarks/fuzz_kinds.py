@@ -16,7 +16,7 @@ import h5py
 import numpy as np
 
 ROOT = Path(__file__).resolve().parents[1]
-SHAPE = (2, 3, 32, 24)
+SHAPE = (2, 2, 24, 16)
 
 
 class Kind(NamedTuple):

@@ -117,6 +117,16 @@ def test_variables_together_are_bounded(tmp_path: Path) -> None:
         [file.read(name) for name in names]
 
 
+def test_complex_numbers_in_a_smaller_type_are_bounded(tmp_path: Path) -> None:
+    part = element(2, bytes(range(6)))
+    found = MatFile(mat_file(tmp_path / "a.mat", matrix(0x0806, (2, 3), b"x", part, part))).read("x")
+    assert isinstance(found, np.ndarray) and found.dtype == np.complex128 and found[1, 2] == 5 + 5j
+    zeros = element(2, bytes(5 * 2**20))
+    path = mat_file(tmp_path / "a.mat", packed(matrix(0x0806, (5, 2**20), b"x", zeros, zeros)))
+    with pytest.raises(InputError, match=r"x: 5242880 complex numbers unpack to too many bytes; refused"):
+        MatFile(path).read("x")
+
+
 @pytest.mark.parametrize("content", [b"", b"MATLAB 5.0 MAT-file", b"MATLAB 5.0 MAT-file".ljust(128)])
 def test_damaged_headers(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "bad.mat"

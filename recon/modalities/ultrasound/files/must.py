@@ -15,6 +15,7 @@ import numpy as np
 
 from recon.errors import InputError, ShapeError
 from recon.files import mat5
+from recon.files.mat5_matrix import Value
 from recon.modalities.ultrasound.data import PlaneWaveData
 from recon.modalities.ultrasound.files import hdf5 as us_hdf5
 
@@ -82,7 +83,7 @@ def _variable(file: mat5.MatFile) -> str:
     return name
 
 
-def _waves(path: Path, name: str, found: mat5.Value) -> np.ndarray:
+def _waves(path: Path, name: str, found: Value) -> np.ndarray:
     """Return the samples as (wave, sample, element, frame)."""
     parts = [part for part in (found if isinstance(found, list) else [found]) if isinstance(part, np.ndarray)]
     if not parts or len(parts) != (len(found) if isinstance(found, list) else 1):
@@ -93,7 +94,7 @@ def _waves(path: Path, name: str, found: mat5.Value) -> np.ndarray:
     return np.stack([part if part.ndim == 3 else part[..., None] for part in parts])
 
 
-def _struct(path: Path, param: mat5.Value) -> dict[str, mat5.Value]:
+def _struct(path: Path, param: Value) -> dict[str, Value]:
     """Return the fields of the struct."""
     only = param[0] if isinstance(param, list) and len(param) == 1 else None
     if not isinstance(only, dict):
@@ -101,7 +102,7 @@ def _struct(path: Path, param: mat5.Value) -> dict[str, mat5.Value]:
     return only
 
 
-def _fields(param: dict[str, mat5.Value]) -> dict[str, float]:
+def _fields(param: dict[str, Value]) -> dict[str, float]:
     """Return the real numbers among the fields."""
     numbers = {name: value for name, value in param.items() if isinstance(value, np.ndarray) and value.size == 1}
     return {name: float(value.item()) for name, value in numbers.items() if value.dtype.kind in "iuf"}
@@ -114,7 +115,7 @@ def _needed(path: Path, fields: dict[str, float], name: str) -> float:
     return value
 
 
-def _delays(path: Path, param: dict[str, mat5.Value], waves: int, elements: int) -> np.ndarray:
+def _delays(path: Path, param: dict[str, Value], waves: int, elements: int) -> np.ndarray:
     """Return the transmit delays (wave, element) in s."""
     if "TXdelay" not in param:
         raise InputError(f"{path}: param.TXdelay is missing; the angles follow from it")
