@@ -26,7 +26,7 @@ ALLOWED = {
 # Libraries that are not installed with the core: one file each may import them, inside a function.
 OPTIONAL = {
     "matplotlib": {"recon/figure.py", "recon/training/pictures.py"},
-    "nibabel": {"recon/files/nifti.py", "recon/images/files.py"},
+    "nibabel": {"recon/files/nifti.py", "recon/files/nifti_read.py"},
     "pydicom": {"recon/files/dicom.py"},
     "numba": {"operators/ultrasound/delays/numba_engine.py", "operators/ultrasound/delays/numba_kernels.py"},
 }

@@ -78,7 +78,9 @@ def _download(name: str, force: bool = False) -> int:
     path = hub_store.download(name, force)
     print(f"{path}: {path.stat().st_size / 1e6:.1f} MB, every tensor accounted for")
     if entry["sha256"] is None:
-        print("no sha256 is published for it: verified by names, shapes and number of parameters")
+        print(
+            "no sha256 is published for it: verified by names, shapes and number of parameters; its sha256 is recorded"
+        )
     return 0
 
 

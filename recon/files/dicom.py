@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from recon.errors import InputError, ReconError
+from recon.files.dicom_deflated import check_deflated
 
 CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"
 _DEFER, _AT_ONCE = 2**16, 2**22
@@ -77,6 +78,7 @@ def read_header(path: Path) -> Any:
                 raise InputError(
                     f"{path}: not a DICOM file (no 'DICM' at byte 128); remove it from the folder or pass another"
                 )
+            check_deflated(path, stream, pydicom)
             stream.seek(0)
             # pydicom reads a few bytes at a time, which is ten times as fast from memory.
             source = io.BytesIO(start) if length <= _AT_ONCE else stream

@@ -14,7 +14,8 @@ import h5py
 import numpy as np
 
 from recon.errors import InputError
-from recon.files.hdf5_heap import check_heaps
+from recon.files.hdf5_attributes import text_attribute
+from recon.files.hdf5_heap import check_heaps, read_text
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 # HDF5 may start after a user block of 512, 1024, 2048 ... bytes.
@@ -154,7 +155,13 @@ def _check_size(found: h5py.Dataset, where: str) -> None:
 
 
 def attributes(item: h5py.HLObject, names: Sequence[str] | None = None) -> dict[str, Any]:
-    """Read small plain attributes (numbers, strings, short lists), all or those with the given names."""
+    """Read small plain attributes (numbers, strings, short lists), all or those with the given names.
+
+    Raises
+    ------
+    InputError
+        If text leads to a damaged heap, or is stored where only the HDF5 library could find it.
+    """
     plain: dict[str, Any] = {}
     for name in list(item.attrs)[:_MAX_ATTRIBUTES]:
         if names is not None and name not in names:
@@ -164,7 +171,11 @@ def attributes(item: h5py.HLObject, names: Sequence[str] | None = None) -> dict[
             continue
         if header.get_storage_size() > _MAX_ATTRIBUTE_BYTES or header.dtype.kind not in "biufSUO":
             continue
-        value = item.attrs[name]
+        value: Any = None
+        if header.dtype.kind != "O":
+            value = item.attrs[name]
+        elif header.shape is not None:
+            value = _variable_text(item, name, header, needed=names is not None)
         if isinstance(value, bytes):
             value = value.decode("utf-8", "replace")
         if isinstance(value, np.ndarray | np.generic):
@@ -174,11 +185,28 @@ def attributes(item: h5py.HLObject, names: Sequence[str] | None = None) -> dict[
     return plain
 
 
+def _variable_text(item: h5py.HLObject, name: str, header: h5py.h5a.AttrID, needed: bool) -> str | list[str] | None:
+    """Return a text attribute of variable length; None for objects of other kinds."""
+    if h5py.check_string_dtype(header.dtype) is None or len(header.shape) > 1:
+        return None
+    found = text_attribute(item, name, int(np.prod(header.shape, dtype=np.int64)), _MAX_ATTRIBUTE_BYTES)
+    if found is None and needed:
+        raise InputError(
+            f"{item.file.filename}: the attribute {name!r} of {item.name} is text of variable length outside of the "
+            "object's header, which is refused; store it with a fixed length"
+        )
+    return found[0] if found and header.shape == () else found
+
+
 def text(found: h5py.Dataset, limit: int = 2**20) -> str:
     """Read a scalar string dataset of at most `limit` bytes."""
     where = f"{found.file.filename}: {found.name}"
     if found.shape not in ((), (1,)) or found.dtype.kind not in "SO" or found.dtype.itemsize > limit:
         raise InputError(f"{where}: expected one string of at most {_size(limit)}, got {found.dtype} {found.shape}")
+    if found.dtype.kind == "O":
+        if h5py.check_string_dtype(found.dtype) is None:
+            raise InputError(f"{where}: expected text, got {found.dtype}")
+        return read_text(found, limit)
     value = found[()] if found.shape == () else found[0]
     if not isinstance(value, bytes | str) or len(value) > limit:
         raise InputError(f"{where}: expected one string of at most {_size(limit)}")

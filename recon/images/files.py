@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from recon.errors import InputError, ReconError
+from recon.errors import InputError
 from recon.files import dicom, npy
 
 if TYPE_CHECKING:
@@ -124,28 +123,3 @@ def pixel_spacing(path: Path, header: object, pixel: float) -> tuple[float, floa
     if spacing.shape != (2,) or not (np.isfinite(spacing) & (spacing > 0)).all():
         raise InputError(f"{path}: PixelSpacing must be two positive lengths, got {spacing.tolist()}")
     return float(spacing[0]), float(spacing[1])
-
-
-def read_nifti(path: Path) -> tuple[np.ndarray, tuple[float, ...]]:
-    """Return a volume ``(right, anterior, superior)`` float32 and its voxel size in mm."""
-    try:
-        import nibabel
-    except ImportError as error:
-        raise ReconError("NIfTI files need nibabel: pip install 'diffrecon[nifti]'") from error
-    try:
-        stored: Any = nibabel.load(path)
-        if not np.isfinite(stored.affine).all():
-            raise InputError(f"{path}: affine: expected finite numbers, got NaN or Inf")
-        image = nibabel.as_closest_canonical(stored)
-        data = np.asarray(image.dataobj, dtype=np.float32)
-    except InputError:
-        raise
-    except Exception as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise InputError(f"cannot read the volume {path}: {reason}") from error
-    if data.ndim != 3 or 0 in data.shape or not np.isfinite(data).all():
-        raise InputError(f"{path}: expected a finite three-dimensional image without empty axes, got {data.shape}")
-    sizes = tuple(float(z) for z in image.header.get_zooms()[:3])
-    if not all(math.isfinite(size) and size > 0 for size in sizes):
-        raise InputError(f"{path}: pixdim: expected positive lengths in mm, got {sizes}")
-    return data, sizes

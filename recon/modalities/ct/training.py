@@ -11,7 +11,8 @@ from torch import Tensor
 
 from recon.errors import InputError
 from recon.files import dicom
-from recon.images.files import kind_of, matching_files, pixel_spacing, read_nifti, read_npy
+from recon.files.nifti_read import read_nifti
+from recon.images.files import kind_of, matching_files, pixel_spacing, read_npy
 from recon.images.sources import Slice, SourceConfig, check_source
 from recon.modalities.ct.files import dicom_images
 

@@ -17,8 +17,9 @@ from scipy import ndimage
 from torch import Tensor
 
 from recon.errors import InputError
+from recon.files.nifti_read import read_nifti
 from recon.images.augment import step_generator
-from recon.images.files import kind_of, matching_files, read_dicom, read_nifti, read_npy, read_npz
+from recon.images.files import kind_of, matching_files, read_dicom, read_npy, read_npz
 from recon.images.sources import PLANES, Slice, SourceConfig, check_source
 from recon.modalities.mri.kspace_images import read_kspace
 

@@ -1,6 +1,11 @@
 """Published networks by name, fetching them, converting and describing files."""
 
+import http.server
 import json
+import shutil
+import ssl
+import subprocess
+import threading
 from pathlib import Path
 
 import pytest
@@ -62,7 +67,7 @@ def test_nothing_is_fetched_without_being_asked(hub, monkeypatch):
     def refuse(*arguments, **options):
         raise AssertionError("the network was used")
 
-    monkeypatch.setattr("urllib.request.urlopen", refuse)
+    monkeypatch.setattr(hub_store, "open_url", refuse)
     with pytest.raises(InputError, match=r"not on this computer: fetch it with 'recon models download tiny', or put"):
         load_prior("tiny")
     assert not hub_store.cache_folder().exists()
@@ -84,7 +89,7 @@ def test_download_verifies_and_load_takes_the_card_of_the_hub(hub, capsys):
 
 
 def kept():
-    return [path for path in hub_store.cache_folder().rglob("*") if path.is_file()]
+    return [path for path in hub_store.cache_folder().rglob("*") if path.is_file() and path.suffix != ".sha256"]
 
 
 def test_wrong_checksum_keeps_nothing(hub):
@@ -104,6 +109,101 @@ def test_without_sha256_tensors_decide(hub, capsys):
     with pytest.raises(CheckpointError, match="Nothing was kept"):
         hub_store.download("tiny", force=True)
     assert len(kept()) == 1  # what was there before
+
+
+def test_the_first_download_is_recorded_and_no_other_is_taken(hub, make_checkpoint, capsys):
+    source = hub(sha256=None)
+    path = hub_store.download("tiny")
+    record = path.with_name("tiny.pt.sha256")
+    digest = record.read_text().strip()
+    assert digest == load_checkpoint(source).card["sha256"] and load_prior("tiny").card["sha256"] == digest
+
+    def other(content):
+        content["ema"]["model.out_conv.bias"] += 1
+
+    make_checkpoint("edm", other)  # in place of the first
+    with pytest.raises(CheckpointError, match=rf"not this network: .* sha256 is .*{digest}.*Nothing was kept"):
+        hub_store.download("tiny", force=True)
+    assert load_prior("tiny").card["sha256"] == digest  # the older file stayed
+    path.write_bytes(source.read_bytes())
+    with pytest.raises(CheckpointError, match=digest):
+        load_prior("tiny")
+    record.write_text("nothing")
+    with pytest.raises(CheckpointError, match="delete it to accept"):
+        load_prior("tiny")
+    record.unlink()
+    assert load_prior("tiny").card["sha256"] != digest
+    hub_store.download("tiny", force=True)
+    assert record.read_text().strip() == load_checkpoint(source).card["sha256"]
+
+
+def test_a_file_too_large_for_its_parameters(hub, monkeypatch):
+    source = hub(sha256=None)
+    monkeypatch.setattr(hub_store, "_OTHER_BYTES", 1000)
+    limit = 20 * load_checkpoint(source).n_parameters + 1000
+    with open(source, "r+b") as stream:
+        stream.truncate(limit + 1)
+    with pytest.raises(CheckpointError, match=f"more than {limit:,} bytes"):
+        hub_store.download("tiny")
+    assert not kept()
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory):
+    """A certificate for this computer and its key, in one file."""
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl makes the certificate")
+    path = tmp_path_factory.mktemp("tls") / "both.pem"
+    request = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost", "-days", "2"]
+    request += ["-addext", "subjectAltName=DNS:localhost", "-keyout", str(path), "-out", str(path) + ".crt"]
+    subprocess.run(request, check=True, capture_output=True)
+    path.write_text(path.read_text() + Path(f"{path}.crt").read_text())
+    return path
+
+
+@pytest.fixture
+def serve(certificate, monkeypatch):
+    """Serve files and redirects on this computer over https; `answers` maps addresses to bytes or other addresses."""
+    monkeypatch.setenv("SSL_CERT_FILE", f"{certificate}.crt")
+    monkeypatch.setenv("NO_PROXY", "localhost")
+    monkeypatch.setenv("no_proxy", "localhost")
+    answers, asked = {}, []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            asked.append(self.path)
+            answer = answers[self.path]
+            self.send_response(302 if isinstance(answer, str) else 200)
+            if isinstance(answer, str):
+                self.send_header("Location", answer)
+            self.end_headers()
+            self.wfile.write(b"" if isinstance(answer, str) else answer)
+
+        def log_message(self, *arguments):
+            pass
+
+    with http.server.ThreadingHTTPServer(("localhost", 0), Handler) as server:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate)
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"https://localhost:{server.server_port}", answers, asked
+        server.shutdown()
+
+
+@pytest.mark.parametrize(
+    "other", ["http://localhost:9/file", "ftp://localhost/file", "file:///etc/hostname", "HTTP://localhost/x"]
+)
+def test_redirects_lead_to_https_only(hub, serve, other):
+    address, answers, asked = serve
+    source = hub(url=f"{address}/first")
+    answers |= {"/first": f"{address}/second", "/second": source.read_bytes()}
+    assert hub_store.download("tiny").read_bytes() == source.read_bytes()
+    assert asked == ["/first", "/second"]
+    answers["/second"] = other
+    with pytest.raises(ReconError, match=rf"(?i)dead or unreachable.*{other}"):
+        hub_store.download("tiny", force=True)
+    assert len(kept()) == 1
 
 
 def test_a_web_page_instead_of_the_file(hub):
@@ -150,7 +250,7 @@ def test_interrupted_download_leaves_nothing(hub, monkeypatch):
         def __exit__(self, *error):
             return None
 
-    monkeypatch.setattr("urllib.request.urlopen", lambda url, timeout: Cut())
+    monkeypatch.setattr(hub_store, "open_url", lambda url: Cut())
     with pytest.raises(ReconError, match=r"unreachable .reset"):
         hub_store.download("tiny")
     assert not kept()

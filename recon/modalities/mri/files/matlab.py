@@ -1,4 +1,4 @@
-"""k-space in MATLAB files: version 5 to 7 (read by scipy) and version 7.3 (HDF5).
+"""k-space in MATLAB files: version 5 to 7, and version 7.3 (HDF5).
 
 The variable is `kspace`, or the only complex array of two or more axes. Axes are in the order usual in MATLAB:
 `(y, x)`, `(y, x, coil)` or `(y, x, coil, slice)`. The order of Python, `(coil, y, x)` or `(slice, coil, y, x)`, is
@@ -10,27 +10,20 @@ HDF5 lists the axes of MATLAB in reverse, and complex numbers are pairs `real`, 
 
 from __future__ import annotations
 
-import struct
-import zlib
 from collections.abc import Callable
-from math import prod
 from pathlib import Path
 
 import h5py
 import numpy as np
 
 from recon.errors import InputError, ShapeError
-from recon.files import hdf5
+from recon.files import hdf5, mat5
 from recon.modalities.mri.data import KspaceScan
 from recon.modalities.mri.files.arrays import check_complex, check_lengths
 
-_SIGNATURES = (b"MATLAB 5.0 MAT-file", b"MATLAB 7.3 MAT-file")
+_SIGNATURES = (mat5.SIGNATURE, b"MATLAB 7.3 MAT-file")
 _MATLAB, _PYTHON = "y x coil slice", "slice coil y x"
 _MOST_COILS = 64
-_NUMBERS = ("double", "single", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
-_EXPANSION, _ALWAYS_FINE = 100, 64 * 2**20
-_DAMAGE = (ValueError, TypeError, LookupError, AttributeError, OSError, EOFError, NotImplementedError, OverflowError)
-
 #: A part of an array, along the axes of MATLAB.
 Selection = tuple[int | slice, ...]
 
@@ -79,12 +72,13 @@ def _read_hdf5(path: Path) -> KspaceScan:
 
 
 def _read_old(path: Path) -> KspaceScan:
-    listed = _listed(path)
-    large = [name for name, shape, kind in listed if kind in _NUMBERS and _axes(shape) > 1]
-    arrays = _loaded(path, ["kspace"] if "kspace" in large else large)
-    name = _chosen({key: np.iscomplexobj(array) for key, array in arrays.items()}, [one[0] for one in listed], path)
-    array = arrays[name]
-    check_complex(array.dtype, f"{path}: {name}")
+    file = mat5.MatFile(path)
+    large = {name: one.is_complex for name, one in file.variables.items() if one.is_numeric and _axes(one.shape) > 1}
+    name = _chosen(large, list(file.variables), path)
+    found = file.variables[name]
+    if not found.is_complex:
+        check_complex(np.dtype(found.kind), f"{path}: {name}")
+    array = np.asarray(file.read(name))
     return _scan(path, name, array.shape, lambda selection: array[selection])
 
 
@@ -102,36 +96,6 @@ def _is_pair(dtype: np.dtype) -> bool:
 def _axes(shape: tuple[int, ...]) -> int:
     """Return the number of axes longer than 1; MATLAB stores numbers and vectors as matrices."""
     return sum(length > 1 for length in shape)
-
-
-def _listed(path: Path) -> list[tuple[str, tuple[int, ...], str]]:
-    """Return names, shapes and classes of the variables, after comparing the shapes with the size of the file."""
-    import scipy.io
-
-    try:
-        listed = scipy.io.whosmat(path)
-    except (*_DAMAGE, zlib.error, struct.error, MemoryError) as error:
-        raise _damaged(path, error) from error
-    most = max(_ALWAYS_FINE, _EXPANSION * path.stat().st_size)
-    for name, shape, _ in listed:
-        if prod(map(int, shape)) > most or any(length < 0 for length in shape):
-            raise InputError(f"{path}: {name} declares the shape {shape}; refused as a decompression bomb or damaged")
-    return listed
-
-
-def _loaded(path: Path, names: list[str]) -> dict[str, np.ndarray]:
-    import scipy.io
-
-    try:
-        content = scipy.io.loadmat(path, variable_names=names)
-    except (*_DAMAGE, zlib.error, struct.error, MemoryError) as error:
-        raise _damaged(path, error) from error
-    return {name: np.asarray(content[name]) for name in names if name in content}
-
-
-def _damaged(path: Path, error: BaseException) -> InputError:
-    reason = " ".join(str(error).split()) or type(error).__name__
-    return InputError(f"{path}: cannot be read as a MATLAB file, it is damaged or truncated ({reason[:120]})")
 
 
 def _chosen(arrays: dict[str, bool], names: list[str], path: Path) -> str:

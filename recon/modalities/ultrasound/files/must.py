@@ -1,4 +1,4 @@
-"""MATLAB files of MUST and PyMUST: `RF` or `IQ` and a struct `param`, version 5 to 7.2, read with scipy.
+"""MATLAB files of MUST and PyMUST: `RF` or `IQ` and a struct `param`, version 5 to 7.
 
 `RF` (sample, element[, frame]), or a cell array of them, one per wave; `param` in SI units: `fs`, `pitch`, `fc`, `c`
 (1540 m/s by default), `t0` (time of the first sample), `width`, `Nelements`, `TXdelay` (wave, element), `PRF`.
@@ -9,31 +9,20 @@ Source: Garcia, IEEE IUS (2021); https://github.com/creatis-ULTIM/PyMUST
 
 from __future__ import annotations
 
-import os
-import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from recon.errors import InputError, ShapeError
+from recon.files import mat5
+from recon.files.mat5_matrix import Value
 from recon.modalities.ultrasound.data import PlaneWaveData
 from recon.modalities.ultrasound.files import hdf5 as us_hdf5
 
-_MAGIC = b"MATLAB 5.0 MAT-file"
-_EXPANSION = 100
-_DAMAGE = (ValueError, TypeError, KeyError, IndexError, OSError, EOFError, MemoryError, OverflowError)
-_BYTES = {"double": 8, "single": 4, "int64": 8, "uint64": 8, "int32": 4, "uint32": 4, "int16": 2, "uint16": 2}
-
 
 def sniff(path: Path) -> bool:
-    """Tell whether this is a MATLAB 5 file."""
-    if not path.is_file():
-        return False
-    with open(path, "rb") as stream:
-        return stream.read(len(_MAGIC)) == _MAGIC
+    """Tell whether this is a MATLAB file of version 5 to 7 with the variables of channel data."""
+    return mat5.is_mat5(path) and not {"RF", "IQ", "param"}.isdisjoint(mat5.MatFile(path).variables)
 
 
 def read(path: Path) -> PlaneWaveData:
@@ -44,11 +33,12 @@ def read(path: Path) -> PlaneWaveData:
     InputError
         If something is missing or does not fit, or the waves are not plane.
     """
-    name = _variable(path)
-    param = _load(path, "param")
-    data = _waves(path, name, _load(path, name))
+    file = mat5.MatFile(path)
+    name = _variable(file)
+    param = _struct(path, file.read("param"))
+    data = _waves(path, name, file.read(name))
     waves, count, elements, frames = data.shape
-    fields = _fields(path, param)
+    fields = _fields(param)
     sound_speed, pitch = fields.get("c", 1540.0), _needed(path, fields, "pitch")
     if np.isfinite(fields.get("radius", np.inf)):
         raise InputError(f"{path}: param.radius is finite; only linear arrays can be read")
@@ -84,48 +74,19 @@ def read(path: Path) -> PlaneWaveData:
     return PlaneWaveData(path, "must", frames, load, geometry, frame_rate=rate, attributes=facts)
 
 
-def _variable(path: Path) -> str:
-    """Return "RF" or "IQ" after checking from the headers that the variable is safe to read."""
-    from scipy.io import whosmat
-
-    with _matlab_errors(path):
-        content = {name: (shape, kind) for name, shape, kind in whosmat(path)}
-    name = next((name for name in ("RF", "IQ") if name in content), None)
-    if name is None or "param" not in content:
-        held = ", ".join(sorted(content)[:20]) or "nothing"
-        raise InputError(f"{path}: expected a MATLAB file with the variables RF (or IQ) and param, got: {held}")
-    shape, kind = content[name]
-    declared = _BYTES.get(kind, 1)
-    for length in shape:
-        declared *= int(length)
-    if declared > max(64 * 2**20, _EXPANSION * os.path.getsize(path)):
-        raise InputError(f"{path}: {name} declares {declared} bytes, far more than the file can hold; refused")
+def _variable(file: mat5.MatFile) -> str:
+    """Return "RF" or "IQ"."""
+    name = next((name for name in ("RF", "IQ") if name in file.variables), None)
+    if name is None or "param" not in file.variables:
+        held = ", ".join(sorted(file.variables)[:20]) or "nothing"
+        raise InputError(f"{file.path}: expected a MATLAB file with the variables RF (or IQ) and param, got: {held}")
     return name
 
 
-def _load(path: Path, name: str) -> np.ndarray:
-    from scipy.io import loadmat
-
-    with _matlab_errors(path):
-        return loadmat(path, variable_names=[name])[name]
-
-
-@contextmanager
-def _matlab_errors(path: Path) -> Iterator[None]:
-    """Convert the errors of scipy for damaged files to an `InputError`."""
-    try:
-        yield
-    except InputError:
-        raise
-    except (*_DAMAGE, zlib.error) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise InputError(f"{path}: cannot be read as a MATLAB file; it is damaged ({reason})") from error
-
-
-def _waves(path: Path, name: str, found: np.ndarray) -> np.ndarray:
+def _waves(path: Path, name: str, found: Value) -> np.ndarray:
     """Return the samples as (wave, sample, element, frame)."""
-    parts = list(found.ravel()) if found.dtype == object else [found]
-    if not parts or any(not isinstance(part, np.ndarray) or part.dtype.kind not in "iufc" for part in parts):
+    parts = [part for part in (found if isinstance(found, list) else [found]) if isinstance(part, np.ndarray)]
+    if not parts or len(parts) != (len(found) if isinstance(found, list) else 1):
         raise InputError(f"{path}: {name}: expected numbers (sample, element, frame) or a cell array of them")
     if len({part.shape for part in parts}) != 1 or parts[0].ndim not in (2, 3) or 0 in parts[0].shape:
         shapes = ", ".join(str(part.shape) for part in parts[:4])
@@ -133,16 +94,18 @@ def _waves(path: Path, name: str, found: np.ndarray) -> np.ndarray:
     return np.stack([part if part.ndim == 3 else part[..., None] for part in parts])
 
 
-def _fields(path: Path, param: np.ndarray) -> dict[str, float]:
-    """Return the scalar fields of the struct."""
-    if param.dtype.names is None or param.size != 1:
-        raise InputError(f"{path}: param: expected a struct, got {param.dtype} {param.shape}")
-    single: dict[str, float] = {}
-    for name in param.dtype.names:
-        value = np.asarray(param.reshape(-1)[0][name])
-        if value.size == 1 and value.dtype.kind in "biuf":
-            single[name] = float(value.reshape(-1)[0])
-    return single
+def _struct(path: Path, param: Value) -> dict[str, Value]:
+    """Return the fields of the struct."""
+    only = param[0] if isinstance(param, list) and len(param) == 1 else None
+    if not isinstance(only, dict):
+        raise InputError(f"{path}: param: expected a struct of one element")
+    return only
+
+
+def _fields(param: dict[str, Value]) -> dict[str, float]:
+    """Return the real numbers among the fields."""
+    numbers = {name: value for name, value in param.items() if isinstance(value, np.ndarray) and value.size == 1}
+    return {name: float(value.item()) for name, value in numbers.items() if value.dtype.kind in "iuf"}
 
 
 def _needed(path: Path, fields: dict[str, float], name: str) -> float:
@@ -152,14 +115,19 @@ def _needed(path: Path, fields: dict[str, float], name: str) -> float:
     return value
 
 
-def _delays(path: Path, param: np.ndarray, waves: int, elements: int) -> np.ndarray:
+def _delays(path: Path, param: dict[str, Value], waves: int, elements: int) -> np.ndarray:
     """Return the transmit delays (wave, element) in s."""
-    entry: Any = param.reshape(-1)[0]["TXdelay"] if "TXdelay" in (param.dtype.names or ()) else None
-    if entry is None:
+    if "TXdelay" not in param:
         raise InputError(f"{path}: param.TXdelay is missing; the angles follow from it")
-    rows = [np.ravel(row) for row in np.ravel(entry)] if entry.dtype == object else list(np.atleast_2d(entry))
+    entry = param["TXdelay"]
+    cells = entry if isinstance(entry, list) else [entry]
+    arrays = [cell for cell in cells if isinstance(cell, np.ndarray) and cell.dtype.kind in "iuf" and cell.ndim == 2]
+    if len(arrays) != len(cells):
+        raise InputError(f"{path}: param.TXdelay: expected real numbers (wave, element) or a cell array of them")
+    rows = [cell.ravel() for cell in arrays] if isinstance(entry, list) else [row for cell in arrays for row in cell]
     if len(rows) != waves or any(len(row) != elements for row in rows):
-        raise ShapeError(f"{path}: param.TXdelay: expected ({waves}, {elements}), got shape {np.shape(entry)}")
+        shape = (len(rows), len(rows[0])) if rows else (0,)
+        raise ShapeError(f"{path}: param.TXdelay: expected ({waves}, {elements}), got shape {shape}")
     delays = np.array(rows, np.float64)
     if not np.isfinite(delays).all():
         raise InputError(f"{path}: param.TXdelay: elements that do not fire (NaN) are not supported")

@@ -266,7 +266,7 @@ def test_xml_entity_bomb(fastmri_file: Writer, mrd_header: Callable[..., str]) -
         ("<ismrmrdHeader>", "not well-formed"),
         ("<h/>", "no <encoding>"),
         (np.arange(3), "expected one string"),
-        (b"x" * 2**21, "expected one string of at most 1.0 MiB"),
+        (b"x" * 2**21, "expected one string of at most"),
     ],
 )
 def test_unusable_header(fastmri_file: Writer, header: object, words: str) -> None:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import scipy.io
 
+from recon import modalities
 from recon.errors import InputError, ShapeError
 from recon.modalities.mri.files.readers import open_kspace
 
@@ -150,6 +151,12 @@ def test_damaged_compression(tmp_path: Path) -> None:
 
 
 def test_a_bomb_is_refused(tmp_path: Path) -> None:
-    path = write_v5(tmp_path / "a.mat", compressed=True, kspace=np.zeros((9000, 9000), np.int8))
+    path = write_v5(tmp_path / "a.mat", compressed=True, kspace=np.zeros((3000, 3000), np.complex64))
     with pytest.raises(InputError, match="decompression bomb"):
         open_kspace(path)
+
+
+@WRITERS
+def test_the_modality_follows_from_the_variables(tmp_path: Path, write) -> None:
+    path = write(tmp_path / "scan.mat", kspace=kspace(20, 24, 4))
+    assert modalities.open_recording(path).format == "matlab"
