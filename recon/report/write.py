@@ -18,6 +18,8 @@ from recon.figure import draw
 from recon.files.atomic import atomic_path
 from recon.report.layout import build_rows, centre_crop, plain_reconstruction
 from recon.report.page import COLOURS, page
+from recon.report.shown import Shown
+from recon.slice_validity import valid_slices, without_invalid_slices
 
 if TYPE_CHECKING:
     from recon.posterior_samples import IntervalRule, PosteriorSamples
@@ -78,7 +80,8 @@ def write_report(
         stem.parent.mkdir(parents=True, exist_ok=True)
         with atomic_path(png) as temporary:
             figure.savefig(temporary, format="png", facecolor=figure.get_facecolor())
-        text = page(posterior, _title(posterior), png.read_bytes(), merit, level, calibration is not None)
+        shown = Shown(posterior, interval, level)
+        text = page(shown, _title(posterior), png.read_bytes(), merit, _pixel_aspect(posterior))
         with atomic_path(html) as temporary:
             temporary.write_text(text, encoding="utf-8")
     except OSError as error:
@@ -91,15 +94,19 @@ def figures_of_merit(
 ) -> dict[str, float]:
     """PSNR, SSIM and NMSE of the mean (and of the plain reconstruction), and coverage of the intervals.
 
-    Empty without a reference. Keys are ``psnr``, ``psnr_object`` (over `recon.metrics.foreground`), ``ssim``, ``nmse``,
+    Over the valid slices; empty without a reference. Keys are ``psnr``, ``psnr_object`` (over `recon.metrics.foreground`), ``ssim``, ``nmse``,
     the same with the prefix ``plain_`` (the reconstruction without a prior), ``psnr_limit`` (PSNR of an image without
     error against a reference with this noise; absent if that is of no account), ``coverage`` of the raw interval (over
     the same pixels; absent with fewer than two samples) and ``calibrated_coverage`` of the calibrated interval, if
     given.
     """
-    reference = posterior.images.get("reference")
-    if reference is None:
+    if "reference" not in posterior.images:
         return {}
+    if calibrated is not None and posterior.samples.ndim == 4:
+        valid = valid_slices(posterior)
+        calibrated = calibrated[0][valid], calibrated[1][valid]
+    posterior = without_invalid_slices(posterior)
+    reference = posterior.images["reference"]
     truth = metrics.as_shown(np.asarray(reference))
     values: dict[str, float] = {}
     signal, noise = metrics.foreground(truth), metrics.noise_level(truth)
@@ -183,7 +190,9 @@ def _footer(posterior: PosteriorSamples, merit: Mapping[str, float], level: floa
             "intervals of the noise-free image hold less of it.  "
         ) + covered
     if merit and posterior.samples.ndim == 4:
-        covered = f"Metrics are over all {posterior.samples.shape[1]} slices.  " + covered
+        valid = valid_slices(posterior)
+        which = f"all {len(valid)} slices" if valid.all() else f"{valid.sum()} of {len(valid)} slices"
+        covered = f"Metrics are over {which}.  " + covered
     spread = RAW if posterior.n_valid > 1 else "One sample carries no information about uncertainty: draw more."
     return covered + spread + "  Research use only."
 
