@@ -20,7 +20,7 @@ DENSE_BELOW_BITS, DENSE = 12, 0.6
 
 @dataclass(frozen=True)
 class Scale:
-    """Whole numbers for values: 1 to ``2**bits - 1``, evenly spaced between knots ``(number, value)``; 0 is no value."""
+    """Whole numbers for values: 1 to ``2**bits - 1``, evenly spaced between knots ``(number, value)``; 0 is none."""
 
     bits: int
     knots: tuple[tuple[int, float], ...]
@@ -70,7 +70,7 @@ def encode(image: NDArray, scale: Scale) -> str:
     content = (folded & 255).astype(np.uint8).tobytes()
     if width == 16:
         content += (folded >> 8).astype(np.uint8).tobytes()
-    # Of noise only the frequency of the numbers can be used: run lengths and Huffman's code alone are as small as all that
-    # zlib can do, in a tenth of the time.
+    # Of noise only the frequency of the numbers can be used: run lengths and Huffman's code alone are as small as all
+    # that zlib can do, in a tenth of the time.
     deflate = zlib.compressobj(6, zlib.DEFLATED, zlib.MAX_WBITS, zlib.DEF_MEM_LEVEL, zlib.Z_RLE)
     return base64.b64encode(deflate.compress(content) + deflate.flush()).decode("ascii")

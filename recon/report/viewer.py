@@ -141,9 +141,9 @@ def _slice_facts(shown: Shown, index: int) -> dict[str, Any]:
     tests = shown.posterior.provenance.get("held_out") or []
     test = tests[index] if isinstance(tests, list) and len(tests) == shown.shape[0] else None
     chi2 = test.get("chi2") if isinstance(test, Mapping) else None
-    known = isinstance(chi2, (int, float)) and np.isfinite(chi2)
+    chi2 = round(chi2, 3) if isinstance(chi2, (int, float)) and np.isfinite(chi2) else None
     number = int(slice_numbers(shown.posterior)[index])
-    return {"number": number, "valid": bool(shown.valid[index]), "chi2": round(float(chi2), 3) if known else None}
+    return {"number": number, "valid": bool(shown.valid[index]), "chi2": chi2}
 
 
 def _interval(shown: Shown, found: Survey) -> dict[str, Any]:
@@ -153,7 +153,7 @@ def _interval(shown: Shown, found: Survey) -> dict[str, Any]:
 
 
 def _colours(name: str) -> str:
-    return "".join("%02x%02x%02x" % colour for colour in colour_table(name))
+    return "".join(bytes(colour).hex() for colour in colour_table(name))
 
 
 def _note(shown: Shown, kept: Thinning, found: Survey, names: Sequence[str]) -> str:
@@ -163,7 +163,7 @@ def _note(shown: Shown, kept: Thinning, found: Survey, names: Sequence[str]) -> 
         lines.append(f"To keep the page small it holds only {left}; the file of the result holds everything.")
     if shown.posterior.n_valid > len(shown.samples):
         lines.append(f"The first {len(shown.samples)} of {shown.posterior.n_valid} samples can be shown.")
-    invalid = [str(slice_numbers(shown.posterior)[k]) for k in np.flatnonzero(~shown.valid)]
+    invalid = [str(slice_numbers(shown.posterior)[int(k)]) for k in np.flatnonzero(~shown.valid)]
     if invalid:
         more = f", ... ({len(invalid)})" if len(invalid) > 20 else ""
         lines.append(f"Not reconstructed: {shown.item} {', '.join(invalid[:20])}{more}.")

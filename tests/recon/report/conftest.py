@@ -97,7 +97,7 @@ class Browser:
             self.settle()
 
     def run(self, code: str) -> Any:
-        """Return the value of a JavaScript expression; the protocol may evaluate even where a page's scripts are off."""
+        """Return the value of a JavaScript expression; this works also where a page's scripts are off."""
         found = self.send("Runtime.evaluate", expression=code, returnByValue=True, awaitPromise=True)
         assert "exceptionDetails" not in found, f"{code}: {found['exceptionDetails']}"
         return found["result"].get("value")
