@@ -30,14 +30,19 @@ _SIDES = ((1_000, 72), (2_500, 40), (6_000, 20))
 _MOST_ROWS = 12_000
 _LONGEST_REASON, _MOST_REASONS = 200, 3
 INDEX_STYLE = """
-.study td, .study th { padding-right: 1.1rem; } .study thead th { position: sticky; top: 0; background: #101216; }
-.study td.number { text-align: right; white-space: nowrap; } .study td ul { margin: 0; padding-left: 1.1rem; }
-.study th, .study td.slices { overflow-wrap: normal; white-space: nowrap; } .study tbody th { width: auto;
-  max-width: 22rem; white-space: normal; overflow-wrap: anywhere; min-width: 7rem; font-weight: 600; color: inherit; } .study img { width: 4.5rem; height: 4.5rem; object-fit: contain;
-  image-rendering: auto; background: #000; } .study a { color: #8ec2f5; }
-.level, .card .level { border-radius: 6px; padding: .1rem .55rem; color: #101216; font-weight: 600; white-space: nowrap; }
+.study td, .study th { padding-right: 1.1rem; }
+.study th, .study td.slices { overflow-wrap: normal; white-space: nowrap; }
+.study thead th { position: sticky; top: 0; background: #101216; }
+.study tbody th { width: auto; min-width: 7rem; max-width: 22rem; white-space: normal; overflow-wrap: anywhere;
+  font-weight: 600; color: inherit; }
+.study td.number { text-align: right; white-space: nowrap; }
+.study td ul { margin: 0; padding-left: 1.1rem; }
+.study img { width: 4.5rem; height: 4.5rem; object-fit: contain; background: #000; }
+.study a { color: #8ec2f5; }
+.level, .card .level { border-radius: 6px; padding: .1rem .55rem; color: #101216; font-weight: 600;
+  white-space: nowrap; }
 .level.ok { background: #7ccf8a; } .level.unknown { background: #a3acb9; } .level.unreadable { background: #d59bf0; }
-@media print { .study thead th { position: static; background: none; } }
+@media print { .study thead th { position: static; background: none; } .study a { color: inherit; } }
 """
 _HEAD = ("", "result", "verdict", "reasons", "held-out χ²", "data χ²", "PSNR (dB)", "seconds", "worst slices")
 

@@ -89,4 +89,4 @@ def ladder() -> Iterator[Thinning]:
 
 
 def _nth(number: int) -> str:
-    return "2nd" if number == 2 else f"{number}th"
+    return f"{number}nd" if number in (2, 32) else f"{number}th"

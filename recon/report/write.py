@@ -95,10 +95,10 @@ def figures_of_merit(
     """PSNR, SSIM and NMSE of the mean (and of the plain reconstruction), and coverage of the intervals.
 
     Over valid slices; empty without a reference. Keys are ``psnr``, ``psnr_object`` (over
-    `recon.metrics.foreground`), ``ssim``, ``nmse``, the same with the prefix ``plain_`` (the reconstruction without a prior), ``psnr_limit`` (PSNR of
-    an image without error against a reference with this noise; absent if that is of no account), ``coverage`` of the
-    raw interval (over the same pixels; absent with fewer than two samples) and ``calibrated_coverage`` of the
-    calibrated interval, if given.
+    `recon.metrics.foreground`), ``ssim``, ``nmse``, the same with the prefix ``plain_`` (the reconstruction without a
+    prior), ``psnr_limit`` (PSNR of an image without error against a reference with this noise; absent if that is of no
+    account), ``coverage`` of the raw interval (over the same pixels; absent with fewer than two samples) and
+    ``calibrated_coverage`` of the calibrated interval, if given.
     """
     if "reference" not in posterior.images:
         return {}
