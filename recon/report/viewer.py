@@ -46,7 +46,7 @@ def viewer_text(shown: Shown, aspect: float, room: int) -> str:
                 continue
         encoded = [_encoded(shown, k, kept, found) if shown.valid[k] else {} for k in slices]
         text = to_json(_content(shown, kept, found, slices, encoded, aspect))
-        if len(text) <= room or len(slices) == 1:
+        if len(text) <= room or (len(slices) == 1 and kept.slice_step > 1):
             break
     return text
 

@@ -19,7 +19,7 @@ from recon.files.atomic import atomic_path
 from recon.report.layout import build_rows, centre_crop, plain_reconstruction
 from recon.report.page import COLOURS, page
 from recon.report.shown import Shown
-from recon.slice_validity import valid_slices, without_invalid_slices
+from recon.slice_validity import central_slice, valid_slices, without_invalid_slices
 
 if TYPE_CHECKING:
     from recon.posterior_samples import IntervalRule, PosteriorSamples
@@ -62,6 +62,7 @@ def write_report(
         not belong to this posterior.
     """
     stem = _stem(path)
+    central_slice(posterior)  # an error if there is nothing to show
     interval = None if calibration is None else calibration.apply(posterior, group)
     level = LEVEL if calibration is None else calibration.level
     merit = figures_of_merit(posterior, level, interval)

@@ -56,7 +56,10 @@ def viewer(browser, page):
 def pixels(browser):
     """The red of each pixel of the image."""
     code = """(() => { const canvas = document.querySelector('#viewer .image canvas');
-      const { data } = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height);
+      const copy = new OffscreenCanvas(canvas.width, canvas.height);
+      const context = copy.getContext('2d', { willReadFrequently: true }); // otherwise the browser warns
+      context.drawImage(canvas, 0, 0);
+      const { data } = context.getImageData(0, 0, copy.width, copy.height);
       return [canvas.height, canvas.width, Array.from(data)]; })()"""
     rows, columns, data = browser.run(code)
     return np.array(data).reshape(rows, columns, 4)[..., :3]
