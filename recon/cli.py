@@ -135,8 +135,10 @@ def _parser() -> argparse.ArgumentParser:
     _add_models(commands)
     samplers = commands.add_parser("samplers", parents=[common], help="list the samplers, or the fields of one")
     samplers.add_argument("name", nargs="?", metavar="NAME")
-    report = commands.add_parser("report", parents=[common], help="render a result as PNG and HTML")
-    report.add_argument("file", type=Path, metavar="FILE", help="a result of recon run")
+    report = commands.add_parser(
+        "report", parents=[common], help="render a result as PNG and HTML, or index a folder of results"
+    )
+    report.add_argument("file", type=Path, metavar="FILE", help="a result of recon run, or a folder of them")
     report.add_argument("-o", "--output", type=Path, metavar="PATH", help="output path (default: beside the result)")
     report.add_argument("--calibration", type=Path, metavar="FILE", help="also show the calibrated interval")
     report.add_argument("--group", metavar="NAME", help="group of a calibration that was fitted by groups")

@@ -30,7 +30,8 @@ class Panel:
     """One image of the picture.
 
     ``image`` is real ``(y, x)``; ``limits`` its display window. With ``bar`` set, a colour bar with that label stands
-    below the image in place of the ``caption``. With ``extent`` (left, right, bottom, top) the image has axes.
+    below the image in place of the ``caption``. With ``extent`` (left, right, bottom, top) the image has axes. With
+    ``blank`` there is no image to show, but this text on an empty ground.
     """
 
     title: str
@@ -41,6 +42,7 @@ class Panel:
     bar: str | None = None
     smooth: bool = True
     extent: tuple[float, float, float, float] | None = None
+    blank: str = ""
 
 
 @dataclass(frozen=True)
@@ -113,6 +115,13 @@ def blank(width: float, height: float, **options: Any) -> Figure:
     return figure
 
 
+def colour_table(name: str, count: int = 256) -> list[tuple[int, int, int]]:
+    """Return the colours of one of matplotlib's colour maps, 8 bits each."""
+    from matplotlib import colormaps
+
+    return [(int(red), int(green), int(blue)) for red, green, blue, _ in colormaps[name](range(count), bytes=True)]
+
+
 def _row_size(row: Row, width: float, aspect: float) -> tuple[float, float]:
     """Width of one panel and height of the whole row, in inches."""
     count = max(len(row.panels), row.columns)
@@ -138,6 +147,9 @@ def _draw_row(figure: Figure, row: Row, top: float, panel_width: float, row_heig
         if panel.title:
             _text(figure, left, image_top + 0.10, panel.title, size=10, color=TEXT, room=panel_width)
         axes = _axes(figure, left, image_top - image_height, panel_width, image_height)
+        if panel.blank:
+            _blank(axes, panel.blank)
+            continue
         drawn = axes.imshow(
             panel.image,
             cmap=panel.cmap,
@@ -156,6 +168,14 @@ def _draw_row(figure: Figure, row: Row, top: float, panel_width: float, row_heig
             _colour_bar(figure, drawn, left, below, panel_width, panel.bar)
         elif panel.caption:
             _text(figure, left, below - 0.17, panel.caption, size=8.5, color=FAINT, room=panel_width)
+
+
+def _blank(axes: Axes, text: str) -> None:
+    """Show an empty ground with a text, which nobody takes for a dark image."""
+    axes.set(facecolor="#2a2f38", xticks=[], yticks=[])
+    for spine in axes.spines.values():
+        spine.set(color=FAINT, linestyle="--")
+    axes.text(0.5, 0.5, text, color=TEXT, fontsize=9, ha="center", va="center", transform=axes.transAxes)
 
 
 def _scale(axes: Axes) -> None:

@@ -75,7 +75,25 @@ class PosteriorSamples:
         """Which slices of a volume have a result: bool ``(slice,)``; those without are NaN. ``(1,)`` for one image."""
         known = self.diagnostics.get("slice_valid")
         n_slices = self.samples.shape[1] if self.samples.ndim == 4 else 1
-        return np.ones(n_slices, bool) if known is None else np.asarray(known, bool)
+        if known is None:
+            return np.ones(n_slices, bool)
+        found = np.asarray(known, bool)
+        if found.shape != (n_slices,):
+            raise ShapeError(f"Posterior: diagnostics['slice_valid']: expected {n_slices} values, got {found.shape}")
+        return found
+
+    @property
+    def central_slice(self) -> int | None:
+        """The valid slice that is nearest to the middle of a volume; None for a single image.
+
+        An `InputError` if no slice is valid.
+        """
+        valid = np.flatnonzero(self.slice_valid)
+        if not len(valid):
+            raise InputError("no slice of the result is valid, so there is nothing to show")
+        if self.samples.ndim == 3:
+            return None
+        return int(valid[np.argmin(np.abs(valid - self.samples.shape[1] // 2))])
 
     @cached_property
     def usable(self) -> PosteriorSamples:

@@ -53,7 +53,7 @@ HEADER = """<?xml version="1.0" encoding="utf-8"?>
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark tests by what they need, so that `-m "not realdata"` or `-m "not published"` leave them out."""
     for item in items:
-        for name in ("realdata", "published"):
+        for name in ("realdata", "published", "browser"):
             if name in getattr(item, "fixturenames", ()):
                 item.add_marker(getattr(pytest.mark, name))
 

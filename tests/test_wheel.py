@@ -33,6 +33,8 @@ def test_content(wheel: Path) -> None:
     assert not [name for name in names if "__pycache__" in name or name.endswith(".pyc")]
     shipped = {str(path.relative_to(ROOT)) for path in (ROOT / "recon").rglob("*.py")}
     assert shipped <= set(names)
+    pages = {str(path.relative_to(ROOT)) for end in ("js", "css") for path in ROOT.glob(f"recon/report/*.{end}")}
+    assert "recon/report/viewer.js" in pages <= set(names)
     entry_points = zipfile.ZipFile(wheel).read("diffrecon-0.1.0.dist-info/entry_points.txt").decode()
     assert "recon = recon.cli:main" in entry_points
 

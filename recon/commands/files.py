@@ -6,6 +6,7 @@ from recon import modalities
 from recon.commands.preflight import check_outputs
 from recon.commands.text import posterior_lines, recording_lines
 from recon.commands.uncertainty import load_calibration
+from recon.errors import ConfigError
 from recon.files.posterior_file import is_posterior
 from recon.posterior import Posterior
 from recon.study.status import status_lines, status_of
@@ -50,7 +51,9 @@ def report(
     group: str | None = None,
     force: bool = False,
 ) -> int:
-    """Render a result as PNG and HTML; its interval is calibrated only if a calibration is given."""
+    """Render a result as PNG and HTML (with a calibrated interval if given a calibration), or index a folder."""
+    if file.is_dir():
+        return _study_index(file, output, calibration, force)
     from recon.report import write_report
 
     target = output or file.with_suffix("")
@@ -61,4 +64,18 @@ def report(
         check_outputs([target / "report.png", target / "report.html"], force)
     for path in write_report(Posterior.load(file), target, load_calibration(calibration), group):
         print(path)
+    return 0
+
+
+def _study_index(folder: Path, output: Path | None, calibration: Path | None, force: bool) -> int:
+    """Write the index page of a folder of results; an older index is replaced, any other file is not."""
+    from recon.report.study_index import is_study_index, write_study_index
+
+    if calibration is not None:
+        raise ConfigError("calibration: an index of a folder shows no intervals; give it with a single result")
+    target = folder / "index.html" if output is None else output
+    target = target / "index.html" if target.is_dir() else target
+    if not (target.is_file() and is_study_index(target)):
+        check_outputs([target], force)
+    print(write_study_index(folder, target))
     return 0

@@ -83,6 +83,37 @@ def spread(posterior: PosteriorSamples, name: str) -> list[float] | None:
 
 
 @dataclass(frozen=True)
+class Display:
+    """How images become the values that a page shows.
+
+    Parameters
+    ----------
+    units : str
+        Units of the values.
+    window : (float, float)
+        Values shown in black and in white.
+    values : callable
+        ``(image, level) -> values``, real.
+    spread : callable
+        ``(posterior of one slice, level) -> values``: the standard deviation.
+    level : callable
+        ``image or volume -> level``: what ``values`` relates the image to.
+    lowest : float, optional
+        Values are cut off at this one.
+    note : str
+        Meaning of the values, as a sentence.
+    """
+
+    units: str
+    window: tuple[float, float]
+    values: Callable[[np.ndarray, float], np.ndarray]
+    spread: Callable[[PosteriorSamples, float], np.ndarray]
+    level: Callable[[np.ndarray], float] = field(default=lambda image: 1.0)
+    lowest: float | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True)
 class ReportStyle:
     """How a report presents the results of a modality.
 
@@ -96,12 +127,15 @@ class ReportStyle:
         Data that a sampling mask selects from.
     rows : callable, optional
         ``posterior -> rows`` of panels, for images that are not shown as gray values in their own units.
+    display : callable, optional
+        ``posterior -> Display``, for the same images in pages.
     """
 
     plain: tuple[str, str] | None = None
     values: str = "Pixel values are in the units of the input."
     mask: str = "the data"
     rows: Callable[[PosteriorSamples], list[Row]] | None = None
+    display: Callable[[PosteriorSamples], Display] | None = None
 
 
 @dataclass(frozen=True)

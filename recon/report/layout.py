@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 ERROR_SCALE = 5
 MAX_STRIP = 8
 RAW_STD = "Posterior std (raw)"
+INVALID = "not reconstructed"
 TIMES = "\N{MULTIPLICATION SIGN}"
 
 
@@ -35,20 +36,18 @@ def build_rows(
     interval of that ``level``, or None.
     """
     samples = np.asarray(posterior.samples)
-    if samples.ndim not in (3, 4) or 0 in samples.shape:
+    if samples.ndim not in (3, 4) or 0 in samples.shape[1:]:
         raise InputError(f"a report needs samples (n, [slice,] y, x) of images, got shape {samples.shape}")
     style = style_of(posterior)
     if style.rows is not None:
         return style.rows(posterior)
-    central = samples.shape[1] // 2 if samples.ndim == 4 else None
+    central = posterior.central_slice
 
     def plane(image: NDArray) -> NDArray:
         return as_shown(image[central] if central is not None and image.ndim == 3 else image)
 
-    low, high = _window(posterior, plane(posterior.mean))
-    factor, units = _units(high - low, str(posterior.geometry.get("units", "a.u.")))
-    window = (low * factor, high * factor)
-    slice_label = "" if central is None else f"Slice {_numbers(posterior)[central]}, in the middle of the volume"
+    window, factor, units = window_and_units(posterior, plane(posterior.mean))
+    slice_label = "" if central is None else f"Slice {slice_numbers(posterior)[central]}, in the middle of the volume"
     maps = _maps(posterior, merit, plane, window, factor, units)
     if interval is not None:
         width = plane(interval[1] - interval[0]) * factor
@@ -56,7 +55,7 @@ def build_rows(
         place = next(i for i, panel in enumerate(maps) if panel.title == RAW_STD) + 1
         maps.insert(place, Panel(f"{level:.0%} width (calibrated)", width, (0.0, top), cmap="viridis", bar=units))
     rows = [Row(maps, slice_label)]
-    shown = [plane(sample) * factor for sample in samples[posterior.valid][:MAX_STRIP]]
+    shown = [plane(sample) * factor for sample in posterior.kept[:MAX_STRIP]]
     label = f"Samples from the posterior ({len(shown)} of {posterior.n_valid})"
     if len(shown) > 1:
         rows.append(Row([Panel("", image, window) for image in shown], label, columns=len(rows[0].panels)))
@@ -75,6 +74,13 @@ def style_of(posterior: PosteriorSamples) -> ReportStyle:
     """Return how results of this modality are shown."""
     modality = modalities.of_result(posterior)
     return ReportStyle() if modality is None else modality.report
+
+
+def window_and_units(posterior: PosteriorSamples, mean: NDArray) -> tuple[tuple[float, float], float, str]:
+    """Return gray window, factor and units that bring images to readable numbers; ``mean`` sets the window."""
+    low, high = _window(posterior, mean)
+    factor, units = _units(high - low, str(posterior.geometry.get("units", "a.u.")))
+    return (low * factor, high * factor), factor, units
 
 
 def _window(posterior: PosteriorSamples, mean: NDArray) -> tuple[float, float]:
@@ -125,19 +131,22 @@ def _overview(
 ) -> list[Row]:
     mean, std = as_shown(posterior.mean) * factor, np.asarray(posterior.std) * factor
     chosen = np.unique(np.linspace(0, len(mean) - 1, min(MAX_STRIP, len(mean))).round().astype(int))
-    numbers = _numbers(posterior)
-    means = [Panel(f"slice {numbers[i]}", mean[i], window) for i in chosen]
+    numbers = slice_numbers(posterior)
+    valid = posterior.slice_valid
+    blank = ["" if flag else INVALID for flag in valid]
+    means = [Panel(f"slice {numbers[i]}", mean[i], window, blank=blank[i]) for i in chosen]
     rows = [Row(means, f"Mean, {len(chosen)} of {len(mean)} slices, one window", columns)]
     if posterior.n_valid > 1:
-        top = float(np.quantile(std, 0.995)) or 1.0
+        top = float(np.quantile(std[valid], 0.995)) or 1.0
         label = f"Std (raw) of the same slices, 0 to {_number(top)} {units}"
-        rows.append(Row([Panel("", std[i], (0.0, top), cmap="viridis") for i in chosen], label, columns))
+        stds = [Panel("", std[i], (0.0, top), cmap="viridis", blank=blank[i]) for i in chosen]
+        rows.append(Row(stds, label, columns))
     return rows
 
 
-def _numbers(posterior: PosteriorSamples) -> Sequence[int]:
+def slice_numbers(posterior: PosteriorSamples) -> Sequence[int]:
     """Return the numbers of the slices in their source."""
-    count = posterior.samples.shape[1]
+    count = posterior.samples.shape[1] if posterior.samples.ndim == 4 else 1
     known = posterior.provenance.get("slices")
     return known if isinstance(known, list) and len(known) == count else range(count)
 

@@ -1,6 +1,7 @@
-"""The HTML page of a report: one file, no scripts, no external resources.
+"""The HTML page of a report: one file that needs no other and no network.
 
-Every string from a file (names, provenance, attributes) is escaped before it enters the page.
+Picture and tables are plain HTML; where scripts run the viewer of `recon.report.viewer` joins them. Every string from a
+file (names, provenance, attributes) is escaped before it enters the page.
 """
 
 from __future__ import annotations
@@ -13,9 +14,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from recon.report.layout import style_of
+from recon.report.viewer import LARGEST_PAGE, markup, policy, script, style, viewer_text
 
 if TYPE_CHECKING:
     from recon.posterior_samples import PosteriorSamples
+    from recon.report.shown import Shown
 
 #: Colours of the verdicts that need a banner.
 COLOURS = {"doubtful": "#f2c14e", "failed": "#ff6b57"}
@@ -42,6 +45,7 @@ th { color: var(--faint); font-weight: normal; } tbody th { width: 38%; }
 .note { max-width: 60rem; border-left: 3px solid #4f7cac; padding-left: .9rem; margin: 0 0 1.4rem; }
 .bad { color: #ff9d76; }
 .banner { border-radius: 8px; padding: .7rem 1rem; margin: 0 0 1.2rem; color: #101216; }
+.doubtful { background: #f2c14e; } .failed { background: #ff6b57; }
 .banner ul { margin: .3rem 0 0; padding-left: 1.2rem; }
 @media print { :root { color-scheme: light; --line: #ccc; --faint: #555; } body { background: #fff; color: #000; } }
 """
@@ -57,28 +61,28 @@ as often as promised, on average over images like those it was calibrated on. Th
 patient, or another kind of image."""
 
 
-def page(
-    posterior: PosteriorSamples,
-    title: str,
-    picture: bytes,
-    merit: Mapping[str, float],
-    level: float,
-    calibrated: bool = False,
-) -> str:
-    """Return the page as text, with the PNG ``picture`` (which carries the title) inlined."""
+def page(shown: Shown, title: str, picture: bytes, merit: Mapping[str, float], aspect: float) -> str:
+    """Return the page as text, with the PNG ``picture`` (which carries the title) inlined.
+
+    ``aspect`` is the height of a pixel over its width.
+    """
+    posterior, level, calibrated = shown.posterior, shown.level, shown.interval is not None
     image = base64.b64encode(picture).decode("ascii")
-    return f"""<!DOCTYPE html>
+    styles = STYLE + style()
+    before = f"""<!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
+{policy([styles], [script()])}
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{escape(title)}</title>
-<style>{STYLE}</style>
+<style>{styles}</style>
 </head>
 <body>
 <h1>Reconstruction report</h1>
 {_banner(posterior)}{_cards(posterior, merit, level)}
-<figure><img src="data:image/png;base64,{image}" alt="Posterior mean, standard deviation and samples">
+"""
+    after = f"""<figure><img src="data:image/png;base64,{image}" alt="Posterior mean, standard deviation and samples">
 </figure>
 <p class="note">{NOTE.format(values=escape(style_of(posterior).values))}{CALIBRATED if calibrated else ""}</p>
 <div class="columns">
@@ -87,6 +91,8 @@ def page(
 </body>
 </html>
 """
+    room = LARGEST_PAGE - len((before + markup("") + after).encode())
+    return before + markup(viewer_text(shown, aspect, room)) + after
 
 
 def _sections(posterior: PosteriorSamples) -> str:
@@ -140,8 +146,7 @@ def _banner(posterior: PosteriorSamples) -> str:
     if verdict.level not in COLOURS:
         return ""
     reasons = "".join(f"<li>{escape(reason)}</li>" for reason in verdict.reasons)
-    colour = COLOURS[verdict.level]
-    return f'<div class="banner" style="background: {colour}"><b>{verdict.level.upper()}</b><ul>{reasons}</ul></div>\n'
+    return f'<div class="banner {verdict.level}"><b>{verdict.level.upper()}</b><ul>{reasons}</ul></div>\n'
 
 
 def _cards(posterior: PosteriorSamples, merit: Mapping[str, float], level: float) -> str:

@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from recon import metrics
+from recon.errors import InputError
 from recon.figure import draw
 from recon.files.atomic import atomic_path, make_folder
 from recon.files.names import printable
 from recon.report.layout import build_rows, centre_crop, plain_reconstruction
 from recon.report.page import COLOURS, page
+from recon.report.shown import Shown
 
 if TYPE_CHECKING:
     from recon.posterior_samples import IntervalRule, PosteriorSamples
@@ -62,6 +64,7 @@ def write_report(
         When the disk is full or read-only.
     """
     stem = _stem(path)
+    _require_slice(posterior)
     interval = None if calibration is None else calibration.apply(posterior, group)
     level = LEVEL if calibration is None else calibration.level
     merit = figures_of_merit(posterior, level, interval)
@@ -79,7 +82,8 @@ def write_report(
     make_folder(stem.parent)
     with atomic_path(png) as temporary:
         figure.savefig(temporary, format="png", facecolor=figure.get_facecolor())
-    text = page(posterior, _title(posterior), png.read_bytes(), merit, level, calibration is not None)
+    shown = Shown(posterior, interval, level)
+    text = page(shown, _title(posterior), png.read_bytes(), merit, _pixel_aspect(posterior))
     with atomic_path(html) as temporary:
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace")  # a name may not be UTF-8
     return png, html
@@ -90,16 +94,19 @@ def figures_of_merit(
 ) -> dict[str, float]:
     """PSNR, SSIM and NMSE of the mean (and of the plain reconstruction), and coverage of the intervals.
 
-    Empty without a reference. Keys are ``psnr``, ``psnr_object`` (over `recon.metrics.foreground`), ``ssim``, ``nmse``,
-    the same with the prefix ``plain_`` (the reconstruction without a prior), ``psnr_limit`` (PSNR of an image without
-    error against a reference with this noise; absent if that is of no account), ``coverage`` of the raw interval (over
-    the same pixels; absent with fewer than two samples) and ``calibrated_coverage`` of the calibrated interval, if
-    given.
+    Over valid slices; empty without a reference. Keys are ``psnr``, ``psnr_object`` (over
+    `recon.metrics.foreground`), ``ssim``, ``nmse``, the same with the prefix ``plain_`` (the reconstruction without a
+    prior), ``psnr_limit`` (PSNR of an image without error against a reference with this noise; absent if that is of no
+    account), ``coverage`` of the raw interval (over the same pixels; absent with fewer than two samples) and
+    ``calibrated_coverage`` of the calibrated interval, if given.
     """
-    posterior = posterior.usable
-    reference = posterior.images.get("reference")
-    if reference is None:
+    if "reference" not in posterior.images:
         return {}
+    if calibrated is not None and posterior.samples.ndim == 4:
+        valid = posterior.slice_valid
+        calibrated = calibrated[0][valid], calibrated[1][valid]
+    posterior = posterior.usable
+    reference = posterior.images["reference"]
     truth = metrics.as_shown(np.asarray(reference))
     values: dict[str, float] = {}
     signal, noise = metrics.foreground(truth), metrics.noise_level(truth)
@@ -122,6 +129,12 @@ def figures_of_merit(
         lower, upper = (centre_crop(bound, truth.shape) for bound in bounds)
         values[name] = metrics.coverage(lower, upper, truth, signal)
     return values
+
+
+def _require_slice(posterior: PosteriorSamples) -> None:
+    """Raise InputError if there is nothing to show."""
+    if not posterior.slice_valid.any():
+        raise InputError("no slice of the result is valid, so there is nothing to show")
 
 
 def _banner(posterior: PosteriorSamples) -> tuple[str, str] | None:
@@ -164,7 +177,7 @@ def _name(entry: object) -> str:
 
 
 def _sample_count(posterior: PosteriorSamples) -> str:
-    invalid = len(posterior.samples) - posterior.n_valid
+    invalid = len(posterior.valid) - posterior.n_valid
     count = f"{posterior.n_valid} sample{'s' if posterior.n_valid != 1 else ''}"
     return count + (f" ({invalid} invalid excluded)" if invalid else "")
 
@@ -183,7 +196,9 @@ def _footer(posterior: PosteriorSamples, merit: Mapping[str, float], level: floa
             "intervals of the noise-free image hold less of it.  "
         ) + covered
     if merit and posterior.samples.ndim == 4:
-        covered = f"Metrics are over all {posterior.samples.shape[1]} slices.  " + covered
+        valid = posterior.slice_valid
+        which = f"all {len(valid)} slices" if valid.all() else f"{valid.sum()} of {len(valid)} slices"
+        covered = f"Metrics are over {which}.  " + covered
     spread = RAW if posterior.n_valid > 1 else "One sample carries no information about uncertainty: draw more."
     return covered + spread + "  Research use only."
 

@@ -91,7 +91,7 @@ def test_the_report_shows_a_banner_only_in_doubt(tmp_path) -> None:
         verdict = Verdict(level, ("<no> signal",) if level == "failed" else ())
         png, html = _posterior(verdict).report(tmp_path / level)
         text = html.read_text("utf-8")
-        assert ('class="banner"' in text) == (level == "failed")
+        assert ('class="banner failed"' in text) == (level == "failed")
         assert ("&lt;no&gt; signal" in text) == (level == "failed")
         assert "verdict" in text
         heights[level] = int.from_bytes(png.read_bytes()[20:24], "big")

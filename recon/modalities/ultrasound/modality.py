@@ -11,7 +11,7 @@ from recon.modalities.ultrasound import describe, settings, training
 from recon.modalities.ultrasound.data import PlaneWaveData
 from recon.modalities.ultrasound.files import readers
 from recon.modalities.ultrasound.options import Ultrasound
-from recon.modalities.ultrasound.report import rows
+from recon.modalities.ultrasound.report import display, rows
 from recon.modalities.ultrasound.source import USSource
 
 if TYPE_CHECKING:
@@ -69,6 +69,7 @@ MODALITY = Modality(
         plain=("das", "Delay and sum"),
         values="Images are magnitudes in dB; samples are complex, in the units of the channel data.",
         rows=rows,
+        display=display,
     ),
     training=TrainingImages(
         channels=2,

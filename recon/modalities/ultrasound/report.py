@@ -8,12 +8,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recon.figure import Panel, Row
+from recon.modalities.base import Display
 from recon.modalities.ultrasound.image_arrays import LOWEST_DB
 
 if TYPE_CHECKING:
     from recon.posterior_samples import PosteriorSamples
 
 MAX_STRIP = 8
+#: Values in a page reach as far below the lowest level that is displayed.
+BELOW_DB = 20.0
 #: 0 dB is this quantile of an image: a single bright pixel does not make all others dark.
 WHITE = 0.999
 
@@ -25,7 +28,7 @@ def rows(posterior: PosteriorSamples) -> list[Row]:
     """
     low, high = posterior.geometry["display_db"]
     samples = posterior.kept
-    central = samples.shape[1] // 2 if samples.ndim == 4 else None
+    central = posterior.central_slice
     extent = _extent(posterior, samples.shape[-2:])
 
     def plane(image: NDArray) -> NDArray:
@@ -57,9 +60,36 @@ def rows(posterior: PosteriorSamples) -> list[Row]:
         found.append(Row(row, label, columns=max(4, len(strip))))
     if central is not None:
         chosen = np.unique(np.linspace(0, samples.shape[1] - 1, MAX_STRIP).round().astype(int))
-        frames = [Panel(f"frame {i}", level(posterior.mean[i], white_of(posterior.mean)), (low, high)) for i in chosen]
+        valid = posterior.slice_valid
+        white = white_of(posterior.mean[valid])
+        frames = [
+            Panel(
+                f"frame {i}",
+                level(posterior.mean[i], white),
+                (low, high),
+                blank="" if valid[i] else "not reconstructed",
+            )
+            for i in chosen
+        ]
         found.append(Row(frames, f"Mean, {len(chosen)} of {samples.shape[1]} frames, one scale", MAX_STRIP))
     return found
+
+
+def display(posterior: PosteriorSamples) -> Display:
+    """Show magnitudes in dB, and the standard deviation of the samples' envelopes in dB, as in `rows`."""
+    low, high = (float(end) for end in posterior.geometry["display_db"])
+
+    def values(image: NDArray, white: float) -> NDArray:
+        return np.maximum(level(image, white), low - BELOW_DB)
+
+    def spread(part: PosteriorSamples, white: float) -> NDArray:
+        return level_std(np.asarray(part.samples)[part.valid], white, low)
+
+    note = (
+        "0 dB is the 99.9 % quantile of an image; samples and intervals use that of the mean. The std counts levels "
+        f"below {low:g} dB as {low:g} dB."
+    )
+    return Display("dB", (low, high), values, spread, white_of, low - BELOW_DB, note)
 
 
 def white_of(image: NDArray) -> float:

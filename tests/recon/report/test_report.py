@@ -3,9 +3,13 @@
 import base64
 import builtins
 import dataclasses
+import hashlib
+import html
 import io
+import json
 import os
 import re
+import warnings
 
 import numpy as np
 import pytest
@@ -72,7 +76,7 @@ def test_one_png_and_one_page_that_needs_nothing_else(make_posterior, tmp_path):
     page = html.read_text(encoding="utf-8")
     assert re.findall(r'src="([^"]{22})', page) == ["data:image/png;base64,"]
     assert base64.b64decode(re.search(r'base64,([^"]+)"', page)[1]) == png.read_bytes()
-    assert not re.search(r"https?:|<script|<link|@import|url\(", page)
+    assert not re.search(r"https?:|<link|@import|url\(|fetch\(|XMLHttp|import\(| style=", page)
     for fact in ("brain-mri", "DDS", "seed", "raw", "PSNR", "coverage of the 90%"):
         assert fact in page
     assert "<h2>Measured</h2>" in page
@@ -196,8 +200,84 @@ def test_text_from_files_is_escaped(make_posterior, tmp_path):
         diagnostics={HOSTILE: 1.0, "note": HOSTILE},
     )
     page = write_report(posterior, tmp_path / "scan")[1].read_text(encoding="utf-8")
-    assert "<script" not in page
+    assert re.findall("<script[^>]*>", page) == ['<script type="application/json" id="viewer-data">', "<script>"]
+    assert page.count("</script>") == 2
     assert page.count("&lt;script&gt;") >= 6
+    assert HOSTILE in content_of(page)["units"]
+
+
+def content_of(page):
+    """What the viewer of a page shows."""
+    return json.loads(re.search(r'id="viewer-data">(.*?)</script>', page)[1])
+
+
+def test_the_policy_allows_the_scripts_of_the_page_and_nothing_else(make_posterior, tmp_path):
+    page = write_report(make_posterior(), tmp_path / "scan")[1].read_text(encoding="utf-8")
+    policy = html.unescape(re.search('Content-Security-Policy" content="([^"]*)"', page)[1])
+    for kind, tag in (("script", "<script>"), ("style", "<style>")):
+        text = page.split(tag)[1].split(tag.replace("<", "</"))[0]
+        assert f"{kind}-src 'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'" in policy
+    assert policy.startswith("default-src 'none'; img-src data:; base-uri 'none'")
+    assert page.index("Content-Security-Policy") < page.index("<style>")
+
+
+def test_the_viewer_has_what_the_result_has(make_posterior, tmp_path):
+    content = content_of(write_report(make_posterior(), tmp_path / "scan")[1].read_text("utf-8"))
+    assert set(content["planes"]) == {"mean", "std", "above", "below", "reference", "plain"} | set(content["samples"])
+    assert content["shape"] == [1, 24, 20] and len(content["samples"]) == 4
+    assert content["interval"] == {"level": 0.9, "kind": "raw", "least": 0}
+    one = content_of(write_report(make_posterior(n=1, reference=False), tmp_path / "one")[1].read_text("utf-8"))
+    assert set(one["planes"]) == {"mean", "plain"} and one["interval"] is None and one["titles"]["mean"] == "One sample"
+
+
+def test_a_large_volume_is_thinned_and_says_so(make_posterior, tmp_path, monkeypatch):
+    posterior = make_posterior(n=12, slices=12)
+    monkeypatch.setattr("recon.report.page.LARGEST_PAGE", 420_000)
+    path = write_report(posterior, tmp_path / "volume")[1]
+    assert path.stat().st_size <= 420_000
+    monkeypatch.setattr("recon.report.page.LARGEST_PAGE", path.stat().st_size - 30_000)
+    smaller = write_report(posterior, tmp_path / "smaller")[1]
+    assert smaller.stat().st_size <= path.stat().st_size - 30_000
+    content = content_of(smaller.read_text("utf-8"))
+    assert "To keep the page small it holds only" in content["note"]
+    assert max(plane["step"] for plane in content["planes"].values()) > 1
+    assert [len(plane["data"]) for plane in content["planes"].values()] == [12] * len(content["planes"])
+
+
+def test_a_large_image_is_thinned(make_posterior, tmp_path, monkeypatch):
+    posterior = make_posterior(n=8)
+    large = dataclasses.replace(posterior, samples=posterior.samples.repeat(6, axis=-1).repeat(6, axis=-2), images={})
+    monkeypatch.setattr("recon.report.page.LARGEST_PAGE", 180_000)
+    path = write_report(large, tmp_path / "large")[1]
+    assert path.stat().st_size <= 180_000
+    assert "holds only" in content_of(path.read_text("utf-8"))["note"]
+
+
+def test_invalid_slices_are_blank_and_in_no_number(make_posterior, tmp_path):
+    whole = make_posterior(slices=6)
+    valid = np.array([True, True, False, False, True, True])
+    samples, images = whole.samples.copy(), {name: image.copy() for name, image in whole.images.items()}
+    samples[:, ~valid], images["zero_filled"][~valid], images["reference"][~valid] = np.nan, np.nan, np.nan
+    flags = {**whole.diagnostics, "slice_valid": valid}
+    spoilt = dataclasses.replace(whole, samples=samples, images=images, diagnostics=flags)
+    good = dataclasses.replace(
+        whole,
+        samples=whole.samples[:, valid],
+        images={name: image if name == "mask" else image[valid] for name, image in whole.images.items()},
+    )
+    assert figures_of_merit(spoilt) == figures_of_merit(good)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        page = write_report(spoilt, tmp_path / "spoilt")[1].read_text("utf-8")
+    content = content_of(page)
+    assert [slice["valid"] for slice in content["slices"]] == valid.tolist()
+    assert all((text is None) != flag for text, flag in zip(content["planes"]["mean"]["data"], valid, strict=True))
+    assert "Not reconstructed: slice 2, 3." in content["note"]
+    rows = build_rows(spoilt, {})
+    assert rows[0].label.startswith("Slice 4,")
+    assert [bool(panel.blank) for panel in rows[2].panels] == (~valid).tolist()
+    with pytest.raises(InputError, match="no slice"):
+        write_report(dataclasses.replace(spoilt, diagnostics={"slice_valid": np.zeros(6, bool)}), tmp_path / "none")
 
 
 def test_long_names_are_cut_inside_the_picture(make_posterior, tmp_path):
