@@ -171,9 +171,9 @@ def _cards(posterior: PosteriorSamples, merit: Mapping[str, float], level: float
     if posterior.held_out_chi2 is not None:
         cards.append((f"{posterior.held_out_chi2:.2f}", "held-out χ² per datum"))
     cards += _solver_cards(posterior)
-    invalid = len(posterior.samples) - posterior.n_valid
+    invalid = len(posterior.valid) - posterior.n_valid
     valid = "valid samples" + (f" ({invalid} invalid excluded)" if invalid else "")
-    cards.append((f"{posterior.n_valid} of {len(posterior.samples)}", valid))
+    cards.append((f"{posterior.n_valid} of {len(posterior.valid)}", valid))
     body = "".join(
         f'<div class="card"><b>{escape(value)}</b><span>{escape(name)}</span></div>' for value, name in cards
     )
@@ -212,7 +212,7 @@ def _scalars(posterior: PosteriorSamples) -> dict[str, str]:
 
 def _per_sample(posterior: PosteriorSamples) -> str:
     """Return one line per sample with every diagnostic that has one value per sample (or per slice: the median)."""
-    count = len(posterior.samples)
+    count = len(posterior.valid)
     columns = {}
     for key, value in posterior.diagnostics.items():
         array = np.asarray(value)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -109,13 +109,7 @@ class Shown:
         """Return the posterior of one slice."""
         if self.posterior.samples.ndim == 3:
             return self.posterior
-        count = self.shape[0]
-        images: dict[str, Any] = {}
-        for name, image in self.posterior.images.items():
-            array = np.asarray(image)
-            images[name] = array[index] if array.ndim >= 3 and len(array) == count else array
-        kept = {"valid": self.posterior.valid}
-        return replace(self.posterior, samples=self.posterior.samples[:, index], images=images, diagnostics=kept)
+        return self.posterior.slice(index)
 
     def _ends(self, index: int) -> tuple[NDArray, NDArray]:
         if self.interval is None or self.posterior.samples.ndim == 3:
