@@ -278,7 +278,8 @@ class PosteriorSamples:
             magnitude_mean=replace(magnitude, images={}).mean if complex_values else None,
             magnitude_std=magnitude.std if complex_values else None,
         )
-        return replace(self, samples=self.samples[:keep], summary=summary)
+        diagnostics = {**self.diagnostics, "valid": self.valid}
+        return replace(self, samples=self.samples[:keep], diagnostics=diagnostics, summary=summary)
 
     def _quantile(self, level: float) -> np.ndarray:
         """Return a quantile of real samples."""
