@@ -144,5 +144,5 @@ def test_what_concerns_one_slice_does_not_stop_the_others(study) -> None:
 
 
 def test_a_slice_whose_data_are_unusable_is_no_obstacle(study) -> None:
-    state, log = study(3, draw=lambda unit: Drawn(unit, 0.1, "NaN" if unit == (0,) else "", lasting=unit == (0,)))
+    state, _ = study(3, draw=lambda unit: Drawn(unit, 0.1, "NaN" if unit == (0,) else "", lasting=unit == (0,)))
     assert not state.broken and state.finished is FINISHED
