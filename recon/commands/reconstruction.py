@@ -54,7 +54,7 @@ def run(
             print("\n".join(plan_lines(one, settings, force)))
         return _complain(refused)
     check_outputs([path for one in planned for path in one.outputs.all()], force=True)
-    if report and not drawable and not quiet:
+    if report and not drawable and not (quiet or log_json):
         print("no report: matplotlib is missing (pip install 'diffrecon[report]')")
     pool = pool_of(worker_count(workers, planned))
     listener = Speaking(_progress(planned, pool, quiet, log_json), quiet or log_json)

@@ -34,10 +34,11 @@ def owned(folder: Path, by: str) -> Iterator[None]:
         If another run has locked it.
     """
     new = not folder.exists()
-    folder.mkdir(parents=True, exist_ok=True)
     descriptor = _acquired(folder)
     if descriptor is None:
-        owner = (folder / NAME).read_text(errors="replace").strip() or "unknown"
+        owner = "unknown"
+        with suppress(OSError):  # it may end just now
+            owner = (folder / NAME).read_text(errors="replace").strip() or owner
         raise ConfigError(
             f"the output folder {folder} is in use by another {by} (process {owner}); wait for it or stop it, or "
             "choose another folder"
@@ -55,12 +56,19 @@ def owned(folder: Path, by: str) -> Iterator[None]:
 
 
 def _acquired(folder: Path) -> int | None:
-    """Open and lock the lock file; None if another run has it.
+    """Create the folder, open and lock the lock file; None if another run has it.
 
-    Once more where its owner removed the file between opening and locking: that lock would keep nobody out.
+    Once more where its owner removed the folder, or the file between opening and locking: that lock would keep nobody
+    out.
     """
     while True:
-        descriptor = os.open(folder / NAME, os.O_RDWR | os.O_CREAT, 0o644)
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            descriptor = os.open(folder / NAME, os.O_RDWR | os.O_CREAT, 0o644)
+        except FileNotFoundError:
+            if (folder / NAME).is_symlink():
+                raise
+            continue
         if not _locked(descriptor):
             os.close(descriptor)
             return None

@@ -79,13 +79,13 @@ class _Loop:
         for state in states:
             units = [unit for unit in state.job.units if unit in state.left]
             self.waiting.extend((state, unit) for unit in units)
-            if not units and state.finished is None:
+            if not units and state.finished is None and state.error is None:
                 self.waiting.append((state, None))
 
     def run(self) -> None:
         self.listener.begin(self.states)
         while self.waiting or self.running:
-            while self.waiting and len(self.running) < _AHEAD * self.pool.workers:
+            while self.waiting and self._has_room():
                 self._submit(*self.waiting.popleft())
                 if self.pool.here:
                     break
@@ -93,6 +93,17 @@ class _Loop:
             for future in done:
                 self._note(future, *self.running.pop(future))
             self.listener.tick()
+
+    def _has_room(self) -> bool:
+        """Whether the next unit may be submitted; the last try of a unit is made alone, so that only it is blamed."""
+        if any(self._last_try(state, unit) for state, unit, _ in self.running.values()):
+            return False
+        if self._last_try(*self.waiting[0]):
+            return not self.running
+        return len(self.running) < _AHEAD * self.pool.workers
+
+    def _last_try(self, state: State, unit: tuple[int, ...] | None) -> bool:
+        return self.tries.get((state.job.key, unit), 0) == _TRIES - 1
 
     def _submit(self, state: State, unit: tuple[int, ...] | None) -> None:
         if unit is None:
@@ -106,7 +117,7 @@ class _Loop:
     def _note(self, future: Future, state: State, unit: tuple[int, ...] | None, generation: int) -> None:
         try:
             result = future.result()
-        except ConfigError:
+        except (ConfigError, work.Unwritable):
             raise
         except (BrokenExecutor, CancelledError):
             self.pool.restart(generation)
@@ -153,5 +164,8 @@ class _Loop:
 def state_of(job: Job, force: bool) -> State:
     """Return how far a job is; a result that is complete is described, and its missing files are written."""
     if parts.begin(job, force):
-        return State(job, set(), work.complete(job))
+        try:
+            return State(job, set(), work.complete(job))
+        except (ReconError, OSError) as error:  # its other outputs; the other jobs are done all the same
+            return State(job, set(), error=error)
     return State(job, set(parts.pending(job)))

@@ -33,22 +33,30 @@ def begin(job: Job, force: bool) -> bool:
         If the result, or the slices that are there, were made with other settings.
     """
     folder, result = job.outputs.parts, job.outputs.result
-    if force:
-        shutil.rmtree(folder, ignore_errors=True)
-    elif result.exists() and (request := _request_in(result)):
-        require_same(request, {**job.request, "slices": list(job.slices)}, result)
+    whole = {**job.request, "slices": list(job.slices)}
+    made_with = {} if force or not result.exists() else _request_in(result)
+    if made_with == whole:
+        end(job)
         return True
-    elif (known := record_of(folder)) is not None:
+    known = None if force else record_of(folder)
+    replaces = force or (known is not None and known.get("replaces") is True)
+    if known is not None:
         require_same(known["request"], job.request, result)
-    elif existing := [path for path in job.outputs.all() if path.exists()]:
+    if made_with and not replaces:
+        require_same(made_with, whole, result)
+    in_the_way = job.outputs.all() if known is None else [result]
+    if not replaces and (existing := [path for path in in_the_way if path.exists()]):
         more = f" and {len(existing) - 1} more" if len(existing) > 1 else ""
         raise InputError(f"{existing[0]}{more} already exists; use --force to overwrite, or another folder")
+    if known is None:
+        _clear(folder)
     folder.mkdir(parents=True, exist_ok=True)
     content = {
         "request": job.request,
         "result": job.outputs.result.name,
         "source": str(job.source),
         "units": [list(unit) for unit in job.units],
+        "replaces": replaces,  # an older result, by --force: so does the run that goes on
     }
     with atomic_path(folder / RECORD) as temporary:
         temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
@@ -80,6 +88,13 @@ def finished(job: Job, index: int) -> SliceResult | FailedSlice | None:
 def end(job: Job) -> None:
     """Remove the slices of a result that is complete."""
     shutil.rmtree(job.outputs.parts, ignore_errors=True)
+
+
+def _clear(folder: Path) -> None:
+    """Remove slices; the record first, without which those that are left are never used."""
+    if folder.exists():
+        (folder / RECORD).unlink(missing_ok=True)
+        shutil.rmtree(folder)
 
 
 def _request_in(result: Path) -> dict[str, Any]:

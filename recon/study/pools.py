@@ -11,6 +11,8 @@ from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor
 from typing import Any
 
+from recon.errors import ReconError
+
 #: Libraries read these when they are loaded: the number of threads of a worker, which must not wait busily for work.
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
 _POLL_SECONDS = 1.0
@@ -39,12 +41,32 @@ class Pool:
         self.generation = 0
 
     def submit(self, work: Callable[..., Any], *arguments: Any) -> Future:
-        """Hand work to a worker."""
+        """Hand work to a worker.
+
+        Raises
+        ------
+        ReconError
+            If the executor is broken and not ours to start again.
+        """
+        try:
+            return self._submit(work, *arguments)
+        except BrokenExecutor as error:
+            if not self._owned:
+                raise ReconError(
+                    f"the executor takes no more work ({error}); give a new one, and the same call goes on"
+                ) from error
+            self.restart(self.generation)
+            return self._submit(work, *arguments)
+
+    def _submit(self, work: Callable[..., Any], *arguments: Any) -> Future:
+        """Submit while Ctrl-C waits: a process that is started meanwhile never sees it, and prints no traceback."""
+        if not hasattr(signal, "pthread_sigmask"):
+            return self._executor.submit(work, *arguments)
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT,))
         try:
             return self._executor.submit(work, *arguments)
-        except BrokenExecutor:
-            self.restart(self.generation)
-            return self._executor.submit(work, *arguments)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def restart(self, generation: int) -> None:
         """Replace the executor of that generation after its processes have died, unless this was done already."""

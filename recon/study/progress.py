@@ -6,6 +6,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Sequence
+from math import isfinite
 from typing import Any, TextIO
 
 from tqdm import tqdm
@@ -161,7 +162,8 @@ class Json(Counting):
         )
 
     def _say(self, event: str, **values: Any) -> None:
-        print(json.dumps({"event": event, "time": time.time(), **values}), file=self._stream, flush=True)
+        known = {name: None if isinstance(one, float) and not isfinite(one) else one for name, one in values.items()}
+        print(json.dumps({"event": event, "time": time.time(), **known}), file=self._stream, flush=True)
 
 
 def duration(seconds: float) -> str:

@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from recon.errors import InputError
+from recon.errors import InputError, ReconError
 from recon.files.lock import owned
 from recon.study import loop
 from recon.study.loop import Listener, State, state_of
 from recon.study.planning import Planned, plan_files
 from recon.study.pools import Here, Pool, processes
 from recon.study.progress import Bar, Silent
+from recon.study.work import Unwritable
 from recon.verdict import Verdict
 
 
@@ -55,6 +56,8 @@ def run_study(planned: Sequence[Planned], output: Path, pool: Pool, listener: Li
         If results or slices that exist were made with other settings.
     ConfigError
         If another run has locked the folder.
+    ReconError
+        If slices cannot be written, as on a full disk; finished slices are kept.
     Interrupted
         On Ctrl-C or a signal that ends the run; finished slices are kept.
     """
@@ -63,12 +66,19 @@ def run_study(planned: Sequence[Planned], output: Path, pool: Pool, listener: Li
         try:
             loop.run(states, pool, listener)
         except KeyboardInterrupt as error:
-            total = sum(len(state.job.units) for state in states)
-            kept = total - sum(len(state.left) for state in states)
-            raise Interrupted(f"{kept} of {total} slices are done and kept; the same command goes on") from error
+            raise Interrupted(_kept(states, force)) from error
+        except Unwritable as error:
+            raise ReconError(f"{error}; {_kept(states, force)}") from error
         finally:
             pool.close()
     return states
+
+
+def _kept(states: Sequence[State], force: bool) -> str:
+    total = sum(len(state.job.units) for state in states)
+    kept = total - sum(len(state.left) + len(state.broken) for state in states)
+    command = "the same command without --force" if force else "the same command"
+    return f"{kept} of {total} slices are done and kept; {command} goes on"
 
 
 def reconstruct_many(

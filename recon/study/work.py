@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import os
+import threading
 import time
 import traceback
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -17,9 +16,14 @@ from recon.engine.slice_result import FailedSlice, SliceResult
 from recon.errors import ConfigError, DivergenceError, InputError, ReconError
 from recon.posterior import Posterior
 from recon.study import parts
+from recon.study.collected import collected
 from recon.study.job import Job
 from recon.study.slice_file import write_slice
 from recon.verdict import Verdict
+
+
+class Unwritable(ReconError):
+    """A slice cannot be written: the disk is full or gone, so that more slices would be drawn in vain."""
 
 
 @dataclass(frozen=True)
@@ -80,26 +84,33 @@ def draw(job: Job, unit: tuple[int, ...], step: Step | None = None) -> Drawn:
     ------
     ConfigError
         For settings that suit no slice.
+    Unwritable
+        If the slice cannot be written.
     """
     started = time.perf_counter()
     reason, lasting = "", False
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", UserWarning)
+    with collected() as told:
         try:
-            write_slice(job.outputs.parts, _opened(job).draw(unit, step))
-        except ConfigError:
+            _write_slice(job, _opened(job).draw(unit, step))
+        except (ConfigError, Unwritable):
             raise
         except (InputError, DivergenceError) as error:
             reason, lasting = str(error), True
-            write_slice(job.outputs.parts, FailedSlice(unit[0], reason))
+            _write_slice(job, FailedSlice(unit[0], reason))
         except (ReconError, OSError, MemoryError) as error:
             reason = str(error) or type(error).__name__
         except Exception as error:  # a defect; the other slices are not to be lost for it
             if os.environ.get("RECON_DEBUG"):
                 traceback.print_exc()
             reason = f"{type(error).__name__}: {error} (this should not happen; run again with --debug and report it)"
-    told = tuple(dict.fromkeys(str(one.message) for one in caught))
-    return Drawn(unit, time.perf_counter() - started, reason, lasting, told)
+    return Drawn(unit, time.perf_counter() - started, reason, lasting, tuple(told))
+
+
+def _write_slice(job: Job, result: SliceResult | FailedSlice) -> None:
+    try:
+        write_slice(job.outputs.parts, result)
+    except (OSError, ReconError) as error:
+        raise Unwritable(str(error)) from error
 
 
 def finish(job: Job) -> Finished:
@@ -124,12 +135,11 @@ def finish(job: Job) -> Finished:
             else:
                 yield found
 
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", UserWarning)
+    with collected() as told:
         posterior = _joined(job, results(), failed)
         _write(job, posterior)
     parts.end(job)
-    return _described(posterior, tuple(failed), tuple(str(one.message) for one in caught))
+    return _described(posterior, tuple(failed), tuple(told))
 
 
 def complete(job: Job) -> Finished:
@@ -195,31 +205,18 @@ def _described(posterior: Posterior, failed: tuple[FailedSlice, ...], told: tupl
         seconds=float(posterior.diagnostics.get("seconds", 0.0)),
         held_out_chi2=posterior.held_out_chi2,
         failed=failed,
-        warnings=tuple(dict.fromkeys(told)),
+        warnings=told,
     )
+
+
+#: What each thread has opened last: slices of one source may set the prior of a `Reconstruction`, which threads of one
+#: process must not do to each other.
+_last = threading.local()
 
 
 def _opened(job: Job) -> Reconstruction:
     """Open the source of a job; that of the last job stays open, with its network."""
-    return _Keyed(job).opened()
-
-
-@dataclass(frozen=True)
-class _Keyed:
-    """A job that is hashed by its key only."""
-
-    job: Job
-
-    def __hash__(self) -> int:
-        return hash(self.job.key)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Keyed) and other.job.key == self.job.key
-
-    def opened(self) -> Reconstruction:
-        return _open(self)
-
-
-@functools.lru_cache(maxsize=1)
-def _open(keyed: _Keyed) -> Reconstruction:
-    return plan(keyed.job.source, **keyed.job.arguments)
+    key = (job.key, job.slices)
+    if getattr(_last, "key", None) != key:
+        _last.wanted, _last.key = plan(job.source, **job.arguments), key
+    return _last.wanted
