@@ -172,14 +172,21 @@ def start(file: ClusterFile) -> DaskPool:
     cluster = kind(scheduler_options={"dashboard_address": ":0"}, silence_logs="critical", **keywords)
     low, high = file.workers
     try:
-        cluster.scale(max(low, 1))
-        cluster.sync(cluster._correct_state)  # raises what the queue says
+        cluster.worker_spec.update(cluster.new_worker_spec())
+        cluster.sync(cluster._correct_state)  # submits a first job here, where an error can be raised
     except RuntimeError as error:
-        cluster.close()
-        raise ReconError(f"{file.path}: {command} failed: {' '.join(str(error).split())}") from error
+        _end(cluster)
+        said = str(error).partition("stderr:")[2] or str(error)
+        raise ReconError(f"{file.path}: {command} failed: {' '.join(said.split())}") from error
     cluster.adapt(minimum=low, maximum=high)  # also replaces jobs whose time is over
     client = Client(cluster, set_as_default=False)
-    return DaskPool(client, least=high, threads=file.threads, ends=(cluster.close,))
+    return DaskPool(client, least=high, threads=file.threads, ends=(functools.partial(_end, cluster),))
+
+
+def _end(cluster: Any) -> None:
+    """Cancel the jobs and end the scheduler."""
+    cluster._created.clear()  # of jobs that the queue refused it would assert that they are closed
+    cluster.close()
 
 
 def script(file: ClusterFile) -> str:
@@ -261,5 +268,6 @@ def _require(module: str, option: str) -> None:
 
 
 def _quiet() -> None:
-    """Let errors be told once, in one line, and not by the log of the library, too."""
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    """Let errors be told once, in one line, and not by the logs of the libraries, too."""
+    for name in ("distributed", "dask_jobqueue", "asyncio", "tornado.application"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)

@@ -13,6 +13,8 @@ from recon.study.pools import Pool
 
 #: submitit asks the queue at most once a minute, and looks at files between.
 _POLL_SECONDS = 1.0
+#: Assumed number of workers where neither the executor nor the caller says it.
+_UNKNOWN = 64
 
 
 def foreign(executor: Any, workers: int) -> Pool:
@@ -24,7 +26,7 @@ def foreign(executor: Any, workers: int) -> Pool:
         A `concurrent.futures.Executor`, or an object whose ``submit(function, *arguments)`` returns a job with
         ``done()`` and ``result()``, as submitit's.
     workers : int
-        How many units it works on at a time, if it does not say so.
+        How many units it works on at a time, if it does not say so; 1 if that is unknown, too.
 
     Raises
     ------
@@ -34,7 +36,7 @@ def foreign(executor: Any, workers: int) -> Pool:
     if not callable(getattr(executor, "submit", None)):
         raise InputError(f"executor: expected an object with submit, got {type(executor).__name__}")
     standard = executor if isinstance(executor, Executor) else Polling(executor)
-    width = getattr(executor, "_max_workers", None) or workers
+    width = getattr(executor, "_max_workers", None) or (workers if workers > 1 else _UNKNOWN)
     return Pool(lambda: standard, width, owned=False)
 
 
@@ -45,12 +47,12 @@ class Polling(Executor):
     ----------
     executor
         For example ``submitit.AutoExecutor``.
-    seconds : float
+    seconds : float, optional
         Time between two looks at the jobs.
     """
 
-    def __init__(self, executor: Any, seconds: float = _POLL_SECONDS) -> None:
-        self._executor, self._seconds = executor, seconds
+    def __init__(self, executor: Any, seconds: float | None = None) -> None:
+        self._executor, self._seconds = executor, _POLL_SECONDS if seconds is None else seconds
         self._jobs: list[tuple[Any, Future]] = []
         self._lock = threading.Lock()
         self._looking = False

@@ -98,7 +98,7 @@ def reconstruct_many(
         `concurrent.futures.Executor`. Its workers must reach the same files. It is not shut down.
     workers : int
         Number of processes of this machine, among which the cores are divided. With an executor that does not say
-        how many units it works on at a time: that number.
+        how many units it works on at a time: that number, 64 by default.
     force : bool
         Start again instead of going on.
     report, nifti : bool
