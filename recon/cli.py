@@ -114,7 +114,12 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--strict", action="store_true", help="exit with status 3 if the verdict on a result is 'failed'")
     run.add_argument("--nifti", action="store_true", help="also write mean, std and interval as NIfTI")
     run.add_argument("--no-report", dest="report", action="store_false", help="do not write the PNG and HTML report")
-    _add_workers(run)
+    where = run.add_mutually_exclusive_group()
+    _add_workers(where)
+    where.add_argument("--scheduler", metavar="ADDRESS", help="workers of a Dask scheduler: tcp://host:8786")
+    where.add_argument(
+        "--cluster", type=Path, metavar="FILE", help="TOML file of a SLURM, PBS or LSF queue, whose jobs are workers"
+    )
     run.add_argument("--quiet", action="store_true", help="print warnings and errors only")
     run.add_argument("--log-json", action="store_true", help="print one JSON object for each slice and file")
 
@@ -240,7 +245,7 @@ def _add_evaluate(commands: Any, common: argparse.ArgumentParser) -> None:
     parser.add_argument("--force", action="store_true", help="overwrite files that exist")
 
 
-def _add_workers(parser: argparse.ArgumentParser) -> None:
+def _add_workers(parser: Any) -> None:
     parser.add_argument(
         "--workers",
         default="auto",

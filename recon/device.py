@@ -1,5 +1,8 @@
 """Choice of the computing device."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
 from recon.errors import ConfigError
@@ -7,6 +10,19 @@ from recon.options import shown
 
 if TYPE_CHECKING:
     import torch
+
+#: Whether the work is done on other machines, whose devices cannot be looked at here.
+_ELSEWHERE = ContextVar("elsewhere", default=False)
+
+
+@contextmanager
+def elsewhere() -> Iterator[None]:
+    """Accept devices that this machine lacks, because the work is done on others."""
+    token = _ELSEWHERE.set(True)
+    try:
+        yield
+    finally:
+        _ELSEWHERE.reset(token)
 
 
 def resolve_device(name: str = "auto") -> "torch.device":
@@ -40,7 +56,7 @@ def resolve_device(name: str = "auto") -> "torch.device":
         "mps": not torch.backends.mps.is_available(),
         "cpu": False,
     }
-    if missing.get(device.type, True):
+    if missing.get(device.type, True) and not (device.type in missing and _ELSEWHERE.get()):
         raise ConfigError(f"device: this machine (or this build of torch) has no {name!r}; use --device auto or cpu")
     return device
 

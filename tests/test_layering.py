@@ -21,13 +21,16 @@ ALLOWED = {
     "samplers": {"operators.arrays", "operators.base", "operators.solve", "operators.errors"}
     | {"samplers", "torch", "numpy"},
     "recon": {"operators", "samplers", "recon", "torch", "numpy", "scipy", "skimage", "sigpy", "h5py", "tqdm"}
-    | {"safetensors", "tomli", "matplotlib", "nibabel", "pydicom"},
+    | {"safetensors", "tomli", "matplotlib", "nibabel", "pydicom", "dask", "distributed", "dask_jobqueue"},
 }
 # Libraries that are not installed with the core: one file each may import them, inside a function.
 OPTIONAL = {
     "matplotlib": {"recon/figure.py", "recon/training/pictures.py"},
     "nibabel": {"recon/files/nifti.py", "recon/files/nifti_read.py"},
     "pydicom": {"recon/files/dicom.py"},
+    "dask": {"recon/study/cluster.py"},
+    "distributed": {"recon/study/cluster.py"},
+    "dask_jobqueue": {"recon/study/cluster.py"},
     "numba": {"operators/ultrasound/delays/numba_engine.py", "operators/ultrasound/delays/numba_kernels.py"},
 }
 # Written in the language of a library, and imported as a whole inside a function.

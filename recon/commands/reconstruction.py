@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from recon.commands.machines import Machines
 from recon.commands.preflight import check_outputs, check_settings
 from recon.commands.speaking import Speaking
 from recon.commands.text import lost_lines, plan_lines
@@ -15,8 +16,7 @@ from recon.study.loop import State
 from recon.study.planning import Planned, plan_files
 from recon.study.pools import Pool
 from recon.study.progress import Json, Lines, Silent
-from recon.study.study import bar_of, pool_of, run_study
-from recon.study.workers import worker_count
+from recon.study.study import bar_of, run_study
 
 #: Exit status of a run with --strict if the verdict on a result is "failed".
 FAILED = 3
@@ -32,6 +32,8 @@ def run(
     nifti: bool = False,
     strict: bool = False,
     workers: str = "auto",
+    scheduler: str | None = None,
+    cluster: Path | None = None,
     quiet: bool = False,
     log_json: bool = False,
     sampler_fields: Sequence[str] = (),
@@ -45,18 +47,21 @@ def run(
     drawable = report and importlib.util.find_spec("matplotlib") is not None
     if nifti and importlib.util.find_spec("nibabel") is None:
         raise ReconError("--nifti needs nibabel: pip install 'diffrecon[nifti]'")
-    check_settings(settings)
-    planned, refused = plan_files(files, output, lambda modality: settings.arguments(modality.name), drawable, nifti)
-    if not planned:
-        raise next(iter(refused.values()))
+    machines = Machines(workers, scheduler, cluster, quiet or log_json)
+    with machines.planning(settings) as settings:
+        check_settings(settings)
+        planned, refused = plan_files(files, output, lambda of: settings.arguments(of.name), drawable, nifti)
+        if not planned:
+            raise next(iter(refused.values()))
     if dry_run:
         for one in planned:
             print("\n".join(plan_lines(one, settings, force)))
+        machines.describe()
         return _complain(refused)
     check_outputs([path for one in planned for path in one.outputs.all()], force=True)
     if report and not drawable and not (quiet or log_json):
         print("no report: matplotlib is missing (pip install 'diffrecon[report]')")
-    pool = pool_of(worker_count(workers, planned))
+    pool = machines.pool(planned)
     listener = Speaking(_progress(planned, pool, quiet, log_json), quiet or log_json)
     try:
         states = run_study(planned, output, pool, listener, force)

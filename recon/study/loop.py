@@ -127,7 +127,8 @@ class _Loop:
                 state.error = error
                 self.listener.finished(state)
             else:
-                self._done(state, Drawn(unit, 0.0, f"{type(error).__name__}: {error}"))
+                reason = str(error) if isinstance(error, ReconError) else f"{type(error).__name__}: {error}"
+                self._done(state, Drawn(unit, 0.0, reason))
         else:
             if unit is None:
                 state.finished = result

@@ -35,10 +35,15 @@ class Pool:
     here = False
 
     def __init__(self, make: Callable[[], Executor], workers: int, owned: bool = True) -> None:
-        self._make, self.workers, self._owned = make, workers, owned
+        self._make, self._workers, self._owned = make, workers, owned
         self._executor = make()
         #: Grows with each restart, to tell futures of executors that are gone.
         self.generation = 0
+
+    @property
+    def workers(self) -> int:
+        """How many units are worked on at a time, now."""
+        return self._workers
 
     def submit(self, work: Callable[..., Any], *arguments: Any) -> Future:
         """Hand work to a worker.
@@ -93,7 +98,7 @@ class Here(Pool):
     here = True
 
     def __init__(self) -> None:
-        self.workers, self.generation = 1, 0
+        self._workers, self.generation = 1, 0
 
     def submit(self, work: Callable[..., Any], *arguments: Any) -> Future:
         """Work at once."""
@@ -133,11 +138,16 @@ def cores() -> int:
 
 def start_worker(threads: int, parent: int) -> None:
     """Prepare a worker process: its threads, signals, and its end when the parent dies."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent ends the workers
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    limit_threads(threads)
+
+
+def limit_threads(threads: int) -> None:
+    """Limit the threads of this process, if possible before the libraries are loaded."""
     for name in _THREADS:
         os.environ[name] = str(threads)
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent ends the workers
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     import torch
 
     torch.set_num_threads(threads)

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from concurrent.futures import Executor
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from recon.device import elsewhere, resolve_device
 from recon.errors import InputError, ReconError
 from recon.files.lock import owned
-from recon.study import loop
+from recon.study import cluster, loop
 from recon.study.loop import Listener, State, state_of
 from recon.study.planning import Planned, plan_files
+from recon.study.polling import foreign
 from recon.study.pools import Here, Pool, processes
 from recon.study.progress import Bar, Silent
 from recon.study.work import Unwritable
@@ -85,7 +87,7 @@ def reconstruct_many(
     sources: Sequence[str | os.PathLike[str]],
     output: str | os.PathLike[str],
     *,
-    executor: Executor | None = None,
+    executor: Any = None,
     workers: int = 1,
     force: bool = False,
     report: bool = False,
@@ -101,10 +103,12 @@ def reconstruct_many(
         Raw-data files or folders of any modality.
     output : path
         Folder of the results: ``NAME.h5`` for each source. It belongs to one call at a time.
-    executor : concurrent.futures.Executor, optional
-        Draws the slices; it must reach the same files. It is not shut down.
+    executor : optional
+        Draws the slices: that of a Dask client (``client.get_executor()``), of submitit, or any
+        `concurrent.futures.Executor`. Its workers must reach the same files. It is not shut down.
     workers : int
-        Number of processes of this machine, without an executor; the cores are divided among them.
+        Number of processes of this machine, among which the cores are divided. With an executor that does not say
+        how many units it works on at a time: that number, 64 by default.
     force : bool
         Start again instead of going on.
     report, nifti : bool
@@ -125,10 +129,12 @@ def reconstruct_many(
         If an argument is unusable, no source can be opened, or the folder holds results of other settings.
     """
     paths = [Path(source) for source in sources]
-    planned, refused = plan_files(paths, Path(output), lambda modality: arguments, report, nifti)
+    pool = pool_of(workers, executor)
+    with elsewhere() if executor is not None else nullcontext():
+        arguments["device"] = device_of(pool, arguments.get("device", "auto"))
+        planned, refused = plan_files(paths, Path(output), lambda modality: arguments, report, nifti)
     if not planned:
         raise next(iter(refused.values())) if refused else InputError("sources: expected at least one, got none")
-    pool = pool_of(workers, executor)
     listener = Silent() if progress is False else bar_of(planned, pool)
     try:
         states = run_study(planned, Path(output), pool, listener, force)
@@ -140,12 +146,22 @@ def reconstruct_many(
     return [outcomes[path] for path in paths]
 
 
-def pool_of(workers: int, executor: Executor | None = None) -> Pool:
+def pool_of(workers: int, executor: Any = None) -> Pool:
     """Return who does the work."""
-    if executor is not None:
-        width = getattr(executor, "_max_workers", None) or workers
-        return Pool(lambda: executor, width, owned=False)
-    return Here() if workers == 1 else processes(workers)
+    if executor is None:
+        return Here() if workers == 1 else processes(workers)
+    if (pool := cluster.of_executor(executor)) is not None:
+        return pool
+    return foreign(executor, workers)
+
+
+def device_of(pool: Pool, name: str) -> str:
+    """Return the device of all workers; "auto" is decided once, because samples of a CPU and a GPU differ."""
+    if name != "auto":
+        return name
+    if isinstance(pool, cluster.DaskPool):
+        return "cuda" if cluster.on_gpus(pool) else "cpu"
+    return str(resolve_device(name))
 
 
 def bar_of(planned: Sequence[Planned], pool: Pool) -> Bar:
