@@ -63,7 +63,11 @@ def lost_lines(state: State) -> list[str]:
         return [f"{name}: no result: {state.error}"]
     kept = len(state.job.units) - len(state.broken)
     on = f"; {kept} of {len(state.job.units)} slices are kept, and the same command goes on"
-    lines = [f"{name}: slice {unit[0]}: {reason}{on}" for unit, reason in sorted(state.broken.items())]
+    lines = []
+    for reason in dict.fromkeys(state.broken.values()):
+        numbers = sorted(unit[0] for unit, known in state.broken.items() if known == reason)
+        which = ", ".join(map(str, numbers[:6])) + (f" and {len(numbers) - 6} more" if len(numbers) > 6 else "")
+        lines.append(f"{name}: slice{'s' if len(numbers) > 1 else ''} {which}: {reason}{on}")
     failed = state.finished.failed if state.finished is not None else ()
     return lines + [f"{name}: slice {one.index} has no result: {one.reason}" for one in failed]
 

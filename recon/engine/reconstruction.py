@@ -117,6 +117,6 @@ def plan(
 
 
 def warn_of(posterior: Posterior) -> None:
-    """Warn about what a run noticed of its own result."""
+    """Warn about what is noted in a result."""
     for note in posterior.provenance["notes"]:
         warnings.warn(note, UserWarning, stacklevel=3)

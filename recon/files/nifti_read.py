@@ -119,7 +119,7 @@ def _checked(path: Path, raw: bytes, layout: _Layout, order: str) -> _Header:
     ndim, *lengths = field(layout.dim)
     shape = tuple(lengths[:ndim]) if 0 < ndim < 8 else ()
     if ndim != 3 or min(shape) < 1:
-        raise InputError(f"{path}: dim: expected a three-dimensional image, got {ndim} axes of lengths {list(shape)}")
+        raise InputError(f"{path}: dim: expected three axes, none of them empty, got the lengths {list(shape)}")
     (code,), (offset,) = field(layout.datatype), field(layout.vox_offset)
     if code not in _DTYPES:
         raise InputError(f"{path}: datatype: expected real numbers, got code {code}")

@@ -91,7 +91,7 @@ def page(shown: Shown, title: str, picture: bytes, merit: Mapping[str, float], a
 </body>
 </html>
 """
-    room = LARGEST_PAGE - len((before + markup("") + after).encode())
+    room = LARGEST_PAGE - len((before + markup("") + after).encode(errors="backslashreplace"))
     return before + markup(viewer_text(shown, aspect, room)) + after
 
 

@@ -47,7 +47,7 @@ class State:
 
 
 class Listener(Protocol):
-    """Is told what happens."""
+    """Receives what happens."""
 
     #: Called after each step, where the work is done in this process.
     step: Step | None

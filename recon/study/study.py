@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -12,6 +13,8 @@ from typing import Any
 from recon.device import elsewhere, resolve_device
 from recon.errors import InputError, ReconError
 from recon.files.lock import owned
+from recon.files.space import require_space
+from recon.files.temporary import remove_stale
 from recon.study import cluster, loop
 from recon.study.loop import Listener, State, state_of
 from recon.study.planning import Planned, plan_files
@@ -20,6 +23,9 @@ from recon.study.pools import Here, Pool, processes
 from recon.study.progress import Bar, Silent
 from recon.study.work import Unwritable
 from recon.verdict import Verdict
+
+#: Images of a result beside its samples, and bytes of a pixel.
+_MAPS, _BYTES = 4, 8
 
 
 class Interrupted(KeyboardInterrupt):
@@ -64,7 +70,9 @@ def run_study(planned: Sequence[Planned], output: Path, pool: Pool, listener: Li
         On Ctrl-C or a signal that ends the run; finished slices are kept.
     """
     with owned(output, "run"):
+        remove_stale(output)
         states = [state_of(one.job(), force) for one in planned]
+        require_space(output, sum(map(_bytes_left, planned, states)))
         try:
             loop.run(states, pool, listener)
         except KeyboardInterrupt as error:
@@ -74,6 +82,14 @@ def run_study(planned: Sequence[Planned], output: Path, pool: Pool, listener: Li
         finally:
             pool.close()
     return states
+
+
+def _bytes_left(planned: Planned, state: State) -> float:
+    """Estimate what will be written for a file: its slices twice, before and after they are put together."""
+    run, slices = planned.wanted.run, sum(map(len, state.left))
+    kept = run.samples if run.keep is None else min(run.keep, run.samples)
+    pixels = math.prod(planned.recording.shape[-2:])
+    return 2.0 * slices * (kept + _MAPS) * pixels * _BYTES
 
 
 def _kept(states: Sequence[State], force: bool) -> str:

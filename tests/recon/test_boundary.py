@@ -364,7 +364,7 @@ def test_auxiliary_images_of_a_result_fit_its_samples(tmp_path: Path, name: str,
 
 def test_volumes_without_slices_or_with_a_damaged_affine(tmp_path: Path) -> None:
     nibabel = pytest.importorskip("nibabel")
-    from recon.images.files import read_nifti
+    from recon.files.nifti_read import read_nifti
 
     def refused(volume: np.ndarray, affine: np.ndarray, words: str) -> None:
         nibabel.save(nibabel.Nifti1Image(volume, np.eye(4)), tmp_path / "v.nii")
@@ -374,7 +374,7 @@ def test_volumes_without_slices_or_with_a_damaged_affine(tmp_path: Path) -> None
         with pytest.raises(InputError, match=words):
             read_nifti(tmp_path / "v.nii")
 
-    refused(np.zeros((4, 4, 0), np.float32), np.eye(4), "without empty axes")
+    refused(np.zeros((4, 4, 0), np.float32), np.eye(4), "none of them empty")
     refused(np.zeros((4, 4, 4), np.float32), np.diag([np.nan, 1, 1, 1]), "affine: expected finite numbers")
     (tmp_path / "e.nii").write_bytes(b"")
     with pytest.raises(InputError, match=r"cannot read the volume .*e.nii: \S"):

@@ -63,6 +63,6 @@ def test_reconstruct_takes_every_option_by_its_name_and_default() -> None:
 
     parameters = inspect.signature(recon.reconstruct).parameters
     for option in fields(RunConfig):
-        # The held-out test is switched off by name, like the options of the modality.
-        if option.name != "holdout":
+        # These go by name, like the options of the modality.
+        if option.name not in ("holdout", "keep"):
             assert parameters[option.name].default == option.default, option.name

@@ -117,9 +117,9 @@ def test_preparation_without_memory_ends_in_one_line(
     out = tmp_path / "out"
     options = ("--prior", "gaussian", "--samples", "2", "--steps", "2", "--device", "cpu")
     assert main(["run", str(volume), "-o", str(out), *options]) == 1
-    lines = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("recon: warning: ")]
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("recon: error: ")]
     assert len(lines) == 1
-    assert lines[0].startswith("recon: error: out of memory (")
+    assert "slices 0, 1, 2: out of memory (" in lines[0]
     assert "lower the size of the images" in lines[0]
     assert not list(tmp_path.glob("out/**/*.h5"))
 

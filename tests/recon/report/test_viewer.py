@@ -263,5 +263,5 @@ def test_the_index_of_a_study_opens_without_errors(browser, posterior, tmp_path)
     dataclasses.replace(whole, images={}).save(tmp_path / "scan.h5")
     browser.open(write_study_index(tmp_path))
     assert browser.errors == []
-    assert browser.run("document.querySelector('.study img').naturalWidth") > 10
+    browser.wait("document.querySelector('.study img').naturalWidth > 10")  # it is decoded after the page is there
     assert browser.run("getComputedStyle(document.querySelector('.level')).backgroundColor") == "rgb(163, 172, 185)"

@@ -184,3 +184,14 @@ def test_no_source_can_be_opened(tmp_path: Path, options: dict[str, object]) -> 
         recon.reconstruct_many([tmp_path / "bad.npy"], tmp_path / "out", **options)
     with pytest.raises(InputError, match="expected at least one"):
         recon.reconstruct_many([], tmp_path / "out", **options)
+
+
+def test_too_little_space_is_said_before_anything_is_drawn(volume, run, draws, errors, monkeypatch, tmp_path) -> None:
+    def usage(_: object) -> object:
+        return type("Usage", (), {"free": 1000})()
+
+    monkeypatch.setattr("recon.files.space.shutil.disk_usage", usage)
+    assert run(volume()) == 1
+    (line,) = errors()
+    assert "the run needs about" in line and "are free" in line
+    assert not draws.units

@@ -130,8 +130,6 @@ def is_tidy(folder: Path) -> bool:
 @pytest.mark.parametrize(
     ("number", "status", "word"), [(signal.SIGTERM, 143, "terminated"), (signal.SIGINT, 130, "in")]
 )
-    ("number", "status", "word"), [(signal.SIGTERM, 143, "terminated"), (signal.SIGINT, 130, "in")]
-)
 def test_a_signal_ends_a_study_in_one_line(
     workers: int, number: signal.Signals, status: int, word: str, study, kept, same, run, tmp_path, volume
 ) -> None:

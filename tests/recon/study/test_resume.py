@@ -102,7 +102,7 @@ def test_a_changed_source_is_refused(stopped, volume, run: Run, draws, errors) -
     volume(seed=1)
     assert run(stopped) == 2
     (line,) = errors()
-    assert "source.sha256" in line
+    assert "is not the result of this file" in line
     assert not draws.units
 
 
