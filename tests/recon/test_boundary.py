@@ -377,7 +377,7 @@ def test_volumes_without_slices_or_with_a_damaged_affine(tmp_path: Path) -> None
     refused(np.zeros((4, 4, 0), np.float32), np.eye(4), "none of them empty")
     refused(np.zeros((4, 4, 4), np.float32), np.diag([np.nan, 1, 1, 1]), "srow: expected finite numbers")
     (tmp_path / "e.nii").write_bytes(b"")
-    with pytest.raises(InputError, match=r"cannot read the volume .*e.nii: \S"):
+    with pytest.raises(InputError, match=r"e.nii: not a NIfTI file"):
         read_nifti(tmp_path / "e.nii")
 
 
