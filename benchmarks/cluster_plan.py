@@ -3,8 +3,8 @@
     python benchmarks/cluster_plan.py [--tasks 2000] [--workers 2] [--output benchmarks/results/cluster_plan.json]
 
 Measured here: tasks per second of a Dask scheduler with two local workers and empty tasks, as a study submits them; the
-bytes of a task and of its answer; the bytes and the seconds of a slice file (8 samples, 320 x 320, complex). From these,
-for 1,000 volumes of 36 slices on 8, 64 and 512 workers: hours, tasks per second, bytes written, operations on files.
+bytes of a task and of its answer; bytes and seconds of a slice file (8 samples, 320 x 320, complex). From these, for
+1,000 volumes of 36 slices on 8, 64 and 512 workers: hours, tasks per second, bytes written, operations on files.
 The seconds of a slice are an assumption (``--slice-seconds``); no cluster was at hand.
 """
 
