@@ -151,7 +151,8 @@ def _images(file: h5py.File, shape: tuple[int, ...]) -> dict[str, np.ndarray]:
     images = {}
     for name in _names(file, "images"):
         image = hdf5.dataset(file, f"images/{name}")
-        if not 1 <= image.ndim <= len(shape):
+        # A mask may be a list of the columns; anything else is shown, and needs rows and columns.
+        if not (1 if name == "mask" else 2) <= image.ndim <= len(shape):
             raise InputError(
                 f"{file.filename}: images/{name}: shape {image.shape} does not match samples of shape {shape}"
             )
