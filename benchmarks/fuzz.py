@@ -23,6 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 import warnings
 import zlib
 from collections import Counter
@@ -74,12 +75,8 @@ def _outcome(read: Any, target: Path) -> tuple[str, str]:
     except ReconError as error:
         return "refused", f"{type(error).__name__}: {error}"
     except Exception as error:
-        where = error.__traceback__
-        while (
-            where is not None and where.tb_next is not None and "/recon/" in where.tb_next.tb_frame.f_code.co_filename
-        ):
-            where = where.tb_next
-        line = "" if where is None else f" at {Path(where.tb_frame.f_code.co_filename).name}:{where.tb_lineno}"
+        frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "/recon/" in frame.filename]
+        line = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
         return "untyped", f"{type(error).__name__}: {' '.join(str(error).split())[:200]}{line}"
 
 

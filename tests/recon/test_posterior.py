@@ -255,3 +255,17 @@ def test_load_refuses_damaged_samples(posterior: Posterior, tmp_path: Path) -> N
         file["samples"][3, 2, 1] = np.nan
     with pytest.raises(InputError, match="number 3 is marked as valid but is not finite"):
         Posterior.load(tmp_path / "a.h5")
+
+
+def test_load_refuses_images_without_rows(posterior: Posterior, tmp_path: Path) -> None:
+    path = tmp_path / "a.h5"
+    posterior.save(path)
+    with h5py.File(path, "a") as file:
+        del file["images/mask"], file["images/zero_filled"]
+        file["images/mask"] = np.ones(10, bool)  # a list of the columns
+        file["images/zero_filled"] = np.ones(10, np.complex64)
+    with pytest.raises(InputError, match=r"images/zero_filled: shape \(10,\) does not match samples"):
+        Posterior.load(path)
+    with h5py.File(path, "a") as file:
+        del file["images/zero_filled"]
+    assert Posterior.load(path).images["mask"].shape == (10,)

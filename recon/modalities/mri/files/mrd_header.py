@@ -59,7 +59,11 @@ def parse_header(xml: str, where: str, encoding_number: int = 0) -> MrdHeader:
         positive number.
     """
     _refuse_doctype(xml, where)
-    root = ElementTree.fromstring(xml.encode("utf-8"))
+    try:
+        # The encoding that the header declares is not looked for.
+        root = ElementTree.fromstring(xml.encode("utf-8"), ElementTree.XMLParser(encoding="utf-8"))
+    except ElementTree.ParseError as error:  # of namespaces, which the parser before does not look at
+        raise InputError(f"{where}: the header is not well-formed XML ({error})") from error
     encodings = root.findall(f"{_NAMESPACE}encoding")
     if not encodings:
         raise InputError(f"{where}: the header has no <encoding> (namespace {_NAMESPACE[1:-1]})")
@@ -111,7 +115,7 @@ def _refuse_doctype(xml: str, where: str) -> None:
     def refuse(*_: object) -> None:
         raise InputError(f"{where}: the header declares a document type or entities; refused")
 
-    parser = expat.ParserCreate()
+    parser = expat.ParserCreate("utf-8")
     parser.StartDoctypeDeclHandler = refuse
     parser.EntityDeclHandler = refuse
     try:

@@ -264,7 +264,10 @@ def test_xml_entity_bomb(fastmri_file: Writer, mrd_header: Callable[..., str]) -
     ("header", "words"),
     [
         ("<ismrmrdHeader>", "not well-formed"),
+        ("<a:h/>", "not well-formed XML .unbound prefix"),
         ("<h/>", "no <encoding>"),
+        ('<?xml version="1.0" encoding="unheard-of"?><h/>', "no <encoding>"),
+        ('<?xml version="1.0" encoding="big5"?><h/>', "no <encoding>"),
         (np.arange(3), "expected one string"),
         (b"x" * 2**21, "expected one string of at most"),
     ],
