@@ -9,6 +9,7 @@ from typing import Any
 from recon.engine.draw import draw_all
 from recon.engine.memory import told_out_of_memory
 from recon.engine.reconstruction import plan, warn_of
+from recon.engine.slice_result import FailedSlice
 from recon.options import Options
 from recon.posterior import Posterior
 from samplers import Denoiser, Sampler
@@ -100,7 +101,7 @@ def reconstruct(
         precision=precision,
         **named,
     )
-    results, failed = draw_all(wanted, progress)
-    posterior = wanted.assemble(results, failed)
+    failed: list[FailedSlice] = []
+    posterior = wanted.assemble(draw_all(wanted, failed, progress), failed)  # a slice is put in place before the next
     warn_of(posterior)
     return posterior

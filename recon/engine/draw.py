@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 from tqdm import tqdm
 
@@ -11,12 +12,14 @@ from recon.engine.slice_result import FailedSlice, SliceResult
 from recon.errors import ConfigError, DivergenceError, InputError
 
 
-def draw_all(wanted: Reconstruction, progress: bool | None = None) -> tuple[list[SliceResult], list[FailedSlice]]:
-    """Draw the slices one after the other; unusable ones do not stop the others.
+def draw_all(wanted: Reconstruction, failed: list[FailedSlice], progress: bool | None = None) -> Iterator[SliceResult]:
+    """Draw the slices one after the other, as they are asked for; unusable ones do not stop the others.
 
     Parameters
     ----------
     wanted : Reconstruction
+    failed : list of FailedSlice
+        Receives the slices without a result.
     progress : bool, optional
         Show a bar over all steps; by default only on a terminal.
 
@@ -25,19 +28,20 @@ def draw_all(wanted: Reconstruction, progress: bool | None = None) -> tuple[list
     InputError, DivergenceError
         The first error, if no slice could be drawn.
     """
-    results: list[SliceResult] = []
-    errors: dict[int, Exception] = {}
+    errors: list[Exception] = []
     with _bar(wanted, progress) as bar:
         for unit in wanted.units:
             try:
-                results.append(wanted.draw(unit, lambda step: bar.update() and None))
+                result = wanted.draw(unit, lambda step: bar.update() and None)
             except ConfigError:
                 raise
             except (InputError, DivergenceError) as error:
-                errors[unit[0]] = error
-    if not results:
-        raise next(iter(errors.values()))
-    return results, [FailedSlice(index, str(error)) for index, error in errors.items()]
+                errors.append(error)
+                failed.append(FailedSlice(unit[0], str(error)))
+            else:
+                yield result
+    if len(errors) == len(wanted.units):
+        raise errors[0]
 
 
 def _bar(wanted: Reconstruction, progress: bool | None) -> tqdm:

@@ -176,6 +176,10 @@ def test_options_that_suit_no_slice_stop_at_once(volume, run: Run, draws, errors
     assert len(errors()) == 1 and not files(tmp_path / "out")
 
 
+def test_a_single_step_suits_the_companion_run_of_the_held_out_test(volume, run: Run) -> None:
+    assert run(volume(slices=1), "--steps", "1") == 0
+
+
 def test_no_source_can_be_opened(tmp_path: Path, options: dict[str, object]) -> None:
     import recon
 
