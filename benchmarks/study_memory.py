@@ -20,6 +20,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 from study_runs import write_volume
 
@@ -89,7 +90,8 @@ def main() -> None:
     elif kind == "draw":
         (found,) = recon.reconstruct_many([scan], folder / "out", progress=False, **_OPTIONS)
         assert found.result is not None, found.reasons
-        results = found.result.stat().st_size
+        with h5py.File(found.result) as file:
+            results = file["samples"].nbytes + sum(image.nbytes for image in file["images"].values())
     else:
         results = finish(scan, folder / "out", slices)
     time.sleep(0.01)

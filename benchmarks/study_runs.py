@@ -143,8 +143,9 @@ def killed(folder: Path, slices: int, kills: int, workers: int, size: int = 24, 
     assert straight["status"] == 0, straight["errors"]
     per_slice = float(np.median([one["seconds"] for one in straight["events"] if one["event"] == "slice"]))
     done = 0
-    for _ in range(kills):
-        begun, more = lines_in(draws), chance.randint(1, 1 + 2 * slices // (kills + 2))
+    for turn in range(kills):
+        left = slices - len(list((folder / "out" / ".scan.parts").glob("slice-*.npz")))
+        begun, more = lines_in(draws), chance.randint(1, max(1, 2 * left // (kills - turn + 2)))
         run = Run(scan, folder / "out", workers, draws=draws)
         while run.process.poll() is None and lines_in(draws) < begun + more:
             time.sleep(0.005)

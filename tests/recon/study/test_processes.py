@@ -158,6 +158,14 @@ def test_a_signal_ends_a_study_in_one_line(
     same(tmp_path / "out" / "scan.h5", tmp_path / "straight" / "scan.h5")
 
 
+def test_ctrl_c_while_workers_start_prints_one_line(study) -> None:
+    command = study(workers=2)
+    command.until(lambda: len(command.workers()) == 2)
+    os.killpg(command.process.pid, signal.SIGINT)
+    assert command.end() == 130 and command.is_gone()
+    assert command.errors() == [f"recon: interrupted: 0 of {SLICES} slices are done and kept; the same command goes on"]
+
+
 def test_workers_give_the_same_bits(study, run, same, files, tmp_path) -> None:
     command = study(workers=2)
     assert command.end() == 0 and command.is_gone()
