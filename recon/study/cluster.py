@@ -7,9 +7,11 @@ import functools
 import importlib.util
 import logging
 import shutil
+import signal
+import threading
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future
 from typing import TYPE_CHECKING, Any
 
@@ -197,11 +199,23 @@ def script(file: ClusterFile) -> str:
 
 def _class_of(file: ClusterFile) -> Any:
     _require("dask_jobqueue", "--cluster")
-    import dask_jobqueue
+    with _ctrl_c_kept():
+        import dask_jobqueue
 
     return {"slurm": dask_jobqueue.SLURMCluster, "pbs": dask_jobqueue.PBSCluster, "lsf": dask_jobqueue.LSFCluster}[
         file.kind
     ]
+
+
+@contextlib.contextmanager
+def _ctrl_c_kept() -> Iterator[None]:
+    """Put the handler of Ctrl-C back: dask-jobqueue makes it an exit without a word when it is imported."""
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is not before:
+            signal.signal(signal.SIGINT, before)
 
 
 def _keywords(file: ClusterFile) -> dict[str, Any]:

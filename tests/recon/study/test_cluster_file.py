@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
 import sys
 from pathlib import Path
 
@@ -200,3 +201,19 @@ def test_what_the_queue_says_is_told_in_one_line(
     assert main(["run", str(scan), "-o", str(tmp_path / "out"), *FAST, "--cluster", str(file)]) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert "sbatch failed" in line and "invalid partition specified: gpu" in line
+
+
+def test_ctrl_c_means_the_same_after_a_queue_was_used(tmp_path: Path) -> None:
+    pytest.importorskip("dask_jobqueue")
+    code = (
+        "import signal, sys\n"
+        "from recon.study import cluster, cluster_file\n"
+        "cluster.script(cluster_file.read_cluster_file(sys.argv[1]))\n"
+        "assert 'dask_jobqueue' in sys.modules\n"
+        "assert signal.getsignal(signal.SIGINT) is signal.default_int_handler\n"
+    )
+    root = Path(__file__).resolve().parents[3]
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(written(tmp_path, LEAST))], cwd=root, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
