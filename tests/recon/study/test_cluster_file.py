@@ -6,6 +6,7 @@ import os
 import stat
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +32,10 @@ job_extra_directives = ["--exclude=node7"]
 worker_extra_args = ["--lifetime", "110m"]
 """
 LEAST = 'kind = "slurm"\nworkers = 2\ncores = 2\nmemory = "4GB"\n'
+
+
+# Looked for, not imported: an import would replace this process's handler of Ctrl-C.
+needs_queue = pytest.mark.skipif(find_spec("dask_jobqueue") is None, reason="needs dask-jobqueue (extra cluster)")
 
 
 def written(folder: Path, text: str) -> Path:
@@ -73,8 +78,8 @@ def test_a_cluster_file_that_is_missing(tmp_path: Path) -> None:
         read_cluster_file(tmp_path / "none.toml")
 
 
+@needs_queue
 def test_script_of_slurm(tmp_path: Path) -> None:
-    pytest.importorskip("dask_jobqueue")
     lines = cluster.script(read_cluster_file(written(tmp_path, SLURM))).splitlines()
     for expected in ("-p gpu", "-A lab42", "-n 1", "--cpus-per-task=8", "--mem=16G", "-t 02:00:00"):
         assert f"#SBATCH {expected}" in lines
@@ -86,16 +91,16 @@ def test_script_of_slurm(tmp_path: Path) -> None:
     assert "--nworkers" not in command
 
 
+@needs_queue
 def test_several_workers_in_a_job_divide_its_cores(tmp_path: Path) -> None:
-    pytest.importorskip("dask_jobqueue")
     text = 'kind = "slurm"\nadapt = [0, 32]\ncores = 16\nprocesses = 8\nmemory = "32GiB"\n'
     script = cluster.script(read_cluster_file(written(tmp_path, text)))
     assert "#SBATCH --cpus-per-task=16" in script and "export OMP_NUM_THREADS=2" in script
     assert "--nthreads 1 --memory-limit 4.00GiB" in script and "--nworkers 8" in script
 
 
+@needs_queue
 def test_scripts_of_pbs_and_lsf(tmp_path: Path) -> None:
-    pytest.importorskip("dask_jobqueue")
     pbs = SLURM.replace('"slurm"', '"pbs"').replace("account", "project").replace("--exclude=node7", "-j oe")
     script = cluster.script(read_cluster_file(written(tmp_path, pbs)))
     for expected in ("-q gpu", "-A lab42", "-l select=1:ncpus=8:mem=16GB:ngpus=1", "-l walltime=02:00:00", "-j oe"):
@@ -114,8 +119,8 @@ def scan(tmp_path: Path) -> Path:
     return path
 
 
+@needs_queue
 def test_dry_run_prints_the_script(scan: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    pytest.importorskip("dask_jobqueue")
     out = tmp_path / "out"
     command = ["run", str(scan), "-o", str(out), *FAST, "--cluster", str(written(tmp_path, SLURM)), "--dry-run"]
     assert main(command) == 0
@@ -124,10 +129,10 @@ def test_dry_run_prints_the_script(scan: Path, tmp_path: Path, capsys: pytest.Ca
     assert not out.exists()
 
 
+@needs_queue
 def test_a_machine_without_the_queue_is_one_line(
     scan: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pytest.importorskip("dask_jobqueue")
     monkeypatch.setenv("PATH", str(tmp_path))
     command = ["run", str(scan), "-o", str(tmp_path / "out"), *FAST, "--cluster", str(written(tmp_path, LEAST))]
     assert main(command) == 2
@@ -178,10 +183,10 @@ def queue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.slow
+@needs_queue
 def test_jobs_of_a_queue_do_the_work_and_end(
     scan: Path, queue: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pytest.importorskip("dask_jobqueue")
     file = written(tmp_path, LEAST.replace("workers = 2", "workers = 1") + 'interface = "lo"\n')
     command = ["run", str(scan), "-o", str(tmp_path / "out"), *FAST, "--cluster", str(file)]
     assert main(command) == 0, (queue / "log").read_text()
@@ -192,10 +197,10 @@ def test_jobs_of_a_queue_do_the_work_and_end(
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@needs_queue
 def test_what_the_queue_says_is_told_in_one_line(
     scan: Path, queue: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pytest.importorskip("dask_jobqueue")
     (queue / "closed").touch()
     file = written(tmp_path, LEAST + 'interface = "lo"\n')
     assert main(["run", str(scan), "-o", str(tmp_path / "out"), *FAST, "--cluster", str(file)]) == 1
@@ -203,8 +208,8 @@ def test_what_the_queue_says_is_told_in_one_line(
     assert "sbatch failed" in line and "invalid partition specified: gpu" in line
 
 
+@needs_queue
 def test_ctrl_c_means_the_same_after_a_queue_was_used(tmp_path: Path) -> None:
-    pytest.importorskip("dask_jobqueue")
     code = (
         "import signal, sys\n"
         "from recon.study import cluster, cluster_file\n"
