@@ -184,6 +184,6 @@ def test_under_a_real_limit_a_run_ends_well_or_in_one_line(mebibytes: int, sampl
     else:
         assert done.returncode == 1
         assert len(errors) == 1
-        assert errors[0].startswith("recon: error: out of memory")
+        assert errors[0].startswith(f"recon: error: {path}: slice 0: out of memory")
         assert "lower the size of the images" in errors[0]
         assert not list(out.glob("*.h5"))
