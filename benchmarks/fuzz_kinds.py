@@ -88,11 +88,12 @@ def posterior(path: Path) -> None:
     from recon import Posterior
     from recon.commands.text import posterior_lines
     from recon.report.page import page
+    from recon.report.shown import Shown
     from recon.report.write import figures_of_merit
 
     found = Posterior.load(path)
     posterior_lines(path, found)
-    page(found, "title", b"png", figures_of_merit(found), 0.9)
+    page(Shown(found), "title", b"png", figures_of_merit(found), 1.0)
 
 
 def drawn(path: Path) -> None:
