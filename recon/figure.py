@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from numpy.typing import NDArray
 
 from recon.errors import InputError
-from recon.files.names import printable
+from recon.printable import printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -102,10 +102,6 @@ class PosteriorSamples:
         if keep.all():
             return self
         n_slices = self.samples.shape[1]
-        images = {
-            name: image[keep] if np.ndim(image) == 3 and len(image) == n_slices else image
-            for name, image in self.images.items()
-        }
         per_slice = {
             name: value[:, keep]
             for name, value in self.diagnostics.items()
@@ -115,14 +111,7 @@ class PosteriorSamples:
         record = dict(self.provenance)
         if len(record.get("slices") or ()) == n_slices:
             record["slices"] = [index for index, kept in zip(record["slices"], keep, strict=True) if kept]
-        return replace(
-            self,
-            samples=self.samples[:, keep],
-            provenance=record,
-            images=images,
-            diagnostics={**rest, **per_slice},
-            summary=None if self.summary is None else self.summary.of_slices(keep),
-        )
+        return replace(self._of_slices(keep), provenance=record, diagnostics={**rest, **per_slice})
 
     @cached_property
     def verdict(self) -> Verdict:
@@ -249,14 +238,22 @@ class PosteriorSamples:
 
     def slice(self, place: int) -> PosteriorSamples:
         """Return one slice of a volume, by its place."""
+        return self._of_slices(place)
+
+    def _of_slices(self, chosen: np.ndarray | int) -> PosteriorSamples:
+        """Return some slices of a volume, or one; of the diagnostics only which samples are valid."""
         n_slices = self.samples.shape[1]
         images = {
-            name: image[place] if np.ndim(image) == 3 and len(image) == n_slices else image
+            name: image[chosen] if np.ndim(image) == 3 and len(image) == n_slices else image
             for name, image in self.images.items()
         }
-        summary = None if self.summary is None else self.summary.of_slices(place)
-        diagnostics = {name: value for name, value in self.diagnostics.items() if name == "valid"}
-        return replace(self, samples=self.samples[:, place], images=images, diagnostics=diagnostics, summary=summary)
+        return replace(
+            self,
+            samples=self.samples[:, chosen],
+            images=images,
+            diagnostics={"valid": self.valid},
+            summary=None if self.summary is None else self.summary.of_slices(chosen),
+        )
 
     def summarised(self, keep: int) -> PosteriorSamples:
         """Return the posterior with the first ``keep`` samples only; its statistics are still those of all of them.

@@ -12,29 +12,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from typing import Any, TextIO
 
+from recon.printable import escaped
+
 #: C0 and C1 controls, marks of the writing direction, line and paragraph separators, and halves of surrogate pairs;
 #: without tab, line feed and carriage return.
 _CONTROL = "\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff"
-_UNSAFE, _UNSAFE_IN_LINE = re.compile(f"[{_CONTROL}\r]"), re.compile(f"[{_CONTROL}\r\t\n]")
+_UNSAFE = re.compile(f"[{_CONTROL}\r]")
 #: A progress bar returns to the start of its line.
 _UNSAFE_BESIDE_BAR = re.compile(f"[{_CONTROL}]")
-
-
-def printable(text: str) -> str:
-    r"""Return text with control characters as escapes such as ``\x1b``; tabs and line breaks stay."""
-    return _UNSAFE.sub(_escape, text)
-
-
-def one_line(text: str) -> str:
-    """Return text as one line, with tabs and line breaks as escapes, too."""
-    return _UNSAFE_IN_LINE.sub(_escape, text)
-
-
-def _escape(found: re.Match[str]) -> str:
-    code = ord(found[0])
-    if 0xDC80 <= code <= 0xDCFF:  # a byte of a file name that is not UTF-8
-        return f"\\x{code - 0xDC00:02x}"
-    return found[0].encode("unicode_escape").decode("ascii") if code < 0xD800 else f"\\u{code:04x}"
 
 
 class _Escaped:
@@ -46,7 +31,7 @@ class _Escaped:
     def write(self, text: str) -> int:
         """Write escaped text."""
         encoding = getattr(self._stream, "encoding", None) or "utf-8"
-        safe = self._unsafe.sub(_escape, text)
+        safe = self._unsafe.sub(lambda found: escaped(found[0]), text)
         self._stream.write(safe.encode(encoding, "backslashreplace").decode(encoding))
         return len(text)
 

@@ -1,27 +1,14 @@
 """The scans that benchmarks/robustness_mri.py simulates are what they say, and its figures are right."""
 
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 from recon.posterior import Posterior
 
-FOLDER = Path(__file__).parents[1] / "benchmarks"
-
 
 @pytest.fixture
-def benchmarks(monkeypatch):
-    if not FOLDER.is_dir():
-        pytest.skip("benchmarks are not part of the source distribution")
-    monkeypatch.syspath_prepend(str(FOLDER))
-    import robustness_mri
-    import robustness_scans
-
-    yield robustness_scans, robustness_mri
-    for name in ("robustness_mri", "robustness_scans"):
-        sys.modules.pop(name, None)
+def benchmarks(benchmark_module):
+    return benchmark_module("robustness_scans"), benchmark_module("robustness_mri")
 
 
 def _noise(*shape):

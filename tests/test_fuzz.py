@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-FOLDER = Path(__file__).parents[1] / "benchmarks"
 #: A child whose cases are read, raise, crash, hang, and are read again.
 CHILD = """
 import json, os, signal, sys, time
@@ -22,15 +21,8 @@ for number in range(int(sys.argv[1]), 5):
 
 
 @pytest.fixture
-def fuzz(monkeypatch):
-    if not FOLDER.is_dir():
-        pytest.skip("benchmarks are not part of the source distribution")
-    monkeypatch.syspath_prepend(str(FOLDER))
-    import fuzz
-
-    yield fuzz
-    for name in ("fuzz", "fuzz_kinds", "fuzz_mutations"):
-        sys.modules.pop(name, None)
+def fuzz(benchmark_module):
+    return benchmark_module("fuzz")
 
 
 def test_what_happens_to_a_child_is_counted(fuzz, monkeypatch, tmp_path):

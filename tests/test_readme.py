@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from operators import CartesianMRI, make_mask
-from recon import cli, demo
+from recon import demo
+from recon.arguments import make_parser
 from recon.engine.samplers import SAMPLERS
 from recon.modalities import options_of
 from recon.priors import GaussianPrior
@@ -67,7 +68,7 @@ def test_shell_lines_parse(capsys):
     assert len(lines) >= 8
     for line in lines:
         words = shlex.split(line, comments=True)[1:]
-        arguments = cli._parser().parse_args(words)
+        arguments = make_parser().parse_args(words)
         assert arguments.command == words[0], capsys.readouterr().err
 
 

@@ -2,23 +2,15 @@
 
 import os
 import sys
-from pathlib import Path
 
 import pytest
 
-FOLDER = Path(__file__).parents[1] / "benchmarks"
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(os.name != "posix", reason="kills groups of processes")]
 
 
 @pytest.fixture
-def runs(monkeypatch):
-    if not FOLDER.is_dir():
-        pytest.skip("benchmarks are not part of the source distribution")
-    monkeypatch.syspath_prepend(str(FOLDER))
-    import study_runs
-
-    yield study_runs
-    sys.modules.pop("study_runs", None)
+def runs(benchmark_module):
+    return benchmark_module("study_runs")
 
 
 @pytest.mark.parametrize("workers", [1, 2])

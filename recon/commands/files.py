@@ -9,8 +9,8 @@ from recon.commands.uncertainty import load_calibration
 from recon.errors import ConfigError
 from recon.files.posterior_file import is_posterior
 from recon.posterior import Posterior
+from recon.printable import printable
 from recon.study.status import status_lines, status_of
-from recon.terminal import one_line
 
 
 def info(file: Path) -> int:
@@ -21,19 +21,19 @@ def info(file: Path) -> int:
         others = (known.auxiliary(file) for known in modalities.modalities()) if file.is_file() else ()
         known_lines = next((found for found in others if found is not None), None)
         lines = known_lines or recording_lines(*modalities.opened(file))
-    print("\n".join(map(one_line, lines)))
+    print("\n".join(map(printable, lines)))
     return 0
 
 
 def check(file: Path) -> int:
     """Read every slice of a raw-data file; unusable data raise an InputError, doubtful data give a warning."""
     modality, recording = modalities.opened(file)
-    print("\n".join(map(one_line, recording_lines(modality, recording))))
+    print("\n".join(map(printable, recording_lines(modality, recording))))
     findings = modality.description.inspect(recording)
     for line in findings.facts:
-        print(one_line(line))
+        print(printable(line))
     for line in findings.warnings:
-        print(f"warning: {one_line(line)}")
+        print(f"warning: {printable(line)}")
     print("usable" if not findings.warnings else f"usable, with {len(findings.warnings)} warning(s)")
     return 0
 

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from recon.errors import InputError, StorageError
-from recon.files.names import printable
 from recon.files.temporary import create, remove_stale_now_and_then, temporary_beside
+from recon.printable import printable
 
 #: What a disk reports without naming a file; errors of other kinds are those of the caller.
 _OF_THE_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.ESTALE, errno.ENXIO}

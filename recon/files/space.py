@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from recon.errors import StorageError
-from recon.files.names import printable
+from recon.printable import printable
 
 
 def require_space(folder: str | os.PathLike[str], n_bytes: float, what: str = "the run") -> None:

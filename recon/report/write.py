@@ -16,7 +16,7 @@ from recon import metrics
 from recon.errors import InputError
 from recon.figure import draw
 from recon.files.atomic import atomic_path, make_folder
-from recon.files.names import printable
+from recon.printable import printable
 from recon.report.layout import build_rows, centre_crop, plain_reconstruction
 from recon.report.page import COLOURS, page
 from recon.report.shown import Shown

@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from recon.errors import ConfigError
+from recon.files.documents import read_toml
 from recon.options import unknown_option
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 KINDS = ("slurm", "pbs", "lsf")
 _TEXT, _LIST = "text", "a list of texts"
@@ -91,7 +86,7 @@ def read_cluster_file(path: str | os.PathLike[str]) -> ClusterFile:
     ConfigError
         If the file cannot be read, or a key or value is unknown or missing.
     """
-    content = _content(path)
+    content = read_toml(path)
     kind = content.get("kind")
     if kind not in KINDS:
         raise ConfigError(f"{path}: kind: expected one of {', '.join(KINDS)}, got {kind!r}")
@@ -122,16 +117,6 @@ def read_cluster_file(path: str | os.PathLike[str]) -> ClusterFile:
     )
     _check(file)
     return file
-
-
-def _content(path: str | os.PathLike[str]) -> dict[str, Any]:
-    try:
-        with open(path, "rb") as stream:
-            return tomllib.load(stream)
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror or error})") from error
-    except (ValueError, RecursionError) as error:  # TOMLDecodeError and UnicodeDecodeError are ValueErrors
-        raise ConfigError(f"{path}: is not valid TOML ({' '.join(str(error).split())})") from error
 
 
 def _fits(value: Any, kind: str) -> bool:

@@ -10,6 +10,7 @@ from typing import Any
 from recon.engine.slice_result import FailedSlice, SliceResult
 from recon.errors import InputError
 from recon.files.atomic import atomic_path
+from recon.files.documents import read_json
 from recon.files.posterior_file import is_posterior, read_provenance
 from recon.study.job import Job
 from recon.study.request import require_same
@@ -66,10 +67,10 @@ def begin(job: Job, force: bool) -> bool:
 def record_of(folder: Path) -> dict[str, Any] | None:
     """Return what a folder says about its slices; None if it says nothing that can be read."""
     try:
-        content = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        content = read_json(folder / RECORD)
+    except InputError:
         return None
-    return content if isinstance(content, dict) and isinstance(content.get("request"), dict) else None
+    return content if isinstance(content.get("request"), dict) else None
 
 
 def pending(job: Job) -> list[tuple[int, ...]]:

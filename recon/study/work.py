@@ -9,11 +9,13 @@ import time
 import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from recon.engine.reconstruction import Reconstruction, plan
 from recon.engine.sampling_run import Step
 from recon.engine.slice_result import FailedSlice, SliceResult
 from recon.errors import ConfigError, DivergenceError, InputError, ReconError
+from recon.files.atomic import make_folder
 from recon.posterior import Posterior
 from recon.study import parts
 from recon.study.collected import collected
@@ -145,7 +147,7 @@ def finish(job: Job) -> Finished:
 def complete(job: Job) -> Finished:
     """Describe a result that exists, and write those of its other outputs that are missing."""
     posterior = Posterior.load(job.outputs.result)
-    _write_missing(job, posterior)
+    _write_others(job, posterior, {path for path in job.outputs.all() if not path.exists()})
     slices = posterior.provenance.get("slices") or [0]
     bad = [index for index, valid in zip(slices, posterior.slice_valid, strict=False) if not valid]
     failed = tuple(FailedSlice(index, "see the notes of the result") for index in bad)
@@ -168,23 +170,16 @@ def _joined(job: Job, results: Iterator[SliceResult], failed: list[FailedSlice])
 
 
 def _write(job: Job, posterior: Posterior) -> None:
-    outputs = job.outputs
-    for folder in {path.parent for path in outputs.all()}:
-        folder.mkdir(parents=True, exist_ok=True)
-    posterior.save(outputs.result)
-    _write_others(job, posterior, set(outputs.all()))
+    make_folder(job.outputs.result.parent)
+    posterior.save(job.outputs.result)
+    _write_others(job, posterior, set(job.outputs.all()))
 
 
-def _write_missing(job: Job, posterior: Posterior) -> None:
-    missing = {path for path in job.outputs.all() if not path.exists()}
-    for folder in {path.parent for path in missing}:
-        folder.mkdir(parents=True, exist_ok=True)
-    _write_others(job, posterior, missing)
-
-
-def _write_others(job: Job, posterior: Posterior, wanted: set) -> None:
+def _write_others(job: Job, posterior: Posterior, wanted: set[Path]) -> None:
     """Write exports, NIfTI and pictures, as far as they are wanted."""
     outputs = job.outputs
+    for folder in {path.parent for path in wanted}:
+        make_folder(folder)
     wanted_exports = {name: path for name, path in outputs.exports.items() if path in wanted}
     if wanted_exports:
         opened = _opened(job)

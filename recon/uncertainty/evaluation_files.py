@@ -13,8 +13,8 @@ import numpy as np
 
 from recon.figure import blank
 from recon.files.atomic import atomic_path, make_folder
-from recon.files.names import printable
 from recon.files.plain_values import plain
+from recon.printable import printable
 
 if TYPE_CHECKING:
     from recon.uncertainty.evaluation import Evaluation

@@ -20,9 +20,10 @@ from recon.commands.files import check, info
 from recon.errors import CheckpointError, ConfigError, InputError, ReconError
 from recon.files.documents import LARGEST, parse_json, read_json, read_toml
 from recon.options import run_arguments, shown
+from recon.printable import printable
 from recon.priors.hub import WEIGHTS_FOLDER, load_prior
 from recon.priors.networks.files import read_card
-from recon.terminal import escaped_output, one_line, printable
+from recon.terminal import escaped_output
 
 NESTED = "[" * 100_000 + "]" * 100_000
 FAST: dict[str, Any] = {"prior": "gaussian", "samples": 1, "steps": 2, "device": "cpu", "progress": False}
@@ -258,7 +259,7 @@ EVIL = "a\x1b]0;title\x07b\x9bc\u202ed\u2066e\udcff\ud83d\r\x7f"
 
 def test_control_characters_are_escaped() -> None:
     assert printable(EVIL) == r"a\x1b]0;title\x07b\x9bc\u202ed\u2066e\xff\ud83d\r\x7f"
-    assert one_line("a\tb\nc") == r"a\tb\nc" and printable("a\tb\n²µ") == "a\tb\n²µ"
+    assert printable("a\tb\nc") == r"a\tb\nc"
 
 
 def test_everything_printed_is_escaped(capsys: pytest.CaptureFixture[str]) -> None:
@@ -266,9 +267,10 @@ def test_everything_printed_is_escaped(capsys: pytest.CaptureFixture[str]) -> No
 
     with escaped_output(), escaped_output():
         print(EVIL, "\u2713")
+        print("a\tb\n²µ")  # what is printed may have several lines
         print(f"\rbar {EVIL}", file=sys.stderr)
     shown = capsys.readouterr()
-    assert shown.out == printable(EVIL) + " \u2713\n"
+    assert shown.out == printable(EVIL) + " \u2713\na\tb\n²µ\n"
     assert shown.err.startswith("\rbar a\\x1b") and "\x1b" not in shown.err
 
 

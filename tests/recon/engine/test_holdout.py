@@ -10,7 +10,7 @@ import torch
 
 import recon
 from operators import CartesianMRI, Diagonal
-from recon import cli
+from recon.arguments import make_parser
 from recon.engine.findings import judge_run
 from recon.engine.holdout import HeldOut, choose, cross_validate, held_out
 from recon.engine.judge import judge_slice
@@ -211,8 +211,8 @@ def test_the_switch_must_be_true_or_false() -> None:
 
 def test_the_switch_of_the_command_line_and_of_toml(tmp_path: Path) -> None:
     arguments = ["run", "scan.h5", "-o", "results"]
-    assert cli._parser().parse_args([*arguments, "--no-holdout"]).holdout is False
-    assert not hasattr(cli._parser().parse_args(arguments), "holdout")
+    assert make_parser().parse_args([*arguments, "--no-holdout"]).holdout is False
+    assert not hasattr(make_parser().parse_args(arguments), "holdout")
     (tmp_path / "run.toml").write_text("holdout = false\n")
     assert Settings.from_toml(tmp_path / "run.toml").run.holdout is False
     assert Settings().run.holdout is True

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from recon.errors import InputError
-from recon.files.names import printable, require_name
+from recon.files.names import require_name
+from recon.printable import printable
 
 
 @pytest.mark.parametrize(
