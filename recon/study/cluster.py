@@ -149,6 +149,16 @@ def of_executor(executor: Executor) -> DaskPool | None:
     return DaskPool(executor._client, executor=executor)  # type: ignore[attr-defined]
 
 
+def memory_of_worker() -> int | None:
+    """Return the bytes beyond which Dask ends this worker, of which the system does not know; None without a limit."""
+    from distributed import get_worker
+
+    try:
+        return get_worker().memory_manager.memory_limit
+    except ValueError:  # not on a worker
+        return None
+
+
 def on_gpus(pool: DaskPool) -> bool:
     """Ask a worker, as soon as there is one, whether it has a GPU."""
     return bool(pool.submit(_has_gpu).result())

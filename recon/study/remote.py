@@ -59,6 +59,8 @@ def on_worker(site: Site, task: bytes) -> Any:
         If this machine has another release or does not see the client's files.
     """
     from recon.errors import ConfigError
+    from recon.memory import Allotment, allot
+    from recon.study.cluster import memory_of_worker
 
     with _ONE_AT_A_TIME, _folder_of(site):
         own = sys.modules["recon"].__version__
@@ -66,6 +68,7 @@ def on_worker(site: Site, task: bytes) -> Any:
             raise ConfigError(f"worker {platform.node()}: has diffrecon {own}, expected {site.release} as here")
         if site.threads is not None:
             limit_threads(site.threads)
+        allot(Allotment(most=memory_of_worker()))
         work, arguments = pickle.loads(task)
         known = _known(work, arguments)
         return work(*arguments) if known is None else known
