@@ -83,6 +83,15 @@ class Pool:
             self._executor = self._make()
             self.generation += 1
 
+    def check(self) -> None:
+        """Called about once a second while work is done.
+
+        Raises
+        ------
+        ReconError
+            If there is nobody to do it, and nobody will come.
+        """
+
     def close(self) -> None:
         """Wait for nothing, and end the processes."""
         if not self._owned:

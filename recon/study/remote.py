@@ -60,7 +60,6 @@ def on_worker(site: Site, task: bytes) -> Any:
     """
     from recon.errors import ConfigError
     from recon.memory import Allotment, allot
-    from recon.study.cluster import memory_of_worker
 
     with _ONE_AT_A_TIME, _folder_of(site):
         own = sys.modules["recon"].__version__
@@ -68,10 +67,20 @@ def on_worker(site: Site, task: bytes) -> Any:
             raise ConfigError(f"worker {platform.node()}: has diffrecon {own}, expected {site.release} as here")
         if site.threads is not None:
             limit_threads(site.threads)
-        allot(Allotment(most=memory_of_worker()))
+        allot(Allotment(most=_memory_of_worker()))
         work, arguments = pickle.loads(task)
         known = _known(work, arguments)
         return work(*arguments) if known is None else known
+
+
+def _memory_of_worker() -> int | None:
+    """Return the bytes beyond which Dask ends this worker, of which the system does not know; None without a limit."""
+    from distributed import get_worker
+
+    try:
+        return get_worker().memory_manager.memory_limit
+    except ValueError:  # not on a worker
+        return None
 
 
 def _known(work: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
