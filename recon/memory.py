@@ -29,7 +29,7 @@ class Allotment:
     most: int | None = None
 
 
-#: That of this process. A worker process is told it when it starts, as it is told its threads.
+#: That of this process; a worker process gets it when it starts, as it gets its threads.
 _allotted = Allotment()
 
 

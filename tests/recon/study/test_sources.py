@@ -1,4 +1,4 @@
-"""The source of a study: planned without reading it, hashed once, and told from another one by its content."""
+"""The source of a study: planned without reading it, hashed once, and distinguished from another one by its content."""
 
 from __future__ import annotations
 
