@@ -23,8 +23,8 @@ from recon.study.source_state import CHECKSUM, INODE, STAMP, stamps_of
 def request_of(wanted: Reconstruction) -> dict[str, Any]:
     """Return everything that determines the samples of a slice, with dotted names.
 
-    The number of samples computed together is not part of it. A source is identified by name, size and time; its checksum is
-    not known yet.
+    The number of samples computed together is not part of it. A source is identified by name, size and time; its
+    checksum is not known yet.
     """
     run, source = wanted.run, wanted.source
     path = None if source is None else source.path
