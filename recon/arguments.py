@@ -32,6 +32,7 @@ def make_parser() -> argparse.ArgumentParser:
     run.add_argument("--force", action="store_true", help="start again: overwrite results and finished slices")
     run.add_argument("--strict", action="store_true", help="exit with status 3 if the verdict on a result is 'failed'")
     run.add_argument("--nifti", action="store_true", help="also write mean, std and interval as NIfTI")
+    run.add_argument("--dicom", action="store_true", help="also write mean and std as DICOM series")
     run.add_argument("--no-report", dest="report", action="store_false", help="do not write the PNG and HTML report")
     where = run.add_mutually_exclusive_group()
     _add_workers(where)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -12,26 +13,61 @@ import torch
 _LIMITS = {"Max address space": "VmSize", "Max data size": "VmData"}
 
 
+@dataclass(frozen=True)
+class Allotment:
+    """What a process may have of the memory of its machine.
+
+    Parameters
+    ----------
+    workers : int
+        Processes that draw slices side by side, of which it is one: each has the same part of what is free.
+    most : int, optional
+        Bytes that it may have in all, as a limit that the system does not know of.
+    """
+
+    workers: int = 1
+    most: int | None = None
+
+
+#: That of this process; a worker process gets it when it starts, as it gets its threads.
+_allotted = Allotment()
+
+
+def allot(allotment: Allotment) -> None:
+    """Set what this process may have of the memory of its machine."""
+    global _allotted
+    _allotted = allotment
+
+
 def available_memory(device: torch.device) -> float | None:
-    """Return the available memory of a device in bytes, or None if it is unknown."""
+    """Return the memory of a device that this process may still use, in bytes, or None if it is unknown."""
     if device.type == "cuda":
         cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        return float(torch.cuda.mem_get_info(device)[0] + cached)
-    return host_memory()
+        return float(torch.cuda.mem_get_info(device)[0]) / _allotted.workers + cached
+    return host_memory(allotment=_allotted)
 
 
-def host_memory(proc: Path = Path("/proc"), cgroup: Path = Path("/sys/fs/cgroup")) -> float | None:
+def host_memory(
+    proc: Path = Path("/proc"), cgroup: Path = Path("/sys/fs/cgroup"), allotment: Allotment | None = None
+) -> float | None:
     """Return the memory in bytes that this process may still allocate, or None if the system does not tell.
 
     The smallest counts of what is free on the machine, what the control groups of a container or of a job scheduler
-    (version 1 or 2, with all groups around them) leave, and what remains of the limits of the process.
+    (version 1 or 2, with all groups around them) leave, and what remains of the limits of the process. The first two
+    are divided among the workers of an allotment.
 
     Parameters
     ----------
     proc, cgroup : Path
         Where the process information and the control groups are mounted.
+    allotment : Allotment, optional
+        By default the process is alone.
     """
-    found = [*_machine(proc), *_process(proc), *_groups(proc, cgroup)]
+    own = allotment or Allotment()
+    shared = [*_machine(proc), *_groups(proc, cgroup)]
+    found = [*(left / own.workers for left in shared), *_process(proc)]
+    if own.most is not None:
+        found.append(float(own.most) - 1024.0 * _table(proc / "self" / "status").get("VmRSS", 0))
     return max(min(found), 0.0) if found else None
 
 

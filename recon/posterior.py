@@ -82,7 +82,9 @@ class Posterior(PosteriorSamples):
         """
         from recon.modalities import modalities
 
-        formats = {key: export for known in modalities() for key, export in known.exports.items()}
+        own = self.provenance.get("modality")
+        ordered = sorted(modalities(), key=lambda known: known.name == own)  # its own modality comes last, and wins
+        formats = {key: export for known in ordered for key, export in known.exports.items()}
         if name not in formats:
             raise InputError(f"Posterior.export: expected one of {', '.join(sorted(formats))}, got {name!r}")
         formats[name].write(self, Path(path), recording)

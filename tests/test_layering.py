@@ -28,9 +28,9 @@ OPTIONAL = {
     "matplotlib": {"recon/figure.py", "recon/training/pictures.py"},
     "nibabel": {"recon/files/nifti.py", "recon/files/nifti_read.py"},
     "pydicom": {"recon/files/dicom.py"},
-    "dask": {"recon/study/cluster.py"},
-    "distributed": {"recon/study/cluster.py"},
-    "dask_jobqueue": {"recon/study/cluster.py"},
+    "dask": {"recon/study/queue_jobs.py"},
+    "distributed": {"recon/study/cluster.py", "recon/study/queue_jobs.py", "recon/study/remote.py"},
+    "dask_jobqueue": {"recon/study/queue_jobs.py"},
     "numba": {"operators/ultrasound/delays/numba_engine.py", "operators/ultrasound/delays/numba_kernels.py"},
 }
 # Written in the language of a library, and imported as a whole inside a function.

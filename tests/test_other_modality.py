@@ -72,6 +72,12 @@ def test_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "Pixel values are those of the file." in (out / "one.blur.html").read_text()
 
 
+def test_an_export_that_it_does_not_have_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = write(tmp_path / "one.blur.npz")
+    assert run("run", file, "-o", tmp_path / "out", "--dicom") == 2
+    assert capsys.readouterr().err.endswith("one.blur.npz: results of deconvolution cannot be written as dicom\n")
+
+
 def test_settings_file(tmp_path: Path) -> None:
     file, config = write(tmp_path / "one.blur.npz"), tmp_path / "run.toml"
     config.write_text('sampler = "exact"\nsamples = 2\n[deconvolution]\nblur = 0.7\n[mri]\nacceleration = 4\n')

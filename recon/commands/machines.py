@@ -9,7 +9,7 @@ from pathlib import Path
 
 from recon.device import elsewhere
 from recon.settings import Settings
-from recon.study import cluster
+from recon.study import cluster, queue_jobs
 from recon.study.cluster_file import ClusterFile, read_cluster_file
 from recon.study.planning import Planned
 from recon.study.pools import Pool
@@ -59,13 +59,13 @@ class Machines:
     def describe(self) -> None:
         """Print the script of a job of the queue, and leave the workers."""
         if self._file is not None:
-            print(f"script of a job:\n{cluster.script(self._file)}", end="")
+            print(f"script of a job:\n{queue_jobs.script(self._file)}", end="")
         self._leave()
 
     def pool(self, planned: Sequence[Planned]) -> Pool:
         """Return the workers; jobs of a queue are submitted now."""
         if self._file is not None:
-            self._pool = cluster.start(self._file)
+            self._pool = queue_jobs.start(self._file)
             low, high = self._file.workers
             self._say(f"asked {self._file.kind} for {low if low == high else f'{low} to {high}'} workers")
         elif self._pool is not None:

@@ -30,6 +30,7 @@ def run(
     force: bool = False,
     report: bool = True,
     nifti: bool = False,
+    dicom: bool = False,
     strict: bool = False,
     workers: str = "auto",
     scheduler: str | None = None,
@@ -45,12 +46,14 @@ def run(
     """
     settings = read_settings(config, options, sampler_fields)
     drawable = report and importlib.util.find_spec("matplotlib") is not None
-    if nifti and importlib.util.find_spec("nibabel") is None:
-        raise ReconError("--nifti needs nibabel: pip install 'diffrecon[nifti]'")
+    for asked, option, library in ((nifti, "nifti", "nibabel"), (dicom, "dicom", "pydicom")):
+        if asked and importlib.util.find_spec(library) is None:
+            raise ReconError(f"--{option} needs {library}: pip install 'diffrecon[{option}]'")
     machines = Machines(workers, scheduler, cluster, quiet or log_json)
     with machines.planning(settings) as settings:
         check_settings(settings)
-        planned, refused = plan_files(files, output, lambda of: settings.arguments(of.name), drawable, nifti)
+        exports = ("dicom",) if dicom else ()
+        planned, refused = plan_files(files, output, lambda of: settings.arguments(of.name), drawable, nifti, exports)
         if not planned:
             raise next(iter(refused.values()))
     if dry_run:

@@ -114,6 +114,8 @@ class _Stack:
         if name not in self._arrays:
             shape = (*values.shape[:axis], self._n, *values.shape[axis:])
             self._arrays[name] = np.full(shape, np.nan if values.dtype.kind in "fc" else 0, dtype=values.dtype)
+        # Some slices of a volume may be complex images and others magnitudes: the values of both are kept.
+        self._arrays[name] = self._arrays[name].astype(np.result_type(self._arrays[name], values), copy=False)
         self._arrays[name][(slice(None),) * axis + (place,)] = values
 
     @property

@@ -22,7 +22,7 @@ def collect(
     *,
     config: Mapping[str, Any],
     seed: int,
-    source: str | os.PathLike[str] | None = None,
+    source: str | os.PathLike[str] | Mapping[str, str] | None = None,
     slices: Iterable[int] | None = None,
     prior: Mapping[str, Any] | None = None,
     sampler: Mapping[str, Any] | None = None,
@@ -38,7 +38,7 @@ def collect(
     seed
         The seed of the samples.
     source
-        The raw-data file, recorded by name and sha256 (not by folder), or None for arrays.
+        The raw-data file, recorded by name and sha256 (not by folder), or these two if they are known; None for arrays.
     slices
         The slices that were used.
     prior
@@ -58,7 +58,7 @@ def collect(
         "libraries": {name: _version(name) for name in _LIBRARIES},
         "config": config,
         "seed": seed,
-        "source": None if source is None else describe_source(source),
+        "source": source if source is None or isinstance(source, Mapping) else describe_source(source),
         "slices": None if slices is None else list(slices),
         "prior": prior,
         "sampler": sampler,
@@ -93,7 +93,7 @@ def sha256(path: str | os.PathLike[str]) -> str:
 
 @functools.lru_cache(maxsize=4096)
 def _sha256_of(path: str, *_: int) -> str:
-    """Return the sha256 of a file as it is now: a study asks when it begins, and when the result is put together."""
+    """Return the sha256 of a file as it is now, of a file that did not change only once in a process."""
     digest = hashlib.sha256()
     with open(path, "rb") as stream:
         while block := stream.read(1 << 20):

@@ -59,8 +59,20 @@ class Reconstruction:
             return self.run.problem(self.problem, step)
         return self.run.slices(self.source, unit, step)
 
-    def assemble(self, results: Iterable[SliceResult], failed: Sequence[FailedSlice] = ()) -> Posterior:
-        """Join the results of all units; see `recon.engine.assemble`."""
+    def assemble(
+        self,
+        results: Iterable[SliceResult],
+        failed: Sequence[FailedSlice] = (),
+        described: Mapping[str, str] | None = None,
+    ) -> Posterior:
+        """Join the results of all units; see `recon.engine.assemble`.
+
+        Parameters
+        ----------
+        results, failed
+        described : mapping, optional
+            What `provenance.describe_source` says of the source, if that is known.
+        """
         if self.source is None:
             return assemble(results, failed, self._record({}, None), {}, stacked=False)
         modality = self.run.modality
@@ -68,11 +80,11 @@ class Reconstruction:
         alone = self.source.single or len(self.chosen) == 1
         flat = alone and not self._coupled
         geometry = {**of_slices(self.source.geometry, self.chosen), "axes": modality.axes[0 if flat else 1]}
-        record = self._record(self.source.config, self.source.path)
+        record = self._record(self.source.config, described or self.source.path)
         return assemble(results, failed, record, geometry, stacked=not flat and not self._coupled)
 
-    def _record(self, config: Mapping[str, Any], path: Any) -> dict[str, Any]:
-        return self.run.describe({**config, **self.computing}, path, self.chosen)
+    def _record(self, config: Mapping[str, Any], source: Any) -> dict[str, Any]:
+        return self.run.describe({**config, **self.computing}, source, self.chosen)
 
 
 def plan(

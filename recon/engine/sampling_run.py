@@ -114,13 +114,15 @@ class SamplingRun:
         started = time.perf_counter()
         return self._result(self._part(problem.to(self.device), 0, step), started)
 
-    def describe(self, config: Mapping[str, Any], path: Path | None, slices: Sequence[int]) -> dict[str, Any]:
+    def describe(
+        self, config: Mapping[str, Any], source: Path | Mapping[str, str] | None, slices: Sequence[int]
+    ) -> dict[str, Any]:
         """Return the settings of the run for provenance."""
         return {
             "modality": None if self.modality is None else self.modality.name,
             "config": config,
             "seed": self.seed,
-            "source": path,
+            "source": source,
             "slices": list(slices),
             "sampler": describe_sampler(self.sampler),
             "citations": list(self.sampler.citations),

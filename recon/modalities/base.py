@@ -38,11 +38,14 @@ class Export:
         Path of the output below the folder of the results; ``{stem}`` is that of the input.
     write : callable
         ``(posterior, path, recording)``.
+    lacking : callable
+        ``recording -> text``: why its results cannot be exported, empty if they can.
     """
 
     formats: tuple[str, ...]
     name: str
     write: Callable[[PosteriorSamples, Path, Any], None]
+    lacking: Callable[[Any], str] = field(default=lambda recording: "")
 
 
 @dataclass(frozen=True)

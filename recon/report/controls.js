@@ -1,7 +1,18 @@
 // What stands around the image: buttons, sliders, window, legends and help. It asks the viewer for every change.
 
-const KEYS = [["\u2191 \u2193", null], ["\u2190 \u2192", "sample"], ["Space", "flip through the samples"],
-  ["O", "overlay"], ["R", "reset"], ["1\u20139", "image"], ["Shift + arrows", "pixel"]];
+/** The keys that do something on this page, and what. */
+function keysOf({ content, overlays, views }) {
+  const { slices, samples, item } = content;
+  const images = Object.keys(views);
+  const several = (choices, ...keys) => (choices.length > 1 ? keys : []);
+  return [
+    ...several(slices, ["\u2191 \u2193", item]),
+    ...several(samples, ["\u2190 \u2192", "sample"], ["Space", "flip through the samples"]),
+    ...several(overlays, ["O", "overlay"]), ["R", "reset"],
+    ...several(images, [`1\u2013${Math.min(images.length, 9)}`, "image"]), ["Shift + arrows", "pixel"],
+  ];
+}
+
 const HELP = "Drag in the image: window (sideways its width, up and down its level); double click: reset the window. " +
   "Keys, once the image is clicked: ";
 
@@ -29,8 +40,8 @@ class Controls {
     this.views = make("div", { className: "views wide", aria: { role: "group", label: "Image shown" } },
       ...Object.values(this.buttons));
     this.panel = make("div", { className: "controls" }, ...this.rows(overlays));
-    this.help = make("p", { className: "help wide sub" }, HELP, ...KEYS.flatMap(([key, what]) =>
-      [make("kbd", { textContent: key }), ` ${what || item}  `]));
+    this.help = make("p", { className: "help wide sub" }, HELP,
+      ...keysOf(viewer).flatMap(([key, what]) => [make("kbd", { textContent: key }), ` ${what}  `]));
   }
 
   rows(overlays) {

@@ -1,4 +1,4 @@
-"""Workers on other machines, through Dask: a scheduler that runs, or jobs of a queue; the only file that imports it."""
+"""Workers on other machines, through a scheduler of Dask."""
 
 from __future__ import annotations
 
@@ -6,17 +6,13 @@ import contextlib
 import functools
 import importlib.util
 import logging
-import shutil
-import signal
-import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from typing import TYPE_CHECKING, Any
 
 from recon.errors import ConfigError, InputError, ReconError
-from recon.study.cluster_file import ClusterFile
 from recon.study.pools import Pool
 from recon.study.remote import on_worker, packed, site
 
@@ -46,6 +42,8 @@ class DaskPool(Pool):
         That of the client, with the caller's settings; it is then not closed.
     ends : sequence of callable
         What is closed after the client.
+    watch : callable, optional
+        Is given the number of workers about once a second, and may raise.
     """
 
     def __init__(
@@ -55,8 +53,10 @@ class DaskPool(Pool):
         threads: int | None = None,
         executor: Executor | None = None,
         ends: tuple[Callable[[], Any], ...] = (),
+        watch: Callable[[int], None] | None = None,
     ) -> None:
         self._client, self._least, self._ends, self._owned = client, least, ends, executor is None
+        self._watch = watch
         self._executor = client.get_executor(pure=False, retries=_RETRIES) if executor is None else executor
         self._task = functools.partial(on_worker, site(threads))
         self._open: weakref.WeakSet[Future] = weakref.WeakSet()
@@ -106,6 +106,11 @@ class DaskPool(Pool):
         if self._client.status != "running":
             raise self._lost()
 
+    def check(self) -> None:
+        """See whether workers arrive."""
+        if self._watch is not None:
+            self._watch(self.present)
+
     def close(self) -> None:
         """Give up what is not done; workers finish the slice that they draw."""
         for future in list(self._open):
@@ -130,10 +135,10 @@ def connect(address: str) -> DaskPool:
     ConfigError
         If it does not answer.
     """
-    _require("distributed", "--scheduler")
+    require_library("distributed", "--scheduler")
     from distributed import Client
 
-    _quiet()
+    quiet_libraries()
     try:
         client = Client(address, timeout=_CONNECT_SECONDS, set_as_default=False)
     except (OSError, ValueError, TimeoutError) as error:
@@ -152,103 +157,6 @@ def of_executor(executor: Executor) -> DaskPool | None:
 def on_gpus(pool: DaskPool) -> bool:
     """Ask a worker, as soon as there is one, whether it has a GPU."""
     return bool(pool.submit(_has_gpu).result())
-
-
-def start(file: ClusterFile) -> DaskPool:
-    """Submit jobs to a queue, which are workers; they end with this process, and are replaced when they die.
-
-    Raises
-    ------
-    ConfigError
-        If this machine cannot submit jobs.
-    ReconError
-        If the queue refuses a job.
-    """
-    kind, keywords = _class_of(file), _keywords(file)
-    command = kind.job_cls.submit_command
-    if shutil.which(command) is None:
-        raise ConfigError(f"{file.path}: this machine has no {command!r}; start the run where jobs are submitted")
-    from distributed import Client
-
-    _quiet()
-    cluster = kind(scheduler_options={"dashboard_address": ":0"}, silence_logs="critical", **keywords)
-    low, high = file.workers
-    try:
-        cluster.worker_spec.update(cluster.new_worker_spec())
-        cluster.sync(cluster._correct_state)  # submits a first job here, where an error can be raised
-    except RuntimeError as error:
-        _end(cluster)
-        said = str(error).partition("stderr:")[2] or str(error)
-        raise ReconError(f"{file.path}: {command} failed: {' '.join(said.split())}") from error
-    cluster.adapt(minimum=low, maximum=high)  # also replaces jobs whose time is over
-    client = Client(cluster, set_as_default=False)
-    return DaskPool(client, least=high, threads=file.threads, ends=(functools.partial(_end, cluster),))
-
-
-def _end(cluster: Any) -> None:
-    """Cancel the jobs and end the scheduler."""
-    cluster._created.clear()  # of jobs that the queue refused it would assert that they are closed
-    cluster.close()
-
-
-def script(file: ClusterFile) -> str:
-    """Return the job script of a worker."""
-    kind = _class_of(file)
-    return str(kind.job_cls("tcp://SCHEDULER:PORT", name="WORKER", **_keywords(file)).job_script())
-
-
-def _class_of(file: ClusterFile) -> Any:
-    _require("dask_jobqueue", "--cluster")
-    with _ctrl_c_kept():
-        import dask_jobqueue
-
-    return {"slurm": dask_jobqueue.SLURMCluster, "pbs": dask_jobqueue.PBSCluster, "lsf": dask_jobqueue.LSFCluster}[
-        file.kind
-    ]
-
-
-@contextlib.contextmanager
-def _ctrl_c_kept() -> Iterator[None]:
-    """Put the handler of Ctrl-C back: dask-jobqueue makes it an exit without a word when it is imported."""
-    before = signal.getsignal(signal.SIGINT)
-    try:
-        yield
-    finally:
-        if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is not before:
-            signal.signal(signal.SIGINT, before)
-
-
-def _keywords(file: ClusterFile) -> dict[str, Any]:
-    """Return the arguments of dask-jobqueue: workers of one thread for Dask, which have several cores for torch."""
-    found = dict(file.passed)
-    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
-    prologue = [*found.pop("job_script_prologue", []), *(f"export {name}={file.threads}" for name in names)]
-    directives = list(found.pop("job_extra_directives", []))
-    if file.kind == "slurm":
-        found["job_cpu"] = file.cores
-        directives += ["--gres=gpu:1"] if file.gpus else []
-    elif file.kind == "pbs":
-        found.setdefault("resource_spec", _resources(file))
-    else:
-        found["ncpus"] = file.cores
-        directives += ['-gpu "num=1"'] if file.gpus else []
-    return {
-        "cores": file.processes,
-        "processes": file.processes,
-        "memory": file.memory,
-        "job_name": "diffrecon",
-        **found,
-        "job_script_prologue": prologue,
-        "job_extra_directives": directives,
-    }
-
-
-def _resources(file: ClusterFile) -> str:
-    from dask.utils import parse_bytes
-    from dask_jobqueue.pbs import pbs_format_bytes_ceil
-
-    memory = pbs_format_bytes_ceil(parse_bytes(file.memory))
-    return f"select=1:ncpus={file.cores}:mem={memory}" + (":ngpus=1" if file.gpus else "")
 
 
 def _pass_on(inner: Future, outer: Future) -> None:
@@ -276,12 +184,13 @@ def _has_gpu() -> bool:
     return bool(torch.cuda.is_available())
 
 
-def _require(module: str, option: str) -> None:
+def require_library(module: str, option: str) -> None:
+    """Raise InputError if a library of the extra is missing."""
     if importlib.util.find_spec(module) is None:
         raise InputError(f"{option} needs Dask: pip install 'diffrecon[cluster]'")
 
 
-def _quiet() -> None:
+def quiet_libraries() -> None:
     """Let errors be told once, in one line, and not by the logs of the libraries, too."""
     for name in ("distributed", "dask_jobqueue", "asyncio", "tornado.application"):
         logging.getLogger(name).setLevel(logging.CRITICAL)

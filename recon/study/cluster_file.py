@@ -15,7 +15,13 @@ from recon.options import unknown_option
 KINDS = ("slurm", "pbs", "lsf")
 _TEXT, _LIST = "text", "a list of texts"
 #: Keys of this file, and those passed to dask-jobqueue for each kind.
-_OWN = {"kind": _TEXT, "workers": "an integer", "adapt": "[min, max]", "gpus_per_worker": "an integer"}
+_OWN = {
+    "kind": _TEXT,
+    "workers": "an integer",
+    "adapt": "[min, max]",
+    "gpus_per_worker": "an integer",
+    "wait_minutes": "a number",
+}
 _PASSED = {
     "queue": _TEXT,
     "account": _TEXT,
@@ -38,6 +44,8 @@ _PASSED = {
     "processes": "an integer",
 }
 _OF_KIND = {"slurm": {}, "pbs": {"resource_spec": _TEXT}, "lsf": {"lsf_units": _TEXT}}
+#: A queue may well take hours; a day without any worker is a mistake.
+_WAIT_MINUTES = 24 * 60
 #: What the queue calls the account that pays.
 _ACCOUNT = {"slurm": "account", "pbs": "account", "lsf": "project"}
 
@@ -59,6 +67,8 @@ class ClusterFile:
         Cores of a job, and workers among which they are divided.
     memory : str
         Memory of a job.
+    wait_minutes : float
+        How long a run waits while there is no worker at all.
     passed : mapping
         Further arguments of dask-jobqueue.
     """
@@ -70,6 +80,7 @@ class ClusterFile:
     cores: int
     processes: int
     memory: str
+    wait_minutes: float
     passed: Mapping[str, Any]
 
     @property
@@ -113,6 +124,7 @@ def read_cluster_file(path: str | os.PathLike[str]) -> ClusterFile:
         content["cores"],
         content.get("processes", 1),
         content["memory"],
+        content.get("wait_minutes", _WAIT_MINUTES),
         passed,
     )
     _check(file)
@@ -126,7 +138,8 @@ def _fits(value: Any, kind: str) -> bool:
         return isinstance(value, list) and all(isinstance(one, str) for one in value)
     if kind == "[min, max]":
         return isinstance(value, list) and len(value) == 2 and all(_fits(one, "an integer") for one in value)
-    return isinstance(value, int) and not isinstance(value, bool)
+    kinds = int | float if kind == "a number" else int
+    return isinstance(value, kinds) and not isinstance(value, bool)
 
 
 def _range(path: str | os.PathLike[str], content: Mapping[str, Any]) -> tuple[int, int]:
@@ -142,6 +155,8 @@ def _range(path: str | os.PathLike[str], content: Mapping[str, Any]) -> tuple[in
 def _check(file: ClusterFile) -> None:
     if file.cores < 1 or not 1 <= file.processes <= file.cores:
         raise ConfigError(f"{file.path}: expected 1 <= processes <= cores, got {file.processes} and {file.cores}")
+    if not 0 < file.wait_minutes < float("inf"):
+        raise ConfigError(f"{file.path}: wait_minutes: expected a finite number > 0, got {file.wait_minutes}")
     if file.gpus not in (0, 1):
         raise ConfigError(f"{file.path}: gpus_per_worker: a worker uses one GPU; expected 0 or 1, got {file.gpus}")
     if file.gpus and file.processes > 1:

@@ -47,6 +47,8 @@ class Job:
     request : mapping
         Everything that determines the samples of a slice, as plain values.
     slices : tuple of int
+    content : Path or None
+        The file or folder of the data, by whose checksum results know it; None if there is none.
     """
 
     source: Path
@@ -55,6 +57,7 @@ class Job:
     units: tuple[tuple[int, ...], ...]
     request: Mapping[str, Any]
     slices: tuple[int, ...]
+    content: Path | None = None
 
     @property
     def key(self) -> str:
@@ -70,4 +73,5 @@ class Job:
 
 def job_of(source: Path, outputs: Outputs, arguments: Mapping[str, Any], wanted: Reconstruction) -> Job:
     """Return the job of a source that is resolved."""
-    return Job(source, outputs, arguments, tuple(wanted.units), request_of(wanted), wanted.chosen)
+    content = None if wanted.source is None else wanted.source.path
+    return Job(source, outputs, arguments, tuple(wanted.units), request_of(wanted), wanted.chosen, content)

@@ -92,6 +92,7 @@ class _Loop:
             done, _ = wait(self.running, timeout=_TICK_SECONDS, return_when=FIRST_COMPLETED)
             for future in done:
                 self._note(future, *self.running.pop(future))
+            self.pool.check()
             self.listener.tick()
 
     def _has_room(self) -> bool:

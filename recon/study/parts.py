@@ -12,12 +12,18 @@ from recon.errors import InputError
 from recon.files.atomic import atomic_path
 from recon.files.documents import read_json
 from recon.files.posterior_file import is_posterior, read_provenance
+from recon.study.checksum import read_checksum, write_checksum
 from recon.study.job import Job
-from recon.study.request import require_same
+from recon.study.request import difference, require_same
 from recon.study.slice_file import path_of, read_slice
+from recon.study.source_state import CHECKSUM, is_same
 
 #: What the slices in a folder were made with.
 RECORD = "job.json"
+_OTHER_CONTENT = (
+    "{}: is not the result of this file, whose content is another one; remove it, use --force to start again, or "
+    "another folder"
+)
 
 
 def begin(job: Job, force: bool) -> bool:
@@ -36,15 +42,17 @@ def begin(job: Job, force: bool) -> bool:
     folder, result = job.outputs.parts, job.outputs.result
     whole = {**job.request, "slices": list(job.slices)}
     made_with = {} if force or not result.exists() else _request_in(result)
-    if made_with == whole:
+    if made_with and difference(made_with, whole) is None and is_same(job.content, made_with, whole):
         end(job)
         return True
     known = None if force else record_of(folder)
     replaces = force or (known is not None and known.get("replaces") is True)
     if known is not None:
         require_same(known["request"], job.request, result)
+        known = known if _same_source(job, known["request"]) else None
     if made_with and not replaces:
         require_same(made_with, whole, result)
+        raise InputError(_OTHER_CONTENT.format(result))
     in_the_way = job.outputs.all() if known is None else [result]
     if not replaces and (existing := [path for path in in_the_way if path.exists()]):
         more = f" and {len(existing) - 1} more" if len(existing) > 1 else ""
@@ -71,6 +79,29 @@ def record_of(folder: Path) -> dict[str, Any] | None:
     except InputError:
         return None
     return content if isinstance(content.get("request"), dict) else None
+
+
+def _same_source(job: Job, request: dict[str, Any]) -> bool:
+    """Tell whether slices were drawn from this very source; False if there are none, so that nothing is lost.
+
+    Raises
+    ------
+    InputError
+        If there are slices of another source, or of one that had no checksum yet before it was touched.
+    """
+    folder, result = job.outputs.parts, job.outputs.result
+    checksum = read_checksum(folder) or request.get(CHECKSUM)
+    if is_same(job.content, {**request, CHECKSUM: checksum}, job.request):
+        write_checksum(job, checksum)  # an older release kept it in the record
+        return True
+    if not any(folder.glob("slice-*.npz")):
+        return False
+    if checksum is not None:
+        raise InputError(_OTHER_CONTENT.format(result))
+    raise InputError(
+        f"{result}: was begun with this file as it was before its size or time changed, and had no checksum of it yet; "
+        "use --force to start again, or another folder"
+    )
 
 
 def pending(job: Job) -> list[tuple[int, ...]]:

@@ -49,7 +49,7 @@ class Planned:
         return self.wanted.source.recording
 
     def job(self) -> Job:
-        """Return the job, which knows the file by its checksum."""
+        """Return the job, which knows the file by its size and time."""
         return job_of(self.file, self.outputs, self.arguments, self.wanted)
 
 
@@ -59,6 +59,7 @@ def plan_files(
     arguments_of: Callable[[Modality], Mapping[str, Any]],
     report: bool = False,
     nifti: bool = False,
+    exports: Sequence[str] = (),
 ) -> tuple[list[Planned], dict[Path, InputError]]:
     """Open every file and name its outputs.
 
@@ -71,6 +72,8 @@ def plan_files(
         Arguments of `recon.reconstruct` for the files of a modality.
     report, nifti : bool
         Whether pictures and NIfTI files are written.
+    exports : sequence of str
+        Names of exports that are written for every file, beside those that follow from its format.
 
     Returns
     -------
@@ -88,7 +91,7 @@ def plan_files(
     owners: dict[Path, Path] = {}
     for file in files:
         try:
-            one = _planned(file, output, arguments_of, report, nifti)
+            one = _planned(file, output, arguments_of, report, nifti, exports)
         except ConfigError:
             raise
         except InputError as error:
@@ -110,6 +113,7 @@ def _planned(
     arguments_of: Callable[[Modality], Mapping[str, Any]],
     report: bool,
     nifti: bool,
+    asked: Sequence[str],
 ) -> Planned:
     modality = modalities.find(file)
     arguments = arguments_of(modality)
@@ -119,8 +123,10 @@ def _planned(
     exports = {
         name: output / export.name.format(stem=stem)
         for name, export in modality.exports.items()
-        if wanted.source.recording.format in export.formats
+        if name in asked or wanted.source.recording.format in export.formats
     }
+    for name in asked:
+        _require_export(file, modality, name, wanted.source.recording)
     kinds = ("mean", "std", "lower", "upper")[: None if wanted.run.samples > 1 else 2] if nifti else ()
     outputs = Outputs(
         result=output / f"{stem}.h5",
@@ -129,3 +135,11 @@ def _planned(
         nifti=tuple(output / f"{stem}_{kind}.nii.gz" for kind in kinds),
     )
     return Planned(file, outputs, arguments, wanted)
+
+
+def _require_export(file: Path, modality: Modality, name: str, recording: Any) -> None:
+    """Refuse an export that a modality does not have, or that a recording has not enough for."""
+    if name not in modality.exports:
+        raise InputError(f"{file}: results of {modality.title} cannot be written as {name}")
+    if reason := modality.exports[name].lacking(recording):
+        raise InputError(f"{file}: {reason}")

@@ -1,4 +1,7 @@
-"""Who does the work: this process, several processes of this machine, or any executor."""
+"""Who does the work: this process, several processes of this machine, or any executor.
+
+Nothing here loads torch when it is imported, so that a worker knows its threads before.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +13,6 @@ import time
 from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor
 from typing import Any
-
-from recon.errors import ReconError
 
 #: Libraries read these when they are loaded: the number of threads of a worker, which must not wait busily for work.
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
@@ -57,6 +58,8 @@ class Pool:
             return self._submit(work, *arguments)
         except BrokenExecutor as error:
             if not self._owned:
+                from recon.errors import ReconError
+
                 raise ReconError(
                     f"the executor takes no more work ({error}); give a new one, and the same call goes on"
                 ) from error
@@ -79,6 +82,15 @@ class Pool:
             self._executor.shutdown(wait=False, cancel_futures=True)
             self._executor = self._make()
             self.generation += 1
+
+    def check(self) -> None:
+        """Called about once a second while work is done.
+
+        Raises
+        ------
+        ReconError
+            If there is nobody to do it, and nobody will come.
+        """
 
     def close(self) -> None:
         """Wait for nothing, and end the processes."""
@@ -117,7 +129,7 @@ class Here(Pool):
 
 
 def processes(workers: int) -> Pool:
-    """Return a pool of processes, among which the cores of this machine are divided."""
+    """Return a pool of processes, among which the cores and the memory of this machine are divided."""
     threads = max(1, cores() // workers)
 
     def make() -> Executor:
@@ -125,7 +137,7 @@ def processes(workers: int) -> Pool:
             workers,
             mp_context=multiprocessing.get_context("spawn"),
             initializer=start_worker,
-            initargs=(threads, os.getpid()),
+            initargs=(threads, workers, os.getpid()),
         )
 
     return Pool(make, workers)
@@ -136,11 +148,14 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def start_worker(threads: int, parent: int) -> None:
-    """Prepare a worker process: its threads, signals, and its end when the parent dies."""
+def start_worker(threads: int, workers: int, parent: int) -> None:
+    """Prepare a worker process: its threads and memory, signals, and its end when the parent dies."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent ends the workers
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     limit_threads(threads)
+    from recon.memory import Allotment, allot  # loads torch, whose threads are limited before
+
+    allot(Allotment(workers))
 
 
 def limit_threads(threads: int) -> None:

@@ -59,6 +59,7 @@ def on_worker(site: Site, task: bytes) -> Any:
         If this machine has another release or does not see the client's files.
     """
     from recon.errors import ConfigError
+    from recon.memory import Allotment, allot
 
     with _ONE_AT_A_TIME, _folder_of(site):
         own = sys.modules["recon"].__version__
@@ -66,9 +67,20 @@ def on_worker(site: Site, task: bytes) -> Any:
             raise ConfigError(f"worker {platform.node()}: has diffrecon {own}, expected {site.release} as here")
         if site.threads is not None:
             limit_threads(site.threads)
+        allot(Allotment(most=_memory_of_worker()))
         work, arguments = pickle.loads(task)
         known = _known(work, arguments)
         return work(*arguments) if known is None else known
+
+
+def _memory_of_worker() -> int | None:
+    """Return the bytes beyond which Dask ends this worker, of which the system does not know; None without a limit."""
+    from distributed import get_worker
+
+    try:
+        return get_worker().memory_manager.memory_limit
+    except ValueError:  # not on a worker
+        return None
 
 
 def _known(work: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:

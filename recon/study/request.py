@@ -12,23 +12,26 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from recon.engine.provenance import describe_sampler, describe_source, release, sha256
+from recon.engine.provenance import describe_sampler, release, sha256
 from recon.engine.reconstruction import Reconstruction
 from recon.errors import InputError
 from recon.files.plain_values import compact
 from recon.priors.hub import list_models
+from recon.study.source_state import CHECKSUM, INODE, STAMP, stamps_of
 
 
 def request_of(wanted: Reconstruction) -> dict[str, Any]:
     """Return everything that determines the samples of a slice, with dotted names.
 
-    The number of samples computed together is not part of it.
+    The number of samples computed together is not part of it. A source is identified by name, size and time; its
+    checksum is not known yet.
     """
     run, source = wanted.run, wanted.source
+    path = None if source is None else source.path
     computing = {name: value for name, value in wanted.computing.items() if name != "batch_size"}
     tree = {
         "release": release(),
-        "source": None if source is None or source.path is None else describe_source(source.path),
+        "source": None if path is None else {"name": path.name, **stamps_of(path)},
         "modality": None if run.modality is None else run.modality.name,
         **({} if source is None else source.config),
         **computing,
@@ -81,20 +84,21 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
 
 
 def require_same(known: Mapping[str, Any], wanted: Mapping[str, Any], where: Path) -> None:
-    """Refuse to go on with other settings; names the first that differs.
+    """Refuse to go on with other settings; names the first that differs. The content of the source is not compared.
 
     Raises
     ------
     InputError
     """
-    for name in dict.fromkeys([*wanted, *known]):
-        if known.get(name) != wanted.get(name):
-            if name == "source.sha256":
-                raise InputError(
-                    f"{where}: is not the result of this file, whose content is another one; remove it, use --force to "
-                    "start again, or another folder"
-                )
-            raise InputError(
-                f"{where}: was made with {name} = {known.get(name)}, but now {name} = {wanted.get(name)}; use the same "
-                "options to go on, --force to start again, or another folder"
-            )
+    name = difference(known, wanted)
+    if name is not None:
+        raise InputError(
+            f"{where}: was made with {name} = {known.get(name)}, but now {name} = {wanted.get(name)}; use the same "
+            "options to go on, --force to start again, or another folder"
+        )
+
+
+def difference(known: Mapping[str, Any], wanted: Mapping[str, Any]) -> str | None:
+    """Return the name of the first setting that differs, apart from the content of the source; None if none does."""
+    names = dict.fromkeys([*wanted, *known])
+    return next((n for n in names if n not in (STAMP, INODE, CHECKSUM) and known.get(n) != wanted.get(n)), None)

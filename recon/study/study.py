@@ -108,6 +108,7 @@ def reconstruct_many(
     force: bool = False,
     report: bool = False,
     nifti: bool = False,
+    dicom: bool = False,
     progress: bool | None = None,
     **arguments: Any,
 ) -> list[Outcome]:
@@ -127,8 +128,8 @@ def reconstruct_many(
         how many units it works on at a time: that number, 64 by default.
     force : bool
         Start again instead of going on.
-    report, nifti : bool
-        Also write pictures (the extra ``report``) or NIfTI files (the extra ``nifti``).
+    report, nifti, dicom : bool
+        Also write pictures (the extra ``report``), NIfTI files (``nifti``) or DICOM series (``dicom``).
     progress : bool, optional
         Show a bar; by default only on a terminal.
     **arguments
@@ -148,7 +149,8 @@ def reconstruct_many(
     pool = pool_of(workers, executor)
     with elsewhere() if executor is not None else nullcontext():
         arguments["device"] = device_of(pool, arguments.get("device", "auto"))
-        planned, refused = plan_files(paths, Path(output), lambda modality: arguments, report, nifti)
+        exports = ("dicom",) if dicom else ()
+        planned, refused = plan_files(paths, Path(output), lambda modality: arguments, report, nifti, exports)
     if not planned:
         raise next(iter(refused.values())) if refused else InputError("sources: expected at least one, got none")
     listener = Silent() if progress is False else bar_of(planned, pool)

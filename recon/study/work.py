@@ -18,9 +18,11 @@ from recon.errors import ConfigError, DivergenceError, InputError, ReconError
 from recon.files.atomic import make_folder
 from recon.posterior import Posterior
 from recon.study import parts
+from recon.study.checksum import checksum_of, require_unchanged, write_checksum
 from recon.study.collected import collected
 from recon.study.job import Job
 from recon.study.slice_file import write_slice
+from recon.study.source_state import CHECKSUM
 from recon.verdict import Verdict
 
 
@@ -93,7 +95,10 @@ def draw(job: Job, unit: tuple[int, ...], step: Step | None = None) -> Drawn:
     reason, lasting = "", False
     with collected() as told:
         try:
-            _write_slice(job, _opened(job).draw(unit, step))
+            opened = _opened(job)
+            if unit == job.units[0]:
+                _keep_checksum(job)
+            _write_slice(job, opened.draw(unit, step))
         except (ConfigError, Unwritable):
             raise
         except (InputError, DivergenceError) as error:
@@ -106,6 +111,15 @@ def draw(job: Job, unit: tuple[int, ...], step: Step | None = None) -> Drawn:
                 traceback.print_exc()
             reason = f"{type(error).__name__}: {error} (this should not happen; run again with --debug and report it)"
     return Drawn(unit, time.perf_counter() - started, reason, lasting, tuple(told))
+
+
+def _keep_checksum(job: Job) -> None:
+    """Hash the source, whose first slice is drawn, so that it is known whatever happens to its times."""
+    checksum = checksum_of(job)
+    try:
+        write_checksum(job, checksum)
+    except (OSError, ReconError) as error:
+        raise Unwritable(str(error)) from error
 
 
 def _write_slice(job: Job, result: SliceResult | FailedSlice) -> None:
@@ -164,8 +178,10 @@ def _joined(job: Job, results: Iterator[SliceResult], failed: list[FailedSlice])
         yield first
         yield from results
 
-    posterior = _opened(job).assemble(every(), failed)
-    posterior.provenance["request"] = dict(job.request)
+    checksum = checksum_of(job)
+    known = None if checksum is None or job.content is None else {"name": job.content.name, "sha256": checksum}
+    posterior = _opened(job).assemble(every(), failed, known)
+    posterior.provenance["request"] = {**job.request, **({} if checksum is None else {CHECKSUM: checksum})}
     return posterior
 
 
@@ -210,8 +226,9 @@ _last = threading.local()
 
 
 def _opened(job: Job) -> Reconstruction:
-    """Open the source of a job; that of the last job stays open, with its network."""
+    """Open the source of a job, if it is unchanged; that of the last job stays open, with its network."""
     key = (job.key, job.slices)
     if getattr(_last, "key", None) != key:
+        require_unchanged(job)
         _last.wanted, _last.key = plan(job.source, **job.arguments), key
     return _last.wanted

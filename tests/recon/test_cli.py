@@ -239,7 +239,8 @@ def test_failures_exit_with_1_and_say_what_happened(
     monkeypatch.setattr(Posterior, "save", full)
     assert main(["run", str(scan), "-o", str(tmp_path / "out"), *FAST, *HALF]) == 1
     assert "No space left on device" in complaint(capsys)
-    assert files(tmp_path / "out") == {".scan.parts/job.json", ".scan.parts/slice-00000.npz"}  # nothing is drawn twice
+    kept = {"job.json", "source.sha256", "slice-00000.npz"}  # nothing is drawn twice
+    assert files(tmp_path / "out") == {f".scan.parts/{name}" for name in kept}
 
 
 def test_surprises_are_one_line_unless_debugged(

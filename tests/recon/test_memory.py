@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from recon.memory import available_memory, host_memory
+from recon import memory
+from recon.memory import Allotment, allot, available_memory, host_memory
 
 GIB = 2**30
 MEMINFO = "MemTotal:       16777216 kB\nMemFree:         1048576 kB\nMemAvailable:    8388608 kB\n"  # 8 GiB
@@ -53,6 +54,31 @@ def test_without_limits_it_is_what_the_machine_has(tmp_path: Path) -> None:
     machine = Machine(tmp_path, "0::/user.slice/session.scope\n")
     machine.group("user.slice/session.scope", memory_max="max", memory_high="max", memory_current=3 * GIB)
     assert machine.left == 8 * GIB
+
+
+def test_workers_divide_what_they_share_and_not_their_own_limits(tmp_path: Path) -> None:
+    machine = Machine(tmp_path, "0::/job\n", space=4 * GIB)
+    assert host_memory(machine.proc, machine.cgroup, Allotment(2)) == 3 * GIB  # its own limit, of which it used 1 GiB
+    assert host_memory(machine.proc, machine.cgroup, Allotment(4)) == 2 * GIB
+    machine.group("job", memory_max=4 * GIB, memory_current=0)
+    assert host_memory(machine.proc, machine.cgroup, Allotment(4)) == GIB
+
+
+def test_a_limit_that_the_system_does_not_know_counts_what_is_resident(tmp_path: Path) -> None:
+    machine = Machine(tmp_path)
+    assert host_memory(machine.proc, machine.cgroup, Allotment(most=2 * GIB)) == 1.5 * GIB
+    assert host_memory(machine.proc, machine.cgroup, Allotment(most=GIB // 4)) == 0
+    assert host_memory(machine.proc, machine.cgroup, Allotment(most=64 * GIB)) == 8 * GIB
+
+
+def test_a_process_is_allotted_its_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "_machine", lambda proc: [8.0 * GIB])
+    monkeypatch.setattr(memory, "_groups", lambda proc, cgroup: [])
+    monkeypatch.setattr(memory, "_process", lambda proc: [])
+    monkeypatch.setattr(memory, "_allotted", Allotment())
+    assert available_memory(torch.device("cpu")) == 8 * GIB
+    allot(Allotment(4))
+    assert available_memory(torch.device("cpu")) == 2 * GIB
 
 
 def test_nothing_known_is_none(tmp_path: Path) -> None:

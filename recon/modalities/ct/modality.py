@@ -12,7 +12,7 @@ from recon.modalities.base import Condition, Export, Modality, ReportStyle, Trai
 from recon.modalities.ct import describe, settings, training
 from recon.modalities.ct.data import CTImages, CTProjections
 from recon.modalities.ct.files import readers
-from recon.modalities.ct.files.dicom_write import write_dicom
+from recon.modalities.ct.files.dicom_write import not_dicom, write_dicom
 from recon.modalities.ct.options import CT
 from recon.modalities.ct.source import CTSource
 
@@ -39,8 +39,9 @@ def write_derived(posterior: PosteriorSamples, folder: Path, recording: Any) -> 
     """Write mean and std as derived DICOM series; a folder of an earlier run is replaced."""
     if folder.is_dir():
         shutil.rmtree(folder)
-    maps = {"mean": posterior.mean, "std": posterior.std}
-    write_dicom(folder, recording, maps, posterior.provenance["slices"], "posterior mean and standard deviation")
+    known = posterior.usable  # slices without a result are left out
+    maps = {"mean": known.mean, "std": known.std}
+    write_dicom(folder, recording, maps, known.provenance["slices"], "posterior mean and standard deviation")
 
 
 MODALITY = Modality(
@@ -63,7 +64,7 @@ MODALITY = Modality(
         plain=("fbp", "Filtered backprojection"),
         values="Pixel values are in HU, or in the unit of the geometry if the attenuation of water is unknown.",
     ),
-    exports={"dicom": Export(("dicom",), "{stem}_dicom", write_derived)},
+    exports={"dicom": Export(("dicom",), "{stem}_dicom", write_derived, not_dicom)},
     training=TrainingImages(
         channels=1,
         scale="attenuation of water = 1: (HU + 1000) / 1000",

@@ -16,6 +16,7 @@ from recon.modalities.mri import describe, training
 from recon.modalities.mri.conditions import conditions
 from recon.modalities.mri.data import KspaceScan
 from recon.modalities.mri.files import readers
+from recon.modalities.mri.files.dicom_write import lacks_geometry, write_dicom
 from recon.modalities.mri.files.fastmri import write_fastmri
 from recon.modalities.mri.options import MRI
 from recon.modalities.mri.readouts import readouts
@@ -62,7 +63,10 @@ MODALITY = Modality(
         values="Pixel values are magnitudes in the units of the input.",
         mask="k-space",
     ),
-    exports={"fastmri": Export(("fastmri",), "submission/{stem}.h5", write_submission)},
+    exports={
+        "fastmri": Export(("fastmri",), "submission/{stem}.h5", write_submission),
+        "dicom": Export((), "{stem}_dicom", write_dicom, lacks_geometry),
+    },
     training=TrainingImages(
         channels=2,
         scale="0.99 quantile of the magnitude = 1",

@@ -80,7 +80,7 @@ class FileSource:
             "recon_shape": self.scan.recon_shape,
         }
         if self.scan.affine is not None:
-            self.geometry["affine"] = self.scan.affine.tolist()
+            self.geometry["affine"] = self._affine(self.scan.affine).tolist()
 
     def __len__(self) -> int:
         return len(self.scan)
@@ -100,6 +100,17 @@ class FileSource:
         if axis is not None and self.scan.readout_oversampling > 1 and mask.shape[axis] == 1:
             kspace = crop_oversampling(kspace, axis, self.scan.readout_oversampling)
         return Slice(kspace, mask, _root_sum_of_squares(kspace) if complete else self._stored_reference(index, kspace))
+
+    def _affine(self, affine: np.ndarray) -> np.ndarray:
+        """Return the affine of the images; where a mask along the readout keeps its oversampling they begin earlier."""
+        axis, masks = self.scan.readout_axis, self.scan.mask if self._masks is None else self._masks
+        if axis is None or masks is None or masks.ndim < 2 or masks.shape[axis] == 1:
+            return affine
+        rows = self.scan.shape[axis]
+        kept = min(round(rows / self.scan.readout_oversampling), rows)
+        moved = affine.copy()
+        moved[:3, 3] += affine[:3, 1 if axis == -2 else 0] * (kept // 2 - rows // 2)
+        return moved
 
     def _acquired(self, kspace: Tensor, given: np.ndarray | None) -> Tensor:
         """Return the mask of the samples within the columns that the scanner encoded."""

@@ -172,6 +172,23 @@ def test_the_keyboard_does_everything(viewer):
     assert label(viewer) == "Mean, slice 12"
 
 
+@pytest.mark.parametrize(
+    ("slices", "samples", "words"),
+    [
+        (5, 4, ["↑ ↓ slice", "← → sample", "Space flip through the samples", "O overlay", "R reset", "1–7 image"]),
+        (1, 4, ["← → sample", "Space flip through the samples", "O overlay", "R reset", "1–7 image"]),
+        (1, 1, ["R reset", "1–4 image"]),
+    ],
+)
+def test_the_help_names_the_keys_that_do_something(browser, posterior, tmp_path, slices, samples, words):
+    one = posterior if slices > 1 else dataclasses.replace(posterior.slice(0), diagnostics={})
+    one = dataclasses.replace(one, samples=one.samples[:samples])
+    browser.open(write_report(one, tmp_path / "one")[1])
+    told = browser.run("document.querySelector('#viewer .help').textContent").partition("clicked: ")[2]
+    assert told.split("  ")[:-1] == [*words, "Shift + arrows pixel"]
+    assert browser.run("document.querySelectorAll('#viewer .views button').length") == int(words[-1][2])
+
+
 def test_space_flips_through_the_samples(viewer):
     viewer.press(" ")
     seen = "(window.seen ??= new Set()).add(document.querySelector('#viewer .image canvas').getAttribute('aria-label'))"

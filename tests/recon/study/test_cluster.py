@@ -94,6 +94,14 @@ def test_two_workers_give_the_same_bits(client: Any, scan: Path, alone: dict[str
     assert client.submit(int, 1).result() == 1  # the executor of the caller goes on
 
 
+@pytest.mark.slow
+def test_a_worker_keeps_to_the_memory_at_which_dask_ends_it(client: Any) -> None:
+    pool = cluster.DaskPool(client, executor=client.get_executor())
+    told = pool.submit(eval, "__import__('recon.memory').memory._allotted").result(timeout=120)
+    limits = {one["memory_limit"] for one in client.scheduler_info()["workers"].values()}
+    assert told.workers == 1 and {told.most} == limits and told.most > 0
+
+
 class Killing(Silent):
     """Kills a worker at the first slice."""
 

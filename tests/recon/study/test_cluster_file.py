@@ -14,7 +14,7 @@ import pytest
 
 from recon.cli import main
 from recon.errors import ConfigError
-from recon.study import cluster
+from recon.study import arrivals, queue_jobs
 from recon.study.cluster_file import read_cluster_file
 
 FAST = ("--prior", "gaussian", "--samples", "2", "--steps", "3", "--no-holdout", "--no-report")
@@ -64,6 +64,9 @@ def written(folder: Path, text: str) -> Path:
         (LEAST + 'account = "a"\nproject = "b"', "account and project mean the same"),
         (LEAST + "gpus_per_worker = 2", "a worker uses one GPU; expected 0 or 1, got 2"),
         (LEAST + "gpus_per_worker = 1\nprocesses = 2", "workers with a GPU are jobs of one process, got 2"),
+        (LEAST + "wait_minutes = 0", "wait_minutes: expected a finite number > 0, got 0"),
+        (LEAST + "wait_minutes = nan", "wait_minutes: expected a finite number > 0, got nan"),
+        (LEAST + 'wait_minutes = "1h"', "wait_minutes: expected a number, got '1h'"),
         (LEAST + "queue = [", "is not valid TOML"),
     ],
 )
@@ -80,7 +83,7 @@ def test_a_cluster_file_that_is_missing(tmp_path: Path) -> None:
 
 @needs_queue
 def test_script_of_slurm(tmp_path: Path) -> None:
-    lines = cluster.script(read_cluster_file(written(tmp_path, SLURM))).splitlines()
+    lines = queue_jobs.script(read_cluster_file(written(tmp_path, SLURM))).splitlines()
     for expected in ("-p gpu", "-A lab42", "-n 1", "--cpus-per-task=8", "--mem=16G", "-t 02:00:00"):
         assert f"#SBATCH {expected}" in lines
     assert lines.index("#SBATCH --exclude=node7") < lines.index("#SBATCH --gres=gpu:1")
@@ -94,7 +97,7 @@ def test_script_of_slurm(tmp_path: Path) -> None:
 @needs_queue
 def test_several_workers_in_a_job_divide_its_cores(tmp_path: Path) -> None:
     text = 'kind = "slurm"\nadapt = [0, 32]\ncores = 16\nprocesses = 8\nmemory = "32GiB"\n'
-    script = cluster.script(read_cluster_file(written(tmp_path, text)))
+    script = queue_jobs.script(read_cluster_file(written(tmp_path, text)))
     assert "#SBATCH --cpus-per-task=16" in script and "export OMP_NUM_THREADS=2" in script
     assert "--nthreads 1 --memory-limit 4.00GiB" in script and "--nworkers 8" in script
 
@@ -102,11 +105,11 @@ def test_several_workers_in_a_job_divide_its_cores(tmp_path: Path) -> None:
 @needs_queue
 def test_scripts_of_pbs_and_lsf(tmp_path: Path) -> None:
     pbs = SLURM.replace('"slurm"', '"pbs"').replace("account", "project").replace("--exclude=node7", "-j oe")
-    script = cluster.script(read_cluster_file(written(tmp_path, pbs)))
+    script = queue_jobs.script(read_cluster_file(written(tmp_path, pbs)))
     for expected in ("-q gpu", "-A lab42", "-l select=1:ncpus=8:mem=16GB:ngpus=1", "-l walltime=02:00:00", "-j oe"):
         assert f"#PBS {expected}" in script.splitlines()
     lsf = SLURM.replace('"slurm"', '"lsf"').replace("--exclude=node7", "-x") + 'lsf_units = "mb"\n'
-    script = cluster.script(read_cluster_file(written(tmp_path, lsf)))
+    script = queue_jobs.script(read_cluster_file(written(tmp_path, lsf)))
     for expected in ("-q gpu", '-P "lab42"', "-n 8", "-M 17180", "-W 02:00:00", '-gpu "num=1"', "-x"):
         assert f"#BSUB {expected}" in script.splitlines()
 
@@ -152,10 +155,14 @@ import pathlib, shutil, subprocess, sys
 queue = pathlib.Path(__file__).parent
 if (queue / "closed").exists():
     sys.exit("sbatch: error: invalid partition specified: gpu")
+if (queue / "jobs").exists() and (queue / "full").exists():
+    (queue / "full").unlink()  # only once
+    sys.exit("sbatch: error: QOSMaxSubmitJobPerUserLimit")
 log = open(queue / "log", "ab")
 streams = {{"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log}}
 script = shutil.copy(sys.argv[1], queue / "script")  # as the real one, for the caller removes the file
-process = subprocess.Popen(["bash", script], **streams, start_new_session=True)
+command = ["sleep", "600"] if (queue / "busy").exists() else ["bash", script]
+process = subprocess.Popen(command, **streams, start_new_session=True)
 (queue / "jobs").open("a").write(f"{{process.pid}}\\n")
 print("Submitted batch job", process.pid)
 """
@@ -208,12 +215,45 @@ def test_what_the_queue_says_is_told_in_one_line(
     assert "sbatch failed" in line and "invalid partition specified: gpu" in line
 
 
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@needs_queue
+def test_a_run_ends_when_no_job_ever_starts(
+    scan: Path, queue: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (queue / "busy").touch()
+    file = written(tmp_path, LEAST + 'interface = "lo"\nwait_minutes = 0.05\n')
+    assert main(["run", str(scan), "-o", str(tmp_path / "out"), *FAST, "--cluster", str(file)]) == 1
+    asked, line = capsys.readouterr().err.splitlines()
+    assert "asked slurm for 2 workers" in asked
+    assert (
+        line.startswith(f"recon: error: {file}: no worker for 0 min: jobs wait in the queue") and "wait_minutes" in line
+    )
+    assert sorted((queue / "jobs").read_text().split()) == sorted((queue / "cancelled").read_text().split())
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.slow
+@needs_queue
+def test_a_job_that_is_refused_later_is_told_and_asked_for_again(
+    scan: Path, queue: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(arrivals, "_PAUSE_SECONDS", 1.0)
+    (queue / "full").touch()
+    file = written(tmp_path, LEAST + 'interface = "lo"\n')
+    assert main(["run", str(scan), "-o", str(tmp_path / "out"), *FAST, "--cluster", str(file)]) == 0
+    told = [line for line in capsys.readouterr().err.splitlines() if "sbatch refused a job" in line]
+    assert len(told) == 1 and "QOSMaxSubmitJobPerUserLimit" in told[0]
+    assert len((queue / "jobs").read_text().split()) == 2 and not (queue / "full").exists()
+
+
 @needs_queue
 def test_ctrl_c_means_the_same_after_a_queue_was_used(tmp_path: Path) -> None:
     code = (
         "import signal, sys\n"
-        "from recon.study import cluster, cluster_file\n"
-        "cluster.script(cluster_file.read_cluster_file(sys.argv[1]))\n"
+        "from recon.study import cluster_file, queue_jobs\n"
+        "queue_jobs.script(cluster_file.read_cluster_file(sys.argv[1]))\n"
         "assert 'dask_jobqueue' in sys.modules\n"
         "assert signal.getsignal(signal.SIGINT) is signal.default_int_handler\n"
     )

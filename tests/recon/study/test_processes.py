@@ -128,9 +128,9 @@ def drawn(command: Command) -> list[int]:
 
 
 def is_tidy(folder: Path) -> bool:
-    """Whether there is nothing but the record and slices that can be read."""
+    """Whether there is nothing but the record, the checksum and slices that can be read."""
     names = {path.name for path in folder.rglob("*") if path.is_file()}
-    return all(name == "job.json" or name.startswith("slice-") for name in names)
+    return all(name in ("job.json", "source.sha256") or name.startswith("slice-") for name in names)
 
 
 @pytest.mark.parametrize("workers", [1, 2])

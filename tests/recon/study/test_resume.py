@@ -39,7 +39,7 @@ def test_only_missing_slices_are_drawn_and_the_bits_are_the_same(stopped, run: R
 
 
 def test_what_is_kept_and_what_is_left_at_the_end(stopped, run: Run, files, tmp_path) -> None:
-    parts = {f"{PARTS}/job.json", f"{PARTS}/slice-00000.npz", f"{PARTS}/slice-00001.npz"}
+    parts = {f"{PARTS}/{name}" for name in ("job.json", "source.sha256", "slice-00000.npz", "slice-00001.npz")}
     assert files(tmp_path / "out") == parts
     assert run(stopped) == 0
     assert files(tmp_path / "out") == {"scan.h5"}
@@ -197,4 +197,4 @@ def test_a_record_names_source_result_and_settings(stopped, tmp_path) -> None:
     record = json.loads((tmp_path / "out" / PARTS / "job.json").read_text())
     assert record["result"] == "scan.h5" and record["source"] == str(stopped)
     assert record["units"] == [[0], [1], [2], [3]]
-    assert {"release", "seed", "source.sha256", "prior.name", "sampler.name"} <= record["request"].keys()
+    assert {"release", "seed", "source.stamp", "prior.name", "sampler.name"} <= record["request"].keys()

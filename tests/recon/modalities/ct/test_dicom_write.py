@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from recon.cli import main
 from recon.errors import InputError, ShapeError, StorageError
 from recon.modalities.ct.data import CTImages
 from recon.modalities.ct.files.dicom_write import write_dicom
@@ -51,6 +52,7 @@ def test_headers(source: CTImages, tmp_path: Path) -> None:
         assert list(dataset.ImageType) == ["DERIVED", "SECONDARY", "AXIAL"]
         assert "derived, research use" in dataset.SeriesDescription
         assert "research use only" in dataset.DerivationDescription
+        assert dataset.ContributingEquipmentSequence[-1].Manufacturer == "diffrecon"
         assert dataset.file_meta.MediaStorageSOPInstanceUID == dataset.SOPInstanceUID
         assert dataset.SourceImageSequence[0].ReferencedSOPInstanceUID == original.SOPInstanceUID
         assert (dataset.BitsAllocated, dataset.BitsStored, dataset.PixelRepresentation) == (16, 16, 1)
@@ -78,7 +80,7 @@ def test_a_full_disk_leaves_no_folder(source: CTImages, tmp_path: Path) -> None:
     largest = max(path.stat().st_size for path in write_dicom(tmp_path / "whole", source, images))
     present = set(tmp_path.iterdir())
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    for size in (0, 100, largest // 2, largest - 1):
+    for size in (0, 100, largest // 2, largest - 16):  # the length of random UIDs varies
         resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
         try:
             with pytest.raises(StorageError, match=r"/out: cannot be written \(File too large\)$"):
@@ -116,6 +118,16 @@ def test_existing_folders_and_other_sources(source: CTImages, tmp_path: Path) ->
         write_dicom(tmp_path / "new", other, {"mean": np.zeros((1, 4, 4))})
     with pytest.raises(InputError, match="slices must be between 0 and 2"):
         write_dicom(tmp_path / "new", source, {"mean": np.zeros((1, 9, 7))}, slices=[5])
+
+
+def test_the_option_is_refused_for_other_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "images").mkdir()
+    np.save(tmp_path / "images" / "1.npy", np.ones((16, 16)))
+    words = ["--views", "8", "--prior", "gaussian", "--device", "cpu", "--dicom", "--no-report"]
+    assert main(["run", str(tmp_path / "images"), "-o", str(tmp_path / "out"), *words]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith("images: derived DICOM needs DICOM images as its source, got npy-folder")
+    assert not (tmp_path / "out").exists()
 
 
 def test_real_series(realdata: Path, tmp_path: Path) -> None:
