@@ -64,6 +64,7 @@ class DDSVolume(DDS):
     def __post_init__(self) -> None:
         super().__post_init__()
         require(self, not self.adapt_to_noise, "adapt_to_noise=False, since it is for images only", self.adapt_to_noise)
+        require(self, not self.image_draws, "image_draws=False, since it is for images only", self.image_draws)
         require(self, self.gamma != "noise-free", "gamma to be a number or 'rule'", self.gamma)
         require(self, isinstance(self.spread, Uniform), "spread=Uniform(...)", self.spread)
         require(self, self.tv_weight >= 0 and math.isfinite(self.tv_weight), "tv_weight >= 0", self.tv_weight)

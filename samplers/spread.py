@@ -31,6 +31,26 @@ class Spread(ABC):
     def weights(self, denoised: Tensor, sigma: float) -> Tensor | None:
         """Return the map, shape ``(batch, *domain)``; None for 1 everywhere."""
 
+    def error(self, image: Tensor, sigma: float, denoiser: Denoiser) -> tuple[Tensor, Tensor | None]:
+        """Return the covariance of the clean image around a denoised one: variance by frequency, and a map of the std.
+
+        The variance is the denoiser's error spectrum, a mean over the image, and the map, of mean square 1, says where
+        in the image the error is; for a denoiser that knows no spectrum they are r^2 and the weights.
+
+        Returns
+        -------
+        variance : Tensor, shape ``()`` or that of the last two axes
+            Not centred.
+        weights : Tensor, shape ``(batch, *domain)``, or None
+        """
+        found, weights = _spectrum(denoiser, sigma, image), self.weights(image, sigma)
+        if found is None:
+            flat = self.variance(sigma, denoiser)
+            return torch.tensor(flat, dtype=image.real.dtype, device=image.device), weights
+        if weights is not None:
+            weights = weights / weights.square().mean(dim=tuple(range(1, weights.ndim)), keepdim=True).sqrt()
+        return found, weights
+
 
 @dataclass(frozen=True)
 class Uniform(Spread):
@@ -185,14 +205,20 @@ def error_variance(problem: Problem, sigma: float, prior_std: float | None, deno
         Not centred (zero frequency first), for the last axes of an image.
     """
     flat = clean_variance(sigma, prior_std, denoiser)
-    like, shape = problem.weighted_data.real, tuple(problem.operator.domain.shape)
-    found = error_spectrum(denoiser, sigma, shape[-2:]) if prior_std is None else None
-    noise = problem.information.variance
-    if found is None or not math.isfinite(noise):
-        return torch.tensor(flat, dtype=like.dtype, device=like.device)
-    spectrum = torch.fft.ifftshift(found.to(like.device, like.dtype)).clamp(max=(0.99 * sigma) ** 2)
+    like, noise = problem.weighted_data, problem.information.variance
+    spectrum = _spectrum(denoiser, sigma, like) if prior_std is None else None
+    if spectrum is None or not math.isfinite(noise):
+        return torch.tensor(flat, dtype=like.real.dtype, device=like.device)
     fraction = noise / (noise + flat)
     return spectrum**fraction * flat ** (1 - fraction)
+
+
+def _spectrum(denoiser: Denoiser, sigma: float, like: Tensor) -> Tensor | None:
+    """Return the variance of the denoiser's error by frequency, not centred; None if it is not known."""
+    found = error_spectrum(denoiser, sigma, tuple(like.shape[-2:]))
+    if found is None:
+        return None
+    return torch.fft.ifftshift(found.to(like.device, like.real.dtype)).clamp(max=(0.99 * sigma) ** 2)
 
 
 def _local_mean(values: Tensor, width: int) -> Tensor:
