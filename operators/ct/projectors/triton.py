@@ -46,6 +46,12 @@ class TritonProjector(LinearOperator):
         table, self._reach = runs(lines, image_shape)
         self._runs = torch.from_numpy(table)
 
+    def to(self, target: torch.device | str | torch.dtype) -> LinearOperator:
+        """Return a copy on another device; double precision is refused."""
+        if target in (torch.float64, torch.complex128):
+            raise InputError(f"engine='triton' computes in float32, not {target}; use engine='sparse' or 'onthefly'")
+        return super().to(target)
+
     def _forward(self, x: Tensor) -> Tensor:
         images, (angles, detectors) = self._on_device(x, self.domain), self.codomain.shape
         out = images.new_empty(len(images), angles, detectors)
@@ -137,6 +143,15 @@ def emulate_gather(lines: joseph.Lines, y: np.ndarray, image_shape: tuple[int, i
             hat = np.maximum(1 - np.abs(start[ray] + slope[ray] * step - place), 0)
             image += np.where(low + k < last, hat * weight[ray] * y[ray], 0)
     return image
+
+
+def available() -> bool:
+    """Tell whether Triton can be imported."""
+    try:
+        kernels()
+    except InputError:
+        return False
+    return True
 
 
 @functools.cache
