@@ -40,6 +40,7 @@ class Noise:
         self.device = like.device
         self.precision = like.real.dtype
         self._keys = [_key(seed, number) for number in numbers]
+        self._placed = philox.place_keys(self._keys, self.device) if self.device.type != "cpu" and self._keys else None
         self._draws = 0
 
     def __len__(self) -> int:
@@ -50,7 +51,7 @@ class Noise:
         shape = (*space.shape, 2) if space.dtype.is_complex else tuple(space.shape)
         count = math.prod(shape)
         out = torch.empty(len(self), -(-count // 4) * 4, dtype=self.precision, device=self.device)
-        _fill(philox.Stream(self._keys, self._draws), out, 1.0 if space.dtype.is_complex else 2.0)
+        _fill(philox.Stream(self._keys, self._draws, self._placed), out, 1.0 if space.dtype.is_complex else 2.0)
         self._draws += 1
         numbers = out[:, :count].reshape(len(self), *shape)
         return torch.view_as_complex(numbers.contiguous()) if space.dtype.is_complex else numbers

@@ -39,10 +39,14 @@ _CHUNK = 1 << 16  # blocks at a time on a CPU
 
 
 class Stream(NamedTuple):
-    """What a draw takes: the keys of its samples, two 32-bit words each, and its number."""
+    """What a draw takes: the keys of its samples, two 32-bit words each, and its number.
+
+    ``placed`` are the keys on the device of the numbers, if that is not the CPU (`place_keys`).
+    """
 
     keys: Sequence[tuple[int, int]]
     draw: int
+    placed: tuple[Tensor, Tensor] | None = None
 
 
 def philox(counter: Sequence[Any], key: Sequence[Any]) -> list[Any]:
@@ -90,12 +94,14 @@ def _words(stream: Stream, begin: int, end: int, device: torch.device) -> list[T
         return [torch.from_numpy(word) for word in philox([np.arange(begin, end), *rest], keys)]
     block = torch.arange(begin, end, device=device)
     fixed = [torch.full((1,), value, dtype=torch.int64, device=device) for value in (stream.draw, 0, 0)]
-    return philox([block, *fixed], [key_words(stream.keys, word, device) for word in (0, 1)])
+    return philox([block, *fixed], stream.placed or place_keys(stream.keys, device))
 
 
-def key_words(keys: Sequence[tuple[int, int]], word: int, device: torch.device) -> Tensor:
-    """Return one word of each key, ``(sample, 1)``; by fills, since a copy would wait for a GPU."""
-    return torch.stack([torch.full((1,), key[word], dtype=torch.int64, device=device) for key in keys])
+def place_keys(keys: Sequence[tuple[int, int]], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return the first and second words of the keys, each ``(sample, 1)``; by fills: a copy would wait for a GPU."""
+    words = [[torch.full((1,), word, dtype=torch.int64, device=device) for word in key] for key in keys]
+    first, second = zip(*words, strict=True)
+    return torch.stack(first), torch.stack(second)
 
 
 def _pair(a: Tensor, b: Tensor, power: float) -> tuple[Tensor, Tensor]:

@@ -74,6 +74,6 @@ def normals(out, keys0, keys1, draw, blocks, power, SIZE: tl.constexpr):
 def launch(stream, out, power):
     """Fill a tensor on a GPU, see `samplers.philox.normals`."""
     blocks = out.shape[1] // 4
-    keys = [philox.key_words(stream.keys, word, out.device) for word in (0, 1)]
+    keys = stream.placed or philox.place_keys(stream.keys, out.device)
     grid = (-(-blocks // BLOCK), len(out))
     normals[grid](out, *keys, stream.draw, blocks, power, BLOCK, enable_fp_fusion=False)

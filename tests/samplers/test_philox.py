@@ -66,9 +66,8 @@ def test_a_device_computes_the_numbers_of_the_cpu() -> None:
     cpu = torch.device("cpu")
     pieces = [philox._words(STREAM, *ends, cpu) for ends in ((0, 7), (7, 40))]
     words = [torch.cat(part, dim=1) for part in zip(*pieces, strict=True)]
-    keys = [philox.key_words(STREAM.keys, word, cpu) for word in (0, 1)]
     fixed = [torch.full((1,), value) for value in (STREAM.draw, 0, 0)]
-    whole = philox.philox([torch.arange(40), *fixed], keys)
+    whole = philox.philox([torch.arange(40), *fixed], philox.place_keys(STREAM.keys, cpu))
     assert all(torch.equal(a, b) for a, b in zip(words, whole, strict=True))
 
 
