@@ -37,9 +37,9 @@ class CovarianceModel:
 
     def __post_init__(self) -> None:
         for name, values in (("std_map", self.std_map), ("spectrum", self.spectrum)):
-            # Not on a GPU: a model is made at each noise level, and the answer would have to be waited for.
-            on_cpu = values is not None and values.device.type == "cpu"
-            if on_cpu and not bool((torch.isfinite(values) & (values >= 0)).all()):
+            if values is None or values.device.type != "cpu":
+                continue  # a model is made at each noise level: a GPU's answer would have to be waited for
+            if not bool((torch.isfinite(values) & (values >= 0)).all()):
                 raise InputError(f"CovarianceModel: {name} must be finite and >= 0")
         if self.spectrum is not None and self.std_map.ndim and self.std_map.shape != self.spectrum.shape:
             raise ShapeError(

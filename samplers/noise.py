@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib
 import math
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,9 +16,9 @@ from torch import Tensor
 from operators.base import Space
 from samplers import philox
 
-#: Numbers that a process makes before it loads numba, which takes as long as these (.5 s; 3 s where it has to compile).
-_WORTH_NUMBA = 1 << 24
-_made = 0
+#: Seconds that a process spends on its random numbers before it loads numba, which takes .5 s, and 3 where it compiles.
+_WORTH_NUMBA = 1.0
+_spent = 0.0
 
 
 class Noise:
@@ -59,18 +60,23 @@ class Noise:
 
 def _fill(stream: philox.Stream, out: Tensor, power: float) -> None:
     """Fill ``out``, shape ``(sample, 4 n)``, by the fastest implementation; all give the same bits."""
-    global _made
-    _made += out.numel()
-    if out.dtype != torch.float32:
-        philox.normals(stream, out, power)
-    elif out.device.type == "cpu" and _made > _WORTH_NUMBA and (compiled := _kernels("numba")) is not None:
+    single, on_cpu = out.dtype == torch.float32, out.device.type == "cpu"
+    if single and on_cpu and _spent > _WORTH_NUMBA and (compiled := _kernels("numba")) is not None:
         for (key0, key1), row in zip(stream.keys, out.numpy(), strict=True):
             place = np.uint32(key0), np.uint32(key1), np.uint32(stream.draw)
             compiled.normals(*place, np.float32(power), row.reshape(-1, 4))
-    elif out.is_cuda and (compiled := _kernels("triton")) is not None:
+    elif single and out.is_cuda and (compiled := _kernels("triton")) is not None:
         compiled.launch(stream, out, power)
     else:
-        philox.normals(stream, out, power)
+        _fill_plainly(stream, out, power)
+
+
+def _fill_plainly(stream: philox.Stream, out: Tensor, power: float) -> None:
+    """Fill ``out`` without a compiler, and add up the time."""
+    global _spent
+    started = time.perf_counter()
+    philox.normals(stream, out, power)
+    _spent += time.perf_counter() - started
 
 
 @functools.cache

@@ -80,10 +80,10 @@ def normals(stream: Stream, out: Tensor, power: float) -> None:
     for begin in range(0, blocks, step):
         end = min(begin + step, blocks)
         a, b, c, d = _words(stream, begin, end, out.device)
-        here = out[:, 4 * begin : 4 * end].unflatten(1, (-1, 4))
         pair = _pair if out.dtype == torch.float32 else _wide_pair
-        here[..., 0], here[..., 1] = pair(a, b, power)
-        here[..., 2], here[..., 3] = pair(c, d, power)
+        x, y = pair(torch.stack([a, c], dim=-1), torch.stack([b, d], dim=-1), power)
+        here = out[:, 4 * begin : 4 * end].unflatten(1, (-1, 2, 2))
+        here[..., 0], here[..., 1] = x, y
 
 
 def _words(stream: Stream, begin: int, end: int, device: torch.device) -> list[Tensor]:

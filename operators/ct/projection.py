@@ -94,7 +94,7 @@ class CT(LinearOperator):
         if self._projector is None and moved._device.type == "cpu" and moved.domain == self.domain:
             return moved
         build = ENGINES[moved._automatic()]
-        if isinstance(self._projector, build):  # type: ignore[arg-type]
+        if self._projector is not None and type(self._projector) is build:
             moved._projector = self._projector.to(target)
         else:
             moved._projector = self._built(build).to(moved._device).to(moved.domain.dtype)

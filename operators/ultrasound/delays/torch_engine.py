@@ -111,10 +111,11 @@ def placed(plan: DelayPlan, like: Tensor) -> Placed:
     real = torch.float64 if like.device.type == "cpu" else like.real.dtype
     known = _PLACED.setdefault(plan, {})
     if (like.device, real) not in known:
-        values = (getattr(plan, name) for name in Placed._fields)
-        known[like.device, real] = Placed(
-            *(None if value is None else torch.as_tensor(value, dtype=real, device=like.device) for value in values)
-        )
+        there = {
+            name: None if value is None else torch.as_tensor(value, dtype=real, device=like.device)
+            for name, value in ((name, getattr(plan, name)) for name in Placed._fields)
+        }
+        known[like.device, real] = Placed(**there)  # type: ignore[arg-type]
     return known[like.device, real]
 
 
