@@ -33,3 +33,14 @@ def test_without_a_gpu_only_the_small_sizes_run(benchmark_module, monkeypatch, c
     with pytest.raises(SystemExit):
         benchmark_module("gpu").main([])
     assert "--tiny" in capsys.readouterr().err
+
+
+def test_training_leaves_a_prior_to_bring_back(benchmark_module, tmp_path):
+    from recon.priors import load_prior
+
+    found = benchmark_module("gpu_train").main(["--tiny", "--out", str(tmp_path)])
+    assert found["steps"] == 4 and found["error before"] is None
+    assert json.loads((tmp_path / "train.json").read_text()) == found
+    prior = load_prior(str(tmp_path / "tiny.safetensors"), shape=(16, 16))
+    assert prior.error_std(0.1) > 0
+    assert (tmp_path / "log.txt").read_text().count("step")
