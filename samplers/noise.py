@@ -84,7 +84,7 @@ def _kernels(library: str) -> Any:
     """Return the kernels written for an optional library, or None without it."""
     try:
         return importlib.import_module(f"samplers.philox_{library}")
-    except ImportError:
+    except (ImportError, RuntimeError):  # numba raises the latter where it can keep compiled code nowhere
         return None
 
 

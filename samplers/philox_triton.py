@@ -6,6 +6,8 @@ Launched with ``enable_fp_fusion=False``: a fused product and sum would round di
 # mypy: ignore-errors
 import importlib
 
+import torch
+
 from samplers import philox
 
 triton = importlib.import_module("triton")
@@ -55,7 +57,7 @@ def pair(a, b, power):
     return radius * c, radius * (w * s)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["draw"])  # as a constant, 1 would have no type
 def normals(out, keys0, keys1, draw, blocks, power, SIZE: tl.constexpr):
     """Fill ``out (sample, 4 blocks)``; one program for a sample and SIZE blocks."""
     sample = tl.program_id(1).to(tl.int64)
@@ -76,4 +78,5 @@ def launch(stream, out, power):
     blocks = out.shape[1] // 4
     keys = stream.placed or philox.place_keys(stream.keys, out.device)
     grid = (-(-blocks // BLOCK), len(out))
-    normals[grid](out, *keys, stream.draw, blocks, power, BLOCK, enable_fp_fusion=False)
+    with torch.cuda.device_of(out):  # Triton launches on the current GPU, which need not be that of the tensor
+        normals[grid](out, *keys, stream.draw, blocks, power, BLOCK, enable_fp_fusion=False)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import itertools
 from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
@@ -19,7 +18,7 @@ from recon.engine.volume import BySlice
 from recon.priors import GaussianPrior, inference
 from recon.priors.network import NetworkPrior
 from recon.priors.networks.unet import EDMDenoiser, UNet
-from samplers import CovarianceModel, DDSVolume, MomentMatching, Noise, PartsAsBatch, Problem, Run, Sampler
+from samplers import CovarianceModel, DDSVolume, MomentMatching, PartsAsBatch, Problem, Progress, Sampler, sample
 
 SHAPE, SLICES = (32, 32), 2
 SMALL = {"channels": [8, 12, 16], "encoder_blocks": [1, 1, 1], "decoder_blocks": [1, 1], "embedding": 16}
@@ -108,23 +107,22 @@ def problem_of(columns: bool, volume: bool) -> Problem:
 
 
 def waits_of(sampler: Sampler, problem: Problem, prior: Any, moved: Callable[[Any], Any]) -> list[str]:
-    """Run two steps where no values are, and return what asked for one in the second."""
-    sigmas = sampler.sigmas(problem, prior)
+    """Run two steps of the loop where no values are, and return what asked for one in the second."""
     # Measured once for a problem, before the steps.
     problem.weighted_data, problem.fourier_gains, problem.information, problem.mean_precision  # noqa: B018
     problem.unweighted.weighted_data, problem.mean_noise_variance  # noqa: B018
-    memory: Any = None
     there, denoiser = moved((problem, prior))
     denoiser = BySlice(denoiser) if isinstance(sampler, DDSVolume) else denoiser
-    with Waits() as waits, Copies(waits.found), torch.no_grad():
-        run = Run(there, denoiser, Noise(0, range(3), there.y))
-        x = sigmas[0] * run.draw()
-        for sigma, following in itertools.pairwise(sigmas[:3]):
-            waits.found.clear()
-            step = sampler.step(x, sigma, following, run, memory)
-            x, memory = step.x, step.memory
-            assert x.is_meta and x.dtype == torch.complex64
-    return waits.found
+    ends: list[int] = []
+    with Waits() as waits, Copies(waits.found):
+
+        def after(progress: Progress) -> bool:
+            ends.append(len(waits.found))
+            return progress.step == 2
+
+        result = sample(sampler, there, denoiser, 3, progress=after)
+    assert result.samples.is_meta and result.samples.dtype == torch.complex64
+    return waits.found[ends[0] : ends[1]]
 
 
 @pytest.mark.parametrize("name", ALL)

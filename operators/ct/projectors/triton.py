@@ -58,7 +58,8 @@ class TritonProjector(LinearOperator):
         rays = angles * detectors
         grid = (-(-rays // _RAYS), len(images))
         lines = (self._by_row, self._start, self._slope, self._weight)
-        kernels().project[grid](images, out, *lines, rays, *self.domain.shape, _RAYS)
+        with torch.cuda.device_of(images):  # Triton launches on the current GPU, which need not be that of the tensor
+            kernels().project[grid](images, out, *lines, rays, *self.domain.shape, _RAYS)
         return out.to(x.dtype).reshape(*self.domain.batch_shape(x), angles, detectors)
 
     def _adjoint(self, y: Tensor) -> Tensor:
@@ -66,19 +67,20 @@ class TritonProjector(LinearOperator):
         out = data.new_empty(len(data), ny, nx)
         grid = (-(-ny * nx // _PIXELS), len(data))
         lines = (self._start, self._slope, self._weight)
-        kernels().gather[grid](
-            data,
-            out,
-            *lines,
-            self._runs,
-            len(self._runs),
-            self.codomain.shape[0] * self.codomain.shape[1],
-            ny,
-            nx,
-            self._reach,
-            int(self.codomain.shape[1]).bit_length() + 1,
-            _PIXELS,
-        )
+        with torch.cuda.device_of(data):
+            kernels().gather[grid](
+                data,
+                out,
+                *lines,
+                self._runs,
+                len(self._runs),
+                self.codomain.shape[0] * self.codomain.shape[1],
+                ny,
+                nx,
+                self._reach,
+                int(self.codomain.shape[1]).bit_length() + 1,
+                _PIXELS,
+            )
         return out.to(y.dtype).reshape(*self.codomain.batch_shape(y), ny, nx)
 
     def _on_device(self, x: Tensor, space: Space) -> Tensor:
