@@ -82,10 +82,22 @@ def _fill_plainly(stream: philox.Stream, out: Tensor, power: float) -> None:
 @functools.cache
 def _kernels(library: str) -> Any:
     """Return the kernels written for an optional library, or None without it."""
+    if library == "numba" and _memory_is_limited():
+        return None  # its compiler ends the process where memory is out
     try:
         return importlib.import_module(f"samplers.philox_{library}")
-    except (ImportError, RuntimeError):  # numba raises the latter where it can keep compiled code nowhere
+    except Exception:  # not installed, not made for this machine, no room for a compiler, or nowhere to keep its code
         return None
+
+
+def _memory_is_limited() -> bool:
+    """Tell whether the process has a limit of its own (``ulimit -v``, ``-d``)."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return False
+    kinds = (resource.RLIMIT_AS, resource.RLIMIT_DATA)
+    return any(resource.getrlimit(kind)[0] != resource.RLIM_INFINITY for kind in kinds)
 
 
 def _key(seed: int, number: int) -> tuple[int, int]:

@@ -67,7 +67,7 @@ def _pair(a, b, power, uniform, bits, x, y):
         y[i] = radius * (w * s)
 
 
-@njit(cache=True)
+@njit("void(uint32, uint32, uint32, float32, float32[:, ::1])", cache=True)  # compiled when it is imported
 def normals(key0, key1, draw, power, out):
     """Fill ``out``, shape ``(block, 4)``, with normals of one sample."""
     words = np.empty((4, _WIDTH), np.uint32)

@@ -61,6 +61,27 @@ def test_a_long_run_goes_on_with_the_same_numbers(monkeypatch: pytest.MonkeyPatc
     assert torch.get_num_threads() == threads
 
 
+def test_without_room_for_a_compiler_the_numbers_are_made_plainly(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(name: str) -> None:
+        raise OSError("Could not find/load shared object file")
+
+    expected = Noise(3, [0], torch.zeros(1)).normal(IMAGE)
+    monkeypatch.setattr(noise.importlib, "import_module", broken)
+    monkeypatch.setattr(noise, "_kernels", noise._kernels.__wrapped__)
+    monkeypatch.setattr(noise, "_WORTH_NUMBA", -1.0)
+    assert torch.equal(Noise(3, [0], torch.zeros(1)).normal(IMAGE), expected)
+
+
+@has_numba
+def test_no_compiler_is_loaded_into_limited_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    resource = pytest.importorskip("resource")
+    load = noise._kernels.__wrapped__
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: (resource.RLIM_INFINITY,) * 2)
+    assert load("numba") is not None
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: (1 << 30, resource.RLIM_INFINITY))
+    assert load("numba") is None
+
+
 def test_a_device_computes_the_numbers_of_the_cpu() -> None:
     """The route of other devices, whose blocks are not cut up and whose integers are torch's."""
     cpu = torch.device("cpu")
