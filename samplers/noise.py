@@ -91,7 +91,7 @@ def _kernels(library: str) -> Any:
 
 
 def _memory_is_limited() -> bool:
-    """Tell whether the process has a limit of its own (``ulimit -v``, ``-d``)."""
+    """Tell whether the memory of this process is limited (``ulimit -v``, ``-d``)."""
     try:
         import resource
     except ImportError:  # Windows
