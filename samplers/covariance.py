@@ -37,7 +37,9 @@ class CovarianceModel:
 
     def __post_init__(self) -> None:
         for name, values in (("std_map", self.std_map), ("spectrum", self.spectrum)):
-            if values is not None and not bool((torch.isfinite(values) & (values >= 0)).all()):
+            if values is None or values.device.type != "cpu":
+                continue  # a model is made at each noise level: a GPU's answer would have to be waited for
+            if not bool((torch.isfinite(values) & (values >= 0)).all()):
                 raise InputError(f"CovarianceModel: {name} must be finite and >= 0")
         if self.spectrum is not None and self.std_map.ndim and self.std_map.shape != self.spectrum.shape:
             raise ShapeError(
@@ -45,9 +47,10 @@ class CovarianceModel:
             )
 
     @classmethod
-    def isotropic(cls, std: float) -> CovarianceModel:
-        """Return the model of independent pixels of one standard deviation."""
-        return cls(torch.tensor(float(std)))
+    def isotropic(cls, std: float, like: Tensor | None = None) -> CovarianceModel:
+        """Return the model of independent pixels of one standard deviation, in the precision and place of ``like``."""
+        kind, device = (torch.float32, None) if like is None else (like.real.dtype, like.device)
+        return cls(torch.full((), float(std), dtype=kind, device=device))
 
     @classmethod
     def estimate(cls, images: Tensor, item_ndim: int = 2, smooth: int = 0) -> CovarianceModel:
@@ -91,9 +94,9 @@ class CovarianceModel:
         return CovarianceModel(std_map, spectrum / spectrum.mean())
 
     @cached_property
-    def mean_variance(self) -> float:
-        """The mean variance of a pixel."""
-        return float(self.std_map.square().mean())
+    def mean_variance(self) -> Tensor:
+        """The mean variance of a pixel, shape ``()``."""
+        return self.std_map.square().mean()
 
     @cached_property
     def _power(self) -> Tensor | None:

@@ -78,8 +78,7 @@ def likelihood_score(problem: Problem, x: Tensor) -> Tensor:
 def likelihood_curvature(problem: Problem, iterations: int = 20) -> Tensor:
     """Estimate the largest eigenvalue of ``A^H W A`` by power iteration, as a tensor (nothing waits for a GPU)."""
     space = problem.operator.domain
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randn(space.shape, dtype=space.dtype, generator=generator).to(problem.y.device)
+    x = Noise(0, [0], problem.y).normal(space)[0]
     tiny = torch.finfo(x.real.dtype).tiny
     for _ in range(iterations):
         x = problem.weighted_normal(x / torch.linalg.vector_norm(x).clamp(min=tiny))

@@ -163,7 +163,7 @@ class MomentMatching(PosteriorDenoising):
         found = error_spectrum(denoiser, sigma, tuple(like.shape[1:])) if self.prior_std is None else None
         if found is None:
             flat = clean_variance(sigma, self.prior_std, denoiser)
-            return CovarianceModel.isotropic((1 / flat - 1 / sigma**2) ** -0.5).to(like)
+            return CovarianceModel.isotropic((1 / flat - 1 / sigma**2) ** -0.5, like)
         # A denoiser's error cannot exceed sigma: the measured value is clipped, which keeps C positive.
         variance = found.to(like.device, like.real.dtype).clamp(max=(0.99 * sigma) ** 2)
         prior = variance / (1 - variance / sigma**2)

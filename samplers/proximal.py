@@ -61,7 +61,9 @@ def proximal(
         Relative residual of the linear system.
     """
     # Solved for z in x = anchor + L z, for which the prior is white: the system stays Hermitian with weights.
-    root = torch.as_tensor(variance, dtype=anchor.real.dtype, device=anchor.device).sqrt()
+    if not isinstance(variance, Tensor):  # filled on the device; a copy of a number would wait for a GPU
+        variance = anchor.real.new_full((), variance)
+    root = variance.to(anchor.real.dtype).sqrt()
     local: Tensor | float = 1.0 if weights is None else weights
 
     def spread(z: Tensor) -> Tensor:

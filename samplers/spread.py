@@ -46,7 +46,7 @@ class Spread(ABC):
         found, weights = _spectrum(denoiser, sigma, image), self.weights(image, sigma)
         if found is None:
             flat = self.variance(sigma, denoiser)
-            return torch.tensor(flat, dtype=image.real.dtype, device=image.device), weights
+            return image.real.new_full((), flat), weights
         if weights is not None:
             weights = weights / weights.square().mean(dim=tuple(range(1, weights.ndim)), keepdim=True).sqrt()
         return found, weights
@@ -208,7 +208,7 @@ def error_variance(problem: Problem, sigma: float, prior_std: float | None, deno
     like, noise = problem.weighted_data, problem.information.variance
     spectrum = _spectrum(denoiser, sigma, like) if prior_std is None else None
     if spectrum is None or not math.isfinite(noise):
-        return torch.tensor(flat, dtype=like.real.dtype, device=like.device)
+        return like.real.new_full((), flat)
     fraction = noise / (noise + flat)
     return spectrum**fraction * flat ** (1 - fraction)
 

@@ -70,6 +70,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for name in ("realdata", "published", "browser"):
             if name in getattr(item, "fixturenames", ()):
                 item.add_marker(getattr(pytest.mark, name))
+        if item.get_closest_marker("cuda") and not _gpu():
+            item.add_marker(pytest.mark.skip(reason="needs a GPU that CUDA can use"))
+
+
+@functools.cache
+def _gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available() or "DIFFRECON_GPU" in os.environ
 
 
 def shared_folder(variable: str, default: str, what: str) -> Path:

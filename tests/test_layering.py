@@ -17,9 +17,8 @@ NAMES = [str(path.relative_to(ROOT)) for path in FILES]
 # What each package may import beside the standard library; optional engines are named with their one file.
 ALLOWED = {
     "operators": {"operators", "torch", "numpy", "scipy", "numba"},
-    # numpy only spawns the seeds of the samples (SeedSequence)
     "samplers": {"operators.arrays", "operators.base", "operators.solve", "operators.errors"}
-    | {"samplers", "torch", "numpy"},
+    | {"samplers", "torch", "numpy", "numba"},
     "recon": {"operators", "samplers", "recon", "torch", "numpy", "scipy", "skimage", "sigpy", "h5py", "tqdm"}
     | {"safetensors", "tomli", "matplotlib", "nibabel", "pydicom", "dask", "distributed", "dask_jobqueue"},
 }
@@ -31,10 +30,13 @@ OPTIONAL = {
     "dask": {"recon/study/queue_jobs.py"},
     "distributed": {"recon/study/cluster.py", "recon/study/queue_jobs.py", "recon/study/remote.py"},
     "dask_jobqueue": {"recon/study/queue_jobs.py"},
-    "numba": {"operators/ultrasound/delays/numba_engine.py", "operators/ultrasound/delays/numba_kernels.py"},
+    "numba": {
+        *("operators/ultrasound/delays/numba_engine.py", "operators/ultrasound/delays/numba_kernels.py"),
+        "samplers/philox_numba.py",
+    },
 }
 # Written in the language of a library, and imported as a whole inside a function.
-WRITTEN_FOR = {"operators/ultrasound/delays/numba_kernels.py"}
+WRITTEN_FOR = {"operators/ultrasound/delays/numba_kernels.py", "samplers/philox_numba.py"}
 # The command line answers before torch is loaded.
 TORCH_FREE = (
     "recon/plugins.py",

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -42,8 +44,9 @@ class CT(LinearOperator):
         Side of the square pixels in mm.
     engine : str or callable
         "sparse" (stored matrix; fastest on a CPU), "onthefly" (no stored matrix), "triton" (GPU), "astra" or
-        "torch_radon" (optional libraries), or "auto": "sparse" if the matrix takes at most `max_bytes`, else
-        "onthefly". A callable gets geometry, image shape and pixel size, and returns a LinearOperator.
+        "torch_radon" (optional libraries), or "auto", which follows the device: "triton" on a GPU in single precision
+        where Triton is installed; otherwise "sparse" if the matrix takes at most `max_bytes`, else "onthefly". A
+        callable gets geometry, image shape and pixel size, and returns a LinearOperator.
     max_bytes : int
         Largest matrix that "auto" stores; its transpose takes the same amount again.
 
@@ -62,21 +65,59 @@ class CT(LinearOperator):
         max_bytes: int = sparse.MAX_BYTES,
     ) -> None:
         shape, size = check_grid(geometry, image_shape, pixel_size, "CT")
-        if engine == "auto":
-            engine = "sparse" if sparse.fits(geometry, shape, size, max_bytes) else "onthefly"
-        if isinstance(engine, str):
-            if engine not in ENGINES:
-                raise InputError(f"CT: unknown engine {engine!r}; choose one of auto, {', '.join(ENGINES)}")
-            build = ENGINES[engine]
-        else:
-            build = engine
-        self.projector = build(geometry, shape, size)
+        if isinstance(engine, str) and engine not in ("auto", *ENGINES):
+            raise InputError(f"CT: unknown engine {engine!r}; choose one of auto, {', '.join(ENGINES)}")
         super().__init__(Space(shape, torch.float32, "y x"), Space(geometry.shape, torch.float32, "angle detector"))
-        if self.projector.domain.shape != shape or self.projector.codomain.shape != geometry.shape:
-            raise ShapeError(f"CT expected an engine {shape} -> {geometry.shape}, got {self.projector!r}")
-        self.geometry = geometry
-        self.pixel_size = size
-        self.exact_adjoint = self.projector.exact_adjoint
+        self.geometry, self.pixel_size = geometry, size
+        self._engine, self._max_bytes, self._device = engine, max_bytes, torch.device("cpu")
+        self._projector = (
+            None if engine == "auto" else self._built(ENGINES[engine] if isinstance(engine, str) else engine)
+        )
+        self.exact_adjoint = self._projector is None or self._projector.exact_adjoint
+
+    @property
+    def projector(self) -> LinearOperator:
+        """The engine; "auto" is built at its first use, when the device is known."""
+        if self._projector is None:
+            self._projector = self._built(ENGINES[self._automatic()])
+        return self._projector
+
+    def to(self, target: torch.device | str | torch.dtype) -> LinearOperator:
+        """Return a copy on another device or in another precision, where "auto" may choose another engine."""
+        if self._engine != "auto":
+            return super().to(target)
+        moved = copy.copy(self)
+        if isinstance(target, torch.dtype):
+            moved.domain, moved.codomain = self.domain.to(target), self.codomain.to(target)
+        else:
+            moved._device = torch.device(target)
+        if self._projector is None and moved._device.type == "cpu" and moved.domain == self.domain:
+            return moved
+        build = ENGINES[moved._automatic()]
+        if self._projector is not None and type(self._projector) is build:
+            moved._projector = self._projector.to(target)
+        else:
+            moved._projector = self._built(build).to(moved._device).to(moved.domain.dtype)
+        return moved
+
+    def _automatic(self) -> str:
+        """Return the name of the engine for the device and the precision."""
+        if self._device.type == "cuda" and self.domain.dtype == torch.float32 and triton.available():
+            return "triton"
+        return "sparse" if self._small else "onthefly"
+
+    @cached_property
+    def _small(self) -> bool:
+        return sparse.fits(
+            self.geometry, (self.domain.shape[0], self.domain.shape[1]), self.pixel_size, self._max_bytes
+        )
+
+    def _built(self, build: Engine) -> LinearOperator:
+        shape = (self.domain.shape[0], self.domain.shape[1])
+        projector = build(self.geometry, shape, self.pixel_size)
+        if projector.domain.shape != shape or projector.codomain.shape != self.geometry.shape:
+            raise ShapeError(f"CT expected an engine {shape} -> {self.geometry.shape}, got {projector!r}")
+        return projector
 
     def _forward(self, x: Tensor) -> Tensor:
         return self.projector._forward(x)

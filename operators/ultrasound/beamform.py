@@ -134,10 +134,10 @@ def _image(plan: DelayPlan, whole: DelayPlan, rows: Tensor, options: adaptive.Op
 def _delayed(plan: DelayPlan, rows: Tensor, wave: int, z_rows: slice) -> tuple[Tensor, Tensor]:
     """Return the delayed samples of a wave and which of them are active, both (element, z, x)."""
     nz, nx = z_rows.stop - z_rows.start, len(plan.x)
-    one = plan.of_wave(wave)
+    flat = rows.flatten(0, 1)[None]
     parts, counts = [], []
-    for pairs in pairs_of(one, rows[wave], z_rows):
-        parts.append(sampled(one, rows[wave][None], pairs)[0] * pairs.weight.conj())
+    for pairs in pairs_of(plan, rows[wave], z_rows, (wave,)):
+        parts.append(sampled(plan, flat, pairs)[0] * pairs.weight.conj())
         counts.append(pairs.weight != 0)
     return torch.cat(parts).reshape(-1, nz, nx), torch.cat(counts).reshape(-1, nz, nx)
 

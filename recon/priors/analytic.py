@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -87,7 +88,8 @@ class GaussianPrior:
 
     def error_std(self, sigma: float) -> float:
         """Return the rms error per pixel of ``denoise`` at this noise level."""
-        return float((self.variance * sigma**2 / (self.variance + sigma**2)).mean().sqrt())
+        variance = self._host_variance
+        return float((variance * sigma**2 / (variance + sigma**2)).mean().sqrt())
 
     def error_spectrum(self, sigma: float, shape: tuple[int, ...]) -> Tensor | None:
         """Return the variance of each centred Fourier coefficient of the error; None unless stationary."""
@@ -123,9 +125,17 @@ class GaussianPrior:
     def _axes(self) -> tuple[int, ...]:
         return tuple(range(-self.mean.ndim, 0))
 
+    @cached_property
+    def _host_variance(self) -> Tensor:
+        """The variance on the CPU, copied once, so that no step waits for a GPU."""
+        return self.variance.cpu()
+
     def _sigma2(self, sigma: float | Tensor) -> Tensor:
         """Return sigma^2 in a shape that broadcasts over ``(batch, *domain)``."""
-        sigma2 = torch.as_tensor(sigma, dtype=self.variance.dtype, device=self.variance.device).square()
+        if isinstance(sigma, Tensor):
+            sigma2 = sigma.to(self.variance).square()
+        else:  # a fill: a copy would wait for a GPU
+            sigma2 = self.variance.new_full((), float(sigma) ** 2)
         return sigma2.reshape(sigma2.shape + (1,) * self.mean.ndim)
 
     def _filter(self, x: Tensor, gain: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -208,16 +209,34 @@ def arithmetic(precision: str, device: torch.device) -> Iterator[None]:
 
 @contextmanager
 def products(kind: str, device: torch.device) -> Iterator[None]:
-    """Let a GPU compute float32 products, including convolutions, as "ieee" or "tf32"."""
+    """Let a GPU compute float32 products, including convolutions, as "ieee" or "tf32".
+
+    Set by the older of torch's two sets of names, which sets the newer as well: code that reads either of them
+    meanwhile, such as a compiler or a prior of another package, gets an answer. (Where only the newer ones are set,
+    torch raises when the older are read.) Both are restored.
+    """
     if device.type != "cuda":
         yield
         return
-    settings = (torch.backends.cudnn.conv, torch.backends.cuda.matmul)  # type: ignore[attr-defined]
-    before = [setting.fp32_precision for setting in settings]
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    new: tuple[tuple[Any, str], ...] = tuple(
+        (setting, setting.fp32_precision)
+        for setting in (cudnn.conv, cudnn.rnn, matmul)  # type: ignore[attr-defined]
+    )
+    # None where the settings of the user contradict each other, and reading raises; then torch's defaults.
+    convolutions, matrices = (_readable(lambda: cudnn.allow_tf32), _readable(lambda: matmul.allow_tf32))
     try:
-        for setting in settings:
-            setting.fp32_precision = kind
+        cudnn.allow_tf32 = matmul.allow_tf32 = kind == "tf32"
         yield
     finally:
-        for setting, value in zip(settings, before, strict=True):
+        cudnn.allow_tf32 = True if convolutions is None else convolutions
+        matmul.allow_tf32 = False if matrices is None else matrices
+        for setting, value in new:
             setting.fp32_precision = value
+
+
+def _readable(setting: Callable[[], bool]) -> bool | None:
+    try:
+        return setting()
+    except RuntimeError:
+        return None

@@ -28,6 +28,8 @@ from recon.priors.networks.unet import EDMDenoiser, UNet
 from samplers import CovarianceModel
 
 WEIGHTS_FOLDER = Path(__file__).parent / "weights"
+#: A schedule that starts at sigma_max may exceed it by float32 rounding.
+_ROUNDING = 1.001
 
 
 class NetworkPrior:
@@ -69,6 +71,7 @@ class NetworkPrior:
         self.card = dict(card or {})
         #: Covariance model of whole images, if its file is beside the weights.
         self.covariance_model: CovarianceModel | None = None
+        self._error_tables: dict[tuple[tuple[int, ...], torch.device], tuple[Tensor, Tensor, Tensor, Tensor]] = {}
 
     def _prepare(self, max_batch: int | None, precision: str, compiled: bool | str) -> PreparedNetwork:
         network = self.model.network
@@ -131,7 +134,7 @@ class NetworkPrior:
         ShapeError
             If ``x`` is not ``(batch, y, x)`` of the network's kind, or the shape of ``sigma`` does not fit.
         InputError
-            If ``sigma`` is negative, not finite or above ``sigma_max``.
+            If ``sigma`` is negative, not finite or above ``sigma_max``; not checked if it is a tensor on a GPU.
         """
         if x.ndim != 3 or x.is_complex() != (self.channels == 2) or not (x.is_complex() or x.is_floating_point()):
             kind = "complex" if self.channels == 2 else "real"
@@ -159,29 +162,62 @@ class NetworkPrior:
         sigma : float
             Noise level.
         shape : tuple of int
-            Shape of the image ``(y, x)``; the result is centred, for the orthonormal transform.
+            Shape of the image ``(y, x)``; the result is centred, for the orthonormal transform, and on the device of
+            the network.
         """
         table = self.card.get("error_spectrum")
         if not table:
             return None
-        levels, rings = np.log(table["sigma"]), np.asarray(table["ratio"], dtype=float)
-        at = np.clip(math.log(sigma), levels[0], levels[-1])
-        ratio = np.exp([np.interp(at, levels, np.log(column)) for column in rings.T])
+        rings, below, above, fraction = self._error_table(tuple(shape))
+        (low,), (high,), (way,) = _between(np.log(table["sigma"]), np.array([math.log(sigma)]))
+        ratio = torch.lerp(rings[int(low)], rings[int(high)], float(way)).exp()
         # Above the table, the error is constant; below it, it is proportional to sigma.
         level = min(sigma, table["sigma"][-1])
-        y, x = (np.fft.fftshift(np.fft.fftfreq(n)) for n in shape)
-        of_pixel = np.interp(np.hypot(y[:, None], x), table["frequency"], ratio)
-        return torch.from_numpy(np.square(level * of_pixel)).float()
+        return (level * torch.lerp(ratio[below], ratio[above], fraction)).square()
+
+    def _error_table(self, shape: tuple[int, ...]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return log ratios ``(level, ring)``, and the rings around each frequency with the fraction of the way.
+
+        They are made once for a shape and stay with the network, so that no step copies them to a GPU.
+        """
+        key = shape, self.device
+        if key not in self._error_tables:
+            table = self.card["error_spectrum"]
+            y, x = (np.fft.fftshift(np.fft.fftfreq(n)) for n in shape)
+            places = _between(np.asarray(table["frequency"], dtype=float), np.hypot(y[:, None], x))
+            ratios = np.log(np.asarray(table["ratio"], dtype=float))
+            rings, below, above, fraction = (torch.from_numpy(v).to(self.device) for v in (ratios, *places))
+            self._error_tables[key] = rings.float(), below, above, fraction.float()
+        return self._error_tables[key]
 
     def _levels(self, sigma: float | Tensor, x: Tensor) -> Tensor:
-        """Return sigma as float32 ``(batch,)`` on the device of ``x``, checked and clipped from below."""
-        levels = torch.as_tensor(sigma, dtype=torch.float32, device=x.device)
+        """Return sigma as float32 ``(batch,)`` on the device of ``x``, checked and clipped from below.
+
+        A number becomes a tensor by a fill, since a copy would wait for a GPU, as would a check of values on one.
+        """
+        if not isinstance(sigma, Tensor) and np.ndim(sigma) == 0:
+            level = float(sigma)
+            self._require_level(0 <= level <= self.sigma_max * _ROUNDING, sigma)
+            return torch.full((len(x),), max(level, self.sigma_min), dtype=torch.float32, device=x.device)
+        levels = torch.as_tensor(sigma)
         if levels.ndim > 1 or (levels.ndim == 1 and len(levels) not in (1, len(x))):
             raise ShapeError(f"expected sigma to be a number or of shape ({len(x)},), got shape {tuple(levels.shape)}")
-        # A schedule that starts at sigma_max may exceed it by float32 rounding.
-        if not bool(((levels >= 0) & (levels <= self.sigma_max * 1.001)).all()):
-            raise InputError(f"expected sigma between 0 and {self.sigma_max:g}, got {levels.detach().cpu().tolist()}")
-        return levels.clamp(min=self.sigma_min).expand(len(x))
+        if levels.device.type == "cpu":
+            known = (levels >= 0) & (levels <= self.sigma_max * _ROUNDING)
+            self._require_level(bool(known.all()), levels.detach().tolist())
+        return levels.to(x.device, torch.float32).clamp(min=self.sigma_min).expand(len(x))
+
+    def _require_level(self, holds: bool, got: object) -> None:
+        if not holds:
+            raise InputError(f"expected sigma between 0 and {self.sigma_max:g}, got {got}")
+
+
+def _between(known: np.ndarray, at: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the entries of an increasing table below and above each value, and the fraction of the way between."""
+    at = np.clip(at, known[0], known[-1])
+    above = np.minimum(np.searchsorted(known, at, side="right"), len(known) - 1)
+    below = np.maximum(above - 1, 0)
+    return below, above, (at - known[below]) / np.maximum(known[above] - known[below], 1e-30)
 
 
 def load_network_prior(

@@ -85,7 +85,7 @@ def error_spectrum(
             power = torch.fft.fft2(error, norm="ortho").abs().square()
             y, x = (np.fft.fftfreq(n) for n in clean.shape)
             ring = np.minimum(np.hypot(y[:, None], x) * 28, len(FREQUENCIES) - 1).astype(int).ravel()
-            total += np.bincount(ring, power.numpy().ravel(), len(FREQUENCIES))
+            total += np.bincount(ring, power.cpu().numpy().ravel(), len(FREQUENCIES))
             weight += np.bincount(ring, minlength=len(FREQUENCIES)) * float((clean.abs() > SIGNAL).float().mean())
         rows.append([round(float(value), 4) for value in np.sqrt(total / weight) / sigma])
     return {"sigma": list(sigmas), "frequency": list(FREQUENCIES), "ratio": rows}

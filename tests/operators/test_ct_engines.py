@@ -1,5 +1,6 @@
 """Optional engines against ours: ASTRA where it is installed, Triton where there is a GPU, torch-radon's two APIs."""
 
+import copy
 import importlib
 import math
 import sys
@@ -12,6 +13,9 @@ from torch import Tensor
 
 from operators import CT, FanBeam, InputError, ParallelBeam, check_operator
 from operators.ct.geometry import Beam
+from operators.ct.projectors import triton
+from operators.ct.projectors.onthefly import OnTheFlyProjector
+from operators.ct.projectors.sparse import SparseProjector
 
 TURN = 2 * math.pi
 PARALLEL = ParallelBeam(np.arange(20) * math.pi / 20 + 0.03, 71, 1.3)
@@ -20,7 +24,6 @@ CURVED = FanBeam(
     *(np.arange(20) * TURN / 20, 75, 2.1, 150.0, 260.0, True, 0.7),
     source_angle_offset=np.tile([1e-3, -1e-3], 10),
 )
-needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
 
 @pytest.fixture(autouse=True)
@@ -65,7 +68,7 @@ def test_a_fan_is_that_of_astra(astra: types.ModuleType) -> None:
     assert relative(ours, theirs) < 0.01 < relative(ours.flip(-1), theirs)
 
 
-@needs_gpu
+@pytest.mark.cuda
 @pytest.mark.parametrize("shape", [(48, 48), (40, 53), (1, 9)])
 @pytest.mark.parametrize("geometry", [PARALLEL, FAN, CURVED], ids=["parallel", "flat", "curved, flying focal spot"])
 @pytest.mark.parametrize("engine", ["triton", "sparse", "onthefly"])
@@ -77,6 +80,35 @@ def test_engines_on_a_gpu(engine: str, geometry: Beam, shape: tuple[int, int]) -
     assert relative(operator(x.cuda()).cpu(), reference(x.double())) < 1e-5
     assert relative(operator.H(y.cuda()).cpu(), reference.H(y.double())) < 1e-5
     check_operator(operator, device="cuda", trials=2)
+
+
+def test_auto_follows_device_and_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    operator = CT(PARALLEL, (24, 24), 1.1)
+    assert operator.to("cpu")._projector is None  # nothing is built before the device is known
+    assert isinstance(operator.projector, SparseProjector)
+    assert isinstance(CT(PARALLEL, (24, 24), 1.1, max_bytes=1).projector, OnTheFlyProjector)
+    away = copy.copy(operator)
+    away._device = torch.device("cuda")
+    for present, single, name in ((True, True, "triton"), (True, False, "sparse"), (False, True, "sparse")):
+        monkeypatch.setattr(triton, "available", lambda present=present: present)
+        away.domain = operator.domain.to(torch.float32 if single else torch.float64)
+        assert away._automatic() == name
+
+
+def test_auto_keeps_its_matrix_in_another_precision() -> None:
+    x = torch.rand(2, 24, 24, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    wide = CT(PARALLEL, (24, 24), 1.1).to(torch.float64)
+    assert wide.domain.dtype == torch.float64
+    torch.testing.assert_close(wide(x), CT(PARALLEL, (24, 24), 1.1, "sparse").to(torch.float64)(x))
+    assert relative(wide.to(torch.float32)(x.float()), wide(x)) < 1e-6
+
+
+def test_triton_refuses_double_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(triton, "kernels", lambda: None)
+    operator = CT(PARALLEL, (24, 24), 1.1, "triton")
+    assert operator.to(torch.float32).projector is not None
+    with pytest.raises(InputError, match="engine='sparse'"):
+        operator.to(torch.float64)
 
 
 def test_the_fork_of_torch_radon_gets_pixels(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ import torch
 
 from operators import Grid, InputError, PlaneWaveGeometry, PlaneWaveUltrasound, ShapeError, check_operator
 from operators.ultrasound.delays.plan import make_plan
-from operators.ultrasound.delays.torch_engine import TorchDelays, add_sorted, add_up
+from operators.ultrasound.delays.torch_engine import TorchDelays, add_sorted, add_up, placed
 
 ENGINES = ["torch", *(["numba"] if importlib.util.find_spec("numba") else [])]
 GRID = Grid(np.linspace(-1.9e-3, 2e-3, 6), np.linspace(2e-3, 6e-3, 7))
@@ -54,6 +54,17 @@ def test_engines_agree(engine: str) -> None:
     torch.testing.assert_close(PlaneWaveUltrasound(recorded, GRID, engine=engine, **options)(x), truth)
     single = PlaneWaveUltrasound(recorded, GRID, engine=engine, **options)(x.to(torch.complex64))
     assert float((single - truth).abs().max() / truth.abs().max()) < 2e-3
+
+
+def test_the_plan_stays_on_the_device_of_the_data() -> None:
+    """Torch's device without values stands for a GPU."""
+    delays = PlaneWaveUltrasound(geometry(), GRID, engine="torch").engine._torch
+    image = torch.zeros(1, *GRID.shape, dtype=torch.complex64, device="meta")
+    data = delays.scatter(image)
+    assert delays.gather(data).is_meta
+    there = placed(delays.plan, image)
+    assert all(value is None or (value.is_meta and value.dtype == torch.float32) for value in there)
+    assert placed(delays.plan, data) is there
 
 
 def test_echoes_arrive_when_and_where_they_must() -> None:

@@ -46,13 +46,20 @@ class TritonProjector(LinearOperator):
         table, self._reach = runs(lines, image_shape)
         self._runs = torch.from_numpy(table)
 
+    def to(self, target: torch.device | str | torch.dtype) -> LinearOperator:
+        """Return a copy on another device; double precision is refused."""
+        if target in (torch.float64, torch.complex128):
+            raise InputError(f"engine='triton' computes in float32, not {target}; use engine='sparse' or 'onthefly'")
+        return super().to(target)
+
     def _forward(self, x: Tensor) -> Tensor:
         images, (angles, detectors) = self._on_device(x, self.domain), self.codomain.shape
         out = images.new_empty(len(images), angles, detectors)
         rays = angles * detectors
         grid = (-(-rays // _RAYS), len(images))
         lines = (self._by_row, self._start, self._slope, self._weight)
-        kernels().project[grid](images, out, *lines, rays, *self.domain.shape, _RAYS)
+        with torch.cuda.device_of(images):  # Triton launches on the current GPU, which need not be that of the tensor
+            kernels().project[grid](images, out, *lines, rays, *self.domain.shape, _RAYS)
         return out.to(x.dtype).reshape(*self.domain.batch_shape(x), angles, detectors)
 
     def _adjoint(self, y: Tensor) -> Tensor:
@@ -60,19 +67,20 @@ class TritonProjector(LinearOperator):
         out = data.new_empty(len(data), ny, nx)
         grid = (-(-ny * nx // _PIXELS), len(data))
         lines = (self._start, self._slope, self._weight)
-        kernels().gather[grid](
-            data,
-            out,
-            *lines,
-            self._runs,
-            len(self._runs),
-            self.codomain.shape[0] * self.codomain.shape[1],
-            ny,
-            nx,
-            self._reach,
-            int(self.codomain.shape[1]).bit_length() + 1,
-            _PIXELS,
-        )
+        with torch.cuda.device_of(data):
+            kernels().gather[grid](
+                data,
+                out,
+                *lines,
+                self._runs,
+                len(self._runs),
+                self.codomain.shape[0] * self.codomain.shape[1],
+                ny,
+                nx,
+                self._reach,
+                int(self.codomain.shape[1]).bit_length() + 1,
+                _PIXELS,
+            )
         return out.to(y.dtype).reshape(*self.codomain.batch_shape(y), ny, nx)
 
     def _on_device(self, x: Tensor, space: Space) -> Tensor:
@@ -137,6 +145,15 @@ def emulate_gather(lines: joseph.Lines, y: np.ndarray, image_shape: tuple[int, i
             hat = np.maximum(1 - np.abs(start[ray] + slope[ray] * step - place), 0)
             image += np.where(low + k < last, hat * weight[ray] * y[ray], 0)
     return image
+
+
+def available() -> bool:
+    """Tell whether Triton can be imported."""
+    try:
+        kernels()
+    except InputError:
+        return False
+    return True
 
 
 @functools.cache

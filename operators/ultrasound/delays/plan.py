@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -89,12 +89,6 @@ class DelayPlan:
     def rows(self) -> tuple[int, int]:
         """Numbers of waves and elements."""
         return len(self.transmit_x), len(self.elements)
-
-    def of_wave(self, wave: int) -> DelayPlan:
-        """Return the plan of one wave."""
-        one = slice(wave, wave + 1)
-        weights = None if self.transmit_weights is None else self.transmit_weights[one]
-        return replace(self, transmit_x=self.transmit_x[one], transmit_z=self.transmit_z[one], transmit_weights=weights)
 
 
 def make_plan(

@@ -6,8 +6,9 @@ without atomic sums, so that results are reproducible.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -66,24 +67,21 @@ def sampled(plan: DelayPlan, flat: Tensor, pairs: Pairs) -> Tensor:
     return value
 
 
-def pairs_of(plan: DelayPlan, like: Tensor, z_rows: slice = slice(None)) -> Iterator[Pairs]:
+def pairs_of(
+    plan: DelayPlan, like: Tensor, z_rows: slice = slice(None), waves: Iterable[int] | None = None
+) -> Iterator[Pairs]:
     """Yield chunks of rows and all pixels of some image rows, in the precision and on the device of `like`."""
-    real = like.real.dtype
-
-    def put(values: np.ndarray) -> Tensor:
-        return torch.as_tensor(np.asarray(values), dtype=real, device=like.device)
-
-    x, z = put(plan.x), put(plan.z)[z_rows, None]
-    waves, elements = plan.rows
-    tx, tz = put(plan.transmit_x), put(plan.transmit_z)[:, z_rows]
+    at, real = placed(plan, like), like.real.dtype
+    x, z = at.x.to(real), at.z[z_rows, None].to(real)
+    elements = plan.rows[1]
     room = _CPU_PAIRS if like.device.type == "cpu" else _GPU_PAIRS
     step = max(room // (max(len(like), 1) * z.shape[0] * len(x)), 1)
-    for wave in range(waves):
-        way = tx[wave] + tz[wave][:, None]
-        strength = None if plan.transmit_weights is None else put(plan.transmit_weights[wave][z_rows])
+    for wave in range(plan.rows[0]) if waves is None else waves:
+        way = at.transmit_x[wave].to(real) + at.transmit_z[wave, z_rows, None].to(real)
+        strength = None if at.transmit_weights is None else at.transmit_weights[wave, z_rows].to(real)
         for first in range(0, elements, step):
             some = slice(first, min(first + step, elements))
-            distance, weight = receive(plan, x, z, put(plan.elements[some]), put(plan.element_weights[some]))
+            distance, weight = receive(plan, x, z, at.elements[some].to(real), at.element_weights[some].to(real))
             position = distance + way
             weight = weight if strength is None else weight * strength
             whole = torch.floor(position)
@@ -91,6 +89,34 @@ def pairs_of(plan: DelayPlan, like: Tensor, z_rows: slice = slice(None)) -> Iter
             phase = torch.polar(weight.flatten(1), -plan.theta * fraction)
             rows = slice(wave * elements + some.start, wave * elements + some.stop)
             yield Pairs(rows, whole.flatten(1).long(), fraction, phase)
+
+
+class Placed(NamedTuple):
+    """The arrays of a plan as tensors: of the data's precision on a GPU, float64 and shared on a CPU."""
+
+    x: Tensor
+    z: Tensor
+    elements: Tensor
+    element_weights: Tensor
+    transmit_x: Tensor
+    transmit_z: Tensor
+    transmit_weights: Tensor | None
+
+
+_PLACED: WeakKeyDictionary[DelayPlan, dict[tuple[torch.device, torch.dtype], Placed]] = WeakKeyDictionary()
+
+
+def placed(plan: DelayPlan, like: Tensor) -> Placed:
+    """Return the arrays of a plan on the device of ``like``, to which they are copied once."""
+    real = torch.float64 if like.device.type == "cpu" else like.real.dtype
+    known = _PLACED.setdefault(plan, {})
+    if (like.device, real) not in known:
+        there = {
+            name: None if value is None else torch.as_tensor(value, dtype=real, device=like.device)
+            for name, value in ((name, getattr(plan, name)) for name in Placed._fields)
+        }
+        known[like.device, real] = Placed(**there)  # type: ignore[arg-type]
+    return known[like.device, real]
 
 
 def receive(plan: DelayPlan, x: Tensor, z: Tensor, elements: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:

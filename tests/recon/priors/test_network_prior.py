@@ -359,16 +359,47 @@ def test_graphs_write_to_the_same_place_each_time(prior, monkeypatch):
         NetworkPrior(small_model(), 0.003, 20.0, compiled="graphs")
 
 
-def test_torch_is_left_as_it_was():
-    settings = (torch.backends.cudnn.conv, torch.backends.cuda.matmul)
-    before = [setting.fp32_precision for setting in settings]
-    for kind in ("ieee", "tf32"):
+def precisions():
+    """Both of torch's sets of names; None where reading raises."""
+
+    def read(setting, name):
+        try:
+            return getattr(setting, name)
+        except RuntimeError:
+            return None
+
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    new = [read(setting, "fp32_precision") for setting in (cudnn.conv, cudnn.rnn, matmul)]
+    return new, [read(setting, "allow_tf32") for setting in (cudnn, matmul)]
+
+
+@pytest.fixture(params=["defaults", "old names", "new names", "a mix"])
+def settings_of_a_user(request):
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    new, old = precisions()
+    if request.param == "old names":
+        cudnn.allow_tf32, matmul.allow_tf32 = False, True
+    elif request.param == "new names":
+        cudnn.conv.fp32_precision = cudnn.rnn.fp32_precision = matmul.fp32_precision = "ieee"
+    elif request.param == "a mix":
+        cudnn.conv.fp32_precision, matmul.fp32_precision = "ieee", "tf32"
+    yield
+    cudnn.allow_tf32, matmul.allow_tf32 = old
+    for setting, value in zip((cudnn.conv, cudnn.rnn, matmul), new, strict=True):
+        setting.fp32_precision = value
+
+
+def test_torch_is_left_as_it_was(settings_of_a_user):
+    before = precisions()
+    for kind, allowed in (("ieee", False), ("tf32", True)):
         with pytest.raises(KeyError), products(kind, torch.device("cuda")):
-            assert [setting.fp32_precision for setting in settings] == [kind, kind]
+            (convolution, _, product), old = precisions()
+            assert old == [allowed, allowed]  # whoever reads them gets an answer
+            assert (convolution == "tf32") == (product == "tf32") == allowed
             raise KeyError
+        assert precisions() == before
         with products(kind, torch.device("cpu")):
-            assert [setting.fp32_precision for setting in settings] == before
-    assert [setting.fp32_precision for setting in settings] == before
+            assert precisions() == before
     with arithmetic("tf32", torch.device("cpu")):
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.float32
     with arithmetic("bfloat16", torch.device("cpu")):
