@@ -134,9 +134,9 @@ class SamplingRun:
         return reduced(part, sampler, self.modality, prior, time.perf_counter() - started, self.keep)
 
     def _refined(self, ready: Prepared, index: int) -> Prepared:
-        """Refine a slice with one sample of a few steps as its first image; unchanged if that sample diverges."""
+        """Refine a slice with one short path towards the mean as its first image; unchanged if that sample diverges."""
         problem = ready.problem
-        sampler = resolve_sampler("dds", FIRST_IMAGE_STEPS, self.modality)
+        sampler = resolve_sampler({"name": "dds", "image_draws": False}, FIRST_IMAGE_STEPS, self.modality)
         try:
             first = sample(sampler, problem, self._prior_of(problem), 1, _slice_seed(self.seed, index))
         except DivergenceError:  # the run itself will diverge again, and report it

@@ -8,7 +8,14 @@ SAMPLERS: dict[str, dict[str, Any]] = {
     # Twice the steps: with fewer, samples do not reach the data. Small noise matters more than in MRI.
     # Rays carry much information about low frequencies and little about high ones: the MRI settings for low SNR and
     # few steps were not tested on them.
-    "dds": {"steps": 60, "cg_iterations": 20, "mean_sigma": 0.05, "adapt_to_noise": False, "mean_steps": 1},
+    "dds": {
+        "steps": 60,
+        "cg_iterations": 20,
+        "mean_sigma": 0.05,
+        "adapt_to_noise": False,
+        "image_draws": False,
+        "mean_steps": 1,
+    },
     "dds-narrow": {"cg_iterations": 30},
     "dds-volume": {"steps": 60, "cg_iterations": 20, "mean_sigma": 0.05},
     "moment-matching": {"model_iterations": 20},

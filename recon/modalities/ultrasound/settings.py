@@ -17,6 +17,7 @@ SAMPLERS: dict[str, dict[str, Any]] = {
     "dds": {
         "steps": 60,
         "adapt_to_noise": False,
+        "image_draws": False,
         "mean_steps": 1,
         "spread": LocalEnergy(5),
         "sigma_max": None,
