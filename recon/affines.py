@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-#: Orientations and pixel sizes may differ this much between slices, and positions from even steps, as fractions.
-_TOLERANCE = 1e-2
+#: Positions may deviate by this fraction of a step from even ones, as rounded numbers of headers do.
+_EVEN = 0.05
+#: Orientations and pixel sizes may differ by this fraction between slices.
+_SAME = 1e-2
 #: Note about a stack that has no affine of its own.
 UNEVEN = (
     "the slices are not evenly spaced, or differ in orientation: the affine is that of the first slice with the mean "
@@ -33,10 +35,10 @@ def stacked(affines: np.ndarray) -> tuple[np.ndarray, bool]:
         return affine, True
     origins = affines[:, :3, 3]
     step = (origins[-1] - origins[0]) / (count - 1)
-    if np.linalg.norm(step) > _TOLERANCE * size:
+    if np.linalg.norm(step) > _EVEN * size:
         affine[:3, 2], size = step, float(np.linalg.norm(step))
     expected = affine[:3, 3] + np.arange(count)[:, None] * affine[:3, 2]
     plane = affines[:, :3, :2] - affine[:3, :2]
     lengths = np.linalg.norm(affine[:3, :2], axis=0)
-    even = np.abs(origins - expected).max() <= _TOLERANCE * size and (np.abs(plane) <= _TOLERANCE * lengths).all()
+    even = np.abs(origins - expected).max() <= _EVEN * size and (np.abs(plane) <= _SAME * lengths).all()
     return affine, bool(even)

@@ -24,7 +24,7 @@ def slices(places, normal=TURN[:, 2]) -> np.ndarray:
         ([0.0], 4.0, True),
         ([0, 5, 10], 5.0, True),
         ([10, 5, 0], -5.0, True),
-        ([0, 5, 10.02], 5.01, True),  # rounded
+        ([0, 5, 10.2], 5.1, True),  # rounded
         ([0, 5, 11], 5.5, False),
         ([0, 10, 5], 2.5, False),
         ([7, 7, 7], 4.0, False),  # contrasts
