@@ -137,7 +137,7 @@ def crop_oversampling(kspace: Tensor, axis: int, factor: float) -> Tensor:
         k-space of the central part of the field of view; white noise keeps its level.
     """
     n = kspace.shape[axis]
-    kept = round(n / factor)
+    kept = max(round(n / factor), 1)
     if kept >= n:
         return kspace
     image = ifftc(kspace, (axis,))

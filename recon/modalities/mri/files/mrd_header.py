@@ -7,6 +7,8 @@ from xml.parsers import expat
 from recon.errors import InputError
 
 _NAMESPACE = "{http://www.ismrm.org/ISMRMRD}"
+#: Shorter fields of view are damage; ratios of lengths from here to 1e6 mm are finite and not zero.
+_LEAST_MM = 1e-3
 
 
 @dataclass(frozen=True)
@@ -157,8 +159,10 @@ def _space(
         if element is None:
             raise InputError(f"{where}: <{name}> has no <{part}>")
         values.append([_number(element, axis, where) for axis in "xyz"])
-        if not all(0 < value < 1e6 for value in values[-1]):
+        if not all(_LEAST_MM <= value < 1e6 for value in values[-1]):
             raise InputError(f"{where}: <{name}><{part}> must be positive, got {values[-1]}")
+        if part == "matrixSize" and not all(value.is_integer() for value in values[-1]):
+            raise InputError(f"{where}: <{name}><{part}> must be whole numbers, got {values[-1]}")
     (mx, my, mz), (fx, fy, fz) = values
     return (int(mx), int(my), int(mz)), (fx, fy, fz)
 

@@ -582,6 +582,21 @@ def test_noise_scan_of_another_file(
     assert ("the dwell time" in str(ready.doubts)) == (dwell == 0)
 
 
+def test_a_noise_scan_of_two_bandwidths(tmp_path: Path, scan: Writer) -> None:
+    """Acquisitions of 10 and of 2.5 us, whose noise has four times the power; the lines of the image are of 5 us."""
+    noise = Writer(tmp_path / "noise.h5")
+    for k in range(40):
+        level, dwell = ((0.01, 10.0), (0.02, 2.5))[k % 2]
+        flags = [ismrmrd.ACQ_IS_NOISE_MEASUREMENT]
+        noise.put(level * correlated(256, seed=k), flags=flags, sample_time_us=dwell)
+    noise.write()
+    scan.image(smooth_scan())
+    scan.open()
+    measured = KspaceSource(scan.path, MRI(noise_scan=str(noise.path))).prepare(0, "cpu").measured
+    found = measured.noise.covariance * measured.unit**2
+    np.testing.assert_allclose(found, 2e-4 * covariance(), atol=0.1e-4)
+
+
 def test_a_noise_scan_for_data_without_dwell_time_is_noted(tmp_path: Path) -> None:
     noise = Writer(tmp_path / "noise.h5")
     noise.put(0.01 * correlated(4096), flags=[ismrmrd.ACQ_IS_NOISE_MEASUREMENT], sample_time_us=10.0)
