@@ -1,8 +1,9 @@
 """Data Exchange HDF5: parallel-beam projections of a synchrotron, one sinogram per detector row.
 
 `exchange/data` (angle, row, column) are intensities, `exchange/data_white` and `exchange/data_dark` several images with
-and without beam, `exchange/theta` the angles (degrees unless their attribute `units` says rad). With the mean white and
-dark images w and d the line integrals are p = -log((data - d) / (w - d)).
+and without beam, `exchange/theta` the angles: degrees unless their attribute `units` says rad, or there is none and
+only radians can be meant. With the mean white and dark images w and d the line integrals are
+p = -log((data - d) / (w - d)).
 Source: De Carlo et al., J. Synchrotron Rad. 21 (2014) 1224.
 """
 
@@ -22,6 +23,9 @@ _PIXEL_NAMES = ("measurement/instrument/detector/pixel_size_x", "measurement/ins
 _IN_MM = {"m": 1000.0, "mm": 1.0, "um": 1e-3, "micron": 1e-3, "microns": 1e-3, "\u00b5m": 1e-3, "nm": 1e-6}
 # Less than this fraction of the beam is noise: p is at most -log of it.
 _LEAST_TRANSMISSION = 1e-4
+# Angles without a unit that span less than this are not degrees; they are radians if they make half turns, up to a
+# fraction of one.
+_MOST_RADIANS, _WHOLE = 7.0, 0.05
 
 
 def sniff(path: Path) -> bool:
@@ -63,7 +67,7 @@ def read(
         if len(shape) != 3 or min(shape) < 1 or data.dtype.kind not in "iuf":
             raise InputError(f"{path}: {_DATA}: expected real numbers (angle, row, column), got {data.dtype} {shape}")
         frames = {name: _frames(file, f"{_DATA}_{name}", shape) for name in ("white", "dark")}
-        theta = _angles(file, shape[0]) if angles is None else np.asarray(angles, float)
+        theta, unit = _angles(file, shape[0]) if angles is None else (np.asarray(angles, float), "radians (given)")
         stored_centre, stored_pixel = _centre(file), _pixel(file)
     white, dark = (frames[name] for name in ("white", "dark"))
     if white is None:
@@ -101,7 +105,7 @@ def read(
         positions_mm=None if pixel is None else np.arange(shape[1]) * spacing,
         attributes={
             **{"rotation_centre": float(centre), "rotation_centre_from": origin, "pixel_size_from": known_from},
-            **{"white_images": white is not None, "dark_images": dark is not None},
+            **{"angles": unit, "white_images": white is not None, "dark_images": dark is not None},
             "dead_elements": int((~alive).sum()),
         },
     )
@@ -147,16 +151,27 @@ def _frames(file: h5py.File, name: str, shape: tuple[int, ...]) -> np.ndarray | 
     return mean
 
 
-def _angles(file: h5py.File, count: int) -> np.ndarray:
+def _angles(file: h5py.File, count: int) -> tuple[np.ndarray, str]:
+    """Return the angles in rad, and the unit that they are stored in."""
     name = "exchange/theta"
     if not hdf5.has(file, name):
         raise InputError(f"{file.filename}: {name} is missing; give angles= in rad")
     found = hdf5.dataset(file, name)
     if found.dtype.kind not in "iuf" or found.shape != (count,):
         raise InputError(f"{file.filename}: {name}: expected {count} angles, got {found.dtype} {found.shape}")
-    units = str(hdf5.attributes(found, ("units",)).get("units", "degrees")).lower()
     theta = np.asarray(found[()], float)
-    return theta if units.startswith("rad") else np.radians(theta)
+    units = hdf5.attributes(found, ("units",)).get("units")
+    if units is None and np.isfinite(theta).all() and 0 < np.ptp(theta) < _MOST_RADIANS:
+        # Half turns in radians, with or without the last angle.
+        turns = np.ptp(theta) / np.pi * np.array([1, count / (count - 1)])
+        if not (np.abs(turns[:, None] - [1, 2]) < _WHOLE).any():
+            raise InputError(
+                f"{file.filename}: {name}: angles from {theta.min():g} to {theta.max():g} have no unit, and in degrees "
+                "they are no tomography; set the attribute units of the dataset to rad or deg, or give angles= in rad"
+            )
+        return theta, "radians (no unit, but a half or whole turn)"
+    radians = str(units).lower().startswith("rad")
+    return (theta, "radians") if radians else (np.radians(theta), "degrees" + (" (no unit)" if units is None else ""))
 
 
 def _centre(file: h5py.File) -> float | None:

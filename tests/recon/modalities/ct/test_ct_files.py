@@ -161,6 +161,33 @@ def test_rotation_centre_pixel_size_and_angles(tmp_path: Path) -> None:
     assert scan.geometry.angles[-1] == pytest.approx(np.radians(177))
 
 
+@pytest.mark.parametrize(
+    ("theta", "scale", "unit"),
+    [
+        (np.arange(60) * np.pi / 60, 1.0, "radians (no unit"),
+        (np.arange(60) * 2 * np.pi / 60 - np.pi, 1.0, "radians (no unit"),
+        (np.linspace(0, np.pi, 60), 1.0, "radians (no unit"),
+        (np.arange(60) * 3.0, np.pi / 180, "degrees (no unit"),
+        (np.arange(60) * 0.15, np.pi / 180, "degrees (no unit"),  # 9 degrees: a limited angle
+    ],
+)
+def test_angles_without_a_unit(tmp_path: Path, theta: np.ndarray, scale: float, unit: str) -> None:
+    scan = open_ct(exchange(tmp_path / "a.h5", theta=theta)[0], rotation_centre=25.3)
+    assert isinstance(scan, CTProjections)
+    np.testing.assert_allclose(scan.geometry.angles, theta * scale)
+    assert scan.attributes["angles"].startswith(unit)
+
+
+@pytest.mark.parametrize("most", [0.1, 2.1, 4.4])
+def test_angles_that_may_be_either_are_refused(tmp_path: Path, most: float) -> None:
+    path, _ = exchange(tmp_path / "a.h5", theta=np.linspace(0, most, 60))
+    with pytest.raises(InputError, match=rf"exchange/theta: angles from 0 to {most} have no unit"):
+        open_ct(path)
+    with h5py.File(path, "r+") as file:
+        file["exchange/theta"].attrs["units"] = "rad"
+    assert open_ct(path).geometry.angles[-1] == pytest.approx(most)
+
+
 def test_dead_and_dark_pixels_stay_finite(tmp_path: Path) -> None:
     white = np.broadcast_to(np.float32(1100), (5, 2, 60)).copy()
     white[:, :, 30] = 100  # a dead column
