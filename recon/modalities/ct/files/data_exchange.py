@@ -23,6 +23,10 @@ _PIXEL_NAMES = ("measurement/instrument/detector/pixel_size_x", "measurement/ins
 _IN_MM = {"m": 1000.0, "mm": 1.0, "um": 1e-3, "micron": 1e-3, "microns": 1e-3, "\u00b5m": 1e-3, "nm": 1e-6}
 # Less than this fraction of the beam is noise: p is at most -log of it.
 _LEAST_TRANSMISSION = 1e-4
+# The object is cut off if the line integrals at an edge are this fraction of the largest ones.
+_CUT = 0.05
+# Parts of projections with less than this fraction of their variance do not tell where the axis is.
+_LEAST_SIGNAL = 0.1
 # Angles without a unit that span less than this are not degrees; they are radians if they make half turns, up to a
 # fraction of one.
 _MOST_RADIANS, _WHOLE = 7.0, 0.05
@@ -50,7 +54,7 @@ def read(
         The file.
     rotation_centre
         Column of the rotation axis, 0-based and fractional. Default: the file's, or an estimate from the middle row:
-        the centre of mass of the projections circles around it.
+        the centre of mass of the projections circles around it, and opposite projections mirror each other about it.
     pixel_size_mm
         Default: the file's, or 1 (then lengths are in pixels, and attenuation in 1/pixel).
     angles
@@ -88,7 +92,7 @@ def read(
 
     centre, origin = (rotation_centre, "option") if rotation_centre is not None else (stored_centre, "file")
     if centre is None:
-        centre, origin = centre_of_mass(load(shape[1] // 2), theta), "estimate (centre of mass)"
+        centre, origin = _estimated_centre(load(shape[1] // 2), theta)
     if not 0 <= centre <= shape[2] - 1:
         raise InputError(f"{path}: the rotation centre {centre} is outside the {shape[2]} columns")
     pixel = pixel_size_mm if pixel_size_mm is not None else stored_pixel
@@ -123,6 +127,47 @@ def centre_of_mass(sinogram: np.ndarray, angles: np.ndarray) -> float:
     basis = np.stack([np.ones_like(angles), np.cos(angles), np.sin(angles)], axis=1)
     centre = float(np.linalg.lstsq(basis, mass, rcond=None)[0][0])
     return float(np.clip(centre, 0, sinogram.shape[1] - 1))
+
+
+def centre_of_opposites(sinogram: np.ndarray, angles: np.ndarray) -> float | None:
+    """Estimate the column of the rotation axis from opposite projections, which mirror each other about it.
+
+    Valid for parallel beams also where the object is wider than the detector, as in a half acquisition. None if there
+    are no opposite projections.
+    """
+    offset = np.abs((angles[None] - angles[:, None]) % (2 * np.pi) - np.pi)
+    partner = offset.argmin(axis=1)
+    found = np.flatnonzero(offset[np.arange(len(angles)), partner] < np.pi / len(angles))
+    columns = sinogram.shape[1]
+    overlap = max(8, columns // 10)
+    if len(found) < 2 or columns <= overlap:
+        return None
+    first, mirrored = sinogram[found].astype(float), sinogram[partner[found], ::-1].astype(float)
+    sums = np.arange(overlap - 1, 2 * columns - overlap)  # of the columns of a ray in both, twice that of the axis
+    errors, least = [], _LEAST_SIGNAL * sinogram.var()  # air mirrors air anywhere
+    for both in sums:
+        x = slice(max(0, both - columns + 1), min(columns - 1, both) + 1)
+        a, b = first[:, x], mirrored[:, columns - 1 - both + x.start : columns - 1 - both + x.stop]
+        errors.append((np.square(a - b).mean() + 1e-6 * least) / (a.var() + b.var() + least + 1e-30))
+    return _lowest(sums, np.array(errors)) / 2
+
+
+def _lowest(places: np.ndarray, values: np.ndarray) -> float:
+    """Return the place of the lowest value, by a parabola through its neighbours."""
+    k = int(values.argmin())
+    if not 0 < k < len(values) - 1:
+        return float(places[k])
+    before, middle, after = values[k - 1 : k + 2]
+    return float(places[k] + 0.5 * (before - after) / max(before - 2 * middle + after, 1e-30))
+
+
+def _estimated_centre(sinogram: np.ndarray, angles: np.ndarray) -> tuple[float, str]:
+    """Return the column of the rotation axis and how it was found: the centre of mass needs the whole object."""
+    if np.abs(sinogram[:, [0, -1]]).mean(axis=0).max() > _CUT * np.quantile(sinogram, 0.99):
+        centre = centre_of_opposites(sinogram, angles)
+        if centre is not None:
+            return centre, "estimate (opposite projections)"
+    return centre_of_mass(sinogram, angles), "estimate (centre of mass)"
 
 
 def _line_integrals(counts: np.ndarray, beam: np.ndarray, dark: np.ndarray | int, alive: np.ndarray) -> np.ndarray:
