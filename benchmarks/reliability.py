@@ -165,14 +165,16 @@ def main(argv: list[str] | None = None) -> int:
     letters = {group[0]: group for group in CASES}
     parser.add_argument("--only", nargs="+", choices=letters, default=list(letters), help="groups")
     parser.add_argument("--collect", action="store_true", help="run nothing, only look whether the tests exist")
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--json", type=Path, help="where to write the results; groups that are not run stay in it")
     options = parser.parse_args(argv)
     rows = results([letters[letter] for letter in options.only], options.collect)
     print(f"\n{table(rows)}")
     if options.json:
-        versions = {"python": platform.python_version(), "torch": torch.__version__}
-        found = {**versions, "totals": totals(rows), "cases": rows}
-        options.json.write_text(json.dumps(found, indent=1) + "\n")
+        known = json.loads(options.json.read_text())["cases"] if options.json.exists() else []
+        done = {row["group"] for row in rows}
+        every = sorted([*rows, *(row for row in known if row["group"] not in done)], key=lambda row: row["group"])
+        versions = {"python": platform.python_version(), "torch": str(torch.__version__)}
+        options.json.write_text(json.dumps({**versions, "totals": totals(every), "cases": every}, indent=1) + "\n")
     return int(any(row["outcome"] in (MISSING, FAILED) for row in rows))
 
 

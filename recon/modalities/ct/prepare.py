@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, cast
 
@@ -248,7 +248,7 @@ def _operator(beam: Beam, shape: tuple[int, int], pixel_size: float, device: tor
     return found
 
 
-def _covered(radians: Sequence[float] | np.ndarray) -> float:
+def _covered(radians: Any) -> float:
     """Return the angular coverage of projections in degrees; each projection covers one typical step."""
     angles = np.sort(np.degrees(np.asarray(radians)) % 360)
     steps = np.diff(angles, append=angles[0] + 360)
