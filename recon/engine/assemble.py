@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 
+from recon.affines import UNEVEN
 from recon.engine import provenance
 from recon.engine.findings import judge_run
 from recon.engine.slice_result import FailedSlice, SliceResult
 from recon.errors import DivergenceError
 from recon.posterior import Posterior
 from recon.posterior_summary import Summary
-from recon.verdict import Verdict
+from recon.verdict import Finding, Verdict
 
 
 def assemble(
@@ -59,6 +60,7 @@ def assemble(
             f"each of the {len(valid)} samples is invalid in some slice; draw more, or reconstruct slices separately"
         )
     findings = [one.finding() for one in sorted(failed, key=lambda one: one.index)]
+    findings += [Finding("ok", UNEVEN)] if "affines" in geometry else []
     findings += judge_run({result.index: result.judged for result in known}, valid)
     diagnostics = {**stack.diagnostics, "valid": valid, "seconds": sum(result.seconds for result in known)}
     if stacked and failed:

@@ -80,10 +80,13 @@ class FailedSlice:
     ----------
     index : int
     reason : str
+    diverged : bool
+        Whether sampling failed, rather than that the data are unusable.
     """
 
     index: int
     reason: str
+    diverged: bool = False
 
     def finding(self) -> Finding:
         """Return what it means for the volume."""

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from recon.affines import stacked
 from recon.errors import InputError
 
 
@@ -39,11 +40,18 @@ def _number(text: str) -> int | None:
 
 
 def of_slices(geometry: Mapping[str, Any], chosen: Sequence[int]) -> dict[str, Any]:
-    """Return the geometry of the chosen slices: its affine begins at the first of them."""
+    """Return the geometry of the chosen slices.
+
+    Its ``affine`` is that of the stack, which a source may also give for each slice. Where that is not the affine of
+    each slice, ``affines`` has them.
+    """
     if geometry.get("affine") is None:
         return dict(geometry)
-    affine = np.array(geometry["affine"], float)
-    affine[:3, 3] += chosen[0] * affine[:3, 2]
-    if len(chosen) > 1:
-        affine[:3, 2] *= (chosen[-1] - chosen[0]) / (len(chosen) - 1)
-    return {**geometry, "affine": affine.tolist()}
+    known = np.array(geometry["affine"], float)
+    if known.ndim == 3:
+        each = known[list(chosen)]
+    else:
+        each = np.repeat(known[None], len(chosen), axis=0)
+        each[:, :3, 3] += np.asarray(chosen)[:, None] * known[:3, 2]
+    affine, even = stacked(each)
+    return {**geometry, "affine": affine.tolist(), **({} if even else {"affines": each.tolist()})}

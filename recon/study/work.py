@@ -103,7 +103,7 @@ def draw(job: Job, unit: tuple[int, ...], step: Step | None = None) -> Drawn:
             raise
         except (InputError, DivergenceError) as error:
             reason, lasting = str(error), True
-            _write_slice(job, FailedSlice(unit[0], reason))
+            _write_slice(job, FailedSlice(unit[0], reason, isinstance(error, DivergenceError)))
         except (ReconError, OSError, MemoryError) as error:
             reason = str(error) or type(error).__name__
         except Exception as error:  # a defect; the other slices are not to be lost for it
@@ -134,8 +134,8 @@ def finish(job: Job) -> Finished:
 
     Raises
     ------
-    InputError
-        If no slice has a result.
+    InputError, DivergenceError
+        If no slice has a result, for the reason of the first one.
     ReconError, OSError
         If something cannot be written; the slices are kept.
     """
@@ -172,7 +172,7 @@ def _joined(job: Job, results: Iterator[SliceResult], failed: list[FailedSlice])
     first = next(results, None)
     if first is None:
         parts.end(job)
-        raise InputError(failed[0].reason)
+        raise (DivergenceError if failed[0].diverged else InputError)(failed[0].reason)
 
     def every() -> Iterator[SliceResult]:
         yield first

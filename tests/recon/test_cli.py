@@ -5,12 +5,13 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
+import torch
 
 from recon import Posterior
 from recon.cli import main
@@ -243,6 +244,18 @@ def test_failures_exit_with_1_and_say_what_happened(
     assert files(tmp_path / "out") == {f".scan.parts/{name}" for name in kept}
 
 
+def test_a_run_of_bad_samples_fails_and_writes_nothing(
+    scan: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def denoise(self: object, x: torch.Tensor, sigma: float) -> torch.Tensor:
+        return x * float("nan")
+
+    monkeypatch.setattr("recon.priors.analytic.GaussianPrior.denoise", denoise)
+    assert main(["run", str(scan), "-o", str(tmp_path / "out"), *FAST, *HALF]) == 1
+    assert "non-finite" in complaint(capsys)
+    assert not list((tmp_path / "out").glob("*.h5"))
+
+
 def test_surprises_are_one_line_unless_debugged(
     scan: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -278,11 +291,27 @@ def test_output_that_is_a_file(scan: Path, tmp_path: Path, capsys: pytest.Captur
     assert "is a file, expected a folder" in complaint(capsys)
 
 
-@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="needs a user who may not write everywhere")
-def test_output_that_is_read_only(scan: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "locked").mkdir(mode=0o500)
-    assert main(["run", str(scan), "-o", str(tmp_path / "locked" / "out"), *FAST]) == 1
+@pytest.fixture
+def read_only(tmp_path: Path) -> Iterator[Path]:
+    """A folder that cannot be written to: for root, a file system that is mounted so."""
+    folder = tmp_path / "locked"
+    folder.mkdir(mode=0o500)
+    if os.name != "posix":
+        pytest.skip("folders have no permission bits")
+    if os.geteuid() != 0:
+        yield folder
+        return
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m,ro", "none", str(folder)]
+    if sys.platform != "linux" or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("root may write everywhere, and cannot mount here")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_output_that_is_read_only(scan: Path, read_only: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", str(scan), "-o", str(read_only / "out"), *FAST]) == 1
     assert "no permission to write" in complaint(capsys)
+    assert not list(read_only.iterdir())
 
 
 def test_info_of_raw_data_and_of_a_result(

@@ -113,7 +113,7 @@ class CTImages(Recording):
         Position of each slice along the normal of the image plane, ascending, or None.
     affine
         `(4, 4)`: from the indices (column, row, slice) to mm to the right, to the front and to the head of the patient
-        (the frame of NIfTI), or None.
+        (the frame of NIfTI); `(slice, 4, 4)` where slices are not evenly spaced; or None.
     scanner
         `source_to_iso_mm`, `source_to_detector_mm`: the distances of the scanner, where the files state them.
     files

@@ -26,6 +26,10 @@ from samplers import Problem
 
 #: Noise-free data are assumed to be accurate to this fraction of the largest line integral.
 NOISE_FREE = 1e-3
+#: The object is cut off if the line integrals at an edge are this fraction of the largest ones.
+_CUT = 0.05
+#: Degrees from which on projections make a whole turn; a detector is centred if its sides differ less than this.
+_WHOLE_TURN, _CENTRED = 350.0, 0.9
 #: Gray window of reports, in HU.
 WINDOW = (-250.0, 350.0)
 
@@ -117,12 +121,32 @@ def prepare_projections(
         notes.append(
             f"the file does not state the attenuation of water: {MU_WATER} per mm was assumed, so HU may be biased"
         )
-    beam = replace(geometry, angles=angles[used]).beam()
+    measured = replace(geometry, angles=angles[used])
+    beam = measured.beam()
+    weighted, symmetric = balanced(data, measured)
     shape, size = grid_of(geometry, image_shape, pixel_size)
     operator = _operator(beam, shape, size, device)
     facts: dict[str, Any] = {"simulated": False}
     noise_std = _with_model_error(noise_std, data, options, facts)
-    return _prepared(data, noise_std, operator, beam, facts, notes, water or MU_WATER, hounsfield)
+    ready = _prepared(
+        data, noise_std, operator, beam, facts, notes, water or MU_WATER, hounsfield, (weighted, symmetric.beam())
+    )
+    return replace(ready, doubts=_cut_off(data, weighted))
+
+
+def _cut_off(data: Tensor, weighted: Tensor) -> list[str]:
+    """Return a doubt if the object is wider than the detector; the near side of a half acquisition may cut it off."""
+    # Those of the near side were weighted by zero.
+    edges = data[:, [0, -1]].abs().mean(dim=0) if data.shape == weighted.shape else weighted[:, [0, -1]].mean(dim=0) / 2
+    fraction = float(edges.max()) / max(
+        float(torch.quantile(data.flatten()[:: max(data.numel() >> 20, 1)], 0.99)), 1e-30
+    )
+    if fraction <= _CUT:
+        return []
+    return [
+        f"the object is wider than the detector: line integrals at its edge are {fraction:.0%} of the largest; what "
+        "lies outside of the image is not modelled, and values inside are wrong, near the rim most of all"
+    ]
 
 
 def _with_model_error(noise_std: Tensor, sinogram: Tensor, options: CT, facts: dict[str, Any]) -> Tensor:
@@ -153,8 +177,14 @@ def grid_of(
     geometry: ScanGeometry, image_shape: tuple[int, int] | None = None, pixel_size: float | None = None
 ) -> tuple[tuple[int, int], float]:
     """Return shape and pixel size in mm of the image of measured projections, with defaults where not given."""
-    shape = image_shape or (min(512, geometry.det_count // 8 * 8 or 8),) * 2
-    size = pixel_size or 2 * field_of_view(geometry) / max(shape)
+    radius = field_of_view(geometry)
+    count = (
+        max(geometry.det_count, int(2 * radius / geometry.det_spacing_mm))
+        if is_whole_turn(geometry)
+        else geometry.det_count
+    )
+    shape = image_shape or (min(512, count // 8 * 8 or 8),) * 2
+    size = pixel_size or 2 * radius / max(shape)
     if not size > 0:
         raise InputError(
             "the axis of rotation is at the edge of the detector, so no region is covered by all projections"
@@ -163,11 +193,38 @@ def grid_of(
 
 
 def field_of_view(geometry: ScanGeometry) -> float:
-    """Return the radius in mm of the disc covered by every projection."""
-    edges = np.abs(geometry.positions_mm[[0, -1]]).min()
+    """Return the radius in mm of the disc covered by every projection, or by one of each opposite pair of them."""
+    edges = np.abs(geometry.positions_mm[[0, -1]])
     if geometry.source_to_iso_mm is None:
-        return float(edges)
+        return float(edges.max() if is_whole_turn(geometry) else edges.min())
     return float(geometry.source_to_iso_mm * np.sin(np.abs(geometry.fan_angles[[0, -1]]).min()))
+
+
+def is_whole_turn(geometry: ScanGeometry) -> bool:
+    """Tell whether parallel projections show every ray from both sides, as those of a half acquisition do."""
+    return geometry.source_to_iso_mm is None and _covered(geometry.angles) > _WHOLE_TURN
+
+
+def balanced(sinogram: Tensor, geometry: ScanGeometry) -> tuple[Tensor, ScanGeometry]:
+    """Return the projections of a half acquisition for filtered backprojection; others unchanged.
+
+    Rays near the axis are measured twice, the others once: the weights of opposite rays add up to 2, with a smooth step
+    across the overlap that leaves no edge for the ramp filter. The near side is filled with zeros, where the filtered
+    projections are not zero. Source: Wang, Med Phys 29:1634, 2002.
+    """
+    positions = np.asarray(geometry.positions_mm)
+    edges = positions[[0, -1]]
+    short, long = np.sort(np.abs(edges))
+    if not is_whole_turn(geometry) or short > _CENTRED * long:
+        return sinogram, geometry
+    side, spacing = np.sign(edges[np.argmax(np.abs(edges))]), geometry.det_spacing_mm
+    weights = 1 + np.sin(np.pi / 2 * np.clip(side * positions / max(short, 1e-12), -1, 1))
+    more = math.ceil((long - short) / spacing)
+    padded = torch.nn.functional.pad(
+        sinogram * torch.from_numpy(weights).to(sinogram), (more, 0) if side > 0 else (0, more)
+    )
+    offset = geometry.det_offset_mm - side * more * spacing / 2
+    return padded, replace(geometry, det_count=geometry.det_count + more, det_offset_mm=float(offset))
 
 
 def estimate_noise(sinogram: Tensor) -> float:
@@ -191,9 +248,9 @@ def _operator(beam: Beam, shape: tuple[int, int], pixel_size: float, device: tor
     return found
 
 
-def _covered(beam: Beam) -> float:
-    """Return the angular coverage of the projections in degrees; each projection covers one typical step."""
-    angles = np.sort(np.degrees(np.asarray(beam.angles)) % 360)
+def _covered(radians: Any) -> float:
+    """Return the angular coverage of projections in degrees; each projection covers one typical step."""
+    angles = np.sort(np.degrees(np.asarray(radians)) % 360)
     steps = np.diff(angles, append=angles[0] + 360)
     return float(360 - steps.max() + np.median(steps)) if len(steps) > 1 else 0.0
 
@@ -207,15 +264,16 @@ def _prepared(
     notes: list[str],
     water: float = MU_WATER,
     hounsfield: bool = True,
+    plain: tuple[Tensor, Beam] | None = None,
 ) -> Prepared:
     shape, size = operator.domain.shape, operator.pixel_size
-    image = fbp(sinogram, beam, (shape[0], shape[1]), size, filter="hann") / water
+    image = fbp(*(plain or (sinogram, beam)), (shape[0], shape[1]), size, filter="hann") / water
     facts = {
         **facts,
         "views": beam.shape[0],
         "detectors": beam.shape[1],
         "geometry": type(beam).__name__,
-        "arc": round(_covered(beam)),
+        "arc": round(_covered(beam.angles)),
         "pixel_size_mm": size,
         "noise_std": float(noise_std.median()),
         "water_per_mm": water,

@@ -1,13 +1,28 @@
 """The k-space recording that every reader returns: a lazily read sequence of slices with their geometry."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
+from torch import Tensor
 
 from recon.errors import InputError
 from recon.modalities.recording import Recording, checked
+
+Images = TypeVar("Images", np.ndarray, Tensor)
+
+
+def middle(images: Images, shape: tuple[int, int] | None) -> Images:
+    """Return the middle of images ``(..., y, x)``, at most of this shape; pixel `n // 2` stays in the centre."""
+    if shape is None:
+        return images
+    rows, columns = (slice(n // 2 - k // 2, n // 2 - k // 2 + k) for n, k in _lengths(images.shape[-2:], shape))
+    return images[..., rows, columns]
+
+
+def _lengths(have: Sequence[int], wanted: Sequence[int]) -> list[tuple[int, int]]:
+    return [(n, min(n, kept)) for n, kept in zip(have, wanted, strict=True)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +60,9 @@ class KspaceScan(Recording):
         -2 (y) or -1 (x): the axis that is always fully sampled; None where unknown.
     readout_oversampling
         Field of view of the readout over that of the image, usually 1.0 or 2.0.
+    image_shape
+        `(y, x)`: the middle of the images that lies in the field of view of the scanner's image, where phase encoding
+        is oversampled; None for all of it. Unlike the readout, undersampled k-space cannot be cropped: images are.
     acquired
         `(first, last + 1)`: the columns that the scanner encoded; the others are zero padding. None for all.
     mask
@@ -53,8 +71,12 @@ class KspaceScan(Recording):
         A name for each slice, such as "slice 2, contrast 1", or None where its number says it all.
     noise_covariance
         `E[n n^H]` of the coils for each slice, `(slice, coil, coil)`, from a noise scan; None if there is none.
+    sampling_rates
+        Samples per microsecond of the readout over the number of averages, of each slice `(slice,)`: its noise power is
+        proportional to it. None where unknown.
     affine
-        From (x, y, slice) of the images to mm in the frame of NIfTI, `(4, 4)`, or None.
+        From (x, y, slice) of the images to mm in the frame of NIfTI: `(4, 4)`, of each slice `(slice, 4, 4)` where
+        they are not evenly spaced or differ in orientation, or None.
     attributes
         Further entries of the file, as plain values.
     """
@@ -67,10 +89,12 @@ class KspaceScan(Recording):
     voxel_size_mm: tuple[float, float, float] | None = None
     readout_axis: int | None = None
     readout_oversampling: float = 1.0
+    image_shape: tuple[int, int] | None = None
     acquired: tuple[int, int] | None = None
     mask: np.ndarray | None = field(default=None, repr=False)
     names: tuple[str, ...] | None = field(default=None, repr=False)
     noise_covariance: np.ndarray | None = field(default=None, repr=False)
+    sampling_rates: np.ndarray | None = field(default=None, repr=False)
     affine: np.ndarray | None = field(default=None, repr=False)
     attributes: Mapping[str, Any] = field(default_factory=dict)
 

@@ -43,6 +43,8 @@ def lines(scan: KspaceScan) -> list[str]:
         found.append(f"readout: {'y' if scan.readout_axis == -2 else 'x'}, oversampled {scan.readout_oversampling:g} x")
     if scan.recon_shape is not None:
         found.append(f"image: {scan.recon_shape[0]} x {scan.recon_shape[1]} (y, x)")
+    if scan.image_shape is not None:
+        found.append(f"field of view of the image: the middle {scan.image_shape[0]} x {scan.image_shape[1]} (y, x)")
     if scan.voxel_size_mm is not None:
         found.append("voxel: " + " x ".join(f"{length:.3g}" for length in scan.voxel_size_mm) + " mm (z, y, x)")
     if scan.acquired is not None:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from operators.mri.masks import COLUMN_PATTERNS, PATTERNS
 from recon.errors import InputError
+from recon.modalities.mri.files import ismrmrd
 from recon.modalities.mri.options import MRI
 from recon.modalities.mri.sampling import Sampling
 from recon.modalities.mri.side_files import read_array
@@ -56,6 +57,13 @@ def given_mask(given: Any) -> Any:
         return None
     _require_pattern_or_file(given)
     return given_array(given, "mask")
+
+
+def given_noise(given: Any) -> Any:
+    """Return the array, or the acquisitions of an ISMRMRD file, of a noise scan that may be a file."""
+    if isinstance(given, str) and Path(given).is_file() and ismrmrd.sniff(Path(given)):
+        return ismrmrd.read_noise(Path(given))
+    return given_array(given, "noise_scan")
 
 
 def given_array(given: Any, option: str) -> Any:

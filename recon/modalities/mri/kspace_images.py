@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from recon.errors import ConfigError, InputError
-from recon.modalities.mri.data import KspaceScan
+from recon.modalities.mri.data import KspaceScan, middle
 from recon.modalities.mri.prepare import prepare
 from recon.modalities.mri.source import FileSource
 
@@ -48,7 +48,7 @@ def read_kspace(path: Path, every: int, pixel: float) -> tuple[list[np.ndarray],
             where = "" if str(path) in str(error) else f"{path}, slice {index}: "
             raise InputError(f"{where}{error}") from error
         image = problem.operator.H(problem.y).numpy()
-        images.append(_centre(image, source.scan.recon_shape))
+        images.append(_centre(middle(image, source.scan.image_shape), source.scan.recon_shape))
     voxel = source.scan.voxel_size_mm
     return images, (pixel, pixel) if voxel is None else (voxel[1], voxel[2])
 

@@ -55,6 +55,8 @@ class Measured:
         The scan that gives the coil maps, if it is a separate one.
     shift : (int, int)
         Shift (y, x) of the images of the result against those of the problem.
+    image_shape : (int, int) or None
+        The middle (y, x) of the images that the result has; the rest is oversampling of the phase encoding.
     notes : tuple of str
         Notes to the user about the data.
     doubts : tuple of str or Finding
@@ -71,6 +73,7 @@ class Measured:
     name: str | None = None
     calibration: Calibration | None = None
     shift: tuple[int, int] = (0, 0)
+    image_shape: tuple[int, int] | None = None
     notes: tuple[str, ...] = ()
     doubts: tuple[str | Finding, ...] = ()
 

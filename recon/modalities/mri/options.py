@@ -79,8 +79,9 @@ class MRI(Options):
     noise_scan: Any = option(
         None,
         str,
-        "noise samples (coil, ...) of a scan without excitation with the same bandwidth, or their covariance "
-        "(coil, coil); in Python also an array (default: noise is estimated)",
+        "noise samples (coil, ...) of a scan without excitation with the same bandwidth, their covariance "
+        "(coil, coil), or an ISMRMRD file with noise acquisitions of any bandwidth; in Python also an array "
+        "(default: noise is estimated)",
         "FILE",
         parse=_array_or_file("noise_scan"),
         arrays=True,

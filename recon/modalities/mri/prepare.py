@@ -34,6 +34,7 @@ def prepare(
     model_error: float | None = None,
     coils: int | None = None,
     calib_size: int | None = None,
+    image_shape: tuple[int, int] | None = None,
     name: str | None = None,
     device: torch.device | str = "cpu",
 ) -> PreparedSlice:
@@ -70,6 +71,8 @@ def prepare(
         Compress to this many virtual coils.
     calib_size : int, optional
         Longest side of the calibration region; by default the fully sampled centre, at most 24.
+    image_shape : (int, int), optional
+        The middle (y, x) of the images that the result keeps, where phase encoding is oversampled; all by default.
     name : str, optional
         Name of the slice in its file, for diagnostics.
     device : torch.device or str
@@ -110,6 +113,7 @@ def prepare(
             name=name,
             calibration=separate,
             shift=(-shift[0], -shift[1]),
+            image_shape=image_shape,
             doubts=tuple(doubts),
             notes=(*dead, *padding, *([SHIFTED] if any(shift) else [])),
         )
@@ -133,7 +137,7 @@ def crop_oversampling(kspace: Tensor, axis: int, factor: float) -> Tensor:
         k-space of the central part of the field of view; white noise keeps its level.
     """
     n = kspace.shape[axis]
-    kept = round(n / factor)
+    kept = max(round(n / factor), 1)
     if kept >= n:
         return kspace
     image = ifftc(kspace, (axis,))

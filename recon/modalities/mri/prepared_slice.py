@@ -13,6 +13,7 @@ from operators import CartesianMRI
 from operators.mri.autocalibration import Region
 from operators.solve import conjugate_gradient
 from recon.modalities.mri.coil_maps import FULL_CALIBRATION, GOOD_CALIBRATION, CoilMaps, complete, maps_from
+from recon.modalities.mri.data import middle
 from recon.modalities.mri.kspace_error import doubts, kspace_error
 from recon.modalities.mri.measured import Measured
 from recon.modalities.mri.scale import quantile, scale_of
@@ -89,7 +90,8 @@ class PreparedSlice(Prepared):
         else:
             weighted = torch.einsum("mnyx,...nyx->...myx", self.gram, images)
             combined = (images.conj() * weighted).sum(dim=-3).real.clamp_min(0).sqrt()
-        return combined.roll(self.measured.shift, (-2, -1)) if any(self.measured.shift) else combined
+        combined = combined.roll(self.measured.shift, (-2, -1)) if any(self.measured.shift) else combined
+        return middle(combined, self.measured.image_shape)
 
     def refined(self, image: Tensor) -> PreparedSlice:
         """Prepare the slice again, with a first image that completes k-space.

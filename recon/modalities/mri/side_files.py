@@ -12,6 +12,7 @@ from operators.arrays import native
 from recon.errors import InputError, ShapeError
 from recon.files import hdf5, npy
 from recon.modalities.mri.files import bart
+from recon.modalities.mri.files.mrd_noise import NoiseScan
 
 #: Names of the datasets of `.npz` and HDF5 files, by option; the only dataset of a file may have any name.
 NAMES = {
@@ -115,14 +116,31 @@ def coil_maps(given: Any, slices: int, coils: int) -> np.ndarray:
     return stacked
 
 
-def noise(given: Any, coils: int) -> np.ndarray:
-    """Return the covariance ``(coil, coil)`` of noise samples ``(coil, ...)``, or of a Hermitian matrix itself.
+def noise(given: Any, coils: int, rates: np.ndarray | None = None) -> np.ndarray:
+    """Return covariances ``(slice or 1, coil, coil)`` of noise.
+
+    Parameters
+    ----------
+    given : NoiseScan or array
+        Noise acquisitions; noise samples ``(coil, ...)`` as those of the data; or a covariance ``(coil, coil)``.
+    coils : int
+    rates : array, shape ``(slice,)``, optional
+        Sampling rates of the data, by which noise acquisitions are scaled.
 
     Raises
     ------
     InputError, ShapeError
         For real samples, another number of coils, or too few samples.
     """
+    if not isinstance(given, NoiseScan):
+        return _covariance(given, coils)[None]
+    if len(given.density) != coils:
+        raise ShapeError(f"noise_scan: expected the {coils} coils of the data, got {len(given.density)}")
+    return given.covariance(rates)
+
+
+def _covariance(given: Any, coils: int) -> np.ndarray:
+    """Return the covariance ``(coil, coil)`` of noise samples ``(coil, ...)``, or of a Hermitian matrix itself."""
     values = native(given, "noise_scan")
     if values.shape == (coils, coils) and np.allclose(values, values.conj().T, rtol=1e-3, atol=1e-6 * _largest(values)):
         return values

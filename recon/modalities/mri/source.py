@@ -16,15 +16,24 @@ from operators import ifftc
 from operators.arrays import tensor
 from recon.errors import InputError, ShapeError
 from recon.files.dispatch import is_known
-from recon.modalities.mri.data import KspaceScan
+from recon.modalities.mri.data import KspaceScan, middle
 from recon.modalities.mri.describe import layout_doubts
+from recon.modalities.mri.files.mrd_noise import UNKNOWN_RATE, NoiseScan
 from recon.modalities.mri.files.readers import READERS, open_kspace
-from recon.modalities.mri.given import given_array, given_mask, in_field, of_slice, retrospective_sampling
+from recon.modalities.mri.given import (
+    given_array,
+    given_mask,
+    given_noise,
+    in_field,
+    of_slice,
+    retrospective_sampling,
+)
 from recon.modalities.mri.options import MRI
 from recon.modalities.mri.prepare import crop_oversampling, prepare
 from recon.modalities.mri.prepared_slice import PreparedSlice
 from recon.modalities.mri.sampling import infer_mask
 from recon.modalities.mri.side_files import coil_maps, is_archive_without, noise, sampling_masks
+from recon.verdict import Finding
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,7 +108,9 @@ class FileSource:
         axis = self.scan.readout_axis
         if axis is not None and self.scan.readout_oversampling > 1 and mask.shape[axis] == 1:
             kspace = crop_oversampling(kspace, axis, self.scan.readout_oversampling)
-        return Slice(kspace, mask, _root_sum_of_squares(kspace) if complete else self._stored_reference(index, kspace))
+        if not complete:
+            return Slice(kspace, mask, self._stored_reference(index, kspace))
+        return Slice(kspace, mask, middle(_root_sum_of_squares(kspace), self.scan.image_shape))
 
     def _affine(self, affine: np.ndarray) -> np.ndarray:
         """Return the affine of the images; where a mask along the readout keeps its oversampling they begin earlier."""
@@ -151,15 +162,18 @@ class KspaceSource:
         self.path, self.single, self.geometry = self.pieces.path, self.pieces.single, self.pieces.geometry
         self.recording = self.pieces.scan
         slices, coils = len(self.pieces), self.pieces.coils
-        maps, noise_scan = (given_array(getattr(options, name), name) for name in ("coil_maps", "noise_scan"))
+        maps, noise_scan = given_array(options.coil_maps, "coil_maps"), given_noise(options.noise_scan)
         if noise_scan is not None and not (options.noise_std is None and options.noise_covariance is None):
             raise InputError("noise_scan, noise_std and noise_covariance all define the noise: give one of them")
         self._maps = None if maps is None else coil_maps(maps, slices, coils)
-        self._covariance = options.noise_covariance if noise_scan is None else noise(noise_scan, coils)
+        rates = None if self.recording is None else self.recording.sampling_rates
+        self._covariances = None if noise_scan is None else noise(noise_scan, coils, rates)
         self._calibration = None if options.calibration is None else _calibration(options.calibration, slices, coils)
         if maps is not None and self._calibration is not None:
             raise InputError("coil_maps and calibration both define the coil maps: give one of them")
-        self._doubts = [] if self.recording is None else layout_doubts(self.recording)
+        self._doubts: list[str | Finding] = [] if self.recording is None else [*layout_doubts(self.recording)]
+        if isinstance(noise_scan, NoiseScan) and (rates is None or noise_scan.dwell_us is None):
+            self._doubts.append(UNKNOWN_RATE)
         self._last: tuple[int, Slice] | None = None
 
     @property
@@ -189,13 +203,15 @@ class KspaceSource:
                 None if recording.noise_covariance is None else recording.noise_covariance[index]
             )
             settings["name"] = None if recording.names is None else recording.names[index]
+            settings["image_shape"] = recording.image_shape
+        covariances, covariance = self._covariances, self.options.noise_covariance
         ready = prepare(
             piece.kspace,
             piece.mask,
             sampling=self.sampling,
             device=device,
             coil_maps=None if self._maps is None else in_field(of_slice(self._maps, index), piece.kspace),
-            noise_covariance=self._covariance,
+            noise_covariance=covariance if covariances is None else of_slice(covariances, index),
             calibration=self._calibration_scan(index),
             **settings,
         )

@@ -8,6 +8,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import h5py
 import nibabel
 import numpy as np
 import pydicom
@@ -132,7 +133,34 @@ def matlab_cells(folder: Path) -> tuple[Path, Path]:
     return good, bomb
 
 
+def declared(folder: Path) -> tuple[Path, Path]:
+    """A dataset of 200 GiB without any of its values."""
+    good, bomb = folder / "good.h5", folder / "bomb.h5"
+    with h5py.File(good, "w") as file:
+        file["kspace"] = np.ones((1, 2, 8, 8), np.complex64)
+    with h5py.File(bomb, "w") as file:
+        file.create_dataset("kspace", shape=(1000, 15, 640, 2796), dtype=np.complex64)
+    return good, bomb
+
+
+def packed(folder: Path) -> tuple[Path, Path]:
+    """A slice of a GiB whose pieces are all the same few packed bytes."""
+    good, bomb = folder / "good.h5", folder / "bomb.h5"
+    with h5py.File(good, "w") as file:
+        file["kspace"] = np.ones((1, 2, 8, 8), np.complex64)
+    with h5py.File(bomb, "w") as file:
+        options = {"chunks": (1, 1, 1024, 1024), "compression": 9}
+        kspace = file.create_dataset("kspace", shape=(1, 128, 1024, 1024), dtype=np.complex64, **options)
+        kspace[0, 0] = 0
+        piece = kspace.id.read_direct_chunk((0, 0, 0, 0))[1]
+        for coil in range(128):
+            kspace.id.write_direct_chunk((0, coil, 0, 0), piece)
+    return good, bomb
+
+
 CASES = {
+    "HDF5 declared": ("mri", declared, "kspace: declares 200.0 GiB"),
+    "HDF5 packed": ("mri", packed, "decompression bomb"),
     "nifti": ("nifti", nifti, "dim: 1024 x 1024 x 512"),
     "nifti_extension": ("nifti", nifti_extension, "vox_offset"),
     "kspace": ("mri", matlab("kspace", 6), "kspace: unpacks from"),

@@ -47,6 +47,20 @@ def test_a_slice_is_the_same_image_alone_and_within_its_volume(volume, options, 
         np.testing.assert_array_equal(alone.diagnostics["residual"], whole.diagnostics["residual"][:, index])
 
 
+@pytest.mark.filterwarnings("ignore:2 steps")
+def test_the_order_of_slices_and_files_does_not_matter(volume, options, tmp_path) -> None:
+    first, second = volume("a.npy", slices=3), volume("b.npy", slices=1, seed=1)
+    orders = ([0, 1, 2], [2, 0, 1])
+    straight, mixed = (recon.reconstruct(first, slices=order, progress=False, **options) for order in orders)
+    np.testing.assert_array_equal(mixed.samples[:, [1, 2, 0]], straight.samples)
+    np.testing.assert_array_equal(mixed.diagnostics["residual"][:, [1, 2, 0]], straight.diagnostics["residual"])
+    for name, files in (("one", [first, second]), ("other", [second, first])):
+        recon.reconstruct_many(files, tmp_path / name, progress=False, **options)
+    for file in ("a.h5", "b.h5"):
+        one, other = (Posterior.load(tmp_path / name / file) for name in ("one", "other"))
+        np.testing.assert_array_equal(one.samples, other.samples)
+
+
 @contextmanager
 def executor_of(kind: str) -> Iterator[Executor]:
     if kind == "threads":

@@ -1,8 +1,9 @@
 """Data Exchange HDF5: parallel-beam projections of a synchrotron, one sinogram per detector row.
 
 `exchange/data` (angle, row, column) are intensities, `exchange/data_white` and `exchange/data_dark` several images with
-and without beam, `exchange/theta` the angles (degrees unless their attribute `units` says rad). With the mean white and
-dark images w and d the line integrals are p = -log((data - d) / (w - d)).
+and without beam, `exchange/theta` the angles: degrees unless their attribute `units` says rad, or there is none and
+only radians can be meant. With the mean white and dark images w and d the line integrals are
+p = -log((data - d) / (w - d)).
 Source: De Carlo et al., J. Synchrotron Rad. 21 (2014) 1224.
 """
 
@@ -22,6 +23,13 @@ _PIXEL_NAMES = ("measurement/instrument/detector/pixel_size_x", "measurement/ins
 _IN_MM = {"m": 1000.0, "mm": 1.0, "um": 1e-3, "micron": 1e-3, "microns": 1e-3, "\u00b5m": 1e-3, "nm": 1e-6}
 # Less than this fraction of the beam is noise: p is at most -log of it.
 _LEAST_TRANSMISSION = 1e-4
+# The object is cut off if the line integrals at an edge are this fraction of the largest ones.
+_CUT = 0.05
+# Parts of projections with less than this fraction of their variance do not tell where the axis is.
+_LEAST_SIGNAL = 0.1
+# Angles without a unit that span less than this are not degrees; they are radians if they make half turns, up to a
+# fraction of one.
+_MOST_RADIANS, _WHOLE = 7.0, 0.05
 
 
 def sniff(path: Path) -> bool:
@@ -46,7 +54,7 @@ def read(
         The file.
     rotation_centre
         Column of the rotation axis, 0-based and fractional. Default: the file's, or an estimate from the middle row:
-        the centre of mass of the projections circles around it.
+        the centre of mass of the projections circles around it, and opposite projections mirror each other about it.
     pixel_size_mm
         Default: the file's, or 1 (then lengths are in pixels, and attenuation in 1/pixel).
     angles
@@ -63,7 +71,7 @@ def read(
         if len(shape) != 3 or min(shape) < 1 or data.dtype.kind not in "iuf":
             raise InputError(f"{path}: {_DATA}: expected real numbers (angle, row, column), got {data.dtype} {shape}")
         frames = {name: _frames(file, f"{_DATA}_{name}", shape) for name in ("white", "dark")}
-        theta = _angles(file, shape[0]) if angles is None else np.asarray(angles, float)
+        theta, unit = _angles(file, shape[0]) if angles is None else (np.asarray(angles, float), "radians (given)")
         stored_centre, stored_pixel = _centre(file), _pixel(file)
     white, dark = (frames[name] for name in ("white", "dark"))
     if white is None:
@@ -84,7 +92,7 @@ def read(
 
     centre, origin = (rotation_centre, "option") if rotation_centre is not None else (stored_centre, "file")
     if centre is None:
-        centre, origin = centre_of_mass(load(shape[1] // 2), theta), "estimate (centre of mass)"
+        centre, origin = _estimated_centre(load(shape[1] // 2), theta)
     if not 0 <= centre <= shape[2] - 1:
         raise InputError(f"{path}: the rotation centre {centre} is outside the {shape[2]} columns")
     pixel = pixel_size_mm if pixel_size_mm is not None else stored_pixel
@@ -101,7 +109,7 @@ def read(
         positions_mm=None if pixel is None else np.arange(shape[1]) * spacing,
         attributes={
             **{"rotation_centre": float(centre), "rotation_centre_from": origin, "pixel_size_from": known_from},
-            **{"white_images": white is not None, "dark_images": dark is not None},
+            **{"angles": unit, "white_images": white is not None, "dark_images": dark is not None},
             "dead_elements": int((~alive).sum()),
         },
     )
@@ -119,6 +127,47 @@ def centre_of_mass(sinogram: np.ndarray, angles: np.ndarray) -> float:
     basis = np.stack([np.ones_like(angles), np.cos(angles), np.sin(angles)], axis=1)
     centre = float(np.linalg.lstsq(basis, mass, rcond=None)[0][0])
     return float(np.clip(centre, 0, sinogram.shape[1] - 1))
+
+
+def centre_of_opposites(sinogram: np.ndarray, angles: np.ndarray) -> float | None:
+    """Estimate the column of the rotation axis from opposite projections, which mirror each other about it.
+
+    Valid for parallel beams also where the object is wider than the detector, as in a half acquisition. None if there
+    are no opposite projections.
+    """
+    offset = np.abs((angles[None] - angles[:, None]) % (2 * np.pi) - np.pi)
+    partner = offset.argmin(axis=1)
+    found = np.flatnonzero(offset[np.arange(len(angles)), partner] < np.pi / len(angles))
+    columns = sinogram.shape[1]
+    overlap = max(8, columns // 10)
+    if len(found) < 2 or columns <= overlap:
+        return None
+    first, mirrored = sinogram[found].astype(float), sinogram[partner[found], ::-1].astype(float)
+    sums = np.arange(overlap - 1, 2 * columns - overlap)  # of the columns of a ray in both, twice that of the axis
+    errors, least = [], _LEAST_SIGNAL * sinogram.var()  # air mirrors air anywhere
+    for both in sums:
+        x = slice(max(0, both - columns + 1), min(columns - 1, both) + 1)
+        a, b = first[:, x], mirrored[:, columns - 1 - both + x.start : columns - 1 - both + x.stop]
+        errors.append((np.square(a - b).mean() + 1e-6 * least) / (a.var() + b.var() + least + 1e-30))
+    return _lowest(sums, np.array(errors)) / 2
+
+
+def _lowest(places: np.ndarray, values: np.ndarray) -> float:
+    """Return the place of the lowest value, by a parabola through its neighbours."""
+    k = int(values.argmin())
+    if not 0 < k < len(values) - 1:
+        return float(places[k])
+    before, middle, after = values[k - 1 : k + 2]
+    return float(places[k] + 0.5 * (before - after) / max(before - 2 * middle + after, 1e-30))
+
+
+def _estimated_centre(sinogram: np.ndarray, angles: np.ndarray) -> tuple[float, str]:
+    """Return the column of the rotation axis and how it was found: the centre of mass needs the whole object."""
+    if np.abs(sinogram[:, [0, -1]]).mean(axis=0).max() > _CUT * np.quantile(sinogram, 0.99):
+        centre = centre_of_opposites(sinogram, angles)
+        if centre is not None:
+            return centre, "estimate (opposite projections)"
+    return centre_of_mass(sinogram, angles), "estimate (centre of mass)"
 
 
 def _line_integrals(counts: np.ndarray, beam: np.ndarray, dark: np.ndarray | int, alive: np.ndarray) -> np.ndarray:
@@ -147,16 +196,27 @@ def _frames(file: h5py.File, name: str, shape: tuple[int, ...]) -> np.ndarray | 
     return mean
 
 
-def _angles(file: h5py.File, count: int) -> np.ndarray:
+def _angles(file: h5py.File, count: int) -> tuple[np.ndarray, str]:
+    """Return the angles in rad, and the unit that they are stored in."""
     name = "exchange/theta"
     if not hdf5.has(file, name):
         raise InputError(f"{file.filename}: {name} is missing; give angles= in rad")
     found = hdf5.dataset(file, name)
     if found.dtype.kind not in "iuf" or found.shape != (count,):
         raise InputError(f"{file.filename}: {name}: expected {count} angles, got {found.dtype} {found.shape}")
-    units = str(hdf5.attributes(found, ("units",)).get("units", "degrees")).lower()
     theta = np.asarray(found[()], float)
-    return theta if units.startswith("rad") else np.radians(theta)
+    units = hdf5.attributes(found, ("units",)).get("units")
+    if units is None and np.isfinite(theta).all() and 0 < np.ptp(theta) < _MOST_RADIANS:
+        # Half turns in radians, with or without the last angle.
+        turns = np.ptp(theta) / np.pi * np.array([1, count / (count - 1)])
+        if not (np.abs(turns[:, None] - [1, 2]) < _WHOLE).any():
+            raise InputError(
+                f"{file.filename}: {name}: angles from {theta.min():g} to {theta.max():g} have no unit, and in degrees "
+                "they are no tomography; set the attribute units of the dataset to rad or deg, or give angles= in rad"
+            )
+        return theta, "radians (no unit, but a half or whole turn)"
+    radians = str(units).lower().startswith("rad")
+    return (theta, "radians") if radians else (np.radians(theta), "degrees" + (" (no unit)" if units is None else ""))
 
 
 def _centre(file: h5py.File) -> float | None:

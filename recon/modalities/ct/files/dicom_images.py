@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from recon.affines import stacked
 from recon.errors import InputError
 from recon.files import dicom
 from recon.modalities.ct.data import CTImages
@@ -216,21 +217,21 @@ def _sorted(slices: list[tuple[Path, Any]]) -> tuple[list[tuple[Path, Any]], np.
 
 
 def _affine(slices: list[tuple[Path, Any]], spacing: np.ndarray) -> np.ndarray:
-    """Return the affine of (column, row, slice) in the frame of NIfTI, whose x and y are opposite to those of DICOM.
+    """Return the affine of (column, row, slice) in the frame of NIfTI, of each slice if they are not evenly spaced.
 
-    Source: DICOM PS3.3, C.7.6.2.1.1. A tilted gantry shifts its slices: the last column need not be their normal.
+    The x and y of NIfTI are opposite to those of DICOM. Source: DICOM PS3.3, C.7.6.2.1.1. A tilted gantry shifts its
+    slices: the last column need not be their normal.
     """
-    (path, header), (last_path, last) = slices[0], slices[-1]
-    origin, end = (dicom.numbers(h, "ImagePositionPatient", p) for p, h in ((path, header), (last_path, last)))
+    path, header = slices[0]
     axes = dicom.numbers(header, "ImageOrientationPatient", path)
-    assert origin is not None and end is not None and axes is not None  # sorted by them
-    if len(slices) > 1:
-        step = (end - origin) / (len(slices) - 1)
-    else:
-        step = np.cross(axes[:3], axes[3:]) * (dicom.number(header, "SliceThickness", path) or 1.0)
-    affine = np.eye(4)
-    affine[:3] = np.stack([axes[:3] * spacing[1], axes[3:] * spacing[0], step, origin], axis=1)
-    return np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine
+    assert axes is not None  # sorted by it
+    normal = np.cross(axes[:3], axes[3:]) * (dicom.number(header, "SliceThickness", path) or 1.0)
+    each = np.tile(np.eye(4), (len(slices), 1, 1))
+    each[:, :3, :3] = np.stack([axes[:3] * spacing[1], axes[3:] * spacing[0], normal], axis=1)
+    each[:, :3, 3] = [dicom.numbers(header, "ImagePositionPatient", path) for path, header in slices]
+    each = np.diag([-1.0, -1.0, 1.0, 1.0]) @ each
+    affine, even = stacked(each)
+    return affine if even else each
 
 
 def _check_alike(slices: list[tuple[Path, Any]]) -> None:

@@ -20,10 +20,10 @@ from recon.errors import InputError
 from recon.files import hdf5
 from recon.modalities.mri.data import KspaceScan
 from recon.modalities.mri.files.mrd_calibration import calibration_of
-from recon.modalities.mri.files.mrd_grid import Grid, place
-from recon.modalities.mri.files.mrd_header import MrdHeader, parse_header
-from recon.modalities.mri.files.mrd_lines import image_lines, is_calibration_only, read_heads
-from recon.modalities.mri.files.mrd_noise import noise_of
+from recon.modalities.mri.files.mrd_grid import Grid, check_coils, place
+from recon.modalities.mri.files.mrd_header import MrdHeader, parse_header, parse_noise_bandwidth
+from recon.modalities.mri.files.mrd_lines import image_lines, is_calibration_only, is_noise, read_heads
+from recon.modalities.mri.files.mrd_noise import NoiseScan, noise_of, sampling_rates
 from recon.modalities.mri.files.mrd_slices import Slices, slices_of
 
 #: Calibration lines of these modes belong to another scan, whose contrast may differ.
@@ -77,6 +77,29 @@ def read(path: Path) -> KspaceScan:
     return _scan(grid, slices, header, skipped, calibration)
 
 
+def read_noise(path: Path) -> NoiseScan:
+    """Read the noise acquisitions of an ISMRMRD file, which may hold nothing else.
+
+    Raises
+    ------
+    InputError
+        If the file is damaged, or has no noise acquisitions of which a covariance can be made.
+    """
+    dataset, xml, heads = _content(path)
+    numbers = np.flatnonzero(is_noise(heads))
+    if not len(numbers):
+        raise InputError(f"{path}: {dataset}: there are no noise acquisitions among the {len(heads)} acquisitions")
+    check_coils(heads["active_channels"][numbers], numbers, f"{path}: {dataset}")
+    bandwidth = parse_noise_bandwidth(xml, f"{path}: {dataset.removesuffix('data')}xml")
+    scan = NoiseScan.read(path, dataset, heads, numbers, bandwidth)
+    if scan is None or not scan.is_usable(None):
+        raise InputError(
+            f"{path}: {dataset}: {0 if scan is None else scan.samples} samples of noise do not give a covariance of "
+            f"{heads['active_channels'][numbers[0]]} coils"
+        )
+    return scan
+
+
 def _groups(file: h5py.File) -> list[str]:
     """Return the groups with a header and acquisitions; the standard calls it `dataset`."""
     if hdf5.has(file, "dataset/xml"):
@@ -115,6 +138,7 @@ def _scan(
 ) -> KspaceScan:
     positions = slices.positions
     covariance, noise = noise_of(grid, header.noise_bandwidth)
+    rates = sampling_rates(grid)
     return KspaceScan(
         path=grid.path,
         format="ismrmrd",
@@ -127,10 +151,12 @@ def _scan(
         affine=slices.affine(grid),
         readout_axis=-2 if slices.planes else None,
         readout_oversampling=slices.oversampling,
+        image_shape=slices.image_shape if slices.is_oversampled else None,
         acquired=_acquired(header) if slices.planes else None,
         mask=slices.mask,
         names=_names(grid, slices),
         noise_covariance=None if covariance is None else np.repeat(covariance, len(positions), axis=0),
+        sampling_rates=None if rates is None else np.repeat(rates, len(positions)),
         load_calibration=calibration,
         attributes={
             "lines": len(grid.numbers),

@@ -1,10 +1,10 @@
-"""Position and orientation of the slices of an ISMRMRD file as an affine."""
+"""Position and orientation of a slice of an ISMRMRD file as an affine."""
 
 from __future__ import annotations
 
 import numpy as np
 
-#: Directions may deviate this much from unit length and right angles, and slice distances from each other.
+#: Directions may deviate this much from unit length and right angles.
 _TOLERANCE = 1e-2
 
 
@@ -16,17 +16,6 @@ def directions(head: np.ndarray) -> np.ndarray | None:
     return axes if np.abs(axes @ axes.T - np.eye(3)).max() <= _TOLERANCE else None
 
 
-def slice_step(positions: np.ndarray, normal: np.ndarray, thickness: float) -> np.ndarray | None:
-    """Return the vector from slice to slice, or None where slices are not evenly spaced, in the order of the file."""
-    if len(positions) == 1:
-        return normal * thickness
-    steps = np.diff(positions.astype(np.float64), axis=0)
-    length = float(np.linalg.norm(steps[0]))
-    if length == 0 or np.abs(steps - steps[0]).max() > _TOLERANCE * length:
-        return None
-    return steps[0]
-
-
 def affine_of(
     first: np.ndarray, row: np.ndarray, column: np.ndarray, step: np.ndarray, shape: tuple[int, int]
 ) -> np.ndarray:
@@ -35,7 +24,7 @@ def affine_of(
     Parameters
     ----------
     first : array, shape ``(3,)``
-        Centre of the first slice in mm: pixel `n // 2` along both axes.
+        Centre of the slice in mm: pixel `n // 2` along both axes.
     row, column, step : array, shape ``(3,)``
         Vectors from row to row, column to column, and slice to slice, in mm.
     shape : (int, int)

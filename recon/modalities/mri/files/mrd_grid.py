@@ -119,7 +119,7 @@ def place(path: Path, dataset: str, heads: np.ndarray, numbers: np.ndarray, head
     """
     where = f"{path}: {dataset}"
     lines = heads[numbers]
-    _check_coils(lines["active_channels"], numbers, where)
+    check_coils(lines["active_channels"], numbers, where)
     rows, columns, partitions = header.encoded_matrix
     steps = lines["idx"]["kspace_encode_step_2"]
     if not steps.any() and not header.maximum_2:
@@ -137,7 +137,8 @@ def place(path: Path, dataset: str, heads: np.ndarray, numbers: np.ndarray, head
     return Grid(path, dataset, heads, numbers, keys, image.reshape(-1), column, partition, start, matrix, covered)
 
 
-def _check_coils(coils: np.ndarray, numbers: np.ndarray, where: str) -> None:
+def check_coils(coils: np.ndarray, numbers: np.ndarray, where: str) -> None:
+    """Raise an `InputError` unless all acquisitions have the same coils."""
     differs = np.flatnonzero(coils != coils[0])
     if len(differs):
         raise InputError(

@@ -7,6 +7,8 @@ from xml.parsers import expat
 from recon.errors import InputError
 
 _NAMESPACE = "{http://www.ismrm.org/ISMRMRD}"
+#: Shorter fields of view are damage; ratios of lengths from here to 1e6 mm are finite and not zero.
+_LEAST_MM = 1e-3
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,10 @@ class MrdHeader:
         """Ratio of encoded to reconstructed field of view along the readout."""
         return self.encoded_fov_mm[0] / self.recon_fov_mm[0]
 
+    def kept(self, axis: int, length: int) -> int:
+        """Return how many of the pixels along an axis (x, y, z) lie in the reconstructed field of view."""
+        return min(max(round(length * self.recon_fov_mm[axis] / self.encoded_fov_mm[axis]), 1), length)
+
     @property
     def voxel_size_mm(self) -> tuple[float, float, float]:
         """Size of an encoded pixel `(z, y = readout, x = phase)`; z is the reconstructed slice thickness."""
@@ -58,19 +64,13 @@ def parse_header(xml: str, where: str, encoding_number: int = 0) -> MrdHeader:
         If it is not well-formed, declares a document type, has no such encoding, or a field is missing or not a
         positive number.
     """
-    _refuse_doctype(xml, where)
-    try:
-        # The encoding that the header declares is not looked for.
-        root = ElementTree.fromstring(xml.encode("utf-8"), ElementTree.XMLParser(encoding="utf-8"))
-    except ElementTree.ParseError as error:  # of namespaces, which the parser before does not look at
-        raise InputError(f"{where}: the header is not well-formed XML ({error})") from error
+    root = _root(xml, where)
     encodings = root.findall(f"{_NAMESPACE}encoding")
     if not encodings:
         raise InputError(f"{where}: the header has no <encoding> (namespace {_NAMESPACE[1:-1]})")
     if encoding_number >= len(encodings):
         raise InputError(f"{where}: the data refer to encoding {encoding_number}, but the header has {len(encodings)}")
     encoding = encodings[encoding_number]
-    bandwidth = root.find(f"{_NAMESPACE}acquisitionSystemInformation/{_NAMESPACE}relativeReceiverNoiseBandwidth")
     return MrdHeader(
         *_space(encoding, "encodedSpace", where),
         *_space(encoding, "reconSpace", where),
@@ -78,8 +78,28 @@ def parse_header(xml: str, where: str, encoding_number: int = 0) -> MrdHeader:
         *_limits(encoding, 2, where),
         trajectory=_text(encoding, "trajectory") or "cartesian",
         calibration=_text(encoding, f"parallelImaging/{_NAMESPACE}calibrationMode"),
-        noise_bandwidth=1.0 if bandwidth is None else _fraction(bandwidth, where),
+        noise_bandwidth=_noise_bandwidth(root, where),
     )
+
+
+def parse_noise_bandwidth(xml: str, where: str) -> float:
+    """Return the relative receiver noise bandwidth of a header, which need not describe an encoding.
+
+    Raises
+    ------
+    InputError
+        If the header is not well-formed, declares a document type, or the value is impossible.
+    """
+    return _noise_bandwidth(_root(xml, where), where)
+
+
+def _root(xml: str, where: str) -> ElementTree.Element:
+    _refuse_doctype(xml, where)
+    try:
+        # The encoding that the header declares is not looked for.
+        return ElementTree.fromstring(xml.encode("utf-8"), ElementTree.XMLParser(encoding="utf-8"))
+    except ElementTree.ParseError as error:  # of namespaces, which the parser before does not look at
+        raise InputError(f"{where}: the header is not well-formed XML ({error})") from error
 
 
 def _text(encoding: ElementTree.Element, name: str) -> str | None:
@@ -87,7 +107,10 @@ def _text(encoding: ElementTree.Element, name: str) -> str | None:
     return written.strip().lower() if written and written.strip() else None
 
 
-def _fraction(element: ElementTree.Element, where: str) -> float:
+def _noise_bandwidth(root: ElementTree.Element, where: str) -> float:
+    element = root.find(f"{_NAMESPACE}acquisitionSystemInformation/{_NAMESPACE}relativeReceiverNoiseBandwidth")
+    if element is None:
+        return 1.0
     try:
         value = float(element.text or "")
     except ValueError:
@@ -136,8 +159,10 @@ def _space(
         if element is None:
             raise InputError(f"{where}: <{name}> has no <{part}>")
         values.append([_number(element, axis, where) for axis in "xyz"])
-        if not all(0 < value < 1e6 for value in values[-1]):
+        if not all(_LEAST_MM <= value < 1e6 for value in values[-1]):
             raise InputError(f"{where}: <{name}><{part}> must be positive, got {values[-1]}")
+        if part == "matrixSize" and not all(value.is_integer() for value in values[-1]):
+            raise InputError(f"{where}: <{name}><{part}> must be whole numbers, got {values[-1]}")
     (mx, my, mz), (fx, fy, fz) = values
     return (int(mx), int(my), int(mz)), (fx, fy, fz)
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from recon.modalities.mri.files.mrd_geometry import affine_of, directions, slice_step
+from recon.affines import stacked
+from recon.modalities.mri.files.mrd_geometry import affine_of, directions
 from recon.modalities.mri.files.mrd_grid import Grid, inverse_row
 from recon.modalities.mri.files.mrd_header import MrdHeader
 
@@ -32,6 +33,8 @@ class Slices:
         `(z, y, x)`.
     oversampling : float
         Oversampling of the readout along y that is left in the data.
+    image_shape : (int, int)
+        `(y, x)` of the middle of an image that lies in the reconstructed field of view.
     axes : (int, int, int)
         Which of readout, phase and slice direction are y, x and the normal of a slice.
     middle : int
@@ -46,6 +49,7 @@ class Slices:
     recon_shape: tuple[int, int]
     voxel_size_mm: tuple[float, float, float]
     oversampling: float
+    image_shape: tuple[int, int]
     axes: tuple[int, int, int]
     middle: int
 
@@ -55,27 +59,30 @@ class Slices:
         return self.axes[0] == 0
 
     @property
+    def is_oversampled(self) -> bool:
+        """Whether a phase encoding covers more than the reconstructed field of view."""
+        return self.image_shape != (round(self.shape[0] / self.oversampling), self.shape[1])
+
+    @property
     def mask(self) -> np.ndarray | None:
         """The mask that all images share, or None."""
         return self.masks[0] if (self.masks == self.masks[0]).all() else None
 
     def affine(self, grid: Grid) -> np.ndarray | None:
-        """Return the affine of the slices, or None where the headers do not give one."""
+        """Return the affine of the slices, of each where they have none together; None without it in the headers."""
         heads = [grid.heads[grid.numbers[np.argmax(grid.image == k)]] for k in range(len(grid.keys))]
-        found = directions(heads[0])
-        if found is None or any(np.abs(directions(head) - found).max() > 1e-3 for head in heads if _known(head)):
-            return None
-        row, column, normal = (found[k] for k in self.axes)
         dz, dy, dx = self.voxel_size_mm
-        if (len(self.positions) > 1 and len(heads) > 1) or (grid.keys[:, 1:] != grid.keys[0, 1:]).any():
-            return None  # several volumes, one after the other
-        positions = np.stack([head["position"] for head in heads])
-        step = slice_step(positions, normal, dz)
-        if step is None:
-            return None
-        first = positions[0] + (self.positions[0] - self.middle) * step
-        kept = round(self.shape[0] / self.oversampling), self.shape[1]
-        return affine_of(first, row * dy, column * dx, step, kept)
+        each = []
+        for head in heads:
+            found = directions(head)
+            if found is None:
+                return None
+            row, column, normal = (found[k] for k in self.axes)
+            for position in self.positions:
+                centre = head["position"] + (position - self.middle) * dz * normal
+                each.append(affine_of(centre, row * dy, column * dx, normal * dz, self.image_shape))
+        affine, even = stacked(np.stack(each))
+        return affine if even else np.stack(each)
 
 
 def slices_of(grid: Grid, header: MrdHeader) -> Slices | None:
@@ -90,8 +97,7 @@ def _planes(grid: Grid, header: MrdHeader, columns: np.ndarray) -> Slices:
     """Return the planes of readout (y) and phase encoding (x), one for each partition of the reconstructed space."""
     rows, _, partitions = grid.matrix
     volume = partitions > 1
-    factor = header.recon_fov_mm[2] / header.encoded_fov_mm[2]
-    kept = min(max(round(partitions * factor), 1), partitions) if volume else 1
+    kept = header.kept(2, partitions) if volume else 1
     first = partitions // 2 - kept // 2
     z, y, x = header.voxel_size_mm
     oversampling = max(header.readout_oversampling, 1.0)
@@ -111,6 +117,7 @@ def _planes(grid: Grid, header: MrdHeader, columns: np.ndarray) -> Slices:
         recon_shape=(header.recon_matrix[0], header.recon_matrix[1]),
         voxel_size_mm=(header.encoded_fov_mm[2] / partitions if volume else z, y, x),
         oversampling=oversampling if grid.complete else 1.0,
+        image_shape=(round(rows / oversampling), header.kept(1, grid.matrix[1])),
         axes=(0, 1, 2),
         middle=partitions // 2,
     )
@@ -119,7 +126,7 @@ def _planes(grid: Grid, header: MrdHeader, columns: np.ndarray) -> Slices:
 def _cross_sections(grid: Grid, header: MrdHeader, sampled: np.ndarray) -> Slices:
     """Return the planes of both phase encodings, one for each position of the readout in the reconstructed space."""
     rows = grid.matrix[0]
-    kept = round(rows / max(header.readout_oversampling, 1.0))
+    kept = header.kept(0, rows)
     first = rows // 2 - kept // 2
     size = [fov / n for fov, n in zip(header.encoded_fov_mm, grid.matrix, strict=True)]
     return Slices(
@@ -131,6 +138,7 @@ def _cross_sections(grid: Grid, header: MrdHeader, sampled: np.ndarray) -> Slice
         recon_shape=(header.recon_matrix[1], header.recon_matrix[2]),
         voxel_size_mm=(size[0], size[1], size[2]),
         oversampling=1.0,
+        image_shape=(header.kept(1, grid.matrix[1]), header.kept(2, grid.matrix[2])),
         axes=(1, 2, 0),
         middle=rows // 2,
     )
@@ -149,7 +157,3 @@ def _cropping(covered: tuple[int, int], rows: int, height: int) -> tuple[np.ndar
     wanted = pixel * (rows / height)
     inside = (wanted >= frequency[0]) & (wanted <= frequency[-1])
     return (inside[:, None] * (forward @ inverse)).astype(np.complex64), inside
-
-
-def _known(head: np.ndarray) -> bool:
-    return directions(head) is not None

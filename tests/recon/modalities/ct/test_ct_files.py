@@ -12,7 +12,7 @@ from operators.ct.projection import CT
 from recon.cli import main
 from recon.errors import InputError, ShapeError
 from recon.modalities.ct.data import CTImages, CTProjections
-from recon.modalities.ct.files.data_exchange import centre_of_mass
+from recon.modalities.ct.files.data_exchange import centre_of_mass, centre_of_opposites
 from recon.modalities.ct.files.readers import open_ct
 
 MU_MAX = 81.35858
@@ -159,6 +159,58 @@ def test_rotation_centre_pixel_size_and_angles(tmp_path: Path) -> None:
     assert (scan.attributes["rotation_centre"], scan.attributes["rotation_centre_from"]) == (24.5, "file")
     assert scan.geometry.det_spacing_mm == pytest.approx(0.003)
     assert scan.geometry.angles[-1] == pytest.approx(np.radians(177))
+
+
+@pytest.mark.parametrize(
+    ("theta", "scale", "unit"),
+    [
+        (np.arange(60) * np.pi / 60, 1.0, "radians (no unit"),
+        (np.arange(60) * 2 * np.pi / 60 - np.pi, 1.0, "radians (no unit"),
+        (np.linspace(0, np.pi, 60), 1.0, "radians (no unit"),
+        (np.arange(60) * 3.0, np.pi / 180, "degrees (no unit"),
+        (np.arange(60) * 0.15, np.pi / 180, "degrees (no unit"),  # 9 degrees: a limited angle
+    ],
+)
+def test_angles_without_a_unit(tmp_path: Path, theta: np.ndarray, scale: float, unit: str) -> None:
+    scan = open_ct(exchange(tmp_path / "a.h5", theta=theta)[0], rotation_centre=25.3)
+    assert isinstance(scan, CTProjections)
+    np.testing.assert_allclose(scan.geometry.angles, theta * scale)
+    assert scan.attributes["angles"].startswith(unit)
+
+
+@pytest.mark.parametrize("most", [0.1, 2.1, 4.4])
+def test_angles_that_may_be_either_are_refused(tmp_path: Path, most: float) -> None:
+    path, _ = exchange(tmp_path / "a.h5", theta=np.linspace(0, most, 60))
+    with pytest.raises(InputError, match=rf"exchange/theta: angles from 0 to {most} have no unit"):
+        open_ct(path)
+    with h5py.File(path, "r+") as file:
+        file["exchange/theta"].attrs["units"] = "rad"
+    assert open_ct(path).geometry.angles[-1] == pytest.approx(most)
+
+
+def half_acquisition(axis: float, columns: int, views: int = 90) -> tuple[np.ndarray, np.ndarray]:
+    """A whole turn around an axis near one side, of discs wider than that side."""
+    theta = np.arange(views) * 2 * np.pi / views
+    s = np.arange(columns) - axis
+    return theta, 0.02 * disc(s, theta, 3, -2, 36) + 0.03 * disc(s, theta, 12, 8, 7)
+
+
+@pytest.mark.parametrize("axis", [12.0, 15.3, 41.6])
+def test_the_axis_of_a_half_acquisition_is_found(tmp_path: Path, axis: float) -> None:
+    theta, integrals = half_acquisition(axis, 60)
+    assert centre_of_opposites(integrals, theta) == pytest.approx(axis, abs=0.1)
+    counts = np.repeat(1e5 * np.exp(-integrals)[:, None], 2, axis=1).astype(np.float32)
+    beam = np.full((1, 2, 60), 1e5, np.float32)
+    more = {"data": counts, "data_white": beam, "data_dark": None, "theta": np.degrees(theta)}
+    scan = open_ct(exchange(tmp_path / "a.h5", **more)[0])
+    assert scan.attributes["rotation_centre"] == pytest.approx(axis, abs=0.1)
+    assert scan.attributes["rotation_centre_from"] == "estimate (opposite projections)"
+
+
+def test_half_a_turn_has_no_opposite_projections() -> None:
+    theta, integrals = half_acquisition(12.0, 60)
+    assert centre_of_opposites(integrals[:45], theta[:45]) is None
+    assert centre_of_opposites(integrals[:, :6], theta) is None
 
 
 def test_dead_and_dark_pixels_stay_finite(tmp_path: Path) -> None:

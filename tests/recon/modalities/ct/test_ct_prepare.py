@@ -1,5 +1,7 @@
 """From CT images and projections to Problems: geometry, units, noise."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,7 @@ import torch
 from recon.errors import InputError
 from recon.modalities.ct.data import ScanGeometry
 from recon.modalities.ct.options import CT
-from recon.modalities.ct.prepare import estimate_noise, field_of_view, prepare_image, prepare_projections
+from recon.modalities.ct.prepare import balanced, estimate_noise, field_of_view, prepare_image, prepare_projections
 
 SIZE, PIXEL = 64, 2.0
 MIDDLE, RADIUS, HEIGHT = (20.0, -13.0), 25.0, 0.02  # of a disc: (x right, y up) in mm, attenuation in 1/mm
@@ -195,3 +197,42 @@ def test_strategies_by_name_have_settings_for_ct():
         assert (found == SAMPLERS[name]) == (name not in known.samplers)
     assert resolve_sampler("score-mri", modality=known).scaling == "sirt"
     assert resolve_sampler(SAMPLERS["dds"], modality=known) == SAMPLERS["dds"]  # an object is taken as it is
+
+
+def discs(geometry):
+    """Projections of two discs, the first one wider than 30 mm on either side of the axis."""
+    t, s = np.asarray(geometry.angles)[:, None], geometry.positions_mm[None]
+    found = np.zeros((len(t), s.shape[1]))
+    for x, y, r, mu in ((3, -2, 36, 0.02), (12, 8, 7, 0.01)):
+        found += 2 * mu * np.sqrt(np.clip(r**2 - (s - x * np.cos(t) - y * np.sin(t)) ** 2, 0, None))
+    return found.astype(np.float32)
+
+
+def test_a_half_acquisition_sees_as_far_as_its_long_side():
+    theta = np.arange(180) * 2 * np.pi / 180
+    geometry = ScanGeometry("parallel", theta, 60, 1.0, 17.5)  # from -12 to 47 mm
+    assert field_of_view(geometry) == 47.0
+    assert field_of_view(replace(geometry, angles=theta[:90])) == 12.0
+    weighted, symmetric = balanced(torch.ones(180, 60), geometry)
+    assert symmetric.positions_mm[[0, -1]].tolist() == [-47.0, 47.0]
+    at = np.interp([-8.0, -3.0, 3.0, 8.0, 40.0, -40.0], symmetric.positions_mm, weighted[0].numpy())
+    np.testing.assert_allclose([at[0] + at[3], at[1] + at[2], at[4], at[5]], [2, 2, 2, 0], atol=0.01)
+    mirrored = replace(geometry, det_offset_mm=-17.5)
+    assert torch.equal(balanced(torch.ones(180, 60), mirrored)[0], weighted.flip(1))
+    for other in (replace(geometry, angles=theta[:90]), replace(geometry, det_offset_mm=0.4)):
+        assert balanced(torch.ones(180, 60), other)[1] is other
+    ready = prepare_projections(discs(geometry), geometry, CT(), water=0.02, hounsfield=False)
+    assert not ready.doubts and ready.problem.operator.domain.shape == (88, 88)
+    y, x = np.mgrid[43.5:-44.5:-1, -43.5:44.5] * ready.diagnostics["pixel_size_mm"]
+    truth = 0.02 * (np.hypot(x - 3, y + 2) < 36) + 0.01 * (np.hypot(x - 12, y - 8) < 7)
+    inside = np.hypot(x - 3, y + 2) < 33
+    error = np.asarray(ready.images["fbp"]) - truth
+    assert np.sqrt((error[inside] ** 2).mean()) < 0.08 * 0.02
+
+
+def test_an_object_wider_than_the_detector_is_doubted():
+    theta = np.arange(90) * np.pi / 90
+    for count, cut in ((60, True), (90, False)):
+        geometry = ScanGeometry("parallel", theta, count, 1.0)
+        ready = prepare_projections(discs(geometry), geometry, CT(), water=0.02)
+        assert any("wider than the detector" in doubt for doubt in ready.doubts) == cut

@@ -127,6 +127,16 @@ def test_voxels_are_where_dicom_has_them(tmp_path: Path, write_ct: Callable[...,
     assert "affine" not in CTSource(tmp_path, CT(views=4, pixel_size=2.0)).geometry
 
 
+def test_slices_that_are_not_evenly_spaced_have_an_affine_each(tmp_path: Path, write_ct: Callable[..., Path]) -> None:
+    for name, z in (("a", 0.0), ("b", 5.0), ("c", 15.0)):
+        write_ct(tmp_path / f"{name}.dcm", np.zeros((4, 6), np.uint16), z=z)
+    geometry = CTSource(tmp_path, CT(views=4)).geometry
+    np.testing.assert_allclose(np.array(geometry["affine"])[:, 2, 3], [0, 5, 15])
+    whole, part = of_slices(geometry, [0, 1, 2]), of_slices(geometry, [1, 2])
+    assert whole["affine"][2][2] == 7.5 and np.shape(whole["affines"]) == (3, 4, 4)
+    assert part["affine"][2][2:] == [10.0, 5.0] and "affines" not in part
+
+
 def test_the_affine_of_one_file(tmp_path: Path, write_ct: Callable[..., Path]) -> None:
     path = write_ct(tmp_path / "a.dcm", np.zeros((4, 4), np.uint16), z=7.0)
     affine = np.array(CTSource(path, CT(views=4)).geometry["affine"])

@@ -285,6 +285,9 @@ def test_unusable_header(fastmri_file: Writer, header: object, words: str) -> No
         ({"maximum": "many"}, "<maximum> in the header must be a number, got 'many'"),
         ({"fov_x": -3}, "must be positive"),
         ({"recon_y": "nan"}, "must be positive"),
+        ({"recon_y": 0.5}, "<matrixSize> must be whole numbers, got .0.5,"),
+        ({"recon_fov_y": 1e-320}, "must be positive"),
+        ({"fov_x": 1e-310}, "must be positive"),
     ],
 )
 def test_header_that_contradicts_the_data(

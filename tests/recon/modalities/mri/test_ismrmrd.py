@@ -13,6 +13,7 @@ import torch
 
 import recon
 from operators import fftc
+from recon.affines import UNEVEN
 from recon.errors import InputError
 from recon.modalities.mri.data import KspaceScan
 from recon.modalities.mri.describe import inspect, lines
@@ -79,12 +80,15 @@ class Writer:
         for line in range(kspace.shape[2]) if lines is None else lines:
             self.put(kspace[:, :, line], line, **fields)
 
-    def open(self) -> KspaceScan:
+    def write(self) -> None:
         data = ismrmrd.Dataset(str(self.path), create_if_needed=True)
         data.write_xml_header(self.xml.encode())
         for one in self.acquisitions:
             data.append_acquisition(one)
         data.close()
+
+    def open(self) -> KspaceScan:
+        self.write()
         return open_kspace(self.path)
 
 
@@ -419,8 +423,8 @@ def test_affine_of_volumes(scan: Writer, undersampled: bool) -> None:
     scan.xml = header(z=z, rz=2, fz=12.0, rfz=6.0)
     affine = scan.open().affine
     assert affine is not None
-    # Partitions: the middle one of 4 is 2, slice 1 of the 2 that are kept. Readout: the middle of X / 2 is X / 4.
-    centre = [z // 2, Y // 2, X // 4, 1] if undersampled else [Y // 2, X // 4, 1, 1]
+    # Partitions: the middle one of 4 is 2, number 1 of the 2 that are kept. Readout: the middle of X / 2 is X / 4.
+    centre = [1, Y // 2, X // 4, 1] if undersampled else [Y // 2, X // 4, 1, 1]
     np.testing.assert_allclose((affine @ centre)[:3], np.array([-1, -1, 1]) * middle, atol=1e-4)
     names = ("slice_dir", "phase_dir", "read_dir") if undersampled else ("phase_dir", "read_dir", "slice_dir")
     size = {"slice_dir": 3.0, "phase_dir": 2.0, "read_dir": 2.0}
@@ -428,10 +432,207 @@ def test_affine_of_volumes(scan: Writer, undersampled: bool) -> None:
         np.testing.assert_allclose(affine[:3, column], np.array([-1, -1, 1]) * size[name] * axes[name], atol=1e-4)
 
 
-def test_contrasts_have_no_common_affine(scan: Writer) -> None:
-    for contrast in range(2):
-        scan.image(complex_noise(COILS, X, Y), contrast=contrast, **directions())
-    assert scan.open().affine is None
+@pytest.mark.parametrize("places", [(0.0, 6.0, 15.0), (0.0, 12.0, 6.0)], ids=["uneven", "interleaved"])
+def test_slices_that_are_not_evenly_spaced_have_an_affine_each(scan: Writer, places: tuple[float, ...]) -> None:
+    axes, middle = directions(), np.array([10.0, -20.0, 30.0])
+    for number, place in enumerate(places):
+        position = middle + place * axes["slice_dir"]
+        scan.image(complex_noise(COILS, X, Y), slice=number, position=position, **axes)
+    affines = scan.open().affine
+    assert affines is not None and affines.shape == (3, 4, 4)
+    to_nifti = np.array([-1.0, -1.0, 1.0])
+    for affine, place in zip(affines, places, strict=True):
+        centre = (affine @ [Y // 2, X // 4, 0, 1])[:3]
+        np.testing.assert_allclose(centre, to_nifti * (middle + place * axes["slice_dir"]), atol=1e-4)
+        np.testing.assert_allclose(affine[:3, 2], to_nifti * 5.0 * axes["slice_dir"], atol=1e-5)
+
+
+def test_contrasts_and_turned_slices_have_an_affine_each(scan: Writer) -> None:
+    axes = directions()
+    turned = {**axes, "read_dir": axes["phase_dir"], "phase_dir": -axes["read_dir"]}
+    for number, found in ((0, axes), (1, turned)):
+        for contrast in range(2):
+            scan.image(complex_noise(COILS, X, Y), contrast=contrast, slice=number, **found)
+    affines = scan.open().affine
+    assert affines is not None and affines.shape == (4, 4, 4)
+    np.testing.assert_array_equal(affines[0], affines[1])
+    np.testing.assert_allclose(affines[2][:3, 1], np.array([-1, -1, 1]) * 2.0 * turned["read_dir"], atol=1e-5)
+
+
+def test_a_note_says_that_slices_are_not_evenly_spaced(scan: Writer, tmp_path: Path) -> None:
+    import nibabel
+
+    axes, places = directions(), (0.0, 6.0, 15.0)
+    for number, place in enumerate(places):
+        scan.image(smooth_scan(), slice=number, position=place * axes["slice_dir"], **axes)
+    affines = scan.open().affine
+    options = {"prior": "gaussian", "samples": 1, "steps": 2, "device": "cpu", "progress": False}
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        posterior = recon.reconstruct(scan.path, **options)
+    assert sum("not evenly spaced" in str(one.message) for one in told) == 1
+    assert posterior.provenance["notes"].count(UNEVEN) == 1 and UNEVEN not in posterior.verdict.reasons
+    np.testing.assert_allclose(posterior.geometry["affines"], affines)
+    posterior.save(tmp_path / "a.h5")
+    (mean, *_) = recon.Posterior.load(tmp_path / "a.h5").to_nifti(tmp_path / "a.nii")
+    affine = nibabel.load(mean).affine
+    np.testing.assert_allclose(affine[:, [0, 1, 3]], affines[0][:, [0, 1, 3]], atol=1e-4)
+    np.testing.assert_allclose(np.linalg.norm(affine[:3, 2]), 7.5, rtol=1e-4)
+    for chosen in (1, "0:2"):  # these are evenly spaced
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            part = recon.reconstruct(scan.path, slices=chosen, **options)
+        assert "affines" not in part.geometry and not any("evenly" in str(one.message) for one in told)
+        first = 1 if chosen == 1 else 0
+        np.testing.assert_allclose(np.array(part.geometry["affine"])[:3, 3], affines[first][:3, 3], atol=1e-4)
+
+
+def smooth_scan(columns: int = Y, fov_x: float = 1.0) -> np.ndarray:
+    """A disc in the middle of a readout oversampled two-fold and a phase encoding oversampled by ``fov_x``."""
+    y, x = np.mgrid[-2 : 2 : X * 1j, -fov_x : fov_x : columns * 1j]
+    maps = np.stack([np.exp(-((y - np.sin(a)) ** 2 + (x - np.cos(a)) ** 2) / 4 + 1j * a) for a in (0.0, 2.1, 4.2)])
+    image = maps * (np.hypot(y / 0.8, x / 0.6) < 1) * (1 + 0.5 * (np.hypot(y, x - 0.2) < 0.3))
+    kspace = np.fft.fftshift(np.fft.fft2(np.fft.ifftshift(image, axes=(1, 2)), norm="ortho"), axes=(1, 2))
+    return kspace + 0.003 * complex_noise(*kspace.shape, seed=columns)
+
+
+@pytest.mark.parametrize("undersampled", [False, True])
+def test_oversampling_of_the_phase_encoding_is_cropped_from_the_images(scan: Writer, undersampled: bool) -> None:
+    columns, axes, middle = 32, directions(), np.array([1.0, 2.0, 3.0])
+    kspace = smooth_scan(columns, 1.6)
+    lines = [k for k in range(columns) if not undersampled or k % 2 == 0 or 10 <= k < 22]
+    scan.image(kspace, lines, position=middle, **axes)
+    scan.xml = header(y=columns, ry=40, fy=64.0, rfy=40.0)  # the scanner interpolates to 40 columns of 1 mm
+    found = scan.open()
+    assert (found.shape, found.image_shape, found.voxel_size_mm) == ((COILS, X, columns), (X // 2, 20), (5.0, 2.0, 2.0))
+    assert found.affine is not None
+    np.testing.assert_allclose((found.affine @ [10, X // 4, 0, 1])[:3], np.array([-1, -1, 1]) * middle, atol=1e-4)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # few steps
+        posterior = recon.reconstruct(scan.path, "gaussian", samples=2, steps=10, device="cpu", progress=False)
+    truth = np.sqrt(
+        (
+            np.abs(np.fft.fftshift(np.fft.ifft2(np.fft.ifftshift(kspace, axes=(1, 2)), norm="ortho"), axes=(1, 2))) ** 2
+        ).sum(0)
+    )
+    truth = truth[X // 4 : 3 * X // 4, 6:26]
+    assert posterior.samples.shape == (2, X // 2, 20) and posterior.std.shape == truth.shape
+    assert np.linalg.norm(np.abs(posterior.mean) - truth) < 0.12 * np.linalg.norm(truth)
+    assert posterior.images["zero_filled"].shape == truth.shape
+    mask = posterior.images["mask"]  # that of k-space, of the whole encoded matrix
+    assert mask.shape == (X // 2, columns) and mask[0].sum() == len(lines)
+    assert ("reference" in posterior.images) == (not undersampled)
+    if not undersampled:
+        np.testing.assert_allclose(posterior.images["reference"], truth, rtol=1e-4, atol=1e-5)
+
+
+def test_oversampling_of_both_phase_encodings_is_cropped(scan: Writer) -> None:
+    z, middle, axes = 8, np.array([1.0, 2.0, 3.0]), directions()
+    for line, partition in np.argwhere((np.arange(Y)[:, None] + np.arange(z)) % 2 == 0):
+        samples = complex_noise(COILS, X, seed=int(line))
+        scan.put(samples, int(line), kspace_encode_step_2=int(partition), position=middle, **axes)
+    scan.xml = header(z=z, rz=6, fz=16.0, rfz=12.0, ry=16, rfy=32.0)
+    found = scan.open()
+    assert (found.shape, found.image_shape, found.recon_shape) == ((COILS, Y, z), (16, 6), (16, 6))
+    assert found.affine is not None
+    np.testing.assert_allclose((found.affine @ [3, 8, X // 4, 1])[:3], np.array([-1, -1, 1]) * middle, atol=1e-4)
+
+
+def test_samples_that_are_no_lines_are_cropped_along_the_readout_too(scan: Writer) -> None:
+    """A mask of points cannot be cropped along the readout before the reconstruction."""
+    scan.image(smooth_scan(32, 1.6))
+    scan.xml = header(y=32, ry=20, fy=64.0, rfy=40.0)
+    scan.open()
+    mask = np.random.default_rng(0).random((X, 32)) < 0.6
+    mask[10:22, 10:22] = True
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        posterior = recon.reconstruct(
+            scan.path, "gaussian", samples=1, steps=2, device="cpu", progress=False, mask=mask
+        )
+    assert posterior.mean.shape == posterior.images["reference"].shape == (X // 2, 20)
+    assert posterior.images["mask"].shape == (X, 32)
+
+
+@pytest.mark.parametrize(
+    ("dwell", "system", "averages", "factor"),
+    [
+        (5.0, "", 1, 1.0),
+        (10.0, "", 1, 2.0),
+        (2.5, "<relativeReceiverNoiseBandwidth>0.8</relativeReceiverNoiseBandwidth>", 2, 0.3125),
+        (0.0, "", 1, 1.0),  # unknown
+    ],
+)
+def test_noise_scan_of_another_file(
+    tmp_path: Path, scan: Writer, dwell: float, system: str, averages: int, factor: float
+) -> None:
+    noise = Writer(tmp_path / "noise.h5")
+    for k in range(40):
+        noise.put(0.01 * correlated(256, seed=k), flags=[ismrmrd.ACQ_IS_NOISE_MEASUREMENT], sample_time_us=dwell)
+    noise.xml = '<?xml version="1.0"?><ismrmrdHeader xmlns="http://www.ismrm.org/ISMRMRD">'
+    noise.xml += f"<acquisitionSystemInformation>{system}</acquisitionSystemInformation></ismrmrdHeader>"
+    noise.write()
+    for average in range(averages):
+        scan.image(smooth_scan(), average=average)
+    scan.open()
+    ready = KspaceSource(scan.path, MRI(noise_scan=str(noise.path))).prepare(0, "cpu")
+    found = ready.measured.noise.covariance * ready.measured.unit**2
+    np.testing.assert_allclose(found, 1e-4 * factor * covariance(), atol=0.05e-4 * factor)
+    assert ready.diagnostics["noise_from"] == "given"
+    assert ("the dwell time" in str(ready.doubts)) == (dwell == 0)
+
+
+def test_a_noise_scan_of_two_bandwidths(tmp_path: Path, scan: Writer) -> None:
+    """Acquisitions of 10 and of 2.5 us, whose noise has four times the power; the lines of the image are of 5 us."""
+    noise = Writer(tmp_path / "noise.h5")
+    for k in range(40):
+        level, dwell = ((0.01, 10.0), (0.02, 2.5))[k % 2]
+        flags = [ismrmrd.ACQ_IS_NOISE_MEASUREMENT]
+        noise.put(level * correlated(256, seed=k), flags=flags, sample_time_us=dwell)
+    noise.write()
+    scan.image(smooth_scan())
+    scan.open()
+    measured = KspaceSource(scan.path, MRI(noise_scan=str(noise.path))).prepare(0, "cpu").measured
+    found = measured.noise.covariance * measured.unit**2
+    np.testing.assert_allclose(found, 2e-4 * covariance(), atol=0.1e-4)
+
+
+def test_a_noise_scan_for_data_without_dwell_time_is_noted(tmp_path: Path) -> None:
+    noise = Writer(tmp_path / "noise.h5")
+    noise.put(0.01 * correlated(4096), flags=[ismrmrd.ACQ_IS_NOISE_MEASUREMENT], sample_time_us=10.0)
+    noise.write()
+    ready = KspaceSource(smooth_scan(), MRI(noise_scan=str(noise.path))).prepare(0, "cpu")
+    assert "the dwell time of the noise or of the data is not known" in str(ready.doubts)
+    found = ready.measured.noise.covariance * ready.measured.unit**2
+    np.testing.assert_allclose(found, 1e-4 * covariance(), atol=0.05e-4)
+
+
+def no_noise(scan: Writer) -> None:
+    scan.image(complex_noise(COILS, X, Y))
+
+
+def little_noise(scan: Writer) -> None:
+    scan.put(complex_noise(COILS, 4), flags=[ismrmrd.ACQ_IS_NOISE_MEASUREMENT])
+
+
+def noise_of_other_coils(scan: Writer) -> None:
+    scan.put(complex_noise(COILS + 1, 400), flags=[ismrmrd.ACQ_IS_NOISE_MEASUREMENT])
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (no_noise, "noise.h5: dataset/data: there are no noise acquisitions among the 20"),
+        (little_noise, "4 samples of noise do not give a covariance of 3 coils"),
+        (noise_of_other_coils, "noise_scan: expected the 3 coils of the data, got 4"),
+    ],
+)
+def test_noise_scans_that_cannot_be_used(tmp_path: Path, spoil: Callable[[Writer], None], words: str) -> None:
+    noise = Writer(tmp_path / "noise.h5")
+    spoil(noise)
+    noise.write()
+    with pytest.raises(InputError, match=words):
+        KspaceSource(smooth_scan(), MRI(noise_scan=str(noise.path)))
 
 
 @pytest.mark.parametrize("trajectory", ["radial", "spiral", "epi", "goldenangle", "other"])

@@ -165,6 +165,29 @@ def test_archive_with_an_object_array(tmp_path: Path) -> None:
         open_kspace(tmp_path / "a.npz")
 
 
+@pytest.mark.parametrize("name", ["../evil", "/evil", "kspace/../../evil", "..\\\\evil"])
+@pytest.mark.parametrize("also", [False, True])
+def test_members_outside_of_the_archive_are_never_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, also: bool
+) -> None:
+    """Members are read by their names, and never unpacked to a disk."""
+    (tmp_path / "in").mkdir()
+    monkeypatch.chdir(tmp_path / "in")
+    content = io.BytesIO()
+    np.save(content, noise(2, 4, 4))
+    with zipfile.ZipFile(tmp_path / "in" / "a.npz", "w") as archive:
+        archive.writestr(f"{name}.npy", content.getvalue())
+        if also:
+            archive.writestr("kspace.npy", content.getvalue())
+    if also:
+        np.testing.assert_array_equal(open_kspace(tmp_path / "in" / "a.npz")[0], noise(2, 4, 4))
+    else:
+        with pytest.raises(InputError, match="with 'kspace'"):
+            open_kspace(tmp_path / "in" / "a.npz")
+    assert [path.name for path in tmp_path.rglob("*")] == ["in", "a.npz"]
+    assert not Path("/evil.npy").exists()
+
+
 def test_other_files_are_named(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("hello")
     with pytest.raises(InputError, match=r"notes\.txt: not a file that can be read here; expected fastMRI"):

@@ -278,9 +278,9 @@ def test_files_with_several_arrays_or_none(tmp_path: Path) -> None:
 
 def test_a_square_matrix_is_a_covariance_only_if_it_is_hermitian() -> None:
     matrix = np.eye(COILS) + 0.1j * (np.eye(COILS, k=1) - np.eye(COILS, k=-1))
-    np.testing.assert_array_equal(noise(matrix, COILS), matrix)
+    np.testing.assert_array_equal(noise(matrix, COILS)[0], matrix)
     samples = _white(COILS, COILS).astype(np.complex64)
-    np.testing.assert_allclose(noise(samples, COILS), samples @ samples.conj().T / COILS, rtol=1e-4)
+    np.testing.assert_allclose(noise(samples, COILS)[0], samples @ samples.conj().T / COILS, rtol=1e-4)
     samples = _white(COILS, 30, 40)
-    np.testing.assert_allclose(noise(samples, COILS), np.eye(COILS), atol=0.15)
+    np.testing.assert_allclose(noise(samples, COILS)[0], np.eye(COILS), atol=0.15)
     assert coil_maps(np.ones((2, 3, COILS, 5, 6), complex), 2, COILS).shape == (2, 3, COILS, 5, 6)
