@@ -28,8 +28,9 @@ from samplers.data_terms import WHITE
 FRACTION, FEWEST, REMAIN = 0.06, 2, 3
 #: Samples of the companion run, and its steps relative to those of a full run: an eighth of the cost of 8 samples.
 SAMPLES, STEPS = 2, 0.47
-#: With fewer steps than this the samples of a companion run hardly spread, and say nothing.
-LEAST_STEPS = 8
+#: With fewer steps than this the samples of a companion run hardly spread, and say nothing; the second number is that
+#: of DDS that draws the image, whose spread does not depend on the number of steps.
+LEAST_STEPS, LEAST_DRAWING = 8, 4
 #: Noise of withheld data in the companion run, relative to their own.
 _DEAF = 1e4
 #: Makes the random numbers of a companion run differ from those of the run.
@@ -124,7 +125,7 @@ def _companion(sampler: Sampler, problem: Problem, modality: Modality | None) ->
     # Complete data are an image in white noise, of which the network sees all; not so with holes in them.
     adapts = full.adapt_to_noise and problem.information.whiteness <= WHITE
     companion = dataclasses.replace(full, steps=max(1, round(STEPS * full.steps)), adapt_to_noise=adapts)
-    return companion if companion.steps >= LEAST_STEPS else None
+    return companion if companion.steps >= (LEAST_DRAWING if full.image_draws else LEAST_STEPS) else None
 
 
 def choose(groups: Tensor, seed: int) -> Tensor | None:

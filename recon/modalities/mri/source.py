@@ -120,7 +120,7 @@ class FileSource:
         rows = self.scan.shape[axis]
         kept = min(round(rows / self.scan.readout_oversampling), rows)
         moved = affine.copy()
-        moved[:3, 3] += affine[:3, 1 if axis == -2 else 0] * (kept // 2 - rows // 2)
+        moved[..., :3, 3] += affine[..., :3, 1 if axis == -2 else 0] * (kept // 2 - rows // 2)
         return moved
 
     def _acquired(self, kspace: Tensor, given: np.ndarray | None) -> Tensor:

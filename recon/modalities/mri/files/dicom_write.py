@@ -41,7 +41,7 @@ def lacks_geometry(recording: Any) -> str:
     if getattr(recording, "affine", None) is not None:
         return ""
     return (
-        "DICOM series need the position and direction of evenly spaced slices, which only ISMRMRD files state; "
+        "DICOM series need the position and direction of slices, which only ISMRMRD files state; "
         "this one does not"
     )
 
@@ -55,7 +55,7 @@ def write_dicom(posterior: PosteriorSamples, folder: Path, recording: Any = None
         With the affine of its slices in ``geometry``.
     folder : Path
     recording : optional
-        The source, which knows the distance of slices that are not evenly chosen.
+        The source, which says why there is no affine.
 
     Raises
     ------
@@ -66,14 +66,10 @@ def write_dicom(posterior: PosteriorSamples, folder: Path, recording: Any = None
     found = posterior.geometry.get("affine")
     if found is None:
         raise InputError(f"{folder}: {lacks_geometry(recording)}")
-    affine = np.diag([-1.0, -1.0, 1.0, 1.0]) @ np.asarray(
-        found, float
-    )  # in the frame of DICOM, from the first slice on
-    numbers = list(range(len(posterior.slice_valid)))
-    if getattr(recording, "affine", None) is not None:
-        affine[:3, 2] = recording.affine[:3, 2] * [-1, -1, 1]
-        numbers = [number - posterior.provenance["slices"][0] for number in posterior.provenance["slices"]]
-    planes = [_plane(affine, number) for number, valid in zip(numbers, posterior.slice_valid, strict=True) if valid]
+    each = np.asarray(posterior.geometry.get("affines", _stacked(np.asarray(found, float), len(posterior.slice_valid))))
+    each = np.diag([-1.0, -1.0, 1.0, 1.0]) @ each  # in the frame of DICOM
+    affine = each[0]
+    planes = [_plane(one) for one, valid in zip(each, posterior.slice_valid, strict=True) if valid]
     thickness = (posterior.geometry.get("voxel_size_mm") or (float(np.linalg.norm(affine[:3, 2])),))[0]
     common = _common(posterior.provenance, thickness, float(np.linalg.norm(affine[:3, 2])))
     maps = {name: _stack(getattr(known.magnitude, name)) for name in ("mean", "std")}
@@ -86,12 +82,19 @@ def _stack(images: np.ndarray) -> np.ndarray:
     return images if images.ndim == 3 else images[None]
 
 
-def _plane(affine: np.ndarray, number: int) -> dict[str, list[str]]:
+def _stacked(affine: np.ndarray, count: int) -> np.ndarray:
+    """Return the affine of each of evenly spaced slices."""
+    each = np.tile(affine, (count, 1, 1))
+    each[:, :3, 3] += np.arange(count)[:, None] * affine[:3, 2]
+    return each
+
+
+def _plane(affine: np.ndarray) -> dict[str, list[str]]:
     """Return position and orientation of a slice: the first direction is that of a row, from column to column."""
     column, row = affine[:3, 0], affine[:3, 1]
     spacing = [float(np.linalg.norm(one)) for one in (row, column)]
     values = {
-        "ImagePositionPatient": affine[:3] @ [0, 0, number, 1],
+        "ImagePositionPatient": affine[:3, 3],
         "ImageOrientationPatient": np.concatenate([column / spacing[1], row / spacing[0]]),
         "PixelSpacing": np.array(spacing),
     }

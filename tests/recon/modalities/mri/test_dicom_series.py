@@ -30,8 +30,8 @@ FLAGS = ["--prior", "gaussian", "--samples", "3", "--steps", "2", "--device", "c
 FAST = {"prior": "gaussian", "samples": 2, "steps": 2, "device": "cpu", "holdout": False, "progress": False}
 
 
-def written(path: Path, *, position: bool = True, slices: int = SLICES) -> Path:
-    """Oblique slices, 6 mm apart; the readout is oversampled two-fold."""
+def written(path: Path, *, position: bool = True, slices: int = SLICES, last: float = 0.0) -> Path:
+    """Oblique slices, 6 mm apart, the last one further by `last`; the readout is oversampled two-fold."""
     axes = np.linalg.qr(np.random.default_rng(5).normal(size=(3, 3)))[0]
     rng = np.random.default_rng(0)
     data = ismrmrd.Dataset(str(path), create_if_needed=True)
@@ -43,7 +43,7 @@ def written(path: Path, *, position: bool = True, slices: int = SLICES) -> Path:
             one.center_sample, one.idx.kspace_encode_step_1, one.idx.slice = ROWS, line, number
             if position:
                 one.read_dir[:], one.phase_dir[:], one.slice_dir[:] = axes
-                one.position[:] = np.array([10.0, -20.0, 30.0]) + 6.0 * number * axes[2]
+                one.position[:] = np.array([10.0, -20.0, 30.0]) + (6.0 * number + last * (number == slices - 1)) * axes[2]
             data.append_acquisition(one)
     data.close()
     return path
@@ -87,6 +87,18 @@ def test_position_and_values_are_those_of_the_nifti(scan: Path, tmp_path: Path) 
             values = image.pixel_array * slope + float(image.RescaleIntercept)
             np.testing.assert_allclose(values, volume.get_fdata()[..., number].T, atol=0.501 * slope)
     assert max(int(image.pixel_array.max()) for image in images) == 32767, "all of the 16 bits are used"
+
+
+@pytest.mark.filterwarnings("ignore:the slices are not evenly spaced")
+def test_slices_that_are_not_evenly_spaced_have_a_position_each(tmp_path: Path) -> None:
+    scan = written(tmp_path / "scan.h5", last=5.0)
+    affines = recon.open(scan).affine
+    recon.reconstruct_many([scan], tmp_path / "out", dicom=True, **FAST)
+    images = series(tmp_path / "out" / "scan_dicom", "mean")
+    for image, affine in zip(images, affines, strict=True):
+        np.testing.assert_allclose(place(image, 3, 4), (affine @ [3, 4, 0, 1])[:3], atol=1e-4)
+    steps = np.diff([place(image, 0, 0) for image in images], axis=0)
+    np.testing.assert_allclose(np.linalg.norm(steps, axis=1), [6.0, 11.0], atol=1e-4)
 
 
 def test_headers(scan: Path, tmp_path: Path) -> None:
