@@ -5,7 +5,6 @@ Three rules, and the functions that they use.
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
@@ -16,12 +15,14 @@ from torch.nn import functional
 from operators.errors import InputError
 from samplers.denoiser import Denoiser
 from samplers.knowledge import error_spectrum, error_std
-from samplers.problem import Problem
 from samplers.validation import require
 
 
 class Spread(ABC):
     """A rule for the standard deviation of the clean image around the denoised one: a number times a map."""
+
+    #: The number at large noise levels where it is given, and not what the denoiser knows of its error.
+    std: float | None = None
 
     @abstractmethod
     def variance(self, sigma: float, denoiser: Denoiser) -> float:
@@ -43,13 +44,13 @@ class Spread(ABC):
             Not centred.
         weights : Tensor, shape ``(batch, *domain)``, or None
         """
-        found, weights = _spectrum(denoiser, sigma, image), self.weights(image, sigma)
-        if found is None:
-            flat = self.variance(sigma, denoiser)
-            return image.real.new_full((), flat), weights
+        weights = self.weights(image, sigma)
+        spectrum = None if self.std is not None else _spectrum(denoiser, sigma, image)
+        if spectrum is None:
+            return image.real.new_full((), self.variance(sigma, denoiser)), weights
         if weights is not None:
             weights = weights / weights.square().mean(dim=tuple(range(1, weights.ndim)), keepdim=True).sqrt()
-        return found, weights
+        return spectrum, weights
 
 
 @dataclass(frozen=True)
@@ -191,26 +192,25 @@ def local_spread(denoised: Tensor, sigma: float, width: int, floor: float = 0.1)
     return sigma * (variance / (variance + sigma**2)).sqrt().clamp(min=floor)
 
 
-def error_variance(problem: Problem, sigma: float, prior_std: float | None, denoiser: Denoiser) -> Tensor:
-    """Return the variance of a denoised image around the clean one for the noise of these data: number or spectrum.
+def error_variance(sigma: float, prior_std: float | None, denoiser: Denoiser, like: Tensor) -> Tensor:
+    """Return the variance of a denoised image around the clean one: a number, or by frequency where that is known.
 
-    Between ``r^2`` of `clean_variance` (data of little noise) and ``P`` of ``denoiser.error_spectrum`` (data of
-    much noise), as ``P^a r^(2 - 2a)`` with ``a = s^2 / (s^2 + r^2)``, s^2 the noise variance in the measured
-    directions. A spectrum is correct on average over pixels; for good data the few pixels with large errors matter,
-    and a flat spectrum leaves them to the data.
+    Parameters
+    ----------
+    sigma : float
+    prior_std : float or None
+        As for `clean_variance`; None: ``denoiser.error_spectrum`` where it knows one, and r^2 where not.
+    denoiser : Denoiser
+    like : Tensor, shape ``(..., y, x)``
+        Gives the size of the image, the device and the precision.
 
     Returns
     -------
-    Tensor, shape ``()`` or that of the spectrum
-        Not centred (zero frequency first), for the last axes of an image.
+    Tensor, shape ``()`` or ``(y, x)``
+        Not centred (zero frequency first).
     """
-    flat = clean_variance(sigma, prior_std, denoiser)
-    like, noise = problem.weighted_data, problem.information.variance
     spectrum = _spectrum(denoiser, sigma, like) if prior_std is None else None
-    if spectrum is None or not math.isfinite(noise):
-        return like.real.new_full((), flat)
-    fraction = noise / (noise + flat)
-    return spectrum**fraction * flat ** (1 - fraction)
+    return like.real.new_full((), clean_variance(sigma, prior_std, denoiser)) if spectrum is None else spectrum
 
 
 def _spectrum(denoiser: Denoiser, sigma: float, like: Tensor) -> Tensor | None:

@@ -51,8 +51,9 @@ STRATEGIES = {
     "dds-rule-ddim": (DDS(gamma="rule", spread=Uniform(0.5), noise="ddim", eta=1.0), (0.75, 1.0), (0.1, 1.0), 0.45),
     # Few steps. In measured directions the ratio is .51 with the noise direction of the denoised image alone.
     "dds-adapted": (DDS(steps=30, **_ADAPTED), (0.8, 0.9), (0.55, 0.65), 0.1),
-    "dds": (DDS(steps=30, **_ADAPTED, image_draws=True), (0.97, 1.03), (0.8, 0.9), 0.1),
-    "dds-few-steps": (DDS(steps=8, **_ADAPTED, image_draws=True), (0.97, 1.03), (0.95, 1.03), 0.1),
+    # The mean of 128 exact draws is .09 std from the true one.
+    "dds": (DDS(steps=30, **_ADAPTED, image_draws=True), (0.97, 1.03), (0.8, 1.03), 0.12),
+    "dds-few-steps": (DDS(steps=8, **_ADAPTED, image_draws=True), (0.97, 1.03), (0.95, 1.03), 0.12),
 }
 
 

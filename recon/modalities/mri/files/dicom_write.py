@@ -40,10 +40,7 @@ def lacks_geometry(recording: Any) -> str:
     """Return why a recording has no DICOM series; empty if it has."""
     if getattr(recording, "affine", None) is not None:
         return ""
-    return (
-        "DICOM series need the position and direction of slices, which only ISMRMRD files state; "
-        "this one does not"
-    )
+    return "DICOM series need the position and direction of slices, which only ISMRMRD files state; this one does not"
 
 
 def write_dicom(posterior: PosteriorSamples, folder: Path, recording: Any = None) -> None:

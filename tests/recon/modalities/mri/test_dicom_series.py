@@ -43,7 +43,9 @@ def written(path: Path, *, position: bool = True, slices: int = SLICES, last: fl
             one.center_sample, one.idx.kspace_encode_step_1, one.idx.slice = ROWS, line, number
             if position:
                 one.read_dir[:], one.phase_dir[:], one.slice_dir[:] = axes
-                one.position[:] = np.array([10.0, -20.0, 30.0]) + (6.0 * number + last * (number == slices - 1)) * axes[2]
+                one.position[:] = (
+                    np.array([10.0, -20.0, 30.0]) + (6.0 * number + last * (number == slices - 1)) * axes[2]
+                )
             data.append_acquisition(one)
     data.close()
     return path
