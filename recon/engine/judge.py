@@ -141,7 +141,7 @@ def _unsolved(part: Part) -> tuple[float, Finding] | None:
 def _few_steps(sampler: Mapping[str, Any], known: FewSteps) -> list[Finding]:
     """Report the known coverage of the interval if the default sampler had few steps."""
     steps = sampler.get("steps")
-    if not sampler.get("adapt_to_noise") or steps is None or steps >= sampler.get("mean_steps", 1):
+    if not sampler.get("image_draws") or steps is None or steps >= known.enough:
         return []
     tried = max((n for n in known.coverage if n <= steps), default=min(known.coverage))
     reason = (
