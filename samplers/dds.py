@@ -71,8 +71,8 @@ class DDS(AnnealedSampler):
           .9) the network sees x and the data combined, at their joint noise level. That is exact, unlike fitting D to
           the data as if its errors were independent of them. Second-order steps ("sde-2m" of `samplers.stepping`) are
           then also exact and replace ``eta`` and ``noise``.
-        - r is the measured error by frequency (``denoiser.error_spectrum``) where the denoiser knows it: what the data
-          say best are low frequencies, which a model of independent pixels underrates.
+        - r follows the measured error by frequency (``denoiser.error_spectrum``) where the noise of the data is above
+          r: at large noise the data determine only the low frequencies, which a model of independent pixels underrates.
         - The background (``Support``) is where the denoised image *and* a first step towards the data are small.
         - The noise direction is ``(x - D) / sigma`` for data without noise and ``(x - D') / sigma`` for noisy data,
           mixed by ``s^2 / (s^2 + r^2)``, s that noise. Where the data determine the image, D follows x, and x - D
@@ -185,7 +185,7 @@ class DDS(AnnealedSampler):
         if shared is not None:
             pull = (pull + (x - denoised) / sigma**2 - (shown - denoised) / level**2) * (shared > 0)
         assert isinstance(self.spread, Uniform | Support)  # as __post_init__ requires
-        variance = error_variance(level, self.spread.std, denoiser, x)
+        variance = error_variance(problem, level, self.spread.std, denoiser)
         weights = None
         if isinstance(self.spread, Support):
             rough = denoised + proximal_move(problem, pull, variance)

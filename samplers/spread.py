@@ -5,6 +5,7 @@ Three rules, and the functions that they use.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
@@ -15,6 +16,7 @@ from torch.nn import functional
 from operators.errors import InputError
 from samplers.denoiser import Denoiser
 from samplers.knowledge import error_spectrum, error_std
+from samplers.problem import Problem
 from samplers.validation import require
 
 
@@ -192,25 +194,26 @@ def local_spread(denoised: Tensor, sigma: float, width: int, floor: float = 0.1)
     return sigma * (variance / (variance + sigma**2)).sqrt().clamp(min=floor)
 
 
-def error_variance(sigma: float, prior_std: float | None, denoiser: Denoiser, like: Tensor) -> Tensor:
-    """Return the variance of a denoised image around the clean one: a number, or by frequency where that is known.
+def error_variance(problem: Problem, sigma: float, prior_std: float | None, denoiser: Denoiser) -> Tensor:
+    """Return the variance of a denoised image around the clean one for the noise of these data: number or spectrum.
 
-    Parameters
-    ----------
-    sigma : float
-    prior_std : float or None
-        As for `clean_variance`; None: ``denoiser.error_spectrum`` where it knows one, and r^2 where not.
-    denoiser : Denoiser
-    like : Tensor, shape ``(..., y, x)``
-        Gives the size of the image, the device and the precision.
+    Between ``r^2`` of `clean_variance` (data of little noise) and ``P`` of ``denoiser.error_spectrum`` (data of
+    much noise), as ``P^a r^(2 - 2a)`` with ``a = s^2 / (s^2 + r^2)``, s^2 the noise variance in the measured
+    directions. A spectrum is correct on average over pixels; for good data the few pixels with large errors matter,
+    and a flat spectrum leaves them to the data.
 
     Returns
     -------
-    Tensor, shape ``()`` or ``(y, x)``
-        Not centred (zero frequency first).
+    Tensor, shape ``()`` or that of the spectrum
+        Not centred (zero frequency first), for the last axes of an image.
     """
+    flat = clean_variance(sigma, prior_std, denoiser)
+    like, noise = problem.weighted_data, problem.information.variance
     spectrum = _spectrum(denoiser, sigma, like) if prior_std is None else None
-    return like.real.new_full((), clean_variance(sigma, prior_std, denoiser)) if spectrum is None else spectrum
+    if spectrum is None or not math.isfinite(noise):
+        return like.real.new_full((), flat)
+    fraction = noise / (noise + flat)
+    return spectrum**fraction * flat ** (1 - fraction)
 
 
 def _spectrum(denoiser: Denoiser, sigma: float, like: Tensor) -> Tensor | None:

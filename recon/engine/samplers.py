@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 #: Settings common to the two forms of DDS.
 _DDS: dict[str, Any] = {
+    "steps": 30,
     "noise": "ddim",
     "eta": 1.0,
     "spacing": "karras",
@@ -48,19 +49,11 @@ _DDS: dict[str, Any] = {
 #: weighted by the measured error of the denoiser, the DDIM variance, and the mean from where it is best known. On
 #: held-out data its mean is within .2 dB of the best and its spread is near the error (docs/uncertainty.md).
 SAMPLERS: dict[str, Sampler] = {
-    "dds": DDS(
-        steps=20,
-        gamma="rule",
-        spread=Support(0.05),
-        adapt_to_noise=True,
-        image_draws=True,
-        mean_steps=16,
-        **_DDS,
-    ),
+    "dds": DDS(gamma="rule", spread=Support(0.05), adapt_to_noise=True, image_draws=True, mean_steps=16, **_DDS),
     "dds-narrow": DDS(steps=30, gamma="rule", spread=Uniform(0.1), spacing="karras", sigma_max=3.0, sigma_min=0.01),
     # Slices of a volume together, held by a weak total variation: at 10 instead of 3 real stacks lose .2 to .9 dB and
     # the spread of the samples falls further below their error.
-    "dds-volume": DDSVolume(steps=30, **_DDS, spread=Uniform(), tv_weight=3.0),
+    "dds-volume": DDSVolume(**_DDS, spread=Uniform(), tv_weight=3.0),
     "exact": ExactGaussian(),
     "moment-matching": MomentMatching(steps=30, sigma_max=3.0, sigma_min=0.015, mean_sigma=0.15, model_iterations=8),
     # As published: weighted by Bayes' rule the errors of a network's Jacobian grow without bound.

@@ -13,7 +13,7 @@ from recon.priors import GaussianPrior, exact_posterior
 from samplers import DDS, DDSVolume, LocalEnergy, Noise, PartsAsBatch, Problem, Run, Support, Uniform, sample
 from samplers.data_terms import join
 from samplers.proximal import proximal
-from samplers.spread import error_variance
+from samplers.spread import clean_variance, error_variance
 
 #: The default of `recon run`, in fewer steps.
 PLAIN = DDS(
@@ -113,13 +113,18 @@ def test_without_it_a_scan_goes_black(prior, mask):
     assert _held(problem, sample(PLAIN, problem, prior, 8).mean, truth) < 0.7
 
 
-def test_the_error_has_its_spectrum_unless_a_std_is_given(prior):
+def test_the_error_is_flat_for_good_data_and_has_its_spectrum_for_noisy_ones(prior, mask):
+    flat = clean_variance(0.5, None, prior)
     spectrum = torch.fft.ifftshift(prior.error_spectrum(0.5, (24, 24))).clamp(max=(0.99 * 0.5) ** 2)
-    found = error_variance(0.5, None, prior, prior.mean)
-    torch.testing.assert_close(found, spectrum.to(found))
-    assert float(error_variance(0.5, 0.5, prior, prior.mean)) == pytest.approx(0.125)
+    good, bad = (error_variance(_scan(prior, mask, std), 0.5, None, prior) for std in (1e-3, 1e3))
+    torch.testing.assert_close(good, torch.full_like(good, flat), rtol=1e-3, atol=0)
+    torch.testing.assert_close(bad, spectrum, rtol=1e-3, atol=1e-6)
+
+
+def test_what_is_unknown_of_an_image_has_the_spectrum_of_the_error_unless_a_std_is_given(prior):
+    spectrum = torch.fft.ifftshift(prior.error_spectrum(0.5, (24, 24))).clamp(max=(0.99 * 0.5) ** 2)
     image = prior.mean[None]
-    torch.testing.assert_close(Uniform().error(image, 0.5, prior)[0], found)
+    torch.testing.assert_close(Uniform().error(image, 0.5, prior)[0], spectrum.to(image.real))
     assert float(Uniform(0.5).error(image, 0.5, prior)[0]) == pytest.approx(0.125)
 
 
@@ -138,7 +143,8 @@ def test_the_map_of_the_error_has_a_mean_square_of_one(prior):
 def test_a_denoiser_that_knows_nothing_of_its_error_has_independent_pixels(prior, mask):
     problem = _scan(prior, mask, 0.3)
     blind = SimpleNamespace(denoise=prior.denoise, sigma_min=0.01, sigma_max=50.0, space=prior.space)
-    assert float(error_variance(0.5, None, blind, prior.mean)) == pytest.approx(0.25 / 1.25)
+    assert float(error_variance(problem, 0.5, None, blind)) == pytest.approx(0.25 / 1.25)
+    assert float(error_variance(problem, 0.5, 0.5, prior)) == pytest.approx(0.125)
     assert bool(sample(ADAPTED, problem, blind, 2).valid.all())
 
 
@@ -185,7 +191,7 @@ def test_images_of_two_maps(prior):
     clean = torch.stack([prior.draw(draws.normal(prior.space))[0] for _ in range(2)])
     problem = Problem(operator(clean), operator, 0.5)
     denoiser = PartsAsBatch(prior, split_complex=False)
-    assert error_variance(0.5, None, denoiser, problem.weighted_data).shape == (24, 24)
+    assert error_variance(problem, 0.5, None, denoiser).shape == (24, 24)
     drawn = sample(ADAPTED, problem, denoiser, 2)
     assert drawn.samples.shape == (2, 2, 24, 24) and bool(drawn.valid.all())
 
