@@ -85,8 +85,8 @@ class DDS(AnnealedSampler):
         For the rule: draw the clean image in each step from what is unknown of it, ``x0 = D' + f`` with f of covariance
         ``(P^-1 + A^H W A)^-1``, P that of the denoiser's error by frequency. The DDIM rule takes D' for the clean image
         and so loses ``(1 - sigma_next^2 / sigma^2)^2`` of that variance in each step, in all 15 to 33 % of it in 30
-        steps and about half in 10. For a Gaussian prior the spread is then right for any number of
-        steps. In the last step it is the spread of the posterior below the smallest noise level.
+        steps and about half in 10. For a Gaussian prior the spread is then right for any number of steps. In the last
+        step it is the spread of the posterior below the smallest noise level.
     mean_steps : int
         With fewer steps than this, too few are near ``mean_sigma``, and the mean is that of the samples.
 
@@ -205,7 +205,7 @@ class DDS(AnnealedSampler):
 
     def _unknown(self, fitted: Tensor, sigma: float, run: Run) -> Tensor:
         """Draw what is unknown of the clean image once it is fitted to the data."""
-        variance, weights = self.spread.error(fitted, sigma, run.denoiser)
+        variance, weights = self.spread.error(sigma, run.denoiser, fitted), self.spread.weights(fitted, sigma)
         nothing = torch.zeros_like(fitted)
         iterations = self.iterations(run.problem)
         return proximal(

@@ -49,7 +49,8 @@ def proximal(
     without : Tensor, shape ``domain``, optional
         The part of ``A^H W A`` already used in the anchor, as a number for each pixel; it is subtracted.
     draw : Noise, optional
-        Draw from that product of Gaussians, by noise on the right-hand side, instead of taking its mean.
+        Draw from that product of Gaussians, by noise on the right-hand side, instead of taking its mean; for the whole
+        likelihood, that is, not with ``without``.
     preconditioned : bool
         Converge faster, if the operator has Fourier gains. If the variance is a rough guess, few plain iterations
         regularise and are better.
@@ -81,11 +82,8 @@ def proximal(
         pull = problem.weighted_data - problem.weighted_normal(anchor)
     rhs = gather(pull)
     if draw is not None:
-        rhs = (
-            rhs
-            + _to_fourier(draw.normal(problem.operator.domain), root.ndim)
-            + gather(_noise_of(problem, draw, without))
-        )
+        noise = problem.operator.H(draw.normal(problem.operator.codomain) / problem.noise_std)
+        rhs = rhs + _to_fourier(draw.normal(problem.operator.domain), root.ndim) + gather(noise)
     z, residual = conjugate_gradient(
         system,
         rhs,
@@ -94,14 +92,6 @@ def proximal(
         preconditioner=_preconditioner(problem, root, local, without) if preconditioned else None,
     )
     return anchor + spread(z), residual
-
-
-def _noise_of(problem: Problem, draw: Noise, without: Tensor | None) -> Tensor:
-    """Draw noise with the covariance of the part of ``A^H W A`` in the fit: the rest after ``without``."""
-    noise = problem.operator.H(draw.normal(problem.operator.codomain) / problem.noise_std)
-    if without is None:
-        return noise
-    return noise * (1 - without / problem.information.precision).clamp_min(0).sqrt()
 
 
 def _preconditioner(

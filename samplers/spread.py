@@ -34,25 +34,19 @@ class Spread(ABC):
     def weights(self, denoised: Tensor, sigma: float) -> Tensor | None:
         """Return the map, shape ``(batch, *domain)``; None for 1 everywhere."""
 
-    def error(self, image: Tensor, sigma: float, denoiser: Denoiser) -> tuple[Tensor, Tensor | None]:
-        """Return the covariance of the clean image around a denoised one: variance by frequency, and a map of the std.
+    def error(self, sigma: float, denoiser: Denoiser, like: Tensor) -> Tensor:
+        """Return the variance of the clean image around a denoised one where the map is 1.
 
-        The variance is the denoiser's error spectrum, a mean over the image, and the map, of mean square 1, says where
-        in the image the error is; for a denoiser that knows no spectrum they are r^2 and the weights.
+        By frequency where the denoiser knows that, and r^2 where not. Both are relative to pixels that show signal, so
+        the map is not normalised.
 
         Returns
         -------
-        variance : Tensor, shape ``()`` or that of the last two axes
+        Tensor, shape ``()`` or that of the last two axes of ``like``
             Not centred.
-        weights : Tensor, shape ``(batch, *domain)``, or None
         """
-        weights = self.weights(image, sigma)
-        spectrum = None if self.std is not None else _spectrum(denoiser, sigma, image)
-        if spectrum is None:
-            return image.real.new_full((), self.variance(sigma, denoiser)), weights
-        if weights is not None:
-            weights = weights / weights.square().mean(dim=tuple(range(1, weights.ndim)), keepdim=True).sqrt()
-        return spectrum, weights
+        spectrum = None if self.std is not None else _spectrum(denoiser, sigma, like)
+        return like.real.new_full((), self.variance(sigma, denoiser)) if spectrum is None else spectrum
 
 
 @dataclass(frozen=True)
@@ -129,6 +123,10 @@ class LocalEnergy(Spread):
     def variance(self, sigma: float, denoiser: Denoiser) -> float:
         """Return 1: the map holds the full standard deviation."""
         return 1.0
+
+    def error(self, sigma: float, denoiser: Denoiser, like: Tensor) -> Tensor:
+        """Return 1, too."""
+        return like.real.new_full((), self.variance(sigma, denoiser))
 
     def weights(self, denoised: Tensor, sigma: float) -> Tensor:
         """Return r of each pixel."""

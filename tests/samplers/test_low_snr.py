@@ -124,20 +124,27 @@ def test_the_error_is_flat_for_good_data_and_has_its_spectrum_for_noisy_ones(pri
 def test_what_is_unknown_of_an_image_has_the_spectrum_of_the_error_unless_a_std_is_given(prior):
     spectrum = torch.fft.ifftshift(prior.error_spectrum(0.5, (24, 24))).clamp(max=(0.99 * 0.5) ** 2)
     image = prior.mean[None]
-    torch.testing.assert_close(Uniform().error(image, 0.5, prior)[0], spectrum.to(image.real))
-    assert float(Uniform(0.5).error(image, 0.5, prior)[0]) == pytest.approx(0.125)
-
-
-def test_the_map_of_the_error_has_a_mean_square_of_one(prior):
-    image = prior.draw(Noise(4, range(2), prior.mean).normal(prior.space))
-    for rule in (Support(0.5), LocalEnergy(5)):
-        weights = rule.error(image, 0.5, prior)[1]
-        torch.testing.assert_close(weights.square().mean(dim=(1, 2)), torch.ones(2, dtype=weights.dtype))
-    # Of a denoiser that knows no spectrum the map is the standard deviation itself.
+    for rule in (Uniform(), Support(0.5)):
+        torch.testing.assert_close(rule.error(0.5, prior, image), spectrum.to(image.real))
+    assert float(Uniform(0.5).error(0.5, prior, image)) == pytest.approx(0.125)
+    # The map of local energy is a standard deviation already, and says the same of a denoiser that knows no spectrum.
     blind = SimpleNamespace(denoise=prior.denoise, sigma_min=0.01, sigma_max=50.0, space=prior.space)
-    variance, weights = LocalEnergy(5).error(image, 0.5, blind)
-    assert float(variance) == 1.0
-    torch.testing.assert_close(weights, LocalEnergy(5).weights(image, 0.5))
+    assert float(LocalEnergy(5).error(0.5, prior, image)) == float(LocalEnergy(5).error(0.5, blind, image)) == 1.0
+    assert float(Uniform().error(0.5, blind, image)) == pytest.approx(0.25 / 1.25)
+
+
+def test_the_dark_part_of_an_image_is_drawn_with_less_spread_and_the_bright_part_with_that_of_the_error(prior, mask):
+    """The measured error of a network is one of pixels that show signal: a larger background must not change it."""
+    nothing = _scan(prior, torch.zeros_like(mask), 0.1)
+    image = torch.zeros(1, *prior.space.shape, dtype=prior.mean.dtype)
+    image[..., 12:] = 1.0
+    rule = dataclasses.replace(PLAIN, spread=Support(0.5), image_draws=True)
+    drawn = torch.cat(
+        [rule._unknown(image, 0.5, Run(nothing, prior, Noise(number, range(1), prior.mean))) for number in range(64)]
+    )
+    bright, dark = (float(drawn[..., part].abs().square().mean().sqrt()) for part in (slice(14, 22), slice(2, 10)))
+    assert bright == pytest.approx(prior.error_std(0.5), rel=0.1)
+    assert dark == pytest.approx(0.2 * prior.error_std(0.5), rel=0.2)
 
 
 def test_a_denoiser_that_knows_nothing_of_its_error_has_independent_pixels(prior, mask):
