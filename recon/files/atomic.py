@@ -58,7 +58,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 @contextmanager
-def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
+def atomic_folder(path: str | os.PathLike[str], replace: bool = False) -> Iterator[Path]:
     """Provide a temporary folder beside `path` for writing; on success it gets the name `path` in one step.
 
     Files in it are written plainly: all of them are flushed to the disk before the rename.
@@ -66,7 +66,9 @@ def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     Parameters
     ----------
     path
-        The folder to write; it must not exist, or be empty. Its parent must exist.
+        The folder to write; it must not exist, or be empty, unless it is replaced. Its parent must exist.
+    replace
+        Whether a folder of that name makes way once the new one is complete; until then it is unchanged.
 
     Yields
     ------
@@ -87,11 +89,26 @@ def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
             yield temporary
             for path in (*temporary.rglob("*"), temporary):
                 (_flush_folder if path.is_dir() else _flush)(path)
-            os.replace(temporary, target)
+            _put_folder(temporary, target, replace)
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
         _flush_folder(target.parent)
+
+
+def _put_folder(new: Path, target: Path, replace: bool) -> None:
+    """Give a folder its name; one that is in the way is moved aside first, since a full folder cannot be replaced."""
+    if not (replace and target.is_dir()):
+        os.replace(new, target)
+        return
+    old = temporary_beside(target)
+    os.replace(target, old)
+    try:
+        os.replace(new, target)
+    except BaseException:
+        os.replace(old, target)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def make_folder(folder: Path) -> None:

@@ -48,14 +48,19 @@ class Kind:
 
 
 def write_series(
-    target: Path, maps: Mapping[str, np.ndarray], header: Callable[[str, int], Any], kind: Kind, note: str = ""
+    target: Path,
+    maps: Mapping[str, np.ndarray],
+    header: Callable[[str, int], Any],
+    kind: Kind,
+    note: str = "",
+    replace: bool = False,
 ) -> list[Path]:
     """Write one series for each map, as `target/<name>/<name>_0001.dcm` and so on, atomically.
 
     Parameters
     ----------
     target : Path
-        Is created; it must not exist yet.
+        Is created; it must not exist yet, unless it is replaced.
     maps : mapping
         For example ``{"mean": ..., "std": ...}``: real images ``(slice, y, x)``.
     header : callable
@@ -63,6 +68,8 @@ def write_series(
     kind : Kind
     note : str
         One sentence about the processing, for DerivationDescription.
+    replace : bool
+        Whether an earlier series makes way once this one is complete.
 
     Returns
     -------
@@ -76,7 +83,7 @@ def write_series(
     StorageError
         If the series cannot be written; there is no folder then.
     """
-    if target.exists():
+    if target.exists() and not replace:
         raise InputError(f"{target}: already exists; give a new folder for the DICOM series")
     if not maps or any(not name.isidentifier() for name in maps):
         raise InputError(f"DICOM series: expected maps with plain names such as 'mean', got {list(maps)}")
@@ -85,7 +92,7 @@ def write_series(
             raise InputError(f"DICOM series: {name}: holds NaN or infinite values")
     uid = dicom.pydicom_module().uid
     written = []
-    with atomic_folder(target) as temporary:
+    with atomic_folder(target, replace) as temporary:
         for position, (name, stack) in enumerate(maps.items()):
             (temporary / name).mkdir()
             slope, series = kind.slope(float(np.abs(stack).max())), uid.generate_uid(prefix=None)

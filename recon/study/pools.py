@@ -15,7 +15,7 @@ from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExec
 from typing import Any
 
 #: Libraries read these when they are loaded: the number of threads of a worker, which must not wait busily for work.
-_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
+THREAD_SETTINGS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
 _POLL_SECONDS = 1.0
 
 
@@ -160,7 +160,7 @@ def start_worker(threads: int, workers: int, parent: int) -> None:
 
 def limit_threads(threads: int) -> None:
     """Limit the threads of this process, if possible before the libraries are loaded."""
-    for name in _THREADS:
+    for name in THREAD_SETTINGS:
         os.environ[name] = str(threads)
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     import torch

@@ -14,6 +14,7 @@ from recon.errors import ConfigError, ReconError
 from recon.study.arrivals import Arrivals, in_words
 from recon.study.cluster import DaskPool, quiet_libraries, require_library
 from recon.study.cluster_file import ClusterFile
+from recon.study.pools import THREAD_SETTINGS
 
 
 def start(file: ClusterFile) -> DaskPool:
@@ -118,8 +119,8 @@ def _ctrl_c_kept() -> Iterator[None]:
 def _keywords(file: ClusterFile) -> dict[str, Any]:
     """Return the arguments of dask-jobqueue: workers of one thread for Dask, which have several cores for torch."""
     found = dict(file.passed)
-    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
-    prologue = [*found.pop("job_script_prologue", []), *(f"export {name}={file.threads}" for name in names)]
+    exports = (f"export {name}={file.threads}" for name in THREAD_SETTINGS)
+    prologue = [*found.pop("job_script_prologue", []), *exports]
     directives = list(found.pop("job_extra_directives", []))
     if file.kind == "slurm":
         found["job_cpu"] = file.cores

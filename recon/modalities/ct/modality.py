@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,11 +36,9 @@ def conditions(posterior: PosteriorSamples) -> dict[str, Condition]:
 
 def write_derived(posterior: PosteriorSamples, folder: Path, recording: Any) -> None:
     """Write mean and std as derived DICOM series; a folder of an earlier run is replaced."""
-    if folder.is_dir():
-        shutil.rmtree(folder)
     known = posterior.usable  # slices without a result are left out
     maps = {"mean": known.mean, "std": known.std}
-    write_dicom(folder, recording, maps, known.provenance["slices"], "posterior mean and standard deviation")
+    write_dicom(folder, recording, maps, known.provenance["slices"], "posterior mean and standard deviation", True)
 
 
 MODALITY = Modality(

@@ -3,6 +3,7 @@
 import errno
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -107,6 +108,31 @@ def test_a_folder_appears_at_once_and_never_replaces_files(tmp_path: Path) -> No
     with pytest.raises(StorageError, match="a: cannot be written"), atomic_folder(tmp_path / "a") as temporary:
         (temporary / "two").write_text("2")
     assert [path.name for path in tmp_path.rglob("*")] == ["a", "one"]
+
+
+def test_a_folder_is_replaced_only_when_the_new_one_is_complete(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "old").touch()
+    with pytest.raises(ValueError), atomic_folder(tmp_path / "a", replace=True) as temporary:
+        (temporary / "half").touch()
+        raise ValueError
+    assert [path.name for path in tmp_path.rglob("*")] == ["a", "old"]
+
+    def second_fails(source: str | Path, target: str | Path, replace: Callable[..., None] = os.replace) -> None:
+        if Path(target) == tmp_path / "a" and (Path(source) / "new").exists():
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        replace(source, target)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("os.replace", second_fails)
+        with pytest.raises(StorageError), atomic_folder(tmp_path / "a", replace=True) as temporary:
+            (temporary / "new").touch()
+    assert [path.name for path in tmp_path.rglob("*")] == ["a", "old"]
+    with atomic_folder(tmp_path / "a", replace=True) as temporary:
+        (temporary / "new").touch()
+    assert [path.name for path in tmp_path.rglob("*")] == ["a", "new"]
 
 
 def test_make_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,13 +38,14 @@ def write_dicom(
     maps: dict[str, np.ndarray],
     slices: Sequence[int] | None = None,
     note: str = "",
+    replace: bool = False,
 ) -> list[Path]:
     """Write one derived series for each map, as `folder/<name>/<name>_0001.dcm` and so on, atomically.
 
     Parameters
     ----------
     folder
-        Is created; it must not exist yet.
+        Is created; it must not exist yet, unless it is replaced.
     source
         DICOM images; their headers are copied.
     maps
@@ -53,6 +54,8 @@ def write_dicom(
         The number of the source slice of each image; default: all slices.
     note
         One sentence about the processing, for DerivationDescription.
+    replace
+        Whether an earlier series makes way once this one is complete.
 
     Returns
     -------
@@ -72,7 +75,11 @@ def write_dicom(
     if source.format != "dicom":
         raise InputError(f"{source.path}: {not_dicom(source)}")
     images = {name: _checked(name, image, source, chosen) for name, image in maps.items()}
-    return write_series(Path(folder), images, lambda name, k: _header(source.files[chosen[k]], name), _KIND, note)
+
+    def header(name: str, number: int) -> Any:
+        return _header(source.files[chosen[number]], name)
+
+    return write_series(Path(folder), images, header, _KIND, note, replace)
 
 
 def not_dicom(source: Any) -> str:

@@ -6,7 +6,6 @@ empty. Source: DICOM PS3.3, C.7.6.2 (Image Plane) and C.8.3.1 (MR Image).
 
 from __future__ import annotations
 
-import shutil
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -63,16 +62,15 @@ def write_dicom(posterior: PosteriorSamples, folder: Path, recording: Any = None
     found = posterior.geometry.get("affine")
     if found is None:
         raise InputError(f"{folder}: {lacks_geometry(recording)}")
-    each = np.asarray(posterior.geometry.get("affines", _stacked(np.asarray(found, float), len(posterior.slice_valid))))
+    each = posterior.geometry.get("affines")
+    each = _stacked(np.asarray(found, float), len(posterior.slice_valid)) if each is None else np.asarray(each, float)
     each = np.diag([-1.0, -1.0, 1.0, 1.0]) @ each  # in the frame of DICOM
     affine = each[0]
     planes = [_plane(one) for one, valid in zip(each, posterior.slice_valid, strict=True) if valid]
     thickness = (posterior.geometry.get("voxel_size_mm") or (float(np.linalg.norm(affine[:3, 2])),))[0]
     common = _common(posterior.provenance, thickness, float(np.linalg.norm(affine[:3, 2])))
     maps = {name: _stack(getattr(known.magnitude, name)) for name in ("mean", "std")}
-    if folder.is_dir():
-        shutil.rmtree(folder)
-    write_series(folder, maps, lambda name, k: _header(common, planes[k], name), _KIND, _NOTE)
+    write_series(folder, maps, lambda name, k: _header(common, planes[k], name), _KIND, _NOTE, replace=True)
 
 
 def _stack(images: np.ndarray) -> np.ndarray:

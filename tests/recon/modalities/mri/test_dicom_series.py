@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import warnings
 from pathlib import Path
 
@@ -11,7 +13,7 @@ import pytest
 
 import recon
 from recon.cli import main
-from recon.errors import InputError
+from recon.errors import InputError, StorageError
 from recon.modalities.mri.files.dicom_write import write_dicom
 from recon.posterior import Posterior
 
@@ -101,6 +103,23 @@ def test_slices_that_are_not_evenly_spaced_have_a_position_each(tmp_path: Path) 
         np.testing.assert_allclose(place(image, 3, 4), (affine @ [3, 4, 0, 1])[:3], atol=1e-4)
     steps = np.diff([place(image, 0, 0) for image in images], axis=0)
     np.testing.assert_allclose(np.linalg.norm(steps, axis=1), [6.0, 11.0], atol=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # of noise as data
+def test_a_series_that_cannot_be_written_leaves_the_earlier_one(
+    scan: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    posterior = recon.reconstruct(scan, **FAST)
+    write_dicom(posterior, tmp_path / "series")
+    before = {path: path.read_bytes() for path in (tmp_path / "series").rglob("*.dcm")}
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("recon.files.dicom_series._put_pixels", full)
+    with pytest.raises(StorageError):
+        write_dicom(posterior, tmp_path / "series")
+    assert {path: path.read_bytes() for path in (tmp_path / "series").rglob("*.dcm")} == before
 
 
 def test_headers(scan: Path, tmp_path: Path) -> None:
