@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+import gc
 import importlib
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -25,6 +27,10 @@ if "OMP_NUM_THREADS" in os.environ:
 
 settings.register_profile("fixed", derandomize=True, deadline=None, database=None)
 settings.load_profile("fixed")
+
+# A shell lets jobs in the background ignore Ctrl-C, and processes that they start, too: tests that send it see nothing.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 HEADER = """<?xml version="1.0" encoding="utf-8"?>
 <ismrmrdHeader xmlns="http://www.ismrm.org/ISMRMRD" xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance">
@@ -50,6 +56,12 @@ HEADER = """<?xml version="1.0" encoding="utf-8"?>
   </encoding>
 </ismrmrdHeader>
 """
+
+
+def pytest_collection_finish() -> None:
+    """Leave libraries and tests out of later garbage collections, which look at some million objects otherwise."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture

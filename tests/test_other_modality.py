@@ -59,6 +59,7 @@ def test_reconstruction_from_python(tmp_path: Path) -> None:
         recon.reconstruct(file, acceleration=4)
 
 
+@pytest.mark.slow
 def test_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file, out = write(tmp_path / "one.blur.npz", slices=2), tmp_path / "out"
     assert run("info", file) == 0 and "image: 24 x 32" in capsys.readouterr().out
@@ -87,6 +88,7 @@ def test_settings_file(tmp_path: Path) -> None:
     assert run("run", file, "-o", tmp_path / "b", "--config", config) == 2
 
 
+@pytest.mark.slow
 def test_calibration_and_evaluation(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "files"
     folder.mkdir()

@@ -26,6 +26,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
         os.chdir(before)
 
 
+@pytest.mark.slow
 def test_content(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     assert {name.split("/")[0] for name in names} == {"operators", "recon", "samplers", "diffrecon-0.1.0.dist-info"}
@@ -39,6 +40,7 @@ def test_content(wheel: Path) -> None:
     assert "recon = recon.cli:main" in entry_points
 
 
+@pytest.mark.slow
 def test_import_from_another_folder(wheel: Path, tmp_path: Path) -> None:
     zipfile.ZipFile(wheel).extractall(tmp_path / "installed")
     code = "import recon, operators, samplers; print(recon.__file__, recon.__version__, recon.Posterior.__name__)"

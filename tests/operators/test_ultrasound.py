@@ -203,6 +203,7 @@ def test_bad_use_is_one_clear_line() -> None:
 
 
 @pytest.mark.skipif("numba" not in ENGINES, reason="numba is not installed")
+@pytest.mark.slow
 def test_the_first_kernel_leaves_torch_its_number_of_threads() -> None:
     """The thread pool of numba sets that of the process at its first use, so this needs a process of its own."""
     program = """

@@ -69,6 +69,7 @@ def test_undersampled_kspace_gives_a_better_image_than_zero_filling(
     assert posterior.provenance["citations"] == ["chung2024dds", "uecker2014espirit"]
 
 
+@pytest.mark.slow
 def test_a_file_and_its_array_give_the_same_image(full: np.ndarray, threefold: recon.Posterior, tmp_path: Path) -> None:
     path = tmp_path / "scan.h5"
     with h5py.File(path, "w") as file:
@@ -147,6 +148,7 @@ def test_coloured_coil_noise_is_prewhitened(full: np.ndarray) -> None:
     assert share < 0.3 * usual
 
 
+@pytest.mark.slow
 def test_a_problem_is_sampled_as_it_is(full: np.ndarray) -> None:
     prepared = prepare(full, sampling=Sampling("random", 2.0, 0.2))
     posterior = _quick(prepared.problem, samples=2, sampler=ExactGaussian(iterations=200))

@@ -33,6 +33,7 @@ def test_least_squares_solves_the_weighted_normal_equations(dtype):
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.complex128])
+@pytest.mark.slow
 def test_total_variation_is_a_minimum(dtype):
     problem, _ = matrix_problem(dtype)
 
@@ -47,6 +48,7 @@ def test_total_variation_is_a_minimum(dtype):
     assert best < objective(least_squares(problem, 200)) - 0.1
 
 
+@pytest.mark.slow
 def test_total_variation_of_a_step_has_a_closed_form():
     """Two flat halves of n pixels a side each move towards the other by weight / width, until they meet."""
     width = 8

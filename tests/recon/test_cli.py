@@ -352,6 +352,7 @@ def test_check_refuses_what_a_run_refuses(scan: Path, tmp_path: Path, capsys: py
         assert "is this k-space, and centred" in complaint(capsys)
 
 
+@pytest.mark.slow
 def test_report_of_a_result(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("matplotlib")
     rng = np.random.default_rng(0)

@@ -87,6 +87,7 @@ def finished(tmp_path_factory):
     return files, lines
 
 
+@pytest.mark.slow
 def test_demo_writes_files_that_can_be_opened(finished):
     files, _ = finished
     assert [file.name for file in files] == ["demo.h5", "demo.png", "demo.html"]
@@ -109,6 +110,7 @@ def test_demo_beats_zero_filling_and_says_so(finished, scan):
     assert all(str(file) in text for file in files)
 
 
+@pytest.mark.slow
 def test_demo_without_matplotlib_still_saves_the_result(monkeypatch, tmp_path):
     def missing(*_):
         raise InputError("a report needs matplotlib: pip install diffrecon[report]")

@@ -153,6 +153,7 @@ def test_damaged_files_are_no_limits(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not Path("/proc/self/limits").exists(), reason="needs /proc")
+@pytest.mark.slow
 def test_a_limit_of_this_process_is_seen() -> None:
     code = (
         "import resource, torch\n"

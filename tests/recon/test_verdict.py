@@ -85,6 +85,7 @@ def test_it_survives_the_file_and_is_unknown_in_older_ones(tmp_path) -> None:
         assert Posterior.load(tmp_path / "x.h5").verdict == expected
 
 
+@pytest.mark.slow
 def test_the_report_shows_a_banner_only_in_doubt(tmp_path) -> None:
     heights = {}
     for level in ("ok", "failed"):

@@ -44,6 +44,7 @@ def assert_near(found: Samples, expected: Samples) -> None:
     assert torch.equal(found.valid.cpu(), expected.valid)
 
 
+@pytest.mark.slow
 def test_samples_do_not_depend_on_the_batch_size(scan: tuple[Problem, GaussianPrior]) -> None:
     together, fours, alone = (sample(STRATEGY, *scan, 16, seed=1, batch_size=size) for size in (16, 4, 1))
     assert_near(fours, together)

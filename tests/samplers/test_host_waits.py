@@ -130,6 +130,7 @@ def test_a_step_does_not_wait(name: str, moved: Callable[[Any], Any]) -> None:
     assert waits_of(sampler, problem, network(), moved) == []
 
 
+@pytest.mark.slow
 def test_an_analytic_prior_does_not_wait(moved: Callable[[Any], Any]) -> None:
     real = GaussianPrior.power_law(SHAPE, dtype=torch.float32)
     for prior in (GaussianPrior.power_law(SHAPE), PartsAsBatch(real)):

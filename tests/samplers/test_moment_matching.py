@@ -283,6 +283,7 @@ def test_a_preconditioned_fit_is_the_same_and_nearer_in_as_many_iterations(weigh
     torch.testing.assert_close(many, exact, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_draws_of_a_fit_have_its_covariance() -> None:
     generator = torch.Generator().manual_seed(0)
     maps = torch.randn(2, 4, 4, dtype=torch.complex128, generator=generator)

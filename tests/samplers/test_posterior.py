@@ -138,6 +138,7 @@ def _measured_ratio(drawn: Samples, true_spread: torch.Tensor, mask: torch.Tenso
     return (_spread(drawn.samples) / true_spread)[:, mask[0]].median()
 
 
+@pytest.mark.slow
 def test_exact_samples_cover_and_fit(problem: Problem, prior: GaussianPrior, truth: ExactPosterior) -> None:
     drawn = sample(ORACLE, problem, prior, DRAWS, seed=5)
     inside = ((drawn.samples - truth.mean).real.abs() <= 1.645 * truth.std / 2**0.5).double().mean()

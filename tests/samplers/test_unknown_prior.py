@@ -141,6 +141,7 @@ def test_the_default_keeps_the_gate_with_any_prior(name: str, noise: float, oper
 
 
 @pytest.mark.parametrize("shape", [(48,), (2, 4, 4), (3, 1, 8)])
+@pytest.mark.slow
 def test_domains_that_are_no_image(shape: tuple[int, ...]) -> None:
     pixels = math.prod(shape)
     covariance = _smooth(0.5, 1.5, *shape)
@@ -184,6 +185,7 @@ def test_a_jacobian_that_is_no_covariance_is_not_used() -> None:
     assert float(drawn.facts["negative_curvature"].sum()) == 0 and 0.1 < float(drawn.std.mean()) < 0.5
 
 
+@pytest.mark.slow
 def test_measuring_is_done_once_and_leaves_the_samples_alone() -> None:
     """The same sample whatever the batch and whether the measurement was there; nothing outlives the denoiser."""
     prior, matrix = _prior("power law"), _matrix("inpainting", PIXELS)

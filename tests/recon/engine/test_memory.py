@@ -74,6 +74,7 @@ def volume(tmp_path: Path, fastmri_file: Any) -> Path:
     return fastmri_file("volume.h5", kspace=scan((3, 64, 32), coils=1))
 
 
+@pytest.mark.slow
 def test_the_next_slices_begin_with_the_batch_that_fits(volume: Path) -> None:
     crowded = Crowded((32, 32), 2)
     found, told = reconstruct(volume, crowded, samples=8, holdout=False)

@@ -31,6 +31,7 @@ def sweep(folder: Path, kind: str, count: int, optional: list[str]) -> None:
         assert seen["written"] > 0 and seen["refused"] > 0 and seen["written"] + seen["refused"] == count, writer
 
 
+@pytest.mark.slow
 def test_files_that_must_not_grow(tmp_path: Path) -> None:
     (tmp_path / "disk").mkdir()
     sweep(tmp_path, "limit", 12, ["nibabel"])

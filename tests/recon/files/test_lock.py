@@ -32,6 +32,7 @@ def holder(folder: Path) -> subprocess.Popen[str]:
     return process
 
 
+@pytest.mark.slow
 def test_a_second_run_is_refused_by_the_name_of_the_first(tmp_path: Path) -> None:
     process = holder(tmp_path / "out")
     with process:
@@ -47,6 +48,7 @@ def test_a_second_run_is_refused_by_the_name_of_the_first(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.slow
 def test_the_lock_goes_with_its_process(tmp_path: Path, number: signal.Signals) -> None:
     process = holder(tmp_path / "out")
     with process:

@@ -26,6 +26,7 @@ with atomic_path(Path(sys.argv[1]) / "a.h5") as file, atomic_folder(Path(sys.arg
 """
 
 
+@pytest.mark.slow
 def test_the_next_writer_removes_what_a_killed_process_left(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "a.h5").write_text("old")
     with subprocess.Popen(

@@ -282,6 +282,7 @@ def test_converted_files_give_the_same_outputs_bit_for_bit(make_checkpoint, tmp_
     assert f"{after.n_parameters:,} parameters" in told and "every tensor accounted for" in told
 
 
+@pytest.mark.slow
 def test_conversion_of_published_files(published, tmp_path):
     for index, source in enumerate(sorted(published.glob("*_small.pt*"))):
         target = convert_checkpoint(source, tmp_path / f"{index}.safetensors")

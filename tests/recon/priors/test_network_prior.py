@@ -334,6 +334,7 @@ def test_a_compiled_network_computes_the_same(prior, monkeypatch):
     assert calls == [2]
 
 
+@pytest.mark.slow
 def test_graphs_write_to_the_same_place_each_time(prior, monkeypatch):
     calls = []
 

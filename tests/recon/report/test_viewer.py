@@ -94,6 +94,7 @@ def click(browser, text):
     browser.settle()
 
 
+@pytest.mark.slow
 def test_it_opens_without_errors_and_without_a_network(viewer, page):
     assert viewer.requests[0] == page.as_uri()
     assert all(address.startswith("data:image/png") for address in viewer.requests[1:])
@@ -259,6 +260,7 @@ def test_nothing_is_wider_than_the_screen(browser, page, width):
     assert browser.errors == []
 
 
+@pytest.mark.slow
 def test_thinned_images_are_read_at_the_pixels_that_were_kept(browser, posterior, tmp_path, monkeypatch):
     monkeypatch.setattr("recon.report.thinning._LADDER", ((8, 1, 2, 2, 4, 2),))
     small = write_report(dataclasses.replace(posterior), tmp_path / "thin")[1]

@@ -249,6 +249,7 @@ def test_a_job_that_is_refused_later_is_told_and_asked_for_again(
 
 
 @needs_queue
+@pytest.mark.slow
 def test_ctrl_c_means_the_same_after_a_queue_was_used(tmp_path: Path) -> None:
     code = (
         "import signal, sys\n"

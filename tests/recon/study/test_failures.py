@@ -66,6 +66,7 @@ def test_a_bad_slice_is_not_tried_again_by_a_run_that_goes_on(volume, run: Run, 
     assert draws.units == [(3,)]
 
 
+@pytest.mark.slow
 def test_volumes_with_a_bad_slice_have_the_same_bits_otherwise(volume, run: Run, tmp_path) -> None:
     run(volume(bad=[1])), run(volume("scan.npy"), out="good")
     bad, good = (Posterior.load(tmp_path / out / "scan.h5") for out in ("out", "good"))
@@ -79,6 +80,7 @@ def test_nothing_but_bad_slices(volume, run: Run, errors, files, tmp_path) -> No
     assert not files(tmp_path / "out")
 
 
+@pytest.mark.slow
 def test_a_defect_in_one_slice_keeps_the_others(volume, run: Run, draws, errors, files, same, tmp_path) -> None:
     scan = volume()
     draws.fail[2] = ZeroDivisionError("division by zero")
@@ -106,6 +108,7 @@ def test_what_may_pass_is_tried_again_by_the_same_command(volume, run: Run, draw
     assert draws.units == [(0,)]
 
 
+@pytest.mark.slow
 def test_a_full_disk_stops_the_study_and_keeps_what_is_written(
     volume, run: Run, draws, errors, same, tmp_path, monkeypatch
 ) -> None:
@@ -147,6 +150,7 @@ def test_a_result_that_cannot_be_written_keeps_all_slices(
     assert run(scan) == 0 and not draws.units
 
 
+@pytest.mark.slow
 def test_pictures_that_cannot_be_drawn_stop_no_other_file(
     volume, run: Run, draws, errors, files, tmp_path, monkeypatch
 ):

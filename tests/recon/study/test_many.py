@@ -35,6 +35,7 @@ def test_outcomes_are_in_the_order_of_the_sources(volume, options, tmp_path) -> 
 
 
 @pytest.mark.filterwarnings("ignore:2 steps")
+@pytest.mark.slow
 def test_a_slice_is_the_same_image_alone_and_within_its_volume(volume, options, tmp_path) -> None:
     scan = volume()
     recon.reconstruct_many([scan], tmp_path / "out", progress=False, **options)
@@ -48,6 +49,7 @@ def test_a_slice_is_the_same_image_alone_and_within_its_volume(volume, options, 
 
 
 @pytest.mark.filterwarnings("ignore:2 steps")
+@pytest.mark.slow
 def test_the_order_of_slices_and_files_does_not_matter(volume, options, tmp_path) -> None:
     first, second = volume("a.npy", slices=3), volume("b.npy", slices=1, seed=1)
     orders = ([0, 1, 2], [2, 0, 1])

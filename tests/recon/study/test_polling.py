@@ -74,6 +74,7 @@ def test_jobs_that_are_asked(lose: int, scan: Path, tmp_path: Path) -> None:
     np.testing.assert_array_equal(one, two)
 
 
+@pytest.mark.slow
 def test_a_job_that_is_always_lost_is_reported(scan: Path, tmp_path: Path) -> None:
     (outcome,) = recon.reconstruct_many([scan], tmp_path / "out", executor=FakeSubmitit(lose=99), **FAST)
     assert outcome.result is None and outcome.slices_without_result == (0, 1, 2)

@@ -31,6 +31,7 @@ def stopped(volume: Callable[..., Path], run: Run, draws, tmp_path: Path, capsys
     return scan
 
 
+@pytest.mark.slow
 def test_only_missing_slices_are_drawn_and_the_bits_are_the_same(stopped, run: Run, draws, same, tmp_path) -> None:
     assert run(stopped) == 0
     assert draws.units == [(2,), (3,)]
@@ -45,6 +46,7 @@ def test_what_is_kept_and_what_is_left_at_the_end(stopped, run: Run, files, tmp_
     assert files(tmp_path / "out") == {"scan.h5"}
 
 
+@pytest.mark.slow
 def test_a_damaged_slice_is_drawn_again(stopped, run: Run, draws, same, tmp_path) -> None:
     path = path_of(tmp_path / "out" / PARTS, 1)
     path.write_bytes(path.read_bytes()[:-40])
@@ -80,6 +82,7 @@ def test_a_batch_size_is_not_a_changed_option(stopped, run: Run, draws) -> None:
     assert draws.units == [(2,), (3,)]
 
 
+@pytest.mark.slow
 def test_more_slices_keep_those_that_are_done(volume, run: Run, draws, same, tmp_path) -> None:
     scan = volume()
     draws.fail[1] = KeyboardInterrupt()
@@ -128,6 +131,7 @@ def test_a_result_of_other_settings_is_refused(volume, run: Run, draws, errors, 
     assert not draws.units and (tmp_path / "out" / "scan.h5").read_bytes() == content
 
 
+@pytest.mark.slow
 def test_missing_pictures_of_a_result_are_written(volume, run: Run, draws, files, tmp_path) -> None:
     pytest.importorskip("matplotlib")
     scan = volume(slices=1)
@@ -149,6 +153,7 @@ def test_a_result_that_does_not_say_how_it_was_made_is_refused(volume, run: Run,
     assert "scan.h5 already exists; use --force to overwrite" in line and not draws.units
 
 
+@pytest.mark.slow
 def test_slices_whose_settings_are_not_known_are_drawn_again(stopped, run: Run, draws, same, tmp_path) -> None:
     """Nobody can tell what they were made with: here, with another seed."""
     (tmp_path / "out" / PARTS / "job.json").write_text("{")
@@ -168,6 +173,7 @@ def test_slices_beside_a_complete_result_are_removed(stopped, run: Run, draws, f
     assert not draws.units and files(tmp_path / "out") == {"scan.h5"}
 
 
+@pytest.mark.slow
 def test_a_forced_run_that_was_stopped_goes_on_without_force(
     volume, run: Run, draws, same, capsys, errors, tmp_path
 ) -> None:

@@ -99,6 +99,7 @@ def test_rows_beyond_the_checkpoint_are_dropped_when_a_run_goes_on(config):
         assert [row["step"] for row in rows] == [3, 5]
 
 
+@pytest.mark.slow
 def test_two_runs_do_not_share_a_folder(config, tmp_path):
     script = "import sys; from pathlib import Path; from recon.files.lock import owned\n"
     script += "with owned(Path(sys.argv[1]), 'training run'): print('held', flush=True); sys.stdin.read()"

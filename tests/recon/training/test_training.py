@@ -66,6 +66,7 @@ def assert_same(first, second):
         assert torch.equal(first[name], second[name]), name
 
 
+@pytest.mark.slow
 def test_same_seed_same_weights_and_resume_is_exact(config, tmp_path):
     whole = weights(train(config))
     again = weights(train(replace(config, output=str(tmp_path / "again"))))
@@ -237,6 +238,7 @@ def test_export_and_progress_files(config, tmp_path):
     torch.testing.assert_close(prior.model.network.stem.weight.data, expected, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_pictures_show_curves_and_draws_of_the_prior(config, ct_config):
     image = pytest.importorskip("matplotlib.image")
     for one, count in ((replace(config, steps=50, decay=10), 2), (replace(ct_config, output=config.output + "-ct"), 3)):

@@ -123,6 +123,7 @@ def test_evaluation_refuses_what_it_cannot_compare(calibration):
         evaluate([Case(result(0, n=5), "a")], None, known)
 
 
+@pytest.mark.slow
 def test_evaluate_writes_tables_and_pictures(results, calibration, tmp_path, capsys):
     pytest.importorskip("matplotlib")
     out = tmp_path / "deep" / "out"
@@ -255,6 +256,7 @@ def test_calibrate_resumes_and_its_result_fits_what_run_makes(scans, tmp_path, c
         calibration.apply(Posterior.load(tmp_path / "out" / "s0.h5"))
 
 
+@pytest.mark.slow
 def test_calibrate_does_not_mix_results_of_different_options(scans, tmp_path, capsys):
     command = ["calibrate", str(scans), "-o", str(tmp_path / "c.json"), *FAST, *HALF]
     assert main(command) == 0

@@ -95,6 +95,7 @@ def test_ct_images_are_calibrated_and_evaluated(tmp_path: Path, capsys: pytest.C
         calibration.apply(Posterior.load(tmp_path / "patient0.h5"))
 
 
+@pytest.mark.slow
 def test_one_folder_of_slices_is_one_recording(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for k in range(9):
         np.save(tmp_path / f"{k}.npy", 0.5 * (np.hypot(*np.mgrid[-1:1:16j, -1:1:16j]) < 0.5 + 0.03 * k))

@@ -148,6 +148,7 @@ def _eroded(mask: np.ndarray) -> np.ndarray:
     return ndimage.binary_erosion(mask, iterations=3)
 
 
+@pytest.mark.slow
 def test_a_folder_of_dicom_images_becomes_samples_in_hu_and_derived_dicom(tmp_path, write_ct, capsys):
     from recon.cli import main
     from recon.posterior import Posterior

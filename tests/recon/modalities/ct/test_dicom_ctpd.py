@@ -74,6 +74,7 @@ def test_slices_are_where_a_turn_is_complete(helix: Callable, tmp_path: Path) ->
         assert relative(sinogram, scan.through(found.geometry, z)) < 0.01
 
 
+@pytest.mark.slow
 def test_slices_at_chosen_positions(helix: Callable, tmp_path: Path) -> None:
     scan = helix(**{**SMALL, "turns": 2.5})
     folder = scan.write(tmp_path / "scan")

@@ -368,6 +368,7 @@ def brain(scan: Writer, level: float) -> np.ndarray:
     return np.sqrt((np.abs(image) ** 2).sum(0))[16:48]
 
 
+@pytest.mark.slow
 def test_noise_scan_reaches_the_reconstruction(scan: Writer) -> None:
     truth, level = brain(scan, 0.01), 0.01
     scan.open()
@@ -459,6 +460,7 @@ def test_contrasts_and_turned_slices_have_an_affine_each(scan: Writer) -> None:
     np.testing.assert_allclose(affines[2][:3, 1], np.array([-1, -1, 1]) * 2.0 * turned["read_dir"], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_note_says_that_slices_are_not_evenly_spaced(scan: Writer, tmp_path: Path) -> None:
     import nibabel
 

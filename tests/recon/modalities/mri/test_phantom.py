@@ -19,6 +19,7 @@ def test_kspace_is_what_the_operator_gives():
     np.testing.assert_array_equal(noisy.kspace, simulate_phantom((48, 40), 4, 0.1, seed=3).kspace)
 
 
+@pytest.mark.slow
 def test_it_is_reconstructed():
     scan = simulate_phantom((48, 48), coils=3)
     found = recon.reconstruct(scan.kspace, prior="gaussian", sampler="exact", samples=2, acceleration=1.5)

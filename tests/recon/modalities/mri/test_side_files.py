@@ -128,6 +128,7 @@ def test_a_mask_by_slice_is_used_by_slice() -> None:
     assert [int(one[0].sum()) for one in sampled] == masks.sum(axis=(1, 2)).tolist()
 
 
+@pytest.mark.slow
 def test_a_mask_file_is_that_mask(tmp_path: Path) -> None:
     np.save(tmp_path / "mask.npy", MASK)
     file = tmp_path / "mask.npy"

@@ -134,6 +134,7 @@ def test_band_passes_and_stops():
     assert (found[frequency <= 1.1] == 1).all() and (found[frequency >= 1.7] == 0).all()
 
 
+@pytest.mark.slow
 def test_a_run_trains_on_simulated_images(tmp_path):
     config = TrainConfig(
         data=".",
