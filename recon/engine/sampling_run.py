@@ -101,10 +101,12 @@ class SamplingRun:
         DivergenceError
             If every sample became non-finite.
         """
-        started = time.perf_counter()
         with self.meeting.preparing():
+            started = time.perf_counter()
             prepared = [(source.prepare(index, self.device), source.reference(index)) for index in chosen]
+            spent = time.perf_counter() - started
         with self.meeting.sampling():
+            started = time.perf_counter() - spent  # without the time that it waited for others
             part = self._sampled(prepared, chosen, step)
         return self._result(part, started)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -214,7 +215,7 @@ def test_gradients_are_taken_alone() -> None:
 
 def test_closing_ends_who_waits_and_who_comes() -> None:
     network, meeting = Network(), Meeting(2)
-    there = threading.Event()
+    entered, closed = threading.Event(), threading.Event()
 
     def waits() -> None:
         with torch.no_grad(), meeting.sampling():
@@ -222,13 +223,18 @@ def test_closing_ends_who_waits_and_who_comes() -> None:
 
     def never_comes() -> None:
         with torch.no_grad(), meeting.sampling():
-            there.wait(SECONDS)
+            entered.set()
+            assert closed.wait(SECONDS)
             meeting.prior("half", lambda: network).denoise(images(1), 1.0)
 
     with ThreadPoolExecutor(3) as pool:
-        futures = [pool.submit(never_comes), pool.submit(waits), pool.submit(waits)]  # the last one finds no place
+        futures = [pool.submit(never_comes)]
+        assert entered.wait(SECONDS)
+        futures += [pool.submit(waits), pool.submit(waits)]  # one at the network, one without a place
+        while not meeting._calls:
+            time.sleep(0.01)
         meeting.close()
-        there.set()
+        closed.set()
         assert all(isinstance(future.exception(SECONDS), Closed) for future in futures)
     assert not network.calls
     with pytest.raises(Closed), meeting.preparing():
