@@ -235,8 +235,8 @@ class RunConfig(Options):
     slices_together: int | None = option(
         None,
         int,
-        "slices of which one process sends the samples through the network together; needs one worker (default: for "
-        "about 32 images on a GPU, 1 on a CPU)",
+        "slices whose samples go through the network together, with one worker (default: as many as make about 32 "
+        "images on a GPU, 1 on a CPU)",
         "N",
         at_least=1,
     )

@@ -56,7 +56,7 @@ class SamplingRun:
     limit : BatchLimit
         The batch that fits in memory, as it becomes known.
     meeting : Alone
-        Where the images of this slice meet those of others; nowhere by default.
+        Where the images of this slice meet those of other slices; nowhere by default.
     """
 
     prior: str | Path | Denoiser

@@ -227,7 +227,7 @@ _last = threading.local()
 
 
 def meet(meeting: Alone) -> None:
-    """Let the slices that this thread draws meet those of others at the network."""
+    """Let the slices that this thread draws meet those of other threads at the network."""
     _last.meeting = meeting
 
 

@@ -19,8 +19,8 @@ _BYTES = 1.5e9
 _PAYS = 1e7
 #: Images that keep a GPU busy.
 _IMAGES = 32
-#: Samplers whose slices do not gain by a common call: they keep gradients of it, or are coupled anyway.
-_SEPARATE = (DPS, MomentMatching, PiGDM, DDSVolume)
+#: Samplers whose slices do not gain by a common call: they keep its gradients.
+_WITH_GRADIENTS = (DPS, MomentMatching, PiGDM)
 
 
 def worker_count(asked: str, planned: Sequence[Planned], together: int | None = None) -> int:
@@ -28,7 +28,7 @@ def worker_count(asked: str, planned: Sequence[Planned], together: int | None = 
 
     "auto": a process for each core, as far as there are slices and memory, where a network has enough to do to make up
     for the start of processes: it does not use several cores as well as several slices do (benchmarks/study.py). One on
-    a GPU, which processes would only share, and where so many slices are to go through the network ``together``. The
+    a GPU, which processes would only share, and where several slices are to go through the network ``together``. The
     number follows from the settings alone, since the last digits of the samples depend on the number of threads.
     """
     if asked != "auto":
@@ -53,7 +53,7 @@ def slices_together(asked: int | None, planned: Sequence[Planned]) -> int:
     """Return how many slices go through the network together.
 
     None: on a GPU, as many as make about 32 images, of a prior that is loaded by its name. One slice at a time where
-    there is no network.
+    there is no network, or slices are coupled anyway.
 
     Raises
     ------
@@ -64,12 +64,12 @@ def slices_together(asked: int | None, planned: Sequence[Planned]) -> int:
     on_gpu = run.device.type == "cuda"
     units = sum(len(one.wanted.units) for one in planned)
     if asked is None:
-        pays = on_gpu and isinstance(run.prior, str | Path) and not isinstance(run.sampler, _SEPARATE)
+        pays = on_gpu and isinstance(run.prior, str | Path) and not isinstance(run.sampler, _WITH_GRADIENTS)
         images = min(run.samples, run.batch_size or run.samples)
         asked = max(1, _IMAGES // images) if pays and run.precision != "tf32" else 1
     elif asked > 1 and on_gpu and run.precision == "tf32":
         raise ConfigError(f"slices_together: expected 1 with precision tf32, which all threads share, got {asked}")
-    return 1 if run.prior == GAUSSIAN else min(asked, units)
+    return 1 if run.prior == GAUSSIAN or isinstance(run.sampler, DDSVolume) else min(asked, units)
 
 
 def _work(planned: Planned) -> float:

@@ -27,7 +27,7 @@ from recon.priors.networks.unet import EDMDenoiser, UNet
 from recon.study.planning import Planned, plan_files
 from recon.study.pools import Here, Together
 from recon.study.workers import slices_together, with_slices_together, worker_count
-from samplers import DDS, DPS
+from samplers import DDS, DPS, DDSVolume
 
 SMALL = {"channels": [8, 12], "encoder_blocks": [1, 1], "decoder_blocks": [1], "embedding": 16}
 FAST = {"samples": 2, "steps": 4, "device": "cpu", "acceleration": 2, "center_fraction": 0.3}
@@ -176,6 +176,7 @@ def test_how_many_pay(volume) -> None:
     assert slices_together(None, on_gpu(scan, prior="gaussian")) == 1
     assert slices_together(5, planned(scan)) == 5
     assert slices_together(5, planned(scan, prior="gaussian")) == 1, "no network"
+    assert slices_together(5, on_gpu(scan, sampler=DDSVolume(3))) == 1, "coupled anyway"
     assert slices_together(None, on_gpu(scan, precision="tf32")) == 1
     with pytest.raises(ConfigError, match="slices_together: expected 1 with precision tf32"):
         slices_together(2, on_gpu(scan, precision="tf32"))
