@@ -5,9 +5,9 @@
 Run in the root of a checkout, of which nothing has to be installed; wheels of missing packages (torch, triton, numpy,
 scipy, h5py, safetensors, tqdm; for the tests pytest, pytest-xdist and hypothesis) are taken from the folder ``.whl``:
 ``pip download --no-deps -d .whl NAME``. Parts: floors of the card, the tests marked ``cuda``, accuracy against double
-precision, CT, MRI with the default sampler in each arithmetic, CUDA graphs, memory by the number of slices, and the
-compiled networks, which take a minute each to begin and come last. ``--tiny`` is for a CPU: it shows that the script
-works. On a slow card the last parts are left out, and say so.
+precision, CT, MRI with the default sampler in each arithmetic, CUDA graphs, memory by the number of slices, slices
+together in the network, and the compiled networks, which take a minute each to begin and come last. ``--tiny`` is for a
+CPU: it shows that the script works. On a slow card the last parts are left out, and say so.
 """
 
 from __future__ import annotations
@@ -146,6 +146,7 @@ PARTS = {
     "ct": ct,
     "graph": gpu_sampling.graph,
     "memory": gpu_sampling.memory,
+    "together": gpu_sampling.together,
     "compiled": gpu_sampling.compiled,
 }
 

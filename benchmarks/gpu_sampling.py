@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 import time
 import warnings
 from collections import Counter
@@ -185,3 +186,29 @@ def memory(table: Table) -> None:
             "s/slice",
             note=f"peak {table.peak_gib():.2f} GiB",
         )
+
+
+def together(table: Table) -> None:
+    """Reconstruct a volume whose slices go through the network one by one, and several together: time a slice."""
+    coils, n, samples, steps = sizes(table)
+    count = 2 if table.tiny else 8
+    options: dict[str, Any] = {"acceleration": 4, "center_fraction": 0.08, "samples": samples, "steps": steps}
+    if table.tiny:
+        options |= {"acceleration": 2, "center_fraction": 0.3, "steps": 2}
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        file = Path(folder) / "scan.npy"
+        np.save(file, np.stack([scan(coils, n, "random")[1].numpy()] * count))
+        options |= {"precision": "bfloat16" if table.cuda else "float32", "device": str(table.device)}
+        options |= {"mask": "random", "progress": False}
+        recon.reconstruct_many([file], Path(folder) / "first", slices=0, **options)
+        for number in (1, 2) if table.tiny else (1, 4):
+            if table.spent():
+                return
+            table.peak_gib()
+            started = time.perf_counter()
+            where = Path(folder) / str(number)
+            recon.reconstruct_many([file], where, slices_together=number, **options)
+            seconds = (time.perf_counter() - started) / count
+            what = f"reconstruct_many, {count} of {coils} x {n} x {n}, {number} together"
+            table.add("together", what, seconds, "s/slice", note=f"peak {table.peak_gib():.2f} GiB")

@@ -232,6 +232,14 @@ class RunConfig(Options):
         None, str, "slices or frames to reconstruct: one number or A:B (default: all)", "A:B", parse=_slices
     )
     batch_size: int | None = option(None, int, "samples computed together (default: all)", "N", at_least=1)
+    slices_together: int | None = option(
+        None,
+        int,
+        "slices whose samples go through the network together, with one worker (default: as many as make about 32 "
+        "images on a GPU, 1 on a CPU)",
+        "N",
+        at_least=1,
+    )
     precision: str = option(
         "float32",
         str,

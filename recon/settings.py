@@ -105,6 +105,7 @@ class Settings:
     def arguments(self, modality: str) -> dict[str, Any]:
         """Return the arguments of `recon.reconstruct` for a source of a modality."""
         chosen = {**asdict(self.run), "options": self.options(modality)}
+        del chosen["slices_together"]  # of many slices, which a study draws
         if self.sampler:
             chosen["sampler"] = {"name": self.run.sampler, **self.sampler}
         return chosen

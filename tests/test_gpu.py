@@ -4,6 +4,7 @@
 """
 
 import os
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -163,6 +164,19 @@ def test_reconstruct() -> None:
     here, there = (recon.reconstruct(kspace, prior="gaussian", device=str(d), **options) for d in ("cpu", GPU))
     error = np.linalg.norm(there.samples - here.samples) / np.linalg.norm(here.samples)
     assert error < 1e-2
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_slices_together(tmp_path: Path) -> None:
+    """Threads whose images meet at the network, against slices one by one."""
+    np.save(tmp_path / "scan.npy", np.stack([simulate(1.0, noise_std=0.05, shape=SHAPE).kspace] * 3))
+    options: dict[str, Any] = {"acceleration": 2, "center_fraction": 0.3, "samples": 2, "steps": 3, "progress": False}
+    found = []
+    for together in (1, 3):
+        folder = tmp_path / str(together)
+        recon.reconstruct_many([tmp_path / "scan.npy"], folder, slices_together=together, device=str(GPU), **options)
+        found.append(recon.Posterior.load(folder / "scan.h5").samples)
+    assert np.linalg.norm(found[1] - found[0]) < 1e-3 * np.linalg.norm(found[0])
 
 
 def acquisition() -> tuple[PlaneWaveGeometry, Grid]:

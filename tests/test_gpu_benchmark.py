@@ -11,7 +11,7 @@ def test_every_part_runs_on_a_cpu(benchmark_module, tmp_path):
     rows = json.loads((tmp_path / "gpu.json").read_text())
     assert len(rows) == len(table.rows) > 15
     assert not [row for row in rows if "FAILED" in f"{row['what']} {row['value']}"]
-    assert {row["part"] for row in rows} >= {"floors", "tests", "exact", "mri", "ct", "memory"}
+    assert {row["part"] for row in rows} >= {"floors", "tests", "exact", "mri", "ct", "memory", "together"}
 
 
 def test_a_part_that_fails_is_a_row(benchmark_module, tmp_path):

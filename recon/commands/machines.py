@@ -14,7 +14,7 @@ from recon.study.cluster_file import ClusterFile, read_cluster_file
 from recon.study.planning import Planned
 from recon.study.pools import Pool
 from recon.study.study import device_of, pool_of
-from recon.study.workers import worker_count
+from recon.study.workers import with_slices_together, worker_count
 
 
 class Machines:
@@ -62,7 +62,7 @@ class Machines:
             print(f"script of a job:\n{queue_jobs.script(self._file)}", end="")
         self._leave()
 
-    def pool(self, planned: Sequence[Planned]) -> Pool:
+    def pool(self, planned: Sequence[Planned], slices_together: int | None) -> Pool:
         """Return the workers; jobs of a queue are submitted now."""
         if self._file is not None:
             self._pool = queue_jobs.start(self._file)
@@ -70,7 +70,10 @@ class Machines:
             self._say(f"asked {self._file.kind} for {low if low == high else f'{low} to {high}'} workers")
         elif self._pool is not None:
             self._say(f"workers at {self._pool.address}: {self._pool.present}")
-        return pool_of(worker_count(self._workers, planned)) if self._pool is None else self._pool
+        if self._pool is not None:
+            return self._pool
+        alone = pool_of(worker_count(self._workers, planned, slices_together))
+        return with_slices_together(alone, planned, slices_together)
 
     def _leave(self) -> None:
         if self._pool is not None:

@@ -64,7 +64,7 @@ def run(
     check_outputs([path for one in planned for path in one.outputs.all()], force=True)
     if report and not drawable and not (quiet or log_json):
         print("no report: matplotlib is missing (pip install 'diffrecon[report]')")
-    pool = machines.pool(planned)
+    pool = machines.pool(planned, settings.run.slices_together)
     listener = Speaking(_progress(planned, pool, quiet, log_json), quiet or log_json)
     try:
         states = run_study(planned, output, pool, listener, force)

@@ -12,7 +12,7 @@ from recon.errors import ConfigError, ReconError
 from recon.study.loop import State
 from recon.study.progress import Silent
 from recon.study.study import pool_of, run_study
-from recon.study.workers import worker_count
+from recon.study.workers import with_slices_together, worker_count
 
 if TYPE_CHECKING:
     from recon.uncertainty import Calibration
@@ -52,7 +52,8 @@ def calibrate(
         print(f"left out: {reason}")
     runs.lock_settings(place, jobs, settings, force)
     planned = [runs.planned(job) for job in jobs]
-    pool = pool_of(worker_count(workers, planned))
+    together = settings.run.slices_together
+    pool = with_slices_together(pool_of(worker_count(workers, planned, together)), planned, together)
     for state in run_study(planned, place, pool, Counted(), force=False):
         if state.error is not None:
             raise state.error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ import torch
 
 from recon.engine.counting import Counted
 from recon.engine.holdout import cross_validate
+from recon.engine.meeting import Alone
 from recon.engine.memory import fit, told_out_of_memory
 from recon.engine.part import Part
 from recon.engine.provenance import describe_prior, describe_sampler
@@ -53,6 +55,8 @@ class SamplingRun:
         Denoisers by image shape, as they become known.
     limit : BatchLimit
         The batch that fits in memory, as it becomes known.
+    meeting : Alone
+        Where the images of this slice meet those of other slices; nowhere by default.
     """
 
     prior: str | Path | Denoiser
@@ -67,6 +71,7 @@ class SamplingRun:
     keep: int | None = None
     loaded: dict[tuple[int, ...], Denoiser] = dataclasses.field(default_factory=dict)
     limit: BatchLimit = dataclasses.field(default_factory=BatchLimit)
+    meeting: Alone = dataclasses.field(default_factory=Alone)
 
     def __post_init__(self) -> None:
         if isinstance(self.prior, str) and self.prior == "auto":
@@ -96,8 +101,19 @@ class SamplingRun:
         DivergenceError
             If every sample became non-finite.
         """
-        started = time.perf_counter()
-        prepared = [(source.prepare(index, self.device), source.reference(index)) for index in chosen]
+        with self.meeting.preparing():
+            started = time.perf_counter()
+            prepared = [(source.prepare(index, self.device), source.reference(index)) for index in chosen]
+            spent = time.perf_counter() - started
+        with self.meeting.sampling():
+            started = time.perf_counter() - spent  # without the time that it waited for others
+            part = self._sampled(prepared, chosen, step)
+        return self._result(part, started)
+
+    def _sampled(
+        self, prepared: Sequence[tuple[Prepared, np.ndarray | None]], chosen: Sequence[int], step: Step | None
+    ) -> Part:
+        """Sample what is prepared: one slice, or several as one volume."""
         if isinstance(self.sampler, DDSVolume):
             ready = join([one for one, _ in prepared])
             known = [reference for _, reference in prepared if reference is not None]
@@ -107,7 +123,7 @@ class SamplingRun:
             ready = self._refined(ready, chosen[0]) if ready.refinable else ready
             if isinstance(self.prior, str) and self.prior == GAUSSIAN and (stand_in := ready.stand_in()) is not None:
                 self.loaded[tuple(ready.problem.operator.domain.shape)] = stand_in
-        return self._result(self._part(ready.problem, chosen[0], step, ready, reference), started)
+        return self._part(ready.problem, chosen[0], step, ready, reference)
 
     def problem(self, problem: Problem, step: Step | None = None) -> SliceResult:
         """Sample a problem that the user has prepared."""
@@ -187,13 +203,18 @@ class SamplingRun:
     def _denoiser(self, shape: tuple[int, ...], real: bool) -> Denoiser:
         """Return the prior for images of this shape, complex or real; loaded once."""
         if shape not in self.loaded:
-            self.loaded[shape] = load_prior(
+            load = functools.partial(
+                load_prior,
                 self.prior,
                 shape=shape,
                 device=self.device,
                 precision=self.precision,
                 images="real" if real else None,
             )
+            known = str(self.prior) if isinstance(self.prior, str | Path) else id(self.prior)
+            name = known, str(self.device), self.precision, real
+            # An analytic prior is that of its slice and its size, and costs next to nothing.
+            self.loaded[shape] = load() if self.prior == GAUSSIAN else self.meeting.prior(name, load)
         return self.loaded[shape]
 
 

@@ -1,4 +1,4 @@
-"""Who does the work: this process, several processes of this machine, or any executor.
+"""Who does the work: this process, threads of it, several processes of this machine, or any executor.
 
 Nothing here loads torch when it is imported, so that a worker knows its threads before.
 """
@@ -11,7 +11,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor
+from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from typing import Any
 
 #: Libraries read these when they are loaded: the number of threads of a worker, which must not wait busily for work.
@@ -126,6 +126,22 @@ class Here(Pool):
 
     def close(self) -> None:
         """Nothing to end."""
+
+
+class Together(Pool):
+    """Threads of this process, whose slices go through the network together; one more prepares the next slice."""
+
+    def __init__(self, slices: int) -> None:
+        from recon.engine.meeting import Meeting  # loads torch
+        from recon.study.work import meet
+
+        meeting = self._meeting = Meeting(slices)
+        super().__init__(lambda: ThreadPoolExecutor(slices + 1, "slice", meet, (meeting,)), slices + 1)
+
+    def close(self) -> None:
+        """End the slices where they meet next, and wait for that."""
+        self._meeting.close()
+        self._executor.shutdown(cancel_futures=True)
 
 
 def processes(workers: int) -> Pool:

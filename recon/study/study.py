@@ -15,6 +15,7 @@ from recon.errors import InputError, ReconError
 from recon.files.lock import owned
 from recon.files.space import require_space
 from recon.files.temporary import remove_stale
+from recon.options import RunConfig
 from recon.study import cluster, loop
 from recon.study.loop import Listener, State, state_of
 from recon.study.planning import Planned, plan_files
@@ -22,6 +23,7 @@ from recon.study.polling import foreign
 from recon.study.pools import Here, Pool, processes
 from recon.study.progress import Bar, Silent
 from recon.study.work import Unwritable
+from recon.study.workers import with_slices_together
 from recon.verdict import Verdict
 
 #: Images of a result beside its samples, and bytes of a pixel.
@@ -105,6 +107,7 @@ def reconstruct_many(
     *,
     executor: Any = None,
     workers: int = 1,
+    slices_together: int | None = None,
     force: bool = False,
     report: bool = False,
     nifti: bool = False,
@@ -126,6 +129,9 @@ def reconstruct_many(
     workers : int
         Number of processes of this machine, among which the cores are divided. With an executor that does not say
         how many units it works on at a time: that number, 64 by default.
+    slices_together : int, optional
+        Number of slices whose samples this process alone (``workers=1``) sends through the network together; by
+        default as many as make about 32 images on a GPU, 1 on a CPU.
     force : bool
         Start again instead of going on.
     report, nifti, dicom : bool
@@ -146,6 +152,7 @@ def reconstruct_many(
         If an argument is unusable, no source can be opened, or the folder holds results of other settings.
     """
     paths = [Path(source) for source in sources]
+    slices_together = RunConfig(slices_together=slices_together).slices_together
     pool = pool_of(workers, executor)
     with elsewhere() if executor is not None else nullcontext():
         arguments["device"] = device_of(pool, arguments.get("device", "auto"))
@@ -153,6 +160,7 @@ def reconstruct_many(
         planned, refused = plan_files(paths, Path(output), lambda modality: arguments, report, nifti, exports)
     if not planned:
         raise next(iter(refused.values())) if refused else InputError("sources: expected at least one, got none")
+    pool = with_slices_together(pool, planned, slices_together)
     listener = Silent() if progress is False else bar_of(planned, pool)
     try:
         states = run_study(planned, Path(output), pool, listener, force)

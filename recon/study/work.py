@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from recon.engine.meeting import Alone
 from recon.engine.reconstruction import Reconstruction, plan
 from recon.engine.sampling_run import Step
 from recon.engine.slice_result import FailedSlice, SliceResult
@@ -225,10 +226,17 @@ def _described(posterior: Posterior, failed: tuple[FailedSlice, ...], told: tupl
 _last = threading.local()
 
 
+def meet(meeting: Alone) -> None:
+    """Let the slices that this thread draws meet those of other threads at the network."""
+    _last.meeting = meeting
+
+
 def _opened(job: Job) -> Reconstruction:
     """Open the source of a job, if it is unchanged; that of the last job stays open, with its network."""
     key = (job.key, job.slices)
     if getattr(_last, "key", None) != key:
         require_unchanged(job)
-        _last.wanted, _last.key = plan(job.source, **job.arguments), key
+        wanted = plan(job.source, **job.arguments)
+        run = dataclasses.replace(wanted.run, meeting=getattr(_last, "meeting", wanted.run.meeting))
+        _last.wanted, _last.key = dataclasses.replace(wanted, run=run), key
     return _last.wanted

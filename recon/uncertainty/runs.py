@@ -24,7 +24,7 @@ from recon.uncertainty.conformal import check_method, least_images
 from recon.uncertainty.folders import group_of, recordings_in, reference_named
 
 SETTINGS = "settings.json"
-_FREE = ("device", "batch_size", "holdout")  # these do not change the samples
+_FREE = ("device", "batch_size", "slices_together", "holdout")  # these do not change the samples
 
 
 @dataclass(frozen=True)

@@ -158,6 +158,16 @@ def test_a_signal_ends_a_study_in_one_line(
     same(tmp_path / "out" / "scan.h5", tmp_path / "straight" / "scan.h5")
 
 
+def test_a_signal_ends_slices_that_wait_for_one_another(study, kept, tmp_path) -> None:
+    command = study("--log-json", "--prior", "auto", "--slices-together", "3")
+    command.until(lambda: len(kept()) >= 1)
+    command.process.send_signal(signal.SIGTERM)
+    assert command.end() == 143
+    (line,) = command.errors()
+    assert line.startswith("recon: terminated: ") and f" of {SLICES} slices are done and kept" in line
+    assert command.is_gone() and is_tidy(tmp_path / "out")
+
+
 def test_ctrl_c_while_workers_start_prints_one_line(study) -> None:
     command = study(workers=2)
     command.until(lambda: len(command.workers()) == 2)
