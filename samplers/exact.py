@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, cast
 
 import torch
 from torch import Tensor
@@ -16,7 +16,6 @@ from samplers.problem import Problem
 from samplers.validation import require
 
 
-@runtime_checkable
 class GaussianDenoiser(Denoiser, Protocol):
     """A Gaussian prior that can apply its covariance ``C`` and a square root of it."""
 
@@ -107,7 +106,7 @@ class ExactGaussian(Sampler):
 
 
 def _gaussian(denoiser: Denoiser) -> GaussianDenoiser:
-    """Check that the prior is Gaussian."""
-    if not isinstance(denoiser, GaussianDenoiser):
+    """Check that the prior is Gaussian, by names: from Python 3.12 isinstance does not see what a wrapper forwards."""
+    if not all(hasattr(denoiser, name) for name in ("mean", "to", "covariance", "draw")):
         raise InputError(f"ExactGaussian needs a Gaussian prior (GaussianPrior), got {type(denoiser).__name__}")
-    return denoiser
+    return cast(GaussianDenoiser, denoiser)

@@ -39,6 +39,7 @@ from samplers import (
     knowledge,
     sample,
 )
+from samplers.covariance import CovarianceModel
 from samplers.data_terms import gaussian_step, likelihood_score
 from samplers.spread import clean_variance, local_spread
 
@@ -450,6 +451,8 @@ def test_what_a_denoiser_knows_is_asked_for_and_may_be_missing(prior: GaussianPr
             return getattr(self.denoiser, name)
 
     assert isinstance(prior, KnowsError) and isinstance(PartsAsBatch(prior), KnowsError)
+    model = CovarianceModel(torch.ones(8, 8), torch.ones(8, 8))
+    assert knowledge.covariance_model(PassedOn(SimpleNamespace(covariance_model=model))) is model
     for denoiser in (Partly(), PassedOn(Partly())):
         assert knowledge.error_std(denoiser, 0.4) == 0.2
         assert knowledge.error_spectrum(denoiser, 0.4, (8, 8)) is None
