@@ -28,7 +28,7 @@ def reconstruct(
     steps: int | None = None,
     device: str = "auto",
     batch_size: int | None = None,
-    precision: str = "float32",
+    precision: str = "auto",
     progress: bool | None = None,
     **named: Any,
 ) -> Posterior:
@@ -62,8 +62,9 @@ def reconstruct(
         ``"auto"``, ``"cpu"``, ``"cuda"``, ...
     batch_size : int, optional
         Number of samples computed together; all by default.
-    precision : "float32", "tf32" or "bfloat16"
-        Arithmetic of the network prior only; tf32 and bfloat16 are faster on hardware that supports them.
+    precision : "auto", "float32", "tf32" or "bfloat16"
+        Arithmetic of the network prior only; "auto" is bfloat16 where this device is faster in it, and float32
+        elsewhere. ``provenance["config"]["precision"]`` says which. A prior that is an object keeps its own.
     progress : bool, optional
         Show a progress bar; by default only on a terminal.
     **named

@@ -59,17 +59,3 @@ def resolve_device(name: str = "auto") -> "torch.device":
     if missing.get(device.type, True) and not (device.type in missing and _ELSEWHERE.get()):
         raise ConfigError(f"device: this machine (or this build of torch) has no {name!r}; use --device auto or cpu")
     return device
-
-
-def lacks_bfloat16(device: "torch.device") -> bool:
-    """Tell whether this is a CPU without instructions for bfloat16, where it is several times slower than float32.
-
-    False where torch cannot tell.
-    """
-    import torch
-
-    ask = getattr(torch.cpu, "get_capabilities", None)
-    if device.type != "cpu" or ask is None:
-        return False
-    known = ask()
-    return "avx512_bf16" in known and not (known["avx512_bf16"] or known.get("amx_bf16"))

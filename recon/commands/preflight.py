@@ -5,11 +5,12 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-from recon.device import lacks_bfloat16, resolve_device
+from recon.device import resolve_device
 from recon.engine.samplers import resolve_sampler
 from recon.errors import InputError, ReconError
 from recon.files.names import require_name
 from recon.priors.hub import require_known
+from recon.priors.precision import lacks_bfloat16
 from recon.settings import Settings
 
 

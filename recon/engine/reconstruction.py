@@ -99,7 +99,7 @@ def plan(
     steps: int | None = None,
     device: str = "auto",
     batch_size: int | None = None,
-    precision: str = "float32",
+    precision: str = "auto",
     **named: Any,
 ) -> Reconstruction:
     """Resolve the arguments of `recon.reconstruct`, and open the source; nothing is computed."""
@@ -115,7 +115,7 @@ def plan(
         "samples": samples,
         "device": str(where),
         "batch_size": batch_size,
-        "precision": precision,
+        "precision": run.precision,
         "holdout": holdout,
         "keep": wishes.keep,
     }

@@ -23,7 +23,9 @@ from recon.errors import DivergenceError, InputError
 from recon.modalities.base import Modality
 from recon.modalities.prepared import Prepared
 from recon.modalities.protocols import Source
+from recon.options import AUTO, PRECISIONS
 from recon.priors.hub import GAUSSIAN, load_prior
+from recon.priors.precision import resolve_precision
 from samplers import BatchLimit, DDSVolume, Denoiser, PartsAsBatch, Problem, Progress, Sampler, sample
 
 #: Called after each step.
@@ -43,7 +45,7 @@ class SamplingRun:
     batch_size : int or None
     device : torch.device
     precision : str
-        Arithmetic of the network.
+        Arithmetic of the network; "auto" becomes the one that is best on the device.
     modality : Modality or None
     holdout : bool
         Whether each slice is tested on data withheld from a short companion run.
@@ -76,6 +78,8 @@ class SamplingRun:
                     "give the name of a prior, or a denoiser"
                 )
             object.__setattr__(self, "prior", self.modality.prior)
+        if self.precision == AUTO:
+            object.__setattr__(self, "precision", self._best_precision())
 
     @told_out_of_memory()
     def slices(self, source: Source, chosen: Sequence[int], step: Step | None = None) -> SliceResult:
@@ -127,6 +131,13 @@ class SamplingRun:
             "sampler": describe_sampler(self.sampler),
             "citations": list(self.sampler.citations),
         }
+
+    def _best_precision(self) -> str:
+        """Return the arithmetic of a prior for which none is asked: its own, or the best one on the device."""
+        if not isinstance(self.prior, str | Path) or self.prior == GAUSSIAN:
+            own = getattr(self.prior, "precision", None)
+            return own if isinstance(own, str) and own in PRECISIONS else "float32"
+        return resolve_precision(AUTO, self.device)
 
     def _result(self, part: Part, started: float) -> SliceResult:
         prior = describe_prior(self.prior, next(iter(self.loaded.values())))

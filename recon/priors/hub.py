@@ -16,6 +16,7 @@ from recon.errors import CheckpointError, InputError
 from recon.files.documents import read_json
 from recon.priors import hub_store
 from recon.priors.analytic import GaussianPrior
+from recon.priors.precision import resolve_precision
 from samplers.base import Denoiser
 
 WEIGHTS_FOLDER = Path(__file__).parent / "weights"
@@ -28,7 +29,7 @@ def load_prior(
     *,
     shape: Sequence[int] | None = None,
     device: torch.device | str = "cpu",
-    precision: str = "float32",
+    precision: str = "auto",
     images: str | None = None,
 ) -> Denoiser:
     """Return a prior for the samplers.
@@ -45,8 +46,8 @@ def load_prior(
         Image shape, for priors that depend on it.
     device : torch.device or str
         Device of the prior.
-    precision : "float32", "tf32" or "bfloat16"
-        Arithmetic of loaded networks.
+    precision : "auto", "float32", "tf32" or "bfloat16"
+        Arithmetic of loaded networks; "auto" is bfloat16 where the device is faster in it, and float32 elsewhere.
     images : "complex" or "real", optional
         Kind of images, where both are possible: for a published network with one channel (by default according to its
         card) and for ``"gaussian"`` (complex by default).
@@ -73,6 +74,7 @@ def load_prior(
     # Imported late: listing models does not need the networks.
     from recon.priors.network import load_network_prior
 
+    precision = resolve_precision(precision, device)
     path, name = Path(source), str(source)
     if not path.name:
         raise _unknown(name)

@@ -24,7 +24,8 @@ from recon.uncertainty.conformal import check_method, least_images
 from recon.uncertainty.folders import group_of, recordings_in, reference_named
 
 SETTINGS = "settings.json"
-_FREE = ("device", "batch_size", "holdout")  # these do not change the samples
+#: These do not change the samples, or are compared file by file: the precision that "auto" has become.
+_FREE = ("device", "batch_size", "holdout", "precision")
 
 
 @dataclass(frozen=True)

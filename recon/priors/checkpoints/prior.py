@@ -13,6 +13,10 @@ from recon.errors import CheckpointError, ConfigError, ShapeError
 from recon.priors.inference import PreparedNetwork
 from recon.priors.network import NetworkPrior
 
+#: Noise level per channel, in network units, above which calls are in float32 also where others are in bfloat16: the
+#: output of these networks is a score or the noise, whose rounding is multiplied by sigma in the denoised image.
+_EXACT_ABOVE = 3.0
+
 
 class CheckpointPrior(NetworkPrior):
     """E[x0 | x0 + sigma n = x] from a third-party network.
@@ -38,7 +42,8 @@ class CheckpointPrior(NetworkPrior):
     card : mapping
         Machine-readable description.
     max_batch, precision
-        As in `recon.priors.inference.PreparedNetwork`.
+        As in `recon.priors.inference.PreparedNetwork`; noise levels above 3 in network units are computed in float32
+        where ``precision`` is bfloat16.
     multiple : int, optional
         Sizes must be multiples of this; by default ``model.network.multiple``.
     """
@@ -119,7 +124,14 @@ class CheckpointPrior(NetworkPrior):
         levels = self._levels(sigma, x)
         channels = self._to_channels(x) * self.gain + self.offset
         levels = (levels * (self.gain / self.split)).repeat_interleave(len(channels) // len(x))
-        return self._from_channels((self.prepared(channels, levels) - self.offset) / self.gain, x)
+        output = self.prepared(channels, levels, exact=self._exact(sigma))
+        return self._from_channels((output - self.offset) / self.gain, x)
+
+    def _exact(self, sigma: float | Tensor) -> bool:
+        """Tell whether a noise level asks for float32; so do those on a GPU, which nothing waits for."""
+        if isinstance(sigma, Tensor) and sigma.device.type != "cpu":
+            return True
+        return float(torch.as_tensor(sigma).max()) * self.gain / self.split > _EXACT_ABOVE
 
     def _to_channels(self, x: Tensor) -> Tensor:
         """Return ``(batch, channels, y, x)`` float32; with one channel, complex parts are stacked in the batch."""
