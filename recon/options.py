@@ -232,6 +232,14 @@ class RunConfig(Options):
         None, str, "slices or frames to reconstruct: one number or A:B (default: all)", "A:B", parse=_slices
     )
     batch_size: int | None = option(None, int, "samples computed together (default: all)", "N", at_least=1)
+    threads: int | None = option(
+        None,
+        int,
+        "threads of each worker (default: its part of the cores that this process may use)",
+        "N",
+        at_least=1,
+        at_most=_MOST,
+    )
     precision: str = option(
         AUTO,
         str,

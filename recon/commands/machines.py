@@ -72,7 +72,9 @@ class Machines:
             self._say(f"asked {self._file.kind} for {low if low == high else f'{low} to {high}'} workers")
         elif self._pool is not None:
             self._say(f"workers at {self._pool.address}: {self._pool.present}")
-        return pool_of(worker_count(self._workers, planned)) if self._pool is None else self._pool
+        if self._pool is not None:
+            return self._pool
+        return pool_of(worker_count(self._workers, planned, planned[0].wanted.threads))
 
     def _leave(self) -> None:
         if self._pool is not None:

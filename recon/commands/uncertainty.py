@@ -52,7 +52,7 @@ def calibrate(
         print(f"left out: {reason}")
     runs.lock_settings(place, jobs, settings, force)
     planned = [runs.planned(job) for job in jobs]
-    pool = pool_of(worker_count(workers, planned))
+    pool = pool_of(worker_count(workers, planned, settings.run.threads))
     for state in run_study(planned, place, pool, Counted(), force=False):
         if state.error is not None:
             raise state.error

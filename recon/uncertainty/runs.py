@@ -25,7 +25,7 @@ from recon.uncertainty.folders import group_of, recordings_in, reference_named
 
 SETTINGS = "settings.json"
 #: These do not change the samples, or are compared file by file: the precision that "auto" has become.
-_FREE = ("device", "batch_size", "holdout", "precision")
+_FREE = ("device", "batch_size", "holdout", "precision", "threads")
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ def lock_settings(results: Path, jobs: Sequence[Job], settings: Settings, force:
     path = results / SETTINGS
     if path.exists() and not force:
         known = read_json(path)
-        for key in dict.fromkeys([*wanted, *known]):
+        for key in dict.fromkeys([*wanted, *(name for name in known if name not in _FREE)]):
             if known.get(key) != wanted.get(key):
                 raise InputError(
                     f"{results}: contains results with {key} = {known.get(key)}, but now {key} = {wanted.get(key)}; "
