@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from recon.device import NOT_COMPILED
 from recon.engine.draw import draw_all
 from recon.engine.memory import told_out_of_memory
 from recon.engine.reconstruction import plan, warn_of
@@ -72,7 +74,8 @@ def reconstruct(
         documentation of each modality lists them; so does ``recon run --help``. ``holdout=False`` leaves out the
         held-out test, see `recon.engine.holdout`; ``keep=2`` or ``keep="none"`` keeps some of the samples or none, and
         the statistics of all of them;
-        ``threads=4`` is the number of threads of torch meanwhile.
+        ``threads=4`` is the number of threads of torch meanwhile; ``compile=True`` compiles the network for a GPU (on a
+        CPU it does not pay, and is ignored: ``provenance["config"]["compile"]`` says what was done).
 
     Returns
     -------
@@ -103,6 +106,8 @@ def reconstruct(
         precision=precision,
         **named,
     )
+    if named.get("compile") and not wanted.run.compiled:
+        warnings.warn(NOT_COMPILED, UserWarning, stacklevel=2)
     failed: list[FailedSlice] = []
     posterior = wanted.assemble(draw_all(wanted, failed, progress), failed)  # a slice is put in place before the next
     warn_of(posterior)

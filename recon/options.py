@@ -247,6 +247,12 @@ class RunConfig(Options):
         "float32 elsewhere",
         choices=(AUTO, *PRECISIONS),
     )
+    compile: bool = option(
+        False,
+        bool,
+        "compile the network for a GPU (needs a C++ compiler, and about a minute for each image size); on a CPU it "
+        "does not pay, and is ignored",
+    )
     keep: str = option(
         "all",
         str,

@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-from recon.device import resolve_device
+from recon.device import NOT_COMPILED, compiling_pays, resolve_device
 from recon.engine.samplers import resolve_sampler
 from recon.errors import InputError, ReconError
 from recon.files.names import require_name
@@ -21,6 +21,8 @@ def check_settings(settings: Settings) -> None:
         warnings.warn(
             "this CPU has no instructions for bfloat16: --precision float32 is several times faster", stacklevel=2
         )
+    if settings.run.compile and not compiling_pays(device):
+        warnings.warn(NOT_COMPILED, stacklevel=2)
     resolve_sampler({"name": settings.run.sampler, **settings.sampler}, settings.run.steps)
     if settings.run.prior != "auto":
         require_known(settings.run.prior)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from recon import modalities
-from recon.device import resolve_device
+from recon.device import compiling_pays, resolve_device
 from recon.engine.assemble import assemble
 from recon.engine.samplers import resolve_sampler
 from recon.engine.sampling_run import SamplingRun, Step
@@ -22,7 +22,7 @@ from recon.threads import threads_of_torch
 from samplers import DDSVolume, Problem
 
 #: Options of every modality that are given by name.
-_BY_NAME = ("holdout", "keep", "threads")
+_BY_NAME = ("holdout", "keep", "threads", "compile")
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,12 +118,25 @@ def plan(
     strategy, where = resolve_sampler(sampler, steps, modality), resolve_device(device)
     wishes = RunConfig(**{name: named.pop(name) for name in _BY_NAME if name in named})
     holdout = wishes.holdout and samples > 1
-    run = SamplingRun(prior, strategy, samples, seed, batch_size, where, precision, modality, holdout, wishes.kept)
+    run = SamplingRun(
+        prior,
+        strategy,
+        samples,
+        seed,
+        batch_size,
+        where,
+        precision,
+        modality,
+        holdout,
+        wishes.kept,
+        wishes.compile and compiling_pays(where),
+    )
     computing = {
         "samples": samples,
         "device": str(where),
         "batch_size": batch_size,
         "precision": run.precision,
+        "compile": run.compiled,
         "holdout": holdout,
         "keep": wishes.keep,
     }

@@ -51,6 +51,8 @@ class SamplingRun:
         Whether each slice is tested on data withheld from a short companion run.
     keep : int, optional
         How many samples of each slice are kept; all by default. Statistics are those of all.
+    compiled : bool
+        Whether the network is compiled.
     loaded : dict
         Denoisers by image shape, as they become known.
     limit : BatchLimit
@@ -67,6 +69,7 @@ class SamplingRun:
     modality: Modality | None
     holdout: bool = True
     keep: int | None = None
+    compiled: bool = False
     loaded: dict[tuple[int, ...], Denoiser] = dataclasses.field(default_factory=dict)
     limit: BatchLimit = dataclasses.field(default_factory=BatchLimit)
 
@@ -204,6 +207,7 @@ class SamplingRun:
                 device=self.device,
                 precision=self.precision,
                 images="real" if real else None,
+                compiled=self.compiled,
             )
         return self.loaded[shape]
 

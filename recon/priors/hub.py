@@ -31,6 +31,7 @@ def load_prior(
     device: torch.device | str = "cpu",
     precision: str = "auto",
     images: str | None = None,
+    compiled: bool | str = False,
 ) -> Denoiser:
     """Return a prior for the samplers.
 
@@ -51,6 +52,8 @@ def load_prior(
     images : "complex" or "real", optional
         Kind of images, where both are possible: for a published network with one channel (by default according to its
         card) and for ``"gaussian"`` (complex by default).
+    compiled : bool or "cuda-graphs"
+        Whether to compile loaded networks; see `recon.priors.inference.PreparedNetwork`.
 
     Raises
     ------
@@ -80,11 +83,11 @@ def load_prior(
         raise _unknown(name)
     shipped = WEIGHTS_FOLDER / f"{name}.safetensors"
     if path.name == name and shipped.is_file():
-        return load_network_prior(shipped, device=device, precision=precision)
+        return load_network_prior(shipped, device=device, precision=precision, compiled=compiled)
     if path.name == name and name in hub_store.entries():
-        return hub_store.load_published(name, images=images, device=device, precision=precision)
+        return hub_store.load_published(name, images=images, device=device, precision=precision, compiled=compiled)
     if path.suffix in WEIGHTS_SUFFIXES or path.exists():
-        return _load_file(path, images, device, precision)
+        return _load_file(path, images, device, precision, compiled)
     offered = plugins.find("priors", name)
     if offered is not None:
         return offered()
@@ -121,7 +124,9 @@ def _absent(path: Path) -> InputError:
     return InputError(f"prior: the file {path} does not exist")
 
 
-def _load_file(path: Path, images: str | None, device: torch.device | str, precision: str) -> Denoiser:
+def _load_file(
+    path: Path, images: str | None, device: torch.device | str, precision: str, compiled: bool | str
+) -> Denoiser:
     """Load a built-in network (safetensors with its card) or a third-party one."""
     from recon.priors.checkpoints import load_checkpoint
     from recon.priors.network import load_network_prior
@@ -129,8 +134,8 @@ def _load_file(path: Path, images: str | None, device: torch.device | str, preci
     if not path.exists():
         raise _absent(path)
     if is_own(path):
-        return load_network_prior(path, device=device, precision=precision)
-    return load_checkpoint(path, images=images, device=device, precision=precision)
+        return load_network_prior(path, device=device, precision=precision, compiled=compiled)
+    return load_checkpoint(path, images=images, device=device, precision=precision, compiled=compiled)
 
 
 def is_own(path: Path) -> bool:

@@ -139,7 +139,9 @@ class PreparedNetwork:
                 return self._call(*arguments).clone()  # the next call overwrites this output
         except TorchDynamoException as error:
             reason = str(error).strip().partition("\n")[0]
-            raise ReconError(f"torch.compile failed ({reason}); it needs a C++ compiler: use compiled=False") from error
+            raise ReconError(
+                f"torch.compile failed ({reason}); it needs a C++ compiler; leave --compile out, or use compiled=False"
+            ) from error
 
 
 @contextmanager

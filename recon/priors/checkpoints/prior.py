@@ -41,7 +41,7 @@ class CheckpointPrior(NetworkPrior):
         needs gain 2 and offset -1 for images in [0, 1].
     card : mapping
         Machine-readable description.
-    max_batch, precision
+    max_batch, precision, compiled
         As in `recon.priors.inference.PreparedNetwork`; noise levels above 3 in network units are computed in float32
         where ``precision`` is bfloat16.
     multiple : int, optional
@@ -60,6 +60,7 @@ class CheckpointPrior(NetworkPrior):
         precision: str = "float32",
         multiple: int | None = None,
         offset: float = 0.0,
+        compiled: bool | str = False,
     ) -> None:
         if images not in ("complex", "real"):
             raise ConfigError(f"expected images to be 'complex' or 'real', got {images!r}")
@@ -76,7 +77,7 @@ class CheckpointPrior(NetworkPrior):
         self.multiple = int(model.network.multiple) if multiple is None else multiple  # type: ignore[union-attr,arg-type]
         self.split = math.sqrt(2) if images == "complex" else 1.0
         low, high = (sigma * self.split / self.gain for sigma in sigma_range)
-        super().__init__(model, low, high, card, max_batch, precision)  # type: ignore[arg-type]
+        super().__init__(model, low, high, card, max_batch, precision, compiled)  # type: ignore[arg-type]
 
     def _prepare(self, max_batch: int | None, precision: str, compiled: bool | str) -> PreparedNetwork:
         # Group normalisation of channels_last images loses three digits of precision on CPUs (torch 2.13).

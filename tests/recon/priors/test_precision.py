@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ import recon
 from recon.engine.reconstruction import plan
 from recon.errors import ConfigError
 from recon.priors import precision
-from recon.priors.hub import load_prior
+from recon.priors.hub import list_models, load_prior
 from recon.priors.inference import PreparedNetwork
 from recon.priors.precision import has_bfloat16, lacks_bfloat16, resolve_precision
 from recon.study.job import Outputs, job_of
@@ -161,3 +162,15 @@ def test_a_published_network_is_in_float32_at_high_noise(make_checkpoint, monkey
     high = float(torch.as_tensor(sigma).max()) > 4
     assert used == [high, high] and torch.equal(found, expected) == high
     assert math.isfinite(float(found.abs().max()))
+
+
+def test_the_changes_by_bfloat16_are_within_their_bounds(benchmark_module) -> None:
+    bench = benchmark_module("precision")
+    stored = json.loads((Path(bench.__file__).parent / "results" / "precision.json").read_text())
+    assert {row["prior"] for row in stored["rows"]} == {card["name"] for card in list_models()}
+    for row in stored["rows"]:
+        assert max(abs(row["denoising dB"]), abs(row["mean dB"])) < 0.05 and abs(row["coverage"]) < 0.01
+    prior = load_prior("ultrasound", precision="float32")
+    noisy = torch.randn(1, 16, 16, dtype=torch.complex64, generator=torch.Generator().manual_seed(0))
+    assert bench.loss(prior, prior, noisy, 0.3) == 0
+    assert -0.05 < bench.loss(prior, load_prior("ultrasound", precision="bfloat16"), noisy, 0.3) < 0
