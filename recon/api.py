@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from recon.device import NOT_COMPILED
 from recon.engine.draw import draw_all
 from recon.engine.memory import told_out_of_memory
 from recon.engine.reconstruction import plan, warn_of
@@ -28,7 +30,7 @@ def reconstruct(
     steps: int | None = None,
     device: str = "auto",
     batch_size: int | None = None,
-    precision: str = "float32",
+    precision: str = "auto",
     progress: bool | None = None,
     **named: Any,
 ) -> Posterior:
@@ -62,15 +64,18 @@ def reconstruct(
         ``"auto"``, ``"cpu"``, ``"cuda"``, ...
     batch_size : int, optional
         Number of samples computed together; all by default.
-    precision : "float32", "tf32" or "bfloat16"
-        Arithmetic of the network prior only; tf32 and bfloat16 are faster on hardware that supports them.
+    precision : "auto", "float32", "tf32" or "bfloat16"
+        Arithmetic of the network prior only; "auto" is bfloat16 where this device is faster in it, and float32
+        elsewhere. ``provenance["config"]["precision"]`` says which. A prior that is an object keeps its own.
     progress : bool, optional
         Show a progress bar; by default only on a terminal.
     **named
         Options of the modality by name, on top of ``options``: ``acceleration=4``, ``views=32``, ``angles=1``. The
         documentation of each modality lists them; so does ``recon run --help``. ``holdout=False`` leaves out the
         held-out test, see `recon.engine.holdout`; ``keep=2`` or ``keep="none"`` keeps some of the samples or none, and
-        the statistics of all of them.
+        the statistics of all of them;
+        ``threads=4`` is the number of threads of torch meanwhile; ``compile=True`` compiles the network for a GPU (on a
+        CPU it does not pay, and is ignored: ``provenance["config"]["compile"]`` says what was done).
 
     Returns
     -------
@@ -101,6 +106,8 @@ def reconstruct(
         precision=precision,
         **named,
     )
+    if named.get("compile") and not wanted.run.compiled:
+        warnings.warn(NOT_COMPILED, UserWarning, stacklevel=2)
     failed: list[FailedSlice] = []
     posterior = wanted.assemble(draw_all(wanted, failed, progress), failed)  # a slice is put in place before the next
     warn_of(posterior)

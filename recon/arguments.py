@@ -46,7 +46,7 @@ def make_parser() -> argparse.ArgumentParser:
     demo = commands.add_parser("demo", parents=[common], help="reconstruct a simulated scan; needs no file")
     folder = Path("diffrecon-demo")
     demo.add_argument("-o", "--output", type=Path, default=folder, metavar="DIR", help="default: %(default)s")
-    _add_engine_options(demo, ("samples", "seed", "device"))
+    _add_engine_options(demo, ("samples", "seed", "device", "threads"))
     demo.add_argument("--force", action="store_true", help="overwrite results that exist")
 
     info = commands.add_parser("info", parents=[common], help="show what a raw-data file or a result contains")

@@ -69,6 +69,9 @@ def _stopped(interruption: KeyboardInterrupt) -> int:
 
 
 def _dispatch(arguments: argparse.Namespace) -> int:
+    from recon import threads
+
+    threads.prepare()  # before a command loads torch
     from recon import commands
 
     given = vars(arguments)

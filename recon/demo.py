@@ -46,6 +46,7 @@ def main(
     acceleration: float = 4.0,
     prior: Any = "brain-mri",
     device: str = "auto",
+    threads: int | None = None,
     shape: tuple[int, int] | None = None,
     progress: bool | None = None,
     echo: Callable[[str], None] = print,
@@ -56,7 +57,7 @@ def main(
     ----------
     output_dir : path-like
         Receives ``demo.h5``, ``demo.png`` and ``demo.html``; created if it does not exist.
-    samples, seed, prior, device, progress
+    samples, seed, prior, device, threads, progress
         As for `recon.reconstruct`.
     acceleration : float
         Acceleration factor R: one in R columns of k-space is kept, at random, with the central 8 %.
@@ -90,6 +91,7 @@ def main(
         steps=STEPS,
         seed=seed,
         device=device,
+        threads=threads,
         progress=progress,
     )
     seconds = time.perf_counter() - started

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import torch
 
+from recon.control_groups import CGROUP, PROC, folders, text_of
+
 #: Limits of a process (``ulimit -v``, ``-d``), and what counts towards each.
 _LIMITS = {"Max address space": "VmSize", "Max data size": "VmData"}
 
@@ -47,9 +49,7 @@ def available_memory(device: torch.device) -> float | None:
     return host_memory(allotment=_allotted)
 
 
-def host_memory(
-    proc: Path = Path("/proc"), cgroup: Path = Path("/sys/fs/cgroup"), allotment: Allotment | None = None
-) -> float | None:
+def host_memory(proc: Path = PROC, cgroup: Path = CGROUP, allotment: Allotment | None = None) -> float | None:
     """Return the memory in bytes that this process may still allocate, or None if the system does not tell.
 
     The smallest counts of what is free on the machine, what the control groups of a container or of a job scheduler
@@ -78,7 +78,7 @@ def _machine(proc: Path) -> Iterator[float]:
 
 
 def _process(proc: Path) -> Iterator[float]:
-    used, limits = _table(proc / "self" / "status"), _read(proc / "self" / "limits")
+    used, limits = _table(proc / "self" / "status"), text_of(proc / "self" / "limits")
     for name, counted in _LIMITS.items():
         soft = re.search(rf"^{name}\s+(\d+)\b", limits, re.MULTILINE)
         if soft and counted in used:
@@ -87,18 +87,8 @@ def _process(proc: Path) -> Iterator[float]:
 
 def _groups(proc: Path, cgroup: Path) -> Iterator[float]:
     """Yield what each control group of this process leaves, from its own up to the root."""
-    for controllers, path in re.findall(r"^\d+:(.*?):(.*)$", _read(proc / "self" / "cgroup"), re.MULTILINE):
-        if not controllers:
-            unified = cgroup / "unified"
-            root, left = (unified if unified.is_dir() else cgroup), _left_2
-        elif "memory" in controllers.split(","):
-            root, left = cgroup / "memory", _left_1
-        else:
-            continue
-        # A container may see the path of its host, which does not exist here: its own group is then the root.
-        names = [name for name in path.split("/") if name not in ("", "..")]
-        for depth in range(len(names), -1, -1):
-            yield from left(root.joinpath(*names[:depth]))
+    for version, folder in folders("memory", proc, cgroup):
+        yield from (_left_2 if version == 2 else _left_1)(folder)
 
 
 def _left_2(folder: Path) -> Iterator[float]:
@@ -122,17 +112,10 @@ def _less_used(limits: list[int | None], used: int | None, reclaimable: int) -> 
 
 def _number(path: Path) -> int | None:
     """Return the number in a file; None without one ("max", or no such file)."""
-    text = _read(path).strip()
+    text = text_of(path).strip()
     return int(text) if text.isdigit() else None
 
 
 def _table(path: Path) -> dict[str, int]:
     """Return the whole numbers of a file of lines ``name value`` or ``name: value kB``."""
-    return {name: int(value) for name, value in re.findall(r"^(\w+):?\s+(\d+)\b", _read(path), re.MULTILINE)}
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(errors="replace")
-    except OSError:
-        return ""
+    return {name: int(value) for name, value in re.findall(r"^(\w+):?\s+(\d+)\b", text_of(path), re.MULTILINE)}

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple, TypeVar
 
 #: Most samples and steps of a run: larger numbers are mistakes, and would fill the memory before anything is computed.
 _MOST = 100_000
-#: Network precision in reconstruction and in training.
-PRECISIONS, TRAINING_PRECISIONS = ("float32", "tf32", "bfloat16"), ("float32", "bfloat16")
+#: Network precision in reconstruction and in training, and the choice that is left to the device.
+PRECISIONS, TRAINING_PRECISIONS, AUTO = ("float32", "tf32", "bfloat16"), ("float32", "bfloat16"), "auto"
 
 Chosen = TypeVar("Chosen", bound="Options")
 
@@ -240,11 +240,26 @@ class RunConfig(Options):
         "N",
         at_least=1,
     )
+    threads: int | None = option(
+        None,
+        int,
+        "threads of each worker (default: its part of the cores that this process may use)",
+        "N",
+        at_least=1,
+        at_most=_MOST,
+    )
     precision: str = option(
-        "float32",
+        AUTO,
         str,
-        f"network precision: {', '.join(PRECISIONS)}; tf32 and bfloat16 are faster on hardware that supports them",
-        choices=PRECISIONS,
+        f"network precision: {', '.join((AUTO, *PRECISIONS))}; auto: bfloat16 where this device is faster in it, "
+        "float32 elsewhere",
+        choices=(AUTO, *PRECISIONS),
+    )
+    compile: bool = option(
+        False,
+        bool,
+        "compile the network for a GPU (needs a C++ compiler, and about a minute for each image size); on a CPU it "
+        "does not pay, and is ignored",
     )
     keep: str = option(
         "all",

@@ -13,7 +13,7 @@ from recon.study import cluster, queue_jobs
 from recon.study.cluster_file import ClusterFile, read_cluster_file
 from recon.study.planning import Planned
 from recon.study.pools import Pool
-from recon.study.study import device_of, pool_of
+from recon.study.study import arithmetic_of, pool_of
 from recon.study.workers import with_slices_together, worker_count
 
 
@@ -36,25 +36,27 @@ class Machines:
 
     @contextmanager
     def planning(self, settings: Settings) -> Iterator[Settings]:
-        """Provide the settings with the device of the workers, which this machine need not have."""
+        """Provide the settings with device and precision of the workers, which this machine need not have."""
         if self._pool is None and self._file is None:
             yield settings
             return
         try:
-            device = self._device(settings.run.device)
+            device, precision = self._arithmetic(settings.run.device, settings.run.precision)
             with elsewhere():
-                yield settings.updated({"device": device}, "command line")
+                yield settings.updated({"device": device, "precision": precision}, "command line")
         except BaseException:
             self._leave()
             raise
 
-    def _device(self, device: str) -> str:
+    def _arithmetic(self, device: str, precision: str) -> tuple[str, str]:
+        """Return device and precision of the workers; of jobs that are not there yet nobody knows the processors."""
         if self._pool is not None:
-            if device == "auto" and not self._pool.present:
-                self._say("no workers yet; waiting for the first, to see whether it has a GPU (or give --device)")
-            return device_of(self._pool, device)
+            if "auto" in (device, precision) and not self._pool.present:
+                self._say("no workers yet; waiting for the first, which decides (or give --device and --precision)")
+            return arithmetic_of(self._pool, device, precision)
         assert self._file is not None
-        return ("cuda" if self._file.gpus else "cpu") if device == "auto" else device
+        known = "cuda" if self._file.gpus else "cpu"
+        return known if device == "auto" else device, "float32" if precision == "auto" else precision
 
     def describe(self) -> None:
         """Print the script of a job of the queue, and leave the workers."""
@@ -72,7 +74,8 @@ class Machines:
             self._say(f"workers at {self._pool.address}: {self._pool.present}")
         if self._pool is not None:
             return self._pool
-        alone = pool_of(worker_count(self._workers, planned, slices_together))
+        threads = planned[0].wanted.threads
+        alone = pool_of(worker_count(self._workers, planned, slices_together, threads))
         return with_slices_together(alone, planned, slices_together)
 
     def _leave(self) -> None:

@@ -5,11 +5,12 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-from recon.device import lacks_bfloat16, resolve_device
+from recon.device import NOT_COMPILED, compiling_pays, resolve_device
 from recon.engine.samplers import resolve_sampler
 from recon.errors import InputError, ReconError
 from recon.files.names import require_name
 from recon.priors.hub import require_known
+from recon.priors.precision import lacks_bfloat16
 from recon.settings import Settings
 
 
@@ -20,6 +21,8 @@ def check_settings(settings: Settings) -> None:
         warnings.warn(
             "this CPU has no instructions for bfloat16: --precision float32 is several times faster", stacklevel=2
         )
+    if settings.run.compile and not compiling_pays(device):
+        warnings.warn(NOT_COMPILED, stacklevel=2)
     resolve_sampler({"name": settings.run.sampler, **settings.sampler}, settings.run.steps)
     if settings.run.prior != "auto":
         require_known(settings.run.prior)

@@ -36,7 +36,7 @@ def plan_lines(planned: Planned, settings: Settings, force: bool) -> list[str]:
         f"  sampling  {sampling}",
         f"  sampler   {run.sampler}{steps}{fields}, {run.samples} samples, seed {run.seed}",
         f"  prior     {run.prior}",
-        f"  device    {run.device}",
+        f"  device    {run.device}, network in {planned.wanted.run.precision}",
     ]
     exists = " (exists, will be overwritten)" if force else " (exists)"
     for path in planned.outputs.all():

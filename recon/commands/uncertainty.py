@@ -53,7 +53,8 @@ def calibrate(
     runs.lock_settings(place, jobs, settings, force)
     planned = [runs.planned(job) for job in jobs]
     together = settings.run.slices_together
-    pool = with_slices_together(pool_of(worker_count(workers, planned, together)), planned, together)
+    pool = pool_of(worker_count(workers, planned, together, settings.run.threads))
+    pool = with_slices_together(pool, planned, together)
     for state in run_study(planned, place, pool, Counted(), force=False):
         if state.error is not None:
             raise state.error

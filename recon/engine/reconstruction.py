@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from recon import modalities
-from recon.device import resolve_device
+from recon.device import compiling_pays, resolve_device
 from recon.engine.assemble import assemble
 from recon.engine.samplers import resolve_sampler
 from recon.engine.sampling_run import SamplingRun, Step
@@ -18,7 +18,11 @@ from recon.errors import InputError
 from recon.modalities.protocols import Source
 from recon.options import Options, RunConfig, run_arguments
 from recon.posterior import Posterior
+from recon.threads import threads_of_torch
 from samplers import DDSVolume, Problem
+
+#: Options of every modality that are given by name.
+_BY_NAME = ("holdout", "keep", "threads", "compile")
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +39,8 @@ class Reconstruction:
     source : Source or None
     chosen : tuple of int
         The slices.
+    threads : int or None
+        Threads that draw; None for those that torch has.
     """
 
     run: SamplingRun
@@ -42,6 +48,7 @@ class Reconstruction:
     problem: Problem | None = None
     source: Source | None = None
     chosen: tuple[int, ...] = (0,)
+    threads: int | None = None
 
     @property
     def units(self) -> list[tuple[int, ...]]:
@@ -54,10 +61,11 @@ class Reconstruction:
 
     def draw(self, unit: Sequence[int], step: Step | None = None) -> SliceResult:
         """Draw the samples of a unit; errors are those of `SamplingRun.slices`."""
-        if self.source is None:
-            assert self.problem is not None
-            return self.run.problem(self.problem, step)
-        return self.run.slices(self.source, unit, step)
+        with threads_of_torch(self.threads):
+            if self.source is None:
+                assert self.problem is not None
+                return self.run.problem(self.problem, step)
+            return self.run.slices(self.source, unit, step)
 
     def assemble(
         self,
@@ -99,7 +107,7 @@ def plan(
     steps: int | None = None,
     device: str = "auto",
     batch_size: int | None = None,
-    precision: str = "float32",
+    precision: str = "auto",
     **named: Any,
 ) -> Reconstruction:
     """Resolve the arguments of `recon.reconstruct`, and open the source; nothing is computed."""
@@ -108,24 +116,38 @@ def plan(
     )
     modality = modalities.of_operator(source.operator) if isinstance(source, Problem) else modalities.find(source)
     strategy, where = resolve_sampler(sampler, steps, modality), resolve_device(device)
-    wishes = RunConfig(holdout=named.pop("holdout", True), keep=named.pop("keep", "all"))
+    wishes = RunConfig(**{name: named.pop(name) for name in _BY_NAME if name in named})
     holdout = wishes.holdout and samples > 1
-    run = SamplingRun(prior, strategy, samples, seed, batch_size, where, precision, modality, holdout, wishes.kept)
+    run = SamplingRun(
+        prior,
+        strategy,
+        samples,
+        seed,
+        batch_size,
+        where,
+        precision,
+        modality,
+        holdout,
+        wishes.kept,
+        wishes.compile and compiling_pays(where),
+    )
     computing = {
         "samples": samples,
         "device": str(where),
         "batch_size": batch_size,
-        "precision": precision,
+        "precision": run.precision,
+        "compile": run.compiled,
         "holdout": holdout,
         "keep": wishes.keep,
     }
     if isinstance(source, Problem):
         if named or options is not None:
             raise InputError(f"a Problem is already prepared, so it takes no {', '.join(named) or 'options'}")
-        return Reconstruction(run, computing, problem=source)
+        return Reconstruction(run, computing, problem=source, threads=wishes.threads)
     assert modality is not None
     pieces = modality.source(source, modalities.bind(modality, named, options), seed)
-    return Reconstruction(run, computing, source=pieces, chosen=tuple(choose_slices(slices, len(pieces))))
+    chosen = tuple(choose_slices(slices, len(pieces)))
+    return Reconstruction(run, computing, source=pieces, chosen=chosen, threads=wishes.threads)
 
 
 def warn_of(posterior: Posterior) -> None:

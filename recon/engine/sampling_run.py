@@ -25,7 +25,9 @@ from recon.errors import DivergenceError, InputError
 from recon.modalities.base import Modality
 from recon.modalities.prepared import Prepared
 from recon.modalities.protocols import Source
+from recon.options import AUTO, PRECISIONS
 from recon.priors.hub import GAUSSIAN, load_prior
+from recon.priors.precision import resolve_precision
 from samplers import BatchLimit, DDSVolume, Denoiser, PartsAsBatch, Problem, Progress, Sampler, sample
 
 #: Called after each step.
@@ -45,12 +47,14 @@ class SamplingRun:
     batch_size : int or None
     device : torch.device
     precision : str
-        Arithmetic of the network.
+        Arithmetic of the network; "auto" becomes the one that is best on the device.
     modality : Modality or None
     holdout : bool
         Whether each slice is tested on data withheld from a short companion run.
     keep : int, optional
         How many samples of each slice are kept; all by default. Statistics are those of all.
+    compiled : bool
+        Whether the network is compiled.
     loaded : dict
         Denoisers by image shape, as they become known.
     limit : BatchLimit
@@ -69,6 +73,7 @@ class SamplingRun:
     modality: Modality | None
     holdout: bool = True
     keep: int | None = None
+    compiled: bool = False
     loaded: dict[tuple[int, ...], Denoiser] = dataclasses.field(default_factory=dict)
     limit: BatchLimit = dataclasses.field(default_factory=BatchLimit)
     meeting: Alone = dataclasses.field(default_factory=Alone)
@@ -81,6 +86,8 @@ class SamplingRun:
                     "give the name of a prior, or a denoiser"
                 )
             object.__setattr__(self, "prior", self.modality.prior)
+        if self.precision == AUTO:
+            object.__setattr__(self, "precision", self._best_precision())
 
     @told_out_of_memory()
     def slices(self, source: Source, chosen: Sequence[int], step: Step | None = None) -> SliceResult:
@@ -143,6 +150,13 @@ class SamplingRun:
             "sampler": describe_sampler(self.sampler),
             "citations": list(self.sampler.citations),
         }
+
+    def _best_precision(self) -> str:
+        """Return the arithmetic of a prior for which none is asked: its own, or the best one on the device."""
+        if not isinstance(self.prior, str | Path) or self.prior == GAUSSIAN:
+            own = getattr(self.prior, "precision", None)
+            return own if isinstance(own, str) and own in PRECISIONS else "float32"
+        return resolve_precision(AUTO, self.device)
 
     def _result(self, part: Part, started: float) -> SliceResult:
         prior = describe_prior(self.prior, next(iter(self.loaded.values())))
@@ -210,6 +224,7 @@ class SamplingRun:
                 device=self.device,
                 precision=self.precision,
                 images="real" if real else None,
+                compiled=self.compiled,
             )
             known = str(self.prior) if isinstance(self.prior, str | Path) else id(self.prior)
             name = known, str(self.device), self.precision, real

@@ -16,6 +16,7 @@ from recon.errors import CheckpointError, InputError
 from recon.files.documents import read_json
 from recon.priors import hub_store
 from recon.priors.analytic import GaussianPrior
+from recon.priors.precision import resolve_precision
 from samplers.base import Denoiser
 
 WEIGHTS_FOLDER = Path(__file__).parent / "weights"
@@ -28,8 +29,9 @@ def load_prior(
     *,
     shape: Sequence[int] | None = None,
     device: torch.device | str = "cpu",
-    precision: str = "float32",
+    precision: str = "auto",
     images: str | None = None,
+    compiled: bool | str = False,
 ) -> Denoiser:
     """Return a prior for the samplers.
 
@@ -45,11 +47,13 @@ def load_prior(
         Image shape, for priors that depend on it.
     device : torch.device or str
         Device of the prior.
-    precision : "float32", "tf32" or "bfloat16"
-        Arithmetic of loaded networks.
+    precision : "auto", "float32", "tf32" or "bfloat16"
+        Arithmetic of loaded networks; "auto" is bfloat16 where the device is faster in it, and float32 elsewhere.
     images : "complex" or "real", optional
         Kind of images, where both are possible: for a published network with one channel (by default according to its
         card) and for ``"gaussian"`` (complex by default).
+    compiled : bool or "cuda-graphs"
+        Whether to compile loaded networks; see `recon.priors.inference.PreparedNetwork`.
 
     Raises
     ------
@@ -73,16 +77,17 @@ def load_prior(
     # Imported late: listing models does not need the networks.
     from recon.priors.network import load_network_prior
 
+    precision = resolve_precision(precision, device)
     path, name = Path(source), str(source)
     if not path.name:
         raise _unknown(name)
     shipped = WEIGHTS_FOLDER / f"{name}.safetensors"
     if path.name == name and shipped.is_file():
-        return load_network_prior(shipped, device=device, precision=precision)
+        return load_network_prior(shipped, device=device, precision=precision, compiled=compiled)
     if path.name == name and name in hub_store.entries():
-        return hub_store.load_published(name, images=images, device=device, precision=precision)
+        return hub_store.load_published(name, images=images, device=device, precision=precision, compiled=compiled)
     if path.suffix in WEIGHTS_SUFFIXES or path.exists():
-        return _load_file(path, images, device, precision)
+        return _load_file(path, images, device, precision, compiled)
     offered = plugins.find("priors", name)
     if offered is not None:
         return offered()
@@ -119,7 +124,9 @@ def _absent(path: Path) -> InputError:
     return InputError(f"prior: the file {path} does not exist")
 
 
-def _load_file(path: Path, images: str | None, device: torch.device | str, precision: str) -> Denoiser:
+def _load_file(
+    path: Path, images: str | None, device: torch.device | str, precision: str, compiled: bool | str
+) -> Denoiser:
     """Load a built-in network (safetensors with its card) or a third-party one."""
     from recon.priors.checkpoints import load_checkpoint
     from recon.priors.network import load_network_prior
@@ -127,8 +134,8 @@ def _load_file(path: Path, images: str | None, device: torch.device | str, preci
     if not path.exists():
         raise _absent(path)
     if is_own(path):
-        return load_network_prior(path, device=device, precision=precision)
-    return load_checkpoint(path, images=images, device=device, precision=precision)
+        return load_network_prior(path, device=device, precision=precision, compiled=compiled)
+    return load_checkpoint(path, images=images, device=device, precision=precision, compiled=compiled)
 
 
 def is_own(path: Path) -> bool:

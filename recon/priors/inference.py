@@ -87,11 +87,15 @@ class PreparedNetwork:
                 self._call = torch.compile(self.network, mode="reduce-overhead" if compiled == GRAPHS else None)
         self._bytes_per_pixel: float | None = None
 
-    def __call__(self, x: Tensor, levels: Tensor) -> Tensor:
-        """Apply the network to ``x (batch, channels, y, x)`` at ``levels (batch,)``; float32."""
+    def __call__(self, x: Tensor, levels: Tensor, exact: bool = False) -> Tensor:
+        """Apply the network to ``x (batch, channels, y, x)`` at ``levels (batch,)``; float32.
+
+        With ``exact``, this call is computed in float32 where others are in bfloat16.
+        """
         count = self.chunk(x)
+        precision = "float32" if exact and self.precision == "bfloat16" else self.precision
         pieces = zip(x.split(count), levels.split(count), strict=True)
-        return torch.cat([self._piece(images, level) for images, level in pieces])
+        return torch.cat([self._piece(images, level, precision) for images, level in pieces])
 
     def chunk(self, x: Tensor) -> int:
         """Return the number of images per call of the network."""
@@ -110,13 +114,13 @@ class PreparedNetwork:
         needed = live * self._bytes_per_pixel * pixels
         return max(1, min(most, int(_SHARE * available / max(needed, 1.0))))
 
-    def _piece(self, x: Tensor, levels: Tensor) -> Tensor:
+    def _piece(self, x: Tensor, levels: Tensor, precision: str) -> Tensor:
         padded, margin = pad_to_multiple(x, self.multiple, self.memory_format)
         height, width = x.shape[-2:]
         extra: tuple[Tensor, ...] = ()
         if self.told_positions:
             extra = (positions((height, width), (padded.shape[-2], padded.shape[-1]), margin, x.device),)
-        with arithmetic(self.precision, x.device):
+        with arithmetic(precision, x.device):
             output = self._run(padded, levels, *extra)
         top, left = margin
         return output[..., top : top + height, left : left + width].float()
@@ -135,7 +139,9 @@ class PreparedNetwork:
                 return self._call(*arguments).clone()  # the next call overwrites this output
         except TorchDynamoException as error:
             reason = str(error).strip().partition("\n")[0]
-            raise ReconError(f"torch.compile failed ({reason}); it needs a C++ compiler: use compiled=False") from error
+            raise ReconError(
+                f"torch.compile failed ({reason}); it needs a C++ compiler; leave --compile out, or use compiled=False"
+            ) from error
 
 
 @contextmanager

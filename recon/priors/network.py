@@ -94,6 +94,11 @@ class NetworkPrior:
         self.prepared.max_batch = value
 
     @property
+    def precision(self) -> str:
+        """Arithmetic of the network."""
+        return self.prepared.precision
+
+    @property
     def channels(self) -> int:
         """Number of real channels: 2 for complex images, 1 for real ones."""
         return self.model.network.in_channels

@@ -154,9 +154,20 @@ def of_executor(executor: Executor) -> DaskPool | None:
     return DaskPool(executor._client, executor=executor)  # type: ignore[attr-defined]
 
 
-def on_gpus(pool: DaskPool) -> bool:
-    """Ask a worker, as soon as there is one, whether it has a GPU."""
-    return bool(pool.submit(_has_gpu).result())
+def first_choice(pool: DaskPool, device: str, precision: str) -> tuple[str, str]:
+    """Let a worker, as soon as there is one, decide what is left to it ("auto")."""
+    found: tuple[str, str] = pool.submit(_choice, device, precision).result()
+    return found
+
+
+def _choice(device: str, precision: str) -> tuple[str, str]:
+    """Return the device and the network precision that are best on this machine, where they are "auto"."""
+    from recon.device import elsewhere, resolve_device
+    from recon.priors.precision import resolve_precision
+
+    with elsewhere():  # a device that this worker lacks is complained of where slices are drawn
+        where = resolve_device(device)
+    return str(where), resolve_precision(precision, where)
 
 
 def _pass_on(inner: Future, outer: Future) -> None:
@@ -176,12 +187,6 @@ def _in_words(error: BaseException) -> BaseException:
     if isinstance(error, ModuleNotFoundError) or str(error).startswith("Error during deserialization"):
         return ConfigError(f"scheduler or worker: needs the same packages and versions as here ({error})")
     return error
-
-
-def _has_gpu() -> bool:
-    import torch
-
-    return bool(torch.cuda.is_available())
 
 
 def require_library(module: str, option: str) -> None:

@@ -74,4 +74,5 @@ class Job:
 def job_of(source: Path, outputs: Outputs, arguments: Mapping[str, Any], wanted: Reconstruction) -> Job:
     """Return the job of a source that is resolved."""
     content = None if wanted.source is None else wanted.source.path
+    arguments = {**arguments, "precision": wanted.run.precision}  # decided once, for the slices of all workers
     return Job(source, outputs, arguments, tuple(wanted.units), request_of(wanted), wanted.chosen, content)

@@ -14,8 +14,8 @@ from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from typing import Any
 
-#: Libraries read these when they are loaded: the number of threads of a worker, which must not wait busily for work.
-THREAD_SETTINGS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
+from recon.threads import cores, limit_threads
+
 _POLL_SECONDS = 1.0
 
 
@@ -159,11 +159,6 @@ def processes(workers: int) -> Pool:
     return Pool(make, workers)
 
 
-def cores() -> int:
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def start_worker(threads: int, workers: int, parent: int) -> None:
     """Prepare a worker process: its threads and memory, signals, and its end when the parent dies."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent ends the workers
@@ -172,16 +167,6 @@ def start_worker(threads: int, workers: int, parent: int) -> None:
     from recon.memory import Allotment, allot  # loads torch, whose threads are limited before
 
     allot(Allotment(workers))
-
-
-def limit_threads(threads: int) -> None:
-    """Limit the threads of this process, if possible before the libraries are loaded."""
-    for name in THREAD_SETTINGS:
-        os.environ[name] = str(threads)
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    import torch
-
-    torch.set_num_threads(threads)
 
 
 def _end_with(parent: int) -> None:

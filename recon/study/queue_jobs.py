@@ -14,7 +14,7 @@ from recon.errors import ConfigError, ReconError
 from recon.study.arrivals import Arrivals, in_words
 from recon.study.cluster import DaskPool, quiet_libraries, require_library
 from recon.study.cluster_file import ClusterFile
-from recon.study.pools import THREAD_SETTINGS
+from recon.threads import THREAD_SETTINGS
 
 
 def start(file: ClusterFile) -> DaskPool:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from recon.study.pools import limit_threads
+from recon.threads import limit_threads
 
 #: A worker may have several threads, but warnings and the number of threads belong to the process.
 _ONE_AT_A_TIME = threading.Lock()

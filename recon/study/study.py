@@ -155,7 +155,8 @@ def reconstruct_many(
     slices_together = RunConfig(slices_together=slices_together).slices_together
     pool = pool_of(workers, executor)
     with elsewhere() if executor is not None else nullcontext():
-        arguments["device"] = device_of(pool, arguments.get("device", "auto"))
+        device, precision = (arguments.get(name, "auto") for name in ("device", "precision"))
+        arguments["device"], arguments["precision"] = arithmetic_of(pool, device, precision)
         exports = ("dicom",) if dicom else ()
         planned, refused = plan_files(paths, Path(output), lambda modality: arguments, report, nifti, exports)
     if not planned:
@@ -181,13 +182,15 @@ def pool_of(workers: int, executor: Any = None) -> Pool:
     return foreign(executor, workers)
 
 
-def device_of(pool: Pool, name: str) -> str:
-    """Return the device of all workers; "auto" is decided once, because samples of a CPU and a GPU differ."""
-    if name != "auto":
-        return name
-    if isinstance(pool, cluster.DaskPool):
-        return "cuda" if cluster.on_gpus(pool) else "cpu"
-    return str(resolve_device(name))
+def arithmetic_of(pool: Pool, device: str, precision: str) -> tuple[str, str]:
+    """Return device and network precision of all workers.
+
+    "auto" is decided once, because samples of a CPU and a GPU differ, and those of float32 and bfloat16: by the first
+    worker of a scheduler, or else by this machine, where the precision depends on the prior, too (`job_of`).
+    """
+    if isinstance(pool, cluster.DaskPool) and "auto" in (device, precision):
+        return cluster.first_choice(pool, device, precision)
+    return str(resolve_device(device)) if device == "auto" else device, precision
 
 
 def bar_of(planned: Sequence[Planned], pool: Pool) -> Bar:

@@ -233,7 +233,7 @@ def meet(meeting: Alone) -> None:
 
 def _opened(job: Job) -> Reconstruction:
     """Open the source of a job, if it is unchanged; that of the last job stays open, with its network."""
-    key = (job.key, job.slices)
+    key = (job.key, job.slices, job.arguments.get("threads"))
     if getattr(_last, "key", None) != key:
         require_unchanged(job)
         wanted = plan(job.source, **job.arguments)

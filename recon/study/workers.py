@@ -10,7 +10,8 @@ from recon.errors import ConfigError
 from recon.memory import available_memory
 from recon.priors.hub import GAUSSIAN
 from recon.study.planning import Planned
-from recon.study.pools import Pool, Together, cores
+from recon.study.pools import Pool, Together
+from recon.threads import cores
 from samplers import DPS, DDSVolume, MomentMatching, PiGDM
 
 #: Memory of one worker: libraries, network and the working arrays of a slice.
@@ -23,13 +24,16 @@ _IMAGES = 32
 _WITH_GRADIENTS = (DPS, MomentMatching, PiGDM)
 
 
-def worker_count(asked: str, planned: Sequence[Planned], together: int | None = None) -> int:
-    """Return the number of worker processes; 1 is this process alone.
+def worker_count(
+    asked: str, planned: Sequence[Planned], together: int | None = None, threads: int | None = None
+) -> int:
+    """Return the number of worker processes, with a number of threads each; 1 is this process alone.
 
-    "auto": a process for each core, as far as there are slices and memory, where a network has enough to do to make up
-    for the start of processes: it does not use several cores as well as several slices do (benchmarks/study.py). One on
-    a GPU, which processes would only share, and where several slices are to go through the network ``together``. The
-    number follows from the settings alone, since the last digits of the samples depend on the number of threads.
+    "auto": a process for each core (or for as many as it has threads), as far as there are slices and memory, where a
+    network has enough to do to make up for the start of processes: it does not use several cores as well as several
+    slices do (benchmarks/study.py). One on a GPU, which processes would only share, and where several slices are to go
+    through the network ``together``. The number follows from the settings alone, since the last digits of the samples
+    depend on the number of threads.
     """
     if asked != "auto":
         if not asked.isdigit() or int(asked) < 1:
@@ -40,7 +44,8 @@ def worker_count(asked: str, planned: Sequence[Planned], together: int | None = 
         return 1
     free = available_memory(run.device)
     units = sum(len(one.wanted.units) for one in planned)
-    return max(1, min(cores(), units, cores() if free is None else int(free // _BYTES)))
+    places = cores() // (threads or 1)
+    return max(1, min(places, units, places if free is None else int(free // _BYTES)))
 
 
 def with_slices_together(pool: Pool, planned: Sequence[Planned], asked: int | None) -> Pool:
@@ -66,7 +71,7 @@ def slices_together(asked: int | None, planned: Sequence[Planned]) -> int:
     if asked is None:
         pays = on_gpu and isinstance(run.prior, str | Path) and not isinstance(run.sampler, _WITH_GRADIENTS)
         images = min(run.samples, run.batch_size or run.samples)
-        asked = max(1, _IMAGES // images) if pays and run.precision != "tf32" else 1
+        asked = max(1, _IMAGES // images) if pays and run.precision != "tf32" and not run.compiled else 1
     elif asked > 1 and on_gpu and run.precision == "tf32":
         raise ConfigError(f"slices_together: expected 1 with precision tf32, which all threads share, got {asked}")
     return 1 if run.prior == GAUSSIAN or isinstance(run.sampler, DDSVolume) else min(asked, units)

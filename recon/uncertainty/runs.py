@@ -24,7 +24,8 @@ from recon.uncertainty.conformal import check_method, least_images
 from recon.uncertainty.folders import group_of, recordings_in, reference_named
 
 SETTINGS = "settings.json"
-_FREE = ("device", "batch_size", "slices_together", "holdout")  # these do not change the samples
+#: These do not change the samples, or are compared file by file: the precision that "auto" has become.
+_FREE = ("device", "batch_size", "slices_together", "holdout", "precision", "threads")
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,7 @@ def lock_settings(results: Path, jobs: Sequence[Job], settings: Settings, force:
     path = results / SETTINGS
     if path.exists() and not force:
         known = read_json(path)
-        for key in dict.fromkeys([*wanted, *known]):
+        for key in dict.fromkeys([*wanted, *(name for name in known if name not in _FREE)]):
             if known.get(key) != wanted.get(key):
                 raise InputError(
                     f"{results}: contains results with {key} = {known.get(key)}, but now {key} = {wanted.get(key)}; "

@@ -153,7 +153,7 @@ def test_bad_options(
     [
         (("--prior", "nothing"), "unknown prior 'nothing'"),
         (("--prior", "absent.pt"), "the file absent.pt does not exist"),
-        (("--precision", "int8"), "precision: expected one of float32, tf32, bfloat16, got 'int8'"),
+        (("--precision", "int8"), "precision: expected one of auto, float32, tf32, bfloat16, got 'int8'"),
         (("--noise-std", "-1"), "noise_std: expected a finite number >= 0"),
     ],
 )

@@ -38,6 +38,7 @@ def load_checkpoint(
     device: torch.device | str = "cpu",
     max_batch: int | None = None,
     precision: str = "float32",
+    compiled: bool | str = False,
 ) -> CheckpointPrior:
     """Load a third-party pretrained network as a prior.
 
@@ -53,7 +54,7 @@ def load_checkpoint(
         ``images``, ``gain``, ``sha256``, ``network``, ``parametrization``, ...), or the authors' configuration.
     images : "complex" or "real", optional
         Kind of images; by default according to the card or the layout.
-    device, max_batch, precision
+    device, max_batch, precision, compiled
         As in `recon.priors.network.NetworkPrior`.
 
     Raises
@@ -90,6 +91,7 @@ def load_checkpoint(
         max_batch,
         precision,
         offset=known.get("offset", 0.0),
+        compiled=compiled,
     )
     prior.to(device)
     return prior

@@ -13,6 +13,10 @@ from recon.errors import CheckpointError, ConfigError, ShapeError
 from recon.priors.inference import PreparedNetwork
 from recon.priors.network import NetworkPrior
 
+#: Noise level per channel, in network units, above which calls are in float32 also where others are in bfloat16: the
+#: output of these networks is a score or the noise, whose rounding is multiplied by sigma in the denoised image.
+_EXACT_ABOVE = 3.0
+
 
 class CheckpointPrior(NetworkPrior):
     """E[x0 | x0 + sigma n = x] from a third-party network.
@@ -37,8 +41,9 @@ class CheckpointPrior(NetworkPrior):
         needs gain 2 and offset -1 for images in [0, 1].
     card : mapping
         Machine-readable description.
-    max_batch, precision
-        As in `recon.priors.inference.PreparedNetwork`.
+    max_batch, precision, compiled
+        As in `recon.priors.inference.PreparedNetwork`; noise levels above 3 in network units are computed in float32
+        where ``precision`` is bfloat16.
     multiple : int, optional
         Sizes must be multiples of this; by default ``model.network.multiple``.
     """
@@ -55,6 +60,7 @@ class CheckpointPrior(NetworkPrior):
         precision: str = "float32",
         multiple: int | None = None,
         offset: float = 0.0,
+        compiled: bool | str = False,
     ) -> None:
         if images not in ("complex", "real"):
             raise ConfigError(f"expected images to be 'complex' or 'real', got {images!r}")
@@ -71,7 +77,7 @@ class CheckpointPrior(NetworkPrior):
         self.multiple = int(model.network.multiple) if multiple is None else multiple  # type: ignore[union-attr,arg-type]
         self.split = math.sqrt(2) if images == "complex" else 1.0
         low, high = (sigma * self.split / self.gain for sigma in sigma_range)
-        super().__init__(model, low, high, card, max_batch, precision)  # type: ignore[arg-type]
+        super().__init__(model, low, high, card, max_batch, precision, compiled)  # type: ignore[arg-type]
 
     def _prepare(self, max_batch: int | None, precision: str, compiled: bool | str) -> PreparedNetwork:
         # Group normalisation of channels_last images loses three digits of precision on CPUs (torch 2.13).
@@ -119,7 +125,14 @@ class CheckpointPrior(NetworkPrior):
         levels = self._levels(sigma, x)
         channels = self._to_channels(x) * self.gain + self.offset
         levels = (levels * (self.gain / self.split)).repeat_interleave(len(channels) // len(x))
-        return self._from_channels((self.prepared(channels, levels) - self.offset) / self.gain, x)
+        output = self.prepared(channels, levels, exact=self._exact(sigma))
+        return self._from_channels((output - self.offset) / self.gain, x)
+
+    def _exact(self, sigma: float | Tensor) -> bool:
+        """Tell whether a noise level asks for float32; so do those on a GPU, which nothing waits for."""
+        if isinstance(sigma, Tensor) and sigma.device.type != "cpu":
+            return True
+        return float(torch.as_tensor(sigma).max()) * self.gain / self.split > _EXACT_ABOVE
 
     def _to_channels(self, x: Tensor) -> Tensor:
         """Return ``(batch, channels, y, x)`` float32; with one channel, complex parts are stacked in the batch."""

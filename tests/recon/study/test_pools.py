@@ -8,7 +8,8 @@ import sys
 import pytest
 
 from recon.memory import Allotment
-from recon.study.pools import cores, processes
+from recon.study.pools import processes
+from recon.threads import cores
 
 
 @pytest.mark.slow
