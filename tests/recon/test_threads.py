@@ -184,5 +184,5 @@ def test_workers_are_fewer_where_each_has_several_threads(scan: Path, monkeypatc
     wanted = plan(scan, device="cpu")
     planned = [Planned(scan, Outputs(Path("scan.h5")), {}, wanted)]
     assert worker_count("auto", planned) == 8
-    assert worker_count("auto", planned, 3) == 2 and worker_count("auto", planned, 16) == 1
+    assert worker_count("auto", planned, threads=3) == 2 and worker_count("auto", planned, threads=16) == 1
     assert worker_count("5", planned, 3) == 5
