@@ -11,7 +11,8 @@ import re
 from pathlib import Path
 
 from recon import modalities
-from recon.options import Options, RunConfig
+from recon.options import Options
+from recon.run_options import RunConfig
 
 FOLDER = Path(__file__).resolve().parent
 VERDICTS = FOLDER.parent / "benchmarks" / "results" / "verdicts.json"

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from recon import __version__, modalities
-from recon.options import RunConfig
+from recon.run_options import RunConfig
 
 
 def make_parser() -> argparse.ArgumentParser:

@@ -10,12 +10,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from numbers import Integral, Real
-from typing import Any, NamedTuple, TypeVar
-
-#: Most samples and steps of a run: larger numbers are mistakes, and would fill the memory before anything is computed.
-_MOST = 100_000
-#: Network precision in reconstruction and in training, and the choice that is left to the device.
-PRECISIONS, TRAINING_PRECISIONS, AUTO = ("float32", "tf32", "bfloat16"), ("float32", "bfloat16"), "auto"
+from typing import Any, TypeVar
 
 Chosen = TypeVar("Chosen", bound="Options")
 
@@ -138,7 +133,7 @@ def _checked(name: str, value: Any, known: Mapping[str, Any]) -> Any:
 
     kinds: dict[Any, Any] = {int: Integral, float: Real}
     kind = known["kind"]
-    value = _plain_scalar(value)
+    value = plain_scalar(value)
     if kind is bool:
         if not isinstance(value, bool):
             raise InputError(f"{name}: expected true or false, got {shown(value)}")
@@ -157,7 +152,7 @@ def _checked(name: str, value: Any, known: Mapping[str, Any]) -> Any:
     return value if isinstance(value, int | float) else kind(value)
 
 
-def _plain_scalar(value: Any) -> Any:
+def plain_scalar(value: Any) -> Any:
     """Return a NumPy or torch scalar as a Python value; any other value unchanged."""
     return value.item() if getattr(value, "shape", None) == () and hasattr(value, "item") else value
 
@@ -171,140 +166,6 @@ def _range(kind: type, low: float | None, above: float | None, high: float | Non
     return " ".join(words[:2]) + "".join(f" and {word}" for word in words[2:])
 
 
-def require_precision(precision: str) -> None:
-    """Raise ConfigError for an unknown precision."""
-    from recon.errors import ConfigError
-
-    if not isinstance(precision, str) or precision not in PRECISIONS:
-        raise ConfigError(f"precision: expected one of {', '.join(PRECISIONS)}, got {shown(precision)}")
-
-
-def _is_integer(value: Any) -> bool:
+def is_integer(value: Any) -> bool:
+    """Tell whether a value is an integer of any library, and no truth value."""
     return type(value) is not bool and isinstance(value, Integral)
-
-
-def _slices(value: Any) -> Any:
-    """Return a selection of slices as text, an integer or a tuple of integers."""
-    from recon.errors import InputError
-
-    number = _plain_scalar(value)
-    if isinstance(number, str):
-        return number
-    if _is_integer(number):
-        return int(number)
-    listed = value.tolist() if hasattr(value, "tolist") else value
-    items = list(listed) if isinstance(listed, list | tuple | range) else [None]
-    numbers = [_plain_scalar(item) for item in items]
-    if not all(map(_is_integer, numbers)):
-        raise InputError(f"slices: expected A:B, an integer or a list of integers, got {shown(value)}")
-    return tuple(int(item) for item in numbers)
-
-
-def parse_keep(value: Any) -> str:
-    """Return "all", "none" or a number as text."""
-    from recon.errors import InputError
-
-    text = str(value).strip().lower()
-    if isinstance(value, bool) or not (text in ("all", "none") or text.isdigit()):
-        raise InputError(f"keep: expected all, none or a number of samples, got {value!r}")
-    return text
-
-
-@dataclass(frozen=True)
-class RunConfig(Options):
-    """Options of a run of any modality: each is an argument of the API, an option of `recon run` and a TOML key."""
-
-    prior: str = option(
-        "auto",
-        str,
-        "prior: a model name (see `recon models`) or checkpoint file; auto: the shipped model of the modality",
-    )
-    sampler: str = option("dds", str, "sampling algorithm (see `recon samplers`)")
-    samples: int = option(
-        8, int, "number of posterior samples; a std map needs 2 or more", "N", at_least=1, at_most=_MOST
-    )
-    steps: int | None = option(
-        None, int, "number of sampler steps (default: the sampler's own)", "N", at_least=1, at_most=_MOST
-    )
-    seed: int = option(0, int, "random seed; the same seed gives the same samples", "N", at_least=0)
-    device: str = option("auto", str, "auto, cpu, cuda, cuda:1 or mps")
-    slices: Any = option(
-        None, str, "slices or frames to reconstruct: one number or A:B (default: all)", "A:B", parse=_slices
-    )
-    batch_size: int | None = option(None, int, "samples computed together (default: all)", "N", at_least=1)
-    slices_together: int | None = option(
-        None,
-        int,
-        "slices whose samples go through the network together, with one worker (default: as many as make about 32 "
-        "images on a GPU, 1 on a CPU)",
-        "N",
-        at_least=1,
-    )
-    threads: int | None = option(
-        None,
-        int,
-        "threads of each worker (default: its part of the cores that this process may use)",
-        "N",
-        at_least=1,
-        at_most=_MOST,
-    )
-    precision: str = option(
-        AUTO,
-        str,
-        f"network precision: {', '.join((AUTO, *PRECISIONS))}; auto: bfloat16 where this device is faster in it, "
-        "float32 elsewhere",
-        choices=(AUTO, *PRECISIONS),
-    )
-    compile: bool = option(
-        False,
-        bool,
-        "compile the network for a GPU (needs a C++ compiler, and about a minute for each image size); on a CPU it "
-        "does not pay, and is ignored",
-    )
-    keep: str = option(
-        "all",
-        str,
-        "samples in the result: all, none or a number; mean, std, interval and quantiles are always of all samples",
-        "N",
-        parse=parse_keep,
-    )
-    holdout: bool = option(
-        True,
-        bool,
-        "test each slice on data that are withheld from a short companion run; it takes an eighth of the time of 8 "
-        "samples",
-    )
-
-    @property
-    def kept(self) -> int | None:
-        """How many samples are kept; None for all."""
-        return None if self.keep == "all" else 0 if self.keep == "none" else int(self.keep)
-
-
-class RunArguments(NamedTuple):
-    """Checked arguments of a run, in the order of `run_arguments`, as plain Python values."""
-
-    samples: int
-    seed: int
-    slices: str | int | tuple[int, ...] | None
-    steps: int | None
-    device: str
-    batch_size: int | None
-    precision: str
-
-
-def run_arguments(
-    samples: Any, seed: Any, slices: Any, steps: Any, device: Any, batch_size: Any, precision: Any
-) -> RunArguments:
-    """Check the arguments that `recon.reconstruct` has for every modality, before anything is read or computed.
-
-    Raises
-    ------
-    InputError
-        Names the argument, what was expected and what was given.
-    """
-    given = RunArguments(samples, seed, slices, steps, device, batch_size, precision)
-    # A torch.device is accepted wherever its name is.
-    named = given._replace(device=str(device) if type(device).__name__ == "device" else device)
-    known = RunConfig(**named._asdict())
-    return RunArguments(*(getattr(known, name) for name in RunArguments._fields))

@@ -9,7 +9,8 @@ from typing import Any
 
 from recon import modalities
 from recon.files.documents import read_toml, toml_value
-from recon.options import Options, RunConfig, unknown_option
+from recon.options import Options, unknown_option
+from recon.run_options import RunConfig
 
 
 @dataclass(frozen=True)

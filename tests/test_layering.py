@@ -47,6 +47,7 @@ TORCH_FREE = (
     "recon/printable.py",
     "recon/terminal.py",
     "recon/options.py",
+    "recon/run_options.py",
     "recon/modalities/__init__.py",
     *(f"recon/modalities/{path.parent.name}/options.py" for path in sorted(ROOT.glob("recon/modalities/*/options.py"))),
 )

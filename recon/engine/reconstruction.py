@@ -16,8 +16,9 @@ from recon.engine.slice_result import FailedSlice, SliceResult
 from recon.engine.slices import choose_slices, of_slices
 from recon.errors import InputError
 from recon.modalities.protocols import Source
-from recon.options import Options, RunConfig, run_arguments
+from recon.options import Options
 from recon.posterior import Posterior
+from recon.run_options import RunConfig, run_arguments
 from recon.threads import threads_of_torch
 from samplers import DDSVolume, Problem
 

@@ -25,9 +25,9 @@ from recon.errors import DivergenceError, InputError
 from recon.modalities.base import Modality
 from recon.modalities.prepared import Prepared
 from recon.modalities.protocols import Source
-from recon.options import AUTO, PRECISIONS
 from recon.priors.hub import GAUSSIAN, load_prior
 from recon.priors.precision import resolve_precision
+from recon.run_options import AUTO, PRECISIONS
 from samplers import BatchLimit, DDSVolume, Denoiser, PartsAsBatch, Problem, Progress, Sampler, sample
 
 #: Called after each step.

@@ -17,8 +17,8 @@ from torch.nn import functional
 
 from recon.errors import ConfigError, ReconError
 from recon.memory import available_memory
-from recon.options import require_precision
 from recon.priors.networks.blocks import positions
+from recon.run_options import require_precision
 
 #: Value of ``compiled`` for CUDA graphs.
 GRAPHS = "cuda-graphs"

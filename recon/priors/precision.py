@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 from torch.nn import functional
 
-from recon.options import AUTO, require_precision
 from recon.priors.inference import arithmetic
+from recon.run_options import AUTO, require_precision
 
 #: Channels of the convolution that is measured: those of the shipped networks at full resolution.
 _CHANNELS = 48

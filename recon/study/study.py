@@ -15,7 +15,7 @@ from recon.errors import InputError, ReconError
 from recon.files.lock import owned
 from recon.files.space import require_space
 from recon.files.temporary import remove_stale
-from recon.options import RunConfig
+from recon.run_options import RunConfig
 from recon.study import cluster, loop
 from recon.study.loop import Listener, State, state_of
 from recon.study.planning import Planned, plan_files

@@ -10,8 +10,9 @@ from typing import Any
 import torch
 
 from recon.errors import ConfigError
-from recon.options import TRAINING_PRECISIONS, shown
+from recon.options import shown
 from recon.priors.networks.unet import PARAMETRIZATIONS, UNet
+from recon.run_options import TRAINING_PRECISIONS
 from recon.valid_values import POSITIVE, SWITCH, TABLE, TEXT, Rule, either, number, whole
 
 #: Largest network that can be trained here; its training state takes five times 4 bytes for each parameter.

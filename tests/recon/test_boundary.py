@@ -19,10 +19,11 @@ from recon.cli import main
 from recon.commands.files import check, info
 from recon.errors import CheckpointError, ConfigError, InputError, ReconError
 from recon.files.documents import LARGEST, parse_json, read_json, read_toml
-from recon.options import run_arguments, shown
+from recon.options import shown
 from recon.printable import printable
 from recon.priors.hub import WEIGHTS_FOLDER, load_prior
 from recon.priors.networks.files import read_card
+from recon.run_options import run_arguments
 from recon.terminal import escaped_output
 
 NESTED = "[" * 100_000 + "]" * 100_000

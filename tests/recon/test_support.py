@@ -6,7 +6,7 @@ import pytest
 
 from recon.device import resolve_device
 from recon.errors import ConfigError
-from recon.options import RunConfig
+from recon.run_options import RunConfig
 from recon.settings import Settings
 
 
