@@ -4,8 +4,8 @@
 
 Parts: ``kills`` (104 slices killed ten times by SIGKILL, with 1 and 2 workers), ``disk`` (a tmpfs that fills up and is
 emptied; needs root), ``memory`` (peaks of drawing, joining and writing; Linux), ``workers`` (``--workers 2`` against
-one process with two threads and with one, in turns) and ``keeping`` (drawing and writing against drawing). The ratios
-of ``workers`` mean something on an idle machine only; the load is recorded.
+one process with two threads and with one, and against two workers of Dask, in turns) and ``keeping`` (drawing and
+writing against drawing). The ratios of ``workers`` mean something on an idle machine only; the load is recorded.
 """
 
 from __future__ import annotations
@@ -18,16 +18,22 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from study_memory import measure
-from study_runs import Run, full_disk, killed, write_volume
+from study_runs import Run, dask_scheduler, full_disk, killed, write_volume
 
-#: Who draws: number of workers, threads of one process.
-ARMS = {"2 workers": (2, None), "1 process, 2 threads": (1, 2), "1 process, 1 thread": (1, 1)}
+#: Who draws: number of workers, threads of one process, whether the workers are those of Dask.
+ARMS = {
+    "2 workers": (2, None, False),
+    "1 process, 2 threads": (1, 2, False),
+    "1 process, 1 thread": (1, 1, False),
+    "2 Dask workers": (2, None, True),
+}
 
 
 def main() -> None:
@@ -90,8 +96,9 @@ def workers(folder: Path, quick: bool) -> list[dict[str, Any]]:
     words = ["--samples", "2", "--steps", str(steps), "--acceleration", "4"]
     seconds: dict[str, list[dict[str, float]]] = {name: [] for name in ARMS}
     for turn in range(repeats):
-        for name, (count, threads) in ARMS.items():
-            done = Run(scan, folder / f"{name}{turn}", count, words, threads=threads).end()
+        for name, (count, threads, dask) in ARMS.items():
+            with dask_scheduler(count) if dask else nullcontext() as address:
+                done = Run(scan, folder / f"{name}{turn}", count, words, threads=threads, scheduler=address).end()
             assert done["status"] == 0, done["errors"]
             seconds[name].append({"wall": done["wall"], "cpu": done["cpu"], "steady": steady(done["events"], count)})
     rows = []

@@ -73,6 +73,8 @@ class Run:
         Receives a line for each slice that is begun.
     threads : int, optional
         Of one process; those of workers are set by the product.
+    scheduler : str, optional
+        Address of a Dask scheduler, whose workers draw.
     """
 
     def __init__(
@@ -83,6 +85,7 @@ class Run:
         words: Sequence[str] = FAST,
         draws: Path | None = None,
         threads: int | None = 1,
+        scheduler: str | None = None,
     ) -> None:
         environment = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}
         environment["PYTHONPATH"] = str(Path(__file__).parents[1])
@@ -90,7 +93,8 @@ class Run:
             environment["OMP_NUM_THREADS"] = str(threads)
         if draws is not None:
             environment[_DRAWS] = str(draws)
-        fixed = ["-o", str(output), "--workers", str(workers), "--no-report", "--device", "cpu", "--log-json"]
+        where = ["--workers", str(workers)] if scheduler is None else ["--scheduler", scheduler]
+        fixed = ["-o", str(output), *where, "--no-report", "--device", "cpu", "--log-json"]
         self._before, self._started = _cpu(), time.monotonic()
         self.process = subprocess.Popen(
             [sys.executable, __file__, "run", str(scan), *fixed, *words],
@@ -114,6 +118,16 @@ class Run:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.communicate()
+
+
+@contextlib.contextmanager
+def dask_scheduler(workers: int) -> Iterator[str]:
+    """Start a Dask scheduler with workers of one thread each on this machine; yield its address."""
+    from distributed import LocalCluster
+
+    environment = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[1])}
+    with LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None, env=environment) as cluster:
+        yield cluster.scheduler_address
 
 
 def _cpu() -> float:
