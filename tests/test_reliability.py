@@ -22,6 +22,7 @@ def test_every_case_is_in_the_table(reliability):
     assert all(entries for cases in reliability.CASES.values() for entries in cases.values())
 
 
+@pytest.mark.slow
 def test_every_function_that_is_named_exists(reliability):
     """Without collecting: files and names of functions only."""
     entries = {entry for cases in reliability.CASES.values() for found in cases.values() for entry in found}

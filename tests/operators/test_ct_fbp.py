@@ -60,6 +60,7 @@ def test_windows_keep_the_mean_and_lower_the_noise(window: str) -> None:
     assert (float(smooth.std()) < 0.95 * float(plain.std())) == (window != "ram-lak")
 
 
+@pytest.mark.slow
 def test_batches_and_the_operator_fit_together() -> None:
     geometry = SCANS["curved"]
     x = torch.zeros(2, 1, 64, 64)

@@ -137,6 +137,7 @@ class TestConjugateGradient:
         torch.testing.assert_close(per_row, rhs / scale)
         assert not torch.allclose(one_item, per_row)
 
+    @pytest.mark.slow
     def test_never_waits_for_a_value(self) -> None:
         # Meta tensors have no values: any .item() or branch on one raises, as it would break a CUDA graph.
         operator = CartesianMRI(torch.ones(6, 8), torch.ones(3, 6, 8) + 0j).to("meta")

@@ -24,6 +24,7 @@ def matrix_problem(dtype: torch.dtype, rows: int = 60, side: int = 6) -> tuple[P
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.complex128])
+@pytest.mark.slow
 def test_least_squares_solves_the_weighted_normal_equations(dtype):
     problem, matrix = matrix_problem(dtype)
     weights = (1 / problem.noise_std).to(dtype)

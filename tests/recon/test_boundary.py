@@ -329,6 +329,7 @@ def test_calibrating_leaves_the_shared_generators_alone() -> None:
     assert states() == before
 
 
+@pytest.mark.slow
 def test_reports_of_invalid_samples_are_quiet(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     samples = np.random.default_rng(0).normal(size=(3, 16, 16)).astype(np.float32)

@@ -59,6 +59,7 @@ def test_run_writes_a_result_that_can_be_loaded(scan: Path, tmp_path: Path, caps
     assert str(out / "scan.h5") in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_run_draws_pictures_and_a_fastmri_submission(
     fastmri_file: Callable[..., Path], scan: Path, tmp_path: Path
 ) -> None:

@@ -68,6 +68,7 @@ def test_more_than_there_are_is_all_and_summaries_can_lose_samples() -> None:
     assert len(LEVELS) == 5
 
 
+@pytest.mark.slow
 def test_a_run_keeps_what_is_asked_for(tmp_path: Path) -> None:
     rng = np.random.default_rng(1)
     kspace = (rng.standard_normal((2, 1, 16, 16)) + 1j * rng.standard_normal((2, 1, 16, 16))).astype(np.complex64)

@@ -99,6 +99,7 @@ def test_the_report_shows_a_banner_only_in_doubt(tmp_path) -> None:
     assert heights["failed"] > heights["ok"] + 30
 
 
+@pytest.mark.slow
 def test_strict_runs_fail_with_their_own_status(tmp_path, capsys, fastmri_file) -> None:
     """Two steps of DPS are far from the data: the residual says so."""
     y, x = torch.meshgrid(torch.linspace(-1, 1, 32), torch.linspace(-1, 1, 32), indexing="ij")

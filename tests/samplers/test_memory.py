@@ -169,6 +169,7 @@ def test_in_the_gradient(sampler: Sampler, problem: Problem, prior: GaussianPrio
         assert_same(drawn, straight)
 
 
+@pytest.mark.slow
 def test_finished_batches_are_not_drawn_again(problem: Problem, prior: GaussianPrior) -> None:
     # The third batch of four fails half-way, once, then that of two at its end.
     fails = 2 * STEPS + STEPS // 2
@@ -191,6 +192,7 @@ def test_odd_batches_are_halved(problem: Problem, prior: GaussianPrior) -> None:
     assert_same(drawn, sample(STRATEGY, problem, prior, 7, seed=3))
 
 
+@pytest.mark.slow
 def test_each_sample_keeps_its_starting_image_and_its_number(problem: Problem, prior: GaussianPrior) -> None:
     starts = prior.draw(Noise(5, range(4), prior.mean).normal(prior.space))
     options = {"first": 2, "start": starts}
@@ -199,6 +201,7 @@ def test_each_sample_keeps_its_starting_image_and_its_number(problem: Problem, p
     assert_same(drawn, sample(STRATEGY, problem, prior, 4, seed=3, batch_size=1, **options))  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_what_was_learnt_holds_for_the_rest_of_the_run(problem: Problem, prior: GaussianPrior) -> None:
     limit, denoiser = BatchLimit(), Crowded(prior, 2, MemoryError())
     _, told = draw(STRATEGY, problem, denoiser, 8, limit=limit)

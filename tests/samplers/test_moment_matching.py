@@ -142,6 +142,7 @@ def test_renewed_noise_keeps_the_variance(solver: str) -> None:
     assert float(moved.var()) == pytest.approx(1 + 0.28**2, rel=0.01)
 
 
+@pytest.mark.slow
 def test_flagship_is_exact_with_the_right_model(problem: Problem, prior: GaussianPrior, truth: ExactPosterior) -> None:
     model = CovarianceModel(prior.variance.mean().sqrt(), prior.variance / prior.variance.mean())
     for sampler in (

@@ -152,6 +152,7 @@ def test_exact_mean_equals_the_dense_one(problem: Problem, prior: GaussianPrior,
     assert (mean - truth.mean).abs().max() < 1e-4 * truth.mean.abs().max()
 
 
+@pytest.mark.slow
 def test_exact_with_noise_for_each_datum(prior: GaussianPrior) -> None:
     space = prior.space
     noise_std = torch.linspace(0.05, 2.0, space.shape[0])[:, None].expand(space.shape)

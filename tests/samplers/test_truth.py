@@ -42,6 +42,7 @@ def test_the_flagship_keeps_the_gate(operator: str, prior: str) -> None:
 
 
 @pytest.mark.parametrize("operator", OPERATORS)
+@pytest.mark.slow
 def test_errors_of_a_network_do_not_make_it_diverge(operator: str) -> None:
     case = truth_problem(operator, "gaussian", SIZE)
     model = CovarianceModel.estimate(prior_draws(case.prior, 64), smooth=2)

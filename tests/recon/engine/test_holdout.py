@@ -70,12 +70,14 @@ def readouts_without_centre(problem: Problem) -> torch.Tensor:
     return columns[None]
 
 
+@pytest.mark.slow
 def test_it_is_one_for_an_exact_posterior() -> None:
     chi2, excess = pooled(1.0)
     assert 0.8 < chi2 < 1.25
     assert 0.75 < excess < 1.3
 
 
+@pytest.mark.slow
 def test_it_sees_a_prior_that_is_too_narrow() -> None:
     chi2, excess = pooled(4.0)
     assert chi2 > 5

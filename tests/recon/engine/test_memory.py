@@ -88,6 +88,7 @@ def test_the_next_slices_begin_with_the_batch_that_fits(volume: Path) -> None:
     assert np.array_equal(found.samples, expected.samples)
 
 
+@pytest.mark.slow
 def test_the_companion_run_of_the_held_out_test_is_halved_too() -> None:
     generator, shape = torch.Generator().manual_seed(0), (32, 32)
     prior = GaussianPrior.power_law(shape)
@@ -108,6 +109,7 @@ def test_the_companion_run_of_the_held_out_test_is_halved_too() -> None:
 
 
 @pytest.mark.parametrize("error", [ERROR, MemoryError()], ids=["torch", "python"])
+@pytest.mark.slow
 def test_preparation_without_memory_ends_in_one_line(
     error: Exception, volume: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -136,6 +138,7 @@ def test_other_errors_pass_as_they_are() -> None:
     assert caught.value is typed
 
 
+@pytest.mark.slow
 def test_a_batch_far_beyond_the_available_memory_does_not_begin(volume: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     each = 32 * 32 * 8 * (memory.IMAGES + memory.DATA)
     monkeypatch.setattr(memory, "available_memory", lambda device: 3.5 * each / memory.FRACTION)

@@ -53,6 +53,7 @@ def test_ncsnv2_gives_the_original_score_with_ema_weights(published):
 
 
 @torch.no_grad()
+@pytest.mark.slow
 def test_denoisers_agree_with_original_outputs_in_the_sigma_of_the_engine(published):
     """Tweedie's formula by hand, from outputs of the original networks alone."""
     for stem in ("csgm_ncsnv2_small", "score_mri_ncsnpp_small"):

@@ -130,6 +130,7 @@ def test_8_flipped_byte(make_checkpoint, tmp_path):
         refused(file, pattern)
 
 
+@pytest.mark.slow
 def test_8_any_flipped_byte_is_refused_or_harmless(make_checkpoint):
     path = make_checkpoint("edm")
     content = path.read_bytes()

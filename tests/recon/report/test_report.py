@@ -230,6 +230,7 @@ def test_the_viewer_has_what_the_result_has(make_posterior, tmp_path):
     assert set(one["planes"]) == {"mean", "plain"} and one["interval"] is None and one["titles"]["mean"] == "One sample"
 
 
+@pytest.mark.slow
 def test_a_large_volume_is_thinned_and_says_so(make_posterior, tmp_path, monkeypatch):
     posterior = make_posterior(n=12, slices=12)
     monkeypatch.setattr("recon.report.page.LARGEST_PAGE", 420_000)
@@ -244,6 +245,7 @@ def test_a_large_volume_is_thinned_and_says_so(make_posterior, tmp_path, monkeyp
     assert [len(plane["data"]) for plane in content["planes"].values()] == [12] * len(content["planes"])
 
 
+@pytest.mark.slow
 def test_a_large_image_is_thinned(make_posterior, tmp_path, monkeypatch):
     posterior = make_posterior(n=8)
     large = dataclasses.replace(posterior, samples=posterior.samples.repeat(6, axis=-1).repeat(6, axis=-2), images={})
@@ -284,6 +286,7 @@ def test_long_names_are_cut_inside_the_picture(make_posterior, tmp_path):
     write_report(make_posterior(provenance={"source": "a" * 400, "prior": "b" * 400}), tmp_path / "scan")
 
 
+@pytest.mark.slow
 def test_paths(make_posterior, tmp_path):
     posterior = make_posterior(n=1)
     assert write_report(posterior, tmp_path)[0].name == "report.png"

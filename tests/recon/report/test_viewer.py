@@ -181,6 +181,7 @@ def test_the_keyboard_does_everything(viewer):
         (1, 1, ["R reset", "1–4 image"]),
     ],
 )
+@pytest.mark.slow
 def test_the_help_names_the_keys_that_do_something(browser, posterior, tmp_path, slices, samples, words):
     one = posterior if slices > 1 else dataclasses.replace(posterior.slice(0), diagnostics={})
     one = dataclasses.replace(one, samples=one.samples[:samples])

@@ -84,6 +84,7 @@ def test_any_executor_gives_the_same_bits_and_stays_open(kind, volume, options, 
     same(tmp_path / "out" / "scan.h5", tmp_path / "here" / "scan.h5")
 
 
+@pytest.mark.slow
 def test_threads_do_not_share_what_is_opened(volume, options, tmp_path, monkeypatch) -> None:
     """A modality may set the prior of a slice; then two threads must not do so in one place."""
     owners: dict[int, set[int]] = {}
@@ -101,6 +102,7 @@ def test_threads_do_not_share_what_is_opened(volume, options, tmp_path, monkeypa
     assert len(owners) == 2 and all(len(threads) == 1 for threads in owners.values())
 
 
+@pytest.mark.slow
 def test_threads_leave_the_warnings_of_the_process_alone(volume, options, tmp_path) -> None:
     filters, shown = list(warnings.filters), warnings.showwarning
     with ThreadPoolExecutor(3) as executor:
@@ -130,6 +132,7 @@ def test_each_thread_collects_its_own_warnings() -> None:
     assert texts == {"a": ["of a"], "b": ["of b"]} and warnings.showwarning is before
 
 
+@pytest.mark.slow
 def test_a_prior_of_the_users_own_is_part_of_the_settings(volume, options, draws, tmp_path) -> None:
     scan = volume()
     draws.fail[2] = KeyboardInterrupt()

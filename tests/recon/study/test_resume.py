@@ -39,6 +39,7 @@ def test_only_missing_slices_are_drawn_and_the_bits_are_the_same(stopped, run: R
     same(tmp_path / "out" / "scan.h5", tmp_path / "straight" / "scan.h5")
 
 
+@pytest.mark.slow
 def test_what_is_kept_and_what_is_left_at_the_end(stopped, run: Run, files, tmp_path) -> None:
     parts = {f"{PARTS}/{name}" for name in ("job.json", "source.sha256", "slice-00000.npz", "slice-00001.npz")}
     assert files(tmp_path / "out") == parts
@@ -77,6 +78,7 @@ def test_changed_options_are_refused_by_name(stopped, run: Run, draws, files, er
     assert not draws.units and files(tmp_path / "out") == before
 
 
+@pytest.mark.slow
 def test_a_batch_size_is_not_a_changed_option(stopped, run: Run, draws) -> None:
     assert run(stopped, "--batch-size", "1") == 0
     assert draws.units == [(2,), (3,)]
@@ -94,6 +96,7 @@ def test_more_slices_keep_those_that_are_done(volume, run: Run, draws, same, tmp
     same(tmp_path / "out" / "scan.h5", tmp_path / "straight" / "scan.h5")
 
 
+@pytest.mark.slow
 def test_force_starts_again(stopped, run: Run, draws, files, tmp_path) -> None:
     assert run(stopped, "--seed", "3", "--force") == 0
     assert draws.units == [(0,), (1,), (2,), (3,)]
@@ -109,6 +112,7 @@ def test_a_changed_source_is_refused(stopped, volume, run: Run, draws, errors) -
     assert not draws.units
 
 
+@pytest.mark.slow
 def test_a_result_that_exists_is_kept(volume, run: Run, draws, tmp_path, capsys) -> None:
     scan = volume()
     assert run(scan) == 0
@@ -120,6 +124,7 @@ def test_a_result_that_exists_is_kept(volume, run: Run, draws, tmp_path, capsys)
 
 
 @pytest.mark.parametrize("words", [("--seed", "1"), ("--slices", "0:2")])
+@pytest.mark.slow
 def test_a_result_of_other_settings_is_refused(volume, run: Run, draws, errors, tmp_path, words) -> None:
     scan = volume()
     assert run(scan) == 0
@@ -163,6 +168,7 @@ def test_slices_whose_settings_are_not_known_are_drawn_again(stopped, run: Run, 
     same(tmp_path / "out" / "scan.h5", tmp_path / "straight" / "scan.h5")
 
 
+@pytest.mark.slow
 def test_slices_beside_a_complete_result_are_removed(stopped, run: Run, draws, files, tmp_path) -> None:
     """A run was killed after it wrote the result, before it removed the slices."""
     shutil.copytree(tmp_path / "out" / PARTS, tmp_path / "kept")

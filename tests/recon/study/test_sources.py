@@ -65,6 +65,7 @@ def test_a_plan_hashes_nothing(volume, options, hashed, tmp_path) -> None:
     assert not hashed
 
 
+@pytest.mark.slow
 def test_a_source_is_hashed_once_and_the_result_says_so(volume, run: Run, hashed, tmp_path) -> None:
     scan = volume()
     assert run(scan) == 0
@@ -113,6 +114,7 @@ def test_another_content_of_the_same_size_is_refused(stopped, run: Run, errors, 
 
 
 @pytest.mark.parametrize("changed", [False, True])
+@pytest.mark.slow
 def test_slices_of_an_older_release_go_on_or_are_refused(
     stopped, run: Run, errors, draws, same, tmp_path, changed
 ) -> None:
@@ -143,6 +145,7 @@ def test_slices_whose_source_was_never_hashed_are_refused_when_it_was_touched(
     assert "before its size or time changed" in line and "--force" in line and not draws.units
 
 
+@pytest.mark.slow
 def test_a_file_that_was_touched_before_any_slice_was_drawn_is_no_obstacle(volume, run: Run, draws) -> None:
     scan = volume()
     draws.fail[0] = KeyboardInterrupt()

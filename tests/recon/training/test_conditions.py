@@ -107,6 +107,7 @@ def test_labels_are_heard_and_zeros_are_none():
     assert (model(x, noise, labels=torch.ones(2, 3)) - none).abs().max() > 1e-3
 
 
+@pytest.mark.slow
 def test_trained_exported_loaded_and_asked_about_whole_images(config, tmp_path):
     checkpoint = train(config)
     assert load_checkpoint(checkpoint)["average"]["network.embedding.labels.weight"].any()

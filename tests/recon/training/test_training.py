@@ -79,6 +79,7 @@ def test_same_seed_same_weights_and_resume_is_exact(config, tmp_path):
     assert any(not torch.equal(whole[name], other[name]) for name in whole)
 
 
+@pytest.mark.slow
 def test_starting_from_exported_weights(config, tmp_path):
     checkpoint = train(config)
     prior = tmp_path / "first.safetensors"

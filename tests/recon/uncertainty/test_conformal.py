@@ -98,6 +98,7 @@ def test_held_out_images_are_covered_whatever_the_sampler(width):
     assert calibration.images == {"all": 40}
 
 
+@pytest.mark.slow
 def test_rcps_is_more_careful_than_crc():
     cases = [case(seed, shape=(4, 10)) for seed in range(200)]
     crc, rcps = calibrate(cases), calibrate(cases, method="rcps")

@@ -219,6 +219,7 @@ def test_groups_are_read_from_a_file(results, tmp_path, capsys):
     assert "does not list scan1.npy" in complaint(capsys)
 
 
+@pytest.mark.slow
 def test_calibrate_resumes_and_its_result_fits_what_run_makes(scans, tmp_path, capsys, monkeypatch):
     out = tmp_path / "c.json"
     command = ["calibrate", str(scans), "-o", str(out), *FAST, *HALF]
@@ -306,6 +307,7 @@ def test_calibrate_needs_fully_sampled_files(scans, tmp_path, capsys):
     assert "is not a folder" in complaint(capsys)
 
 
+@pytest.mark.slow
 def test_a_report_says_what_is_raw_and_what_is_calibrated(results, calibration, tmp_path, monkeypatch, capsys):
     pytest.importorskip("matplotlib")
     monkeypatch.setattr("recon.figure.DPI", 50)

@@ -77,6 +77,7 @@ def test_each_slice_has_noise_of_its_own(tmp_path: Path, write_ct: Callable[...,
     np.testing.assert_array_equal(again.problem.y.numpy().ravel() - clean.problem.y.numpy().ravel(), second)
 
 
+@pytest.mark.slow
 def test_slices_share_the_matrix_and_leave_none_behind(tmp_path: Path, helix: Callable) -> None:
     source = CTSource(helix(**SMALL).write(tmp_path / "scan"), CT())
     first, second = (source.prepare(k, "cpu") for k in (0, 1))

@@ -63,6 +63,7 @@ def test_the_operators_agree(helix: Callable, tmp_path: Path) -> None:
     np.testing.assert_allclose(found.geometry.beam().coordinates(), found.geometry.positions_mm)
 
 
+@pytest.mark.slow
 def test_slices_are_where_a_turn_is_complete(helix: Callable, tmp_path: Path) -> None:
     scan = helix(**{**SMALL, "turns": 2.5})
     found = open_ct(scan.write(tmp_path / "scan"))

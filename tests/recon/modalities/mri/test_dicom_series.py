@@ -70,6 +70,7 @@ def series(folder: Path, name: str) -> list[object]:
     return [pydicom.dcmread(path) for path in sorted((folder / name).glob("*.dcm"))]
 
 
+@pytest.mark.slow
 def test_position_and_values_are_those_of_the_nifti(scan: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     assert main(["run", str(scan), "-o", str(out), *FLAGS, "--nifti"]) == 0
@@ -106,6 +107,7 @@ def test_slices_that_are_not_evenly_spaced_have_a_position_each(tmp_path: Path) 
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # of noise as data
+@pytest.mark.slow
 def test_a_series_that_cannot_be_written_leaves_the_earlier_one(
     scan: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -122,6 +124,7 @@ def test_a_series_that_cannot_be_written_leaves_the_earlier_one(
     assert {path: path.read_bytes() for path in (tmp_path / "series").rglob("*.dcm")} == before
 
 
+@pytest.mark.slow
 def test_headers(scan: Path, tmp_path: Path) -> None:
     outcomes = recon.reconstruct_many([scan], tmp_path / "out", dicom=True, **FAST)
     assert not outcomes[0].reasons
@@ -141,6 +144,7 @@ def test_headers(scan: Path, tmp_path: Path) -> None:
         assert {len(str(value)) <= 16 for value in image.ImageOrientationPatient} == {True}
 
 
+@pytest.mark.slow
 def test_slices_that_are_not_evenly_chosen_keep_their_places(tmp_path: Path) -> None:
     source = recon.open(written(tmp_path / "scan.h5", slices=4))
     with warnings.catch_warnings():

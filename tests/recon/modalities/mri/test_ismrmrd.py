@@ -499,6 +499,7 @@ def smooth_scan(columns: int = Y, fov_x: float = 1.0) -> np.ndarray:
 
 
 @pytest.mark.parametrize("undersampled", [False, True])
+@pytest.mark.slow
 def test_oversampling_of_the_phase_encoding_is_cropped_from_the_images(scan: Writer, undersampled: bool) -> None:
     columns, axes, middle = 32, directions(), np.array([1.0, 2.0, 3.0])
     kspace = smooth_scan(columns, 1.6)

@@ -247,6 +247,7 @@ def test_a_dead_coil_is_left_out() -> None:
     assert _error(found.mean, _rss(rest)) < 0.03
 
 
+@pytest.mark.slow
 def test_an_empty_slice_does_not_lose_the_others(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     np.save(tmp_path / "stack.npy", np.stack([_scan(), 0 * _scan(), 2 * _scan()]))
     found = _run(tmp_path / "stack.npy")

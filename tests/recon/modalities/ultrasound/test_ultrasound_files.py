@@ -554,6 +554,7 @@ def test_missing_picmus_files(tmp_path: Path, reader: Callable[[Path], object]) 
         reader(good(tmp_path / "channel.hdf5"))
 
 
+@pytest.mark.slow
 def test_damaged_bytes_give_typed_errors_only(tmp_path: Path) -> None:
     """Random bytes of the headers are overwritten; reading succeeds or is refused, in one line."""
     rf = echo(np.array(0.0), ASIDE)[0]

@@ -63,6 +63,7 @@ def test_one_wave_of_mere_speckle_does_not_tell(speckle):
         assert focus_of(stated(speckle.select(angles=[1]), factor)) is None
 
 
+@pytest.mark.slow
 def test_frame_records_the_speed_and_the_option_removes_the_doubt(speckle):
     # One wave is reconstructed; the speed is found in all waves of the file.
     options = replace(FIELD, angles=1, elements=20, array="centre")

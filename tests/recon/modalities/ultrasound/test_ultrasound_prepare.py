@@ -126,6 +126,7 @@ def test_point_is_where_it_is_in_both_images(speckle):
     assert widths[1].lateral < 0.8 * widths[0].lateral  # what a model of the waves gains over delay and sum
 
 
+@pytest.mark.slow
 def test_field_of_view_keeps_out_what_lies_around_it(speckle):
     data = made(speckle)
     ready = prepare_frame(data, 0, Ultrasound(depth=(6, 8), width=(-1, 1.5)))
@@ -213,6 +214,7 @@ def test_elements_that_heard_nothing_are_left_out(speckle):
 
 
 @pytest.mark.filterwarnings("ignore:the data residual")  # which may be large then, too
+@pytest.mark.slow
 def test_a_sampler_that_is_not_exact_says_so():
     """A bright point in next to no noise makes the equations of independent pixels hard."""
     data = made(channel_data(noise=0.0, strength=1e-3))
