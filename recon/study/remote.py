@@ -6,7 +6,6 @@ Nothing here loads torch, so that a scheduler, which reads each task, stays smal
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import pickle
 import platform
@@ -21,8 +20,6 @@ from recon.threads import limit_threads
 
 #: A worker may have several threads, but warnings and the number of threads belong to the process.
 _ONE_AT_A_TIME = threading.Lock()
-#: Parameters of the GNU C library (malloc.h), and freed memory that a worker keeps.
-_TRIM_THRESHOLD, _MMAP_THRESHOLD, _KEPT_BYTES = -1, -3, 1 << 29
 
 
 @dataclass(frozen=True)
@@ -63,6 +60,7 @@ def on_worker(site: Site, task: bytes) -> Any:
     """
     from recon.errors import ConfigError
     from recon.memory import Allotment, allot
+    from samplers.memory import keep_freed_memory
 
     with _ONE_AT_A_TIME, _folder_of(site):
         own = sys.modules["recon"].__version__
@@ -71,21 +69,10 @@ def on_worker(site: Site, task: bytes) -> Any:
         if site.threads is not None:
             limit_threads(site.threads)
         allot(Allotment(most=_memory_of_worker()))
-        _keep_freed_memory()
+        keep_freed_memory()
         work, arguments = pickle.loads(task)
         known = _known(work, arguments)
         return work(*arguments) if known is None else known
-
-
-def _keep_freed_memory() -> None:
-    """Keep freed memory for the next arrays.
-
-    Dask starts workers with MALLOC_TRIM_THRESHOLD_=65536, which gives it back to the system at once: a network then
-    waits for fresh pages in each layer, and takes 1.6 times as long.
-    """
-    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
-        libc.mallopt(_TRIM_THRESHOLD, _KEPT_BYTES)
-        libc.mallopt(_MMAP_THRESHOLD, 1 << 25)  # the largest that is accepted
 
 
 def _memory_of_worker() -> int | None:

@@ -19,14 +19,6 @@ FAST = {"samples": 1, "steps": 1, "device": "cpu", "progress": False, "holdout":
 
 
 @pytest.fixture
-def kspace() -> np.ndarray:
-    rng = np.random.default_rng(0)
-    values = rng.normal(size=(2, 32, 32)) + 1j * rng.normal(size=(2, 32, 32))
-    values[:, 16, 16] += 100
-    return values.astype(np.complex64)
-
-
-@pytest.fixture
 def compiled(monkeypatch: pytest.MonkeyPatch) -> list[str | None]:
     """The mode of each network that is compiled, which is left as it is."""
     modes: list[str | None] = []

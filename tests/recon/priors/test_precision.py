@@ -93,14 +93,6 @@ def test_a_prior_is_loaded_in_what_is_best(measured) -> None:
     assert load_prior("ultrasound").precision == "float32"
 
 
-@pytest.fixture
-def kspace() -> np.ndarray:
-    rng = np.random.default_rng(0)
-    values = rng.normal(size=(2, 32, 32)) + 1j * rng.normal(size=(2, 32, 32))
-    values[:, 16, 16] += 100
-    return values.astype(np.complex64)
-
-
 @pytest.mark.filterwarnings("ignore::UserWarning")  # two coils of noise in one step
 def test_results_say_which_it_was(measured, kspace: np.ndarray) -> None:
     measured(capable=True)
