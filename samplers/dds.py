@@ -19,8 +19,8 @@ from samplers.spread import Spread, Support, Uniform, error_variance
 from samplers.stepping import Past, advance
 from samplers.validation import require
 
-#: Noise level above which the given iterations are enough, and largest multiple of them that is used below it.
-_EASY_NOISE, _MOST_TIMES = 0.02, 4.0
+#: Iterations of a fit, relative to the square root of its condition number, and the most of them.
+_PER_ROOT, _MOST_ITERATIONS = 2.0, 60
 #: Upper limit of the noise level of the mean, as a multiple of the noise of the data.
 _MEAN_NOISE = 8.0
 #: r^2 = sigma^2 / (sigma^2 + 1), as in the papers.
@@ -44,7 +44,7 @@ class DDS(AnnealedSampler):
     steps : int
         Number of network evaluations.
     cg_iterations : int
-        M; Hermitian conjugate gradients, per sample.
+        M; Hermitian conjugate gradients, per sample. With ``adapt_to_noise`` the least number, at each noise level.
     eta : float
         Fraction of fresh noise, 0 (deterministic) to 1. The paper uses .15 / .5 / .8 for 19 / 49 / 99 evaluations.
     gamma : float or "rule" or "noise-free"
@@ -144,11 +144,17 @@ class DDS(AnnealedSampler):
             level = max(least, 10 * noise if white else max(noise, min(2 * noise, 0.25)))
         return None if level == self.mean_sigma and self.steps < self.mean_steps else level
 
-    def iterations(self, problem: Problem) -> int:
-        """Return the number of iterations of the fit: more at low noise, which makes its equations stiff."""
-        noise = math.sqrt(problem.information.variance) if self.adapt_to_noise else math.inf
-        stiff = _EASY_NOISE / noise if noise > 0 else math.inf
-        return round(self.cg_iterations * min(max(1.0, stiff), _MOST_TIMES))
+    def iterations(self, problem: Problem, sigma: float, denoiser: Denoiser) -> int:
+        """Return the number of iterations of the fit at a noise level: more where its equations are stiff.
+
+        The condition number is ``1 + r^2 / s^2``, s the noise of the data. With too few iterations single samples may
+        end far from the others, where the data hardly determine the image.
+        """
+        noise = problem.information.variance
+        if not self.adapt_to_noise or not math.isfinite(noise):
+            return self.cg_iterations
+        root = math.sqrt(1 + self.spread.variance(sigma, denoiser) / max(noise, 1e-30))
+        return max(self.cg_iterations, min(math.ceil(_PER_ROOT * root), _MOST_ITERATIONS))
 
     def step(self, x: Tensor, sigma: float, sigma_next: float, run: Run, memory: Any) -> Step:
         """Denoise, fit the data, re-noise (alg. 1, lines 3 - 6)."""
@@ -194,7 +200,7 @@ class DDS(AnnealedSampler):
             problem,
             denoised,
             variance,
-            self.iterations(problem),
+            self.iterations(problem, level, denoiser),
             weights,
             pull=pull,
             without=shared,
@@ -207,7 +213,7 @@ class DDS(AnnealedSampler):
         """Draw what is unknown of the clean image once it is fitted to the data."""
         variance, weights = self.spread.error(sigma, run.denoiser, fitted), self.spread.weights(fitted, sigma)
         nothing = torch.zeros_like(fitted)
-        iterations = self.iterations(run.problem)
+        iterations = self.iterations(run.problem, sigma, run.denoiser)
         return proximal(
             run.problem, nothing, variance, iterations, weights, pull=nothing, draw=run.noise, preconditioned=True
         )[0]

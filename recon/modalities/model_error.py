@@ -8,7 +8,6 @@ in the same way: as ``Problem.noise_std`` and ``diagnostics["model_error"]``.
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 import torch
@@ -18,9 +17,8 @@ from recon.errors import InputError
 
 #: Residual power up to this multiple of the noise power is consistent with noise alone.
 _TOLERANCE = 1.1
-#: Residual power below this fraction of the noise power means that the noise level is too high; tested in groups that
-#: hold at least this fraction of the data.
-_TOO_LITTLE, _LEAST_SIZE = 0.7, 0.02
+#: The quiet groups of the data hold this fraction of them.
+_QUIET = 0.25
 
 
 class ModelError(NamedTuple):
@@ -45,37 +43,31 @@ class ModelError(NamedTuple):
 
 
 def from_residual(
-    left: Tensor, data: Tensor, noise: float, groups: Tensor, taken_up: float, growth: float = 1.0
+    left: Tensor, data: Tensor, noise: float, groups: Tensor, known: Tensor | None = None, growth: float = 1.0
 ) -> ModelError:
     """Estimate the model error from the residual of a fit.
 
     Parameters
     ----------
     left, data : Tensor, shape ``(channel, *groups.shape)``
-        Residual and data; identical where nothing was measured.
+        Residual, as large as if the fit had absorbed no noise, and data.
     noise : float
         Noise level of a datum.
     groups : Tensor of int
         Group index of each datum; negative where nothing was measured.
-    taken_up : float
-        Fraction of the noise that the fit may have absorbed: unknowns over data.
+    known : Tensor of bool, shape of the groups, optional
+        Where the residual is that of noise and model error; everywhere by default. Other groups have noise alone.
     growth : float
         Growth of model errors in the image, relative to noise of the same level: noise is independent in each datum and
         averages out; model errors are similar in similar data and add up.
     """
     channels, measured = left.shape[0], groups >= 0
-    labels = groups[measured]
-    count = torch.bincount(labels).clamp_min(1) * channels
-    residual = _by_group(left, measured, labels) / count
-    signal = _by_group(data, measured, labels) / count
+    count = torch.bincount(groups[measured]).clamp_min(1) * channels
+    residual = by_group(left, groups) / count
+    signal = by_group(data, groups) / count
     size = count / count.sum()
-    kept = 1 - min(max(taken_up, 0.0), 0.5)
-    # Model errors only add to the noise, so the quietest group bounds the noise from above.
-    large = residual[size > _LEAST_SIZE]
-    bound = float(large.min()) / kept if len(large) else math.inf
-    if taken_up <= 0.5 and bound < _TOO_LITTLE * noise**2:
-        noise = math.sqrt(bound)
-    excess = (residual - _TOLERANCE * noise**2).clamp_min(0)
+    says = size > 0 if known is None else torch.bincount(groups[measured & known], minlength=len(size)) > 0
+    excess = torch.where(says, (residual - _TOLERANCE * noise**2).clamp_min(0), 0)
     power = (signal - noise**2).clamp_min(0)
     share = float((excess * size).sum() / (power * size).sum().clamp_min(1e-30)) ** 0.5
     grown, single = (_spread(noise**2 + factor**2 * excess, groups) for factor in (growth, 1.0))
@@ -93,17 +85,27 @@ def of_share(data: Tensor, noise: float, groups: Tensor, share: float) -> ModelE
     if not (0 <= share < float("inf")):
         raise InputError(f"model_error: expected a finite number >= 0, got {share}")
     measured = groups >= 0
-    labels = groups[measured]
-    signal = _by_group(data, measured, labels) / (torch.bincount(labels).clamp_min(1) * data.shape[0])
+    signal = by_group(data, groups) / (torch.bincount(groups[measured]).clamp_min(1) * data.shape[0])
     power = (signal - noise**2).clamp_min(0)
     level = _spread(noise**2 + share**2 * power, groups)
     return ModelError(level, noise, share, level)
 
 
-def _by_group(values: Tensor, measured: Tensor, labels: Tensor) -> Tensor:
+def quiet_power(left: Tensor, groups: Tensor) -> float:
+    """Return the power of a datum of a residual in its quiet groups: an upper limit of the noise.
+
+    Model errors only add to the noise. Arguments as for `from_residual`.
+    """
+    count = torch.bincount(groups[groups >= 0]).clamp_min(1)
+    power = by_group(left, groups) / (count * len(left))
+    order = power.argsort()
+    return float(power[order][count[order].cumsum(0) >= _QUIET * count.sum()][0])
+
+
+def by_group(values: Tensor, groups: Tensor) -> Tensor:
     """Sum the power of the data of each group, over the channels."""
-    power = values.abs().square().sum(dim=0)[measured]
-    return torch.bincount(labels, weights=power.to(torch.float64))
+    measured = groups >= 0
+    return torch.bincount(groups[measured], weights=values.abs().square().sum(dim=0)[measured].to(torch.float64))
 
 
 def _spread(power: Tensor, groups: Tensor) -> Tensor:

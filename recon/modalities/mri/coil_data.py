@@ -93,7 +93,7 @@ class CoilData:
         if level is None and self.covariance is None:
             if self.in_file is None:
                 return estimate_noise(self.kspace, mask, region)
-            return CoilNoise((self.in_file / unit**2).to(self.kspace), "noise scan of the file")
+            return CoilNoise.of_scan((self.in_file / unit**2).to(self.kspace))
         noise = given_noise(level, self.covariance, len(self.kspace), unit)
         if noise.level == 0:
             refuse_noise(self.kspace, mask, region, unit)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from recon.modalities.model_error import ModelError, from_residual, of_share
+from recon.modalities.model_error import ModelError, by_group, from_residual, of_share
 from recon.modalities.mri.measured import Measured
 from recon.verdict import Finding
 
@@ -19,11 +20,44 @@ _GROWTH, _MOST_GROWTH = 2.0, 4.0
 _NEAR = 1 / 16
 #: A note is given for a model error above this multiple of the noise and above this fraction of the signal.
 _NOTABLE, _NOTABLE_SHARE = 4.0, 0.05
+#: A fit that leaves less than this fraction of the power of the noise says nothing of the data: what remains is mostly
+#: the error of the image before the fit.
+_LEAST_KEPT, _FLOOR = 0.5, 0.02
 #: Above this fraction of the signal the data are allowed to say hardly anything.
 _FAILED_SHARE = 0.2
 
 
-def kspace_error(measured: Measured, data: Tensor, noise: float, left: Tensor | None) -> ModelError | None:
+class Unexplained(NamedTuple):
+    """What a fit of an image to the data leaves of them, as large as if the fit had absorbed no noise.
+
+    Attributes
+    ----------
+    values : Tensor, shape ``(coil, y, x)``
+    known : Tensor, bool, shape ``(y, x)``
+        Where the fit leaves enough to say something of the data.
+    """
+
+    values: Tensor
+    known: Tensor
+
+    @classmethod
+    def of(cls, left: Tensor, noise: Tensor, noise_left: Tensor, rings: Tensor) -> Unexplained:
+        """Scale a residual by what the same fit leaves of noise alone, ring by ring.
+
+        Parameters
+        ----------
+        left : Tensor, shape ``(coil, y, x)``
+        noise, noise_left : Tensor, shape ``(coil, y, x)``
+            Noise, and its residual.
+        rings : Tensor of int, shape ``(y, x)``
+            -1 where nothing was measured.
+        """
+        kept = by_group(noise_left, rings) / by_group(noise, rings).clamp_min(torch.finfo(torch.float32).tiny)
+        gain, ring = kept.clamp_min(_FLOOR).rsqrt().to(torch.float32), rings.clamp_min(0)
+        return cls(left * gain[ring], (rings >= 0) & (kept >= _LEAST_KEPT)[ring])
+
+
+def kspace_error(measured: Measured, data: Tensor, noise: float, left: Unexplained | None) -> ModelError | None:
     """Return the noise including the model error, given or from a fit; None before the first fit."""
     if measured.model_error is not None:
         return of_share(data, noise, measured.rings, measured.model_error) if measured.model_error > 0 else None
@@ -32,7 +66,7 @@ def kspace_error(measured: Measured, data: Tensor, noise: float, left: Tensor | 
     acceleration = measured.sampled.numel() / int(measured.sampled.sum())
     # Errors of the maps are the same in all lines, so those of the aliases add up in a pixel.
     growth = min(1 + _GROWTH * (acceleration - 1) * math.sqrt(_strongest_alias(measured.sampled)), _MOST_GROWTH)
-    return from_residual(left, data, noise, measured.rings, acceleration / len(left), growth)
+    return from_residual(left.values, data, noise, measured.rings, left.known, growth)
 
 
 def _strongest_alias(sampled: Tensor) -> float:

@@ -24,6 +24,9 @@ _LEAST = 6
 #: (whose fine structure looks like noise) up to 4e-3.
 _NO_NOISE, _NO_NOISE_ONE_COIL = 1e-4, 1e-2
 _FEWEST = 32  # samples for an estimate
+#: The residual of a fit is the noise if it is below this fraction of the power of an estimate.
+_TOO_HIGH = 0.8
+_GIVEN, _SCAN = "given", "noise scan of the file"
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +48,20 @@ class CoilNoise:
     def level(self) -> float:
         """Return sqrt(E|n|^2), averaged over the coils."""
         return math.sqrt(max(float(self.covariance.diagonal().real.mean()), 0.0))
+
+    @classmethod
+    def of_scan(cls, covariance: Tensor) -> CoilNoise:
+        """Return the noise that a noise scan of the file shows."""
+        return cls(covariance, _SCAN)
+
+    def at_most(self, power: float) -> CoilNoise:
+        """Return the noise, or white noise of this power per sample if it is an estimate that is clearly higher.
+
+        Estimates are too high where they hold signal, in a pattern of the coils that is not that of the noise.
+        """
+        if self.source in (_GIVEN, _SCAN) or power >= _TOO_HIGH * self.level**2:
+            return self
+        return CoilNoise(power * torch.eye(len(self.covariance)).to(self.covariance), "residual of a fit")
 
     @property
     def white(self) -> bool:
@@ -80,11 +97,11 @@ def given_noise(noise_std: float | None, covariance: Tensor | None, coils: int, 
         If the level is not valid.
     """
     if covariance is not None:
-        return CoilNoise(covariance / unit**2, "given")
+        return CoilNoise(covariance / unit**2, _GIVEN)
     assert noise_std is not None
     if not (math.isfinite(noise_std) and noise_std >= 0):
         raise InputError(f"noise_std: expected a finite number >= 0, got {noise_std}")
-    return CoilNoise((noise_std / unit) ** 2 * torch.eye(coils, dtype=torch.complex64), "given")
+    return CoilNoise((noise_std / unit) ** 2 * torch.eye(coils, dtype=torch.complex64), _GIVEN)
 
 
 def refuse_noise(kspace: Tensor, mask: Tensor, region: Region | None, unit: float) -> None:

@@ -12,19 +12,22 @@ from torch import Tensor
 from operators import CartesianMRI
 from operators.mri.autocalibration import Region
 from operators.solve import conjugate_gradient
+from recon.modalities.model_error import quiet_power
 from recon.modalities.mri.coil_maps import FULL_CALIBRATION, GOOD_CALIBRATION, CoilMaps, complete, maps_from
 from recon.modalities.mri.data import middle
-from recon.modalities.mri.kspace_error import doubts, kspace_error
+from recon.modalities.mri.kspace_error import Unexplained, doubts, kspace_error
 from recon.modalities.mri.measured import Measured
 from recon.modalities.mri.scale import quantile, scale_of
 from recon.modalities.mri.whitening import Whitening, with_model_error
 from recon.modalities.prepared import Prepared
 from recon.verdict import Finding
 from samplers import Problem
+from samplers.noise import Noise
 from samplers.proximal import proximal
 
 #: Freedom of the pixels when a first image is fitted to the data, as a fraction of the brightest pixels.
 _FREEDOM, _FIT_ITERATIONS = 0.05, 10
+_NOISE_SEED = 20261130
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -97,9 +100,9 @@ class PreparedSlice(Prepared):
         """Prepare the slice again, with a first image that completes k-space.
 
         For a small calibration region of the data, coil maps are estimated from the completed k-space (self-consistent
-        maps); those of a separate calibration scan are kept. The
-        residual of an image fitted to the data shows the model error and its covariance over the coils: the coils are
-        whitened by it, and it is added to the noise of the data by rings of k-space. The image also gives the scale.
+        maps); those of a separate calibration scan are kept. The residual of an image fitted to the data bounds the
+        noise, and shows the model error and its covariance over the coils: the coils are whitened by it, and it is
+        added to the noise of the data by rings of k-space. The image also gives the scale.
 
         Parameters
         ----------
@@ -115,12 +118,14 @@ class PreparedSlice(Prepared):
             found = replace(again, region=found.region, method=again.method + ", self-consistent")
             maps = found.maps
             image = _adjoint(full, maps)
-        left = self.whitening.coloured(_left(self, white, maps, image))
-        whitening = self.whitening
-        if found is not None:
-            sampled = left[:, measured.sampled]
-            whitening = with_model_error(measured.noise, sampled, 1.0) or whitening
-            maps, image = whitening.moved(maps, image, self.whitening)
+        left = _unexplained(self, white, maps, image)
+        left = left._replace(values=self.whitening.coloured(left.values))
+        noise = measured.noise.at_most(quiet_power(left.values, measured.rings))
+        whitening = self.whitening if noise is measured.noise else Whitening.none(measured.kspace)
+        measured = replace(measured, noise=noise)
+        if found is not None and bool(left.known.any()):
+            whitening = with_model_error(measured.noise, left.values[:, left.known], 1.0) or whitening
+        maps, image = whitening.moved(maps, image, self.whitening)
         return _assembled(measured, whitening, maps, found, left, image)
 
 
@@ -129,21 +134,22 @@ def _assembled(
     whitening: Whitening,
     maps: Tensor,
     found: CoilMaps | None,
-    left: Tensor | None = None,
+    left: Unexplained | None = None,
     image: Tensor | None = None,
 ) -> PreparedSlice:
     """Assemble a Problem, with the residual of a fit to the original coils and the fitted image, where known."""
     data = whitening(measured.kspace)
     noise = whitening.level(measured.noise)
     operator = CartesianMRI(measured.mask, maps)
-    error = kspace_error(measured, data, noise, None if left is None else whitening(left))
+    left = None if left is None else left._replace(values=whitening(left.values))
+    error = kspace_error(measured, data, noise, left)
     level: float | Tensor = noise if error is None else error.noise_std[None]
     gram = _gram(whitening.coloured_maps(maps))
     scale = scale_of(operator, data, measured.region, noise, image)
     facts: dict[str, Any] = {
         "acceleration": measured.sampled.numel() / int(measured.sampled.sum()),
         "coils": int(data.shape[0]),
-        "noise_std": measured.noise.level * (1.0 if error is None else error.noise_level / noise) * measured.unit,
+        "noise_std": measured.noise.level * measured.unit,
         "noise_from": measured.noise.source,
         # The scale of the root sum of squares of the original coils, independent of the whitening.
         "scale": scale * measured.unit * _brightening(operator.H(data), gram),
@@ -175,14 +181,23 @@ def _assembled(
     return replace(ready, images={"zero_filled": zero_filled, **ready.images})
 
 
-def _left(ready: PreparedSlice, white: Tensor, maps: Tensor, image: Tensor) -> Tensor:
-    """Return the residual of an image fitted to the whitened data."""
+def _unexplained(ready: PreparedSlice, white: Tensor, maps: Tensor, image: Tensor) -> Unexplained:
+    """Fit an image to the whitened data, and return what it does not explain of them."""
     measured = ready.measured
     scale = quantile(image) or 1.0
     operator = CartesianMRI(measured.mask, maps)
     problem = Problem(white / scale, operator, ready.whitening.level(measured.noise) / scale)
-    fitted = proximal(problem, (image / scale)[None], _FREEDOM**2, _FIT_ITERATIONS, preconditioned=True)[0][0]
-    return (problem.y - operator(fitted)) * scale
+    # What the same fit leaves of noise alone shows how much it absorbs.
+    noise = Noise(_NOISE_SEED, [0], white).normal(operator.codomain)[0] * measured.sampled * problem.noise_std
+    noise_left = _residual(replace(problem, y=noise), torch.zeros_like(image))
+    left = _residual(problem, image / scale) * scale
+    return Unexplained.of(left, noise, noise_left, measured.rings)
+
+
+def _residual(problem: Problem, image: Tensor) -> Tensor:
+    """Return what remains of the data when an image is fitted to them."""
+    fitted = proximal(problem, image[None], _FREEDOM**2, _FIT_ITERATIONS, preconditioned=True)[0][0]
+    return problem.y - problem.operator(fitted)
 
 
 def _signal_ratio(measured: Measured, found: CoilMaps) -> float:

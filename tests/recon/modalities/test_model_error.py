@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from recon.errors import InputError
-from recon.modalities.model_error import from_residual, of_share
+from recon.modalities.model_error import from_residual, of_share, quiet_power
 
 
 def _white(*shape: int, seed: int) -> torch.Tensor:
@@ -22,7 +22,7 @@ def groups() -> torch.Tensor:
 
 def test_noise_alone_has_no_error_of_the_model(groups: torch.Tensor) -> None:
     left = 0.1 * _white(4, 60, 40, seed=0)
-    found = from_residual(left, _white(4, 60, 40, seed=1), 0.1, groups, 0.1)
+    found = from_residual(left, _white(4, 60, 40, seed=1), 0.1, groups)
     assert found.share == 0 and found.noise_level == 0.1
     torch.testing.assert_close(found.noise_std, torch.full((60, 40), 0.1))
 
@@ -30,23 +30,34 @@ def test_noise_alone_has_no_error_of_the_model(groups: torch.Tensor) -> None:
 def test_what_a_group_misses_is_its_noise(groups: torch.Tensor) -> None:
     error = torch.tensor([0.3, 0.0, 0.05]).repeat_interleave(20)[:, None]
     left = 0.1 * _white(4, 60, 40, seed=0) + error * _white(4, 60, 40, seed=1)
-    found = from_residual(left, 3 * _white(4, 60, 40, seed=2), 0.1, groups, 0.0)
+    found = from_residual(left, 3 * _white(4, 60, 40, seed=2), 0.1, groups)
     expected = (0.1**2 + error.square()).sqrt()
     measured = groups >= 0
     torch.testing.assert_close(found.noise_std[measured], expected.expand(60, 40)[measured], rtol=0.1, atol=0.0)
     assert found.share == pytest.approx(np.sqrt((0.3**2 + 0.05**2) / 3) / 3, rel=0.1)
-    doubled = from_residual(left, 3 * _white(4, 60, 40, seed=2), 0.1, groups, 0.0, growth=2.0)
+    doubled = from_residual(left, 3 * _white(4, 60, 40, seed=2), 0.1, groups, growth=2.0)
     assert float(doubled.noise_std[0, 1]) == pytest.approx(np.sqrt(0.1**2 + 4 * 0.3**2), rel=0.1)
     assert doubled.share == pytest.approx(found.share)
 
 
-def test_a_noise_level_that_is_too_high_is_bounded_by_the_quietest_group(groups: torch.Tensor) -> None:
+def test_the_quiet_groups_bound_the_noise(groups: torch.Tensor) -> None:
     left = 0.1 * _white(4, 60, 40, seed=0)
     left[:, :20] *= 3
-    found = from_residual(left, _white(4, 60, 40, seed=1), 0.5, groups, 0.0)
-    assert found.noise_level == pytest.approx(0.1, rel=0.1)
-    # Where an image can take up most of what was measured, little left says nothing.
-    assert from_residual(left, left, 0.5, groups, 0.8).noise_level == 0.5
+    assert quiet_power(left, groups) == pytest.approx(0.1**2, rel=0.1)
+    # A group that holds one datum in forty is no bound.
+    few = torch.where(torch.arange(40) == 1, 3, groups)
+    left[:, :, 1] *= 0.1
+    assert quiet_power(left, few) == pytest.approx(0.1**2, rel=0.1)
+
+
+def test_groups_that_say_nothing_have_noise_alone(groups: torch.Tensor) -> None:
+    left = 0.1 * _white(4, 60, 40, seed=0)
+    left[:, :20] *= 3
+    known = torch.ones(60, 40, dtype=torch.bool)
+    known[:20] = False
+    found = from_residual(left, 3 * _white(4, 60, 40, seed=1), 0.1, groups, known)
+    assert found.share == 0
+    torch.testing.assert_close(found.noise_std, torch.full((60, 40), 0.1))
 
 
 def test_a_given_share_follows_the_signal_of_each_group(groups: torch.Tensor) -> None:
