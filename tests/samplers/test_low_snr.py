@@ -224,6 +224,16 @@ def test_levels_follow_the_noise_of_the_data(prior, mask, everything):
     assert few.mean_level(noisy) == pytest.approx(0.5, rel=1e-3)
 
 
+def test_iterations_follow_the_stiffness_of_the_fit(prior, mask):
+    """As the root of 1 + r^2 / s^2: many at large sigma and low noise, the given number where they are enough."""
+    quiet, noisy = _scan(prior, mask, 0.002), _scan(prior, mask, 0.5)
+    rule = dataclasses.replace(ADAPTED, spread=Uniform())
+    few, some, many = (rule.iterations(quiet, sigma, prior) for sigma in (0.003, 0.03, 3.0))
+    assert few == rule.cg_iterations == rule.iterations(noisy, 0.5, prior) == PLAIN.iterations(quiet, 3.0, prior)
+    r2 = rule.spread.variance(0.03, prior)
+    assert few < some == math.ceil(2 * math.sqrt(1 + r2 / quiet.information.variance)) < many == 60
+
+
 def test_nothing_measured_is_no_error(prior):
     problem = _scan(prior, torch.zeros(1, 24, dtype=torch.bool), 0.1)
     assert math.isinf(problem.information.variance) and problem.information.whiteness == 0

@@ -11,6 +11,7 @@ from operators import fftc, ifftc, make_mask
 from recon.errors import InputError, ShapeError
 from recon.modalities.mri import coil_maps as mri_maps
 from recon.modalities.mri.coil_maps import needs_second, object_of
+from recon.modalities.mri.noise import CoilNoise
 from recon.modalities.mri.prepare import prepare
 from recon.modalities.mri.prepared_slice import PreparedSlice
 from recon.modalities.mri.sampling import Sampling
@@ -111,6 +112,25 @@ def test_noise_and_scale_are_within_a_quarter(pattern: str, level: float) -> Non
     truth = np.quantile(np.sqrt((np.abs(_coils() * _object()) ** 2).sum(0)), 0.99)
     # The first estimate is made for brains, which are not as smooth as this object.
     assert found["scale"] == pytest.approx(truth, rel=0.1)
+
+
+@pytest.mark.parametrize("pattern", ["equispaced", "poisson", "gaussian2d"])
+@pytest.mark.parametrize("level", [0.004, 0.05])
+def test_the_residual_of_a_fit_corrects_a_noise_level_that_holds_signal(pattern: str, level: float) -> None:
+    """Half of the residual is absorbed by the fit, by pattern and radius more or less; noise alone shows how much."""
+    ready = prepare(_scan(level), sampling=Sampling(pattern, 3.0))
+    signal = torch.linspace(0.5, 4, COILS).diag().to(torch.complex64)
+    high = CoilNoise(ready.measured.noise.covariance + level**2 / ready.measured.unit**2 * signal, "outer k-space")
+    wrong = PreparedSlice.first(replace(ready.measured, noise=high))
+    assert wrong.diagnostics["noise_std"] > 1.6 * level
+    refined = wrong.refined(_first_image(wrong))
+    assert refined.diagnostics["noise_std"] == pytest.approx(level, rel=0.1)
+    assert refined.diagnostics["noise_from"] == "residual of a fit"
+    noise = torch.as_tensor(refined.problem.noise_std) * refined.problem.scale
+    assert float(noise.square().mean().sqrt()) == pytest.approx(level, rel=0.15)
+    # What was given is not corrected.
+    given = PreparedSlice.first(replace(wrong.measured, noise=replace(high, source="given")))
+    assert given.refined(_first_image(given)).diagnostics["noise_from"] == "given"
 
 
 @pytest.mark.parametrize("pattern", [None, "equispaced", "random", "gaussian1d"])
