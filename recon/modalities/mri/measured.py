@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -76,6 +76,14 @@ class Measured:
     image_shape: tuple[int, int] | None = None
     notes: tuple[str, ...] = ()
     doubts: tuple[str | Finding, ...] = ()
+
+    def with_noise(self, noise: CoilNoise) -> Measured:
+        """Return the data with another estimate of their noise; a note says where a given level is far too high."""
+        if noise is self.noise or not self.noise.given:
+            return replace(self, noise=noise)
+        ratio = self.noise.level / noise.level
+        note = f"the noise level ({self.noise.source}) is {ratio:.2g} times what the data show; theirs is used"
+        return replace(self, noise=noise, notes=(*self.notes, note))
 
     @property
     def sampled(self) -> Tensor:

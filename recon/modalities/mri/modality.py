@@ -19,7 +19,7 @@ from recon.modalities.mri.files import readers
 from recon.modalities.mri.files.dicom_write import lacks_geometry, write_dicom
 from recon.modalities.mri.files.fastmri import write_fastmri
 from recon.modalities.mri.options import MRI
-from recon.modalities.mri.readouts import readouts
+from recon.modalities.mri.points import points_outside_centre
 from recon.modalities.mri.source import KspaceSource
 
 if TYPE_CHECKING:
@@ -54,9 +54,7 @@ MODALITY = Modality(
     doubts="mask, coil maps, geometry",
     undersampled_by="--acceleration (or --mask)",
     few_steps=FewSteps({2: 0.79, 3: 0.86, 4: 0.87}, 5, "on a measured brain (8 coils, x4, noise .02)"),
-    groups=readouts,
-    # The samples spread too little at low frequencies, between few lines most of all (docs/uncertainty.md).
-    held_out_limit=5.0,
+    groups=points_outside_centre,
     conditions=conditions,
     report=ReportStyle(
         plain=("zero_filled", "Zero-filled"),

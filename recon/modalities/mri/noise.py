@@ -24,9 +24,10 @@ _LEAST = 6
 #: (whose fine structure looks like noise) up to 4e-3.
 _NO_NOISE, _NO_NOISE_ONE_COIL = 1e-4, 1e-2
 _FEWEST = 32  # samples for an estimate
-#: The residual of a fit is the noise if it is below this fraction of the power of an estimate.
-_TOO_HIGH = 0.8
-_GIVEN, _SCAN = "given", "noise scan of the file"
+#: The residual of a fit is the noise if it is below this fraction of the power of an estimate, or of what was given: at
+#: low SNR it is up to 15 % too low.
+_TOO_HIGH, _FAR_TOO_HIGH = 0.8, 0.5
+_GIVEN, _SCAN, _FIT = "given", "noise scan of the file", "the residual of a fit"
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,13 +56,21 @@ class CoilNoise:
         return cls(covariance, _SCAN)
 
     def at_most(self, power: float) -> CoilNoise:
-        """Return the noise, or white noise of this power per sample if it is an estimate that is clearly higher.
+        """Return noise of this power per sample if the level is clearly higher, else the noise as it is.
 
-        Estimates are too high where they hold signal, in a pattern of the coils that is not that of the noise.
+        Estimates are too high where they hold signal, in a pattern of the coils that is not that of the noise: then the
+        noise counts as white. A given covariance is scaled.
         """
-        if self.source in (_GIVEN, _SCAN) or power >= _TOO_HIGH * self.level**2:
+        if power >= (_FAR_TOO_HIGH if self.given else _TOO_HIGH) * self.level**2:
             return self
-        return CoilNoise(power * torch.eye(len(self.covariance)).to(self.covariance), "residual of a fit")
+        if self.given:
+            return CoilNoise(self.covariance * (power / self.level**2), f"{self.source}, lowered to {_FIT}")
+        return CoilNoise(power * torch.eye(len(self.covariance)).to(self.covariance), _FIT)
+
+    @property
+    def given(self) -> bool:
+        """Whether the noise was given or measured, not estimated from the data."""
+        return self.source in (_GIVEN, _SCAN)
 
     @property
     def white(self) -> bool:

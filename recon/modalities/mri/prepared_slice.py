@@ -121,8 +121,8 @@ class PreparedSlice(Prepared):
         left = _unexplained(self, white, maps, image)
         left = left._replace(values=self.whitening.coloured(left.values))
         noise = measured.noise.at_most(quiet_power(left.values, measured.rings))
-        whitening = self.whitening if noise is measured.noise else Whitening.none(measured.kspace)
-        measured = replace(measured, noise=noise)
+        whitening = self.whitening if noise is measured.noise else Whitening.of(noise.covariance)
+        measured = measured.with_noise(noise)
         if found is not None and bool(left.known.any()):
             whitening = with_model_error(measured.noise, left.values[:, left.known], 1.0) or whitening
         maps, image = whitening.moved(maps, image, self.whitening)

@@ -125,12 +125,24 @@ def test_the_residual_of_a_fit_corrects_a_noise_level_that_holds_signal(pattern:
     assert wrong.diagnostics["noise_std"] > 1.6 * level
     refined = wrong.refined(_first_image(wrong))
     assert refined.diagnostics["noise_std"] == pytest.approx(level, rel=0.1)
-    assert refined.diagnostics["noise_from"] == "residual of a fit"
+    assert refined.diagnostics["noise_from"] == "the residual of a fit"
     noise = torch.as_tensor(refined.problem.noise_std) * refined.problem.scale
     assert float(noise.square().mean().sqrt()) == pytest.approx(level, rel=0.15)
-    # What was given is not corrected.
-    given = PreparedSlice.first(replace(wrong.measured, noise=replace(high, source="given")))
-    assert given.refined(_first_image(given)).diagnostics["noise_from"] == "given"
+
+
+def test_a_given_noise_level_is_corrected_only_where_it_is_far_too_high() -> None:
+    """And keeps the correlation of the coils."""
+    root = np.eye(COILS) + 0.2 * np.random.default_rng(3).standard_normal((COILS, COILS))
+    covariance = 0.02**2 * (root @ root.T).astype(np.complex64)
+    level = float(np.sqrt(np.trace(covariance).real / COILS))
+    kspace = _scan(1.0, covariance)
+    for factor, expected in ((1.2, 1.2), (3.0, 1.0)):
+        ready = prepare(kspace, noise_covariance=factor**2 * covariance, sampling=Sampling("equispaced", 3.0))
+        refined = ready.refined(_first_image(ready))
+        assert refined.diagnostics["noise_std"] == pytest.approx(expected * level, rel=0.1)
+        found = refined.measured.noise.covariance * refined.measured.unit**2
+        torch.testing.assert_close(found, torch.from_numpy(covariance) * expected**2, rtol=0.2, atol=1e-5)
+        assert ("is 3 times what the data show" in "".join(refined.notes)) == (factor == 3.0)
 
 
 @pytest.mark.parametrize("pattern", [None, "equispaced", "random", "gaussian1d"])
