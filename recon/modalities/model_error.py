@@ -42,9 +42,7 @@ class ModelError(NamedTuple):
     single: Tensor
 
 
-def from_residual(
-    left: Tensor, data: Tensor, noise: float, groups: Tensor, known: Tensor | None = None, growth: float = 1.0
-) -> ModelError:
+def from_residual(left: Tensor, data: Tensor, noise: float, groups: Tensor, growth: float = 1.0) -> ModelError:
     """Estimate the model error from the residual of a fit.
 
     Parameters
@@ -55,8 +53,6 @@ def from_residual(
         Noise level of a datum.
     groups : Tensor of int
         Group index of each datum; negative where nothing was measured.
-    known : Tensor of bool, shape of the groups, optional
-        Where the residual is that of noise and model error; everywhere by default. Other groups have noise alone.
     growth : float
         Growth of model errors in the image, relative to noise of the same level: noise is independent in each datum and
         averages out; model errors are similar in similar data and add up.
@@ -66,8 +62,7 @@ def from_residual(
     residual = by_group(left, groups) / count
     signal = by_group(data, groups) / count
     size = count / count.sum()
-    says = size > 0 if known is None else torch.bincount(groups[measured & known], minlength=len(size)) > 0
-    excess = torch.where(says, (residual - _TOLERANCE * noise**2).clamp_min(0), 0)
+    excess = (residual - _TOLERANCE * noise**2).clamp_min(0)
     power = (signal - noise**2).clamp_min(0)
     share = float((excess * size).sum() / (power * size).sum().clamp_min(1e-30)) ** 0.5
     grown, single = (_spread(noise**2 + factor**2 * excess, groups) for factor in (growth, 1.0))

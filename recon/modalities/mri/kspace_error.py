@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -20,29 +21,29 @@ _GROWTH, _MOST_GROWTH = 2.0, 4.0
 _NEAR = 1 / 16
 #: A note is given for a model error above this multiple of the noise and above this fraction of the signal.
 _NOTABLE, _NOTABLE_SHARE = 4.0, 0.05
-#: A fit that leaves less than this fraction of the power of the noise says nothing of the data: what remains is mostly
-#: the error of the image before the fit.
+#: Where a fit leaves less than the first fraction of the power of the noise, what remains may be the error of the image
+#: before the fit; the second one keeps the correction finite.
 _LEAST_KEPT, _FLOOR = 0.5, 0.02
 #: Above this fraction of the signal the data are allowed to say hardly anything.
 _FAILED_SHARE = 0.2
 
 
 class Unexplained(NamedTuple):
-    """What a fit of an image to the data leaves of them, as large as if the fit had absorbed no noise.
+    """What a fit of an image to the data leaves of them.
 
     Attributes
     ----------
-    values : Tensor, shape ``(coil, y, x)``
-    known : Tensor, bool, shape ``(y, x)``
-        Where the fit leaves enough to say something of the data.
+    left : Tensor, shape ``(coil, y, x)``
+    kept : Tensor, shape ``(y, x)``
+        Fraction of the power of noise that the fit leaves.
     """
 
-    values: Tensor
-    known: Tensor
+    left: Tensor
+    kept: Tensor
 
     @classmethod
     def of(cls, left: Tensor, noise: Tensor, noise_left: Tensor, rings: Tensor) -> Unexplained:
-        """Scale a residual by what the same fit leaves of noise alone, ring by ring.
+        """Return a residual, with what the same fit leaves of noise alone, ring by ring.
 
         Parameters
         ----------
@@ -53,8 +54,21 @@ class Unexplained(NamedTuple):
             -1 where nothing was measured.
         """
         kept = by_group(noise_left, rings) / by_group(noise, rings).clamp_min(torch.finfo(torch.float32).tiny)
-        gain, ring = kept.clamp_min(_FLOOR).rsqrt().to(torch.float32), rings.clamp_min(0)
-        return cls(left * gain[ring], (rings >= 0) & (kept >= _LEAST_KEPT)[ring])
+        return cls(left, kept.clamp_min(_FLOOR).to(torch.float32)[rings.clamp_min(0)])
+
+    @property
+    def most(self) -> Tensor:
+        """The residual as if the fit had absorbed nothing: an upper limit, as it also holds errors of the image."""
+        return self.left * self.kept.rsqrt()
+
+    @property
+    def least(self) -> Tensor:
+        """The same, but as it is where the fit leaves so little of the noise that errors of the image may be more."""
+        return self.left * torch.where(self.kept < _LEAST_KEPT, 1, self.kept).rsqrt()
+
+    def mixed(self, mix: Callable[[Tensor], Tensor]) -> Unexplained:
+        """Return the residual in other coils."""
+        return Unexplained(mix(self.left), self.kept)
 
 
 def kspace_error(measured: Measured, data: Tensor, noise: float, left: Unexplained | None) -> ModelError | None:
@@ -66,7 +80,7 @@ def kspace_error(measured: Measured, data: Tensor, noise: float, left: Unexplain
     acceleration = measured.sampled.numel() / int(measured.sampled.sum())
     # Errors of the maps are the same in all lines, so those of the aliases add up in a pixel.
     growth = min(1 + _GROWTH * (acceleration - 1) * math.sqrt(_strongest_alias(measured.sampled)), _MOST_GROWTH)
-    return from_residual(left.values, data, noise, measured.rings, left.known, growth)
+    return from_residual(left.least, data, noise, measured.rings, growth)
 
 
 def _strongest_alias(sampled: Tensor) -> float:

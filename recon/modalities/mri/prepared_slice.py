@@ -118,13 +118,12 @@ class PreparedSlice(Prepared):
             found = replace(again, region=found.region, method=again.method + ", self-consistent")
             maps = found.maps
             image = _adjoint(full, maps)
-        left = _unexplained(self, white, maps, image)
-        left = left._replace(values=self.whitening.coloured(left.values))
-        noise = measured.noise.at_most(quiet_power(left.values, measured.rings))
+        left = _unexplained(self, white, maps, image).mixed(self.whitening.coloured)
+        noise = measured.noise.at_most(quiet_power(left.most, measured.rings))
         whitening = self.whitening if noise is measured.noise else Whitening.of(noise.covariance)
         measured = measured.with_noise(noise)
-        if found is not None and bool(left.known.any()):
-            whitening = with_model_error(measured.noise, left.values[:, left.known], 1.0) or whitening
+        if found is not None:
+            whitening = with_model_error(measured.noise, left.least[:, measured.sampled], 1.0) or whitening
         maps, image = whitening.moved(maps, image, self.whitening)
         return _assembled(measured, whitening, maps, found, left, image)
 
@@ -141,8 +140,7 @@ def _assembled(
     data = whitening(measured.kspace)
     noise = whitening.level(measured.noise)
     operator = CartesianMRI(measured.mask, maps)
-    left = None if left is None else left._replace(values=whitening(left.values))
-    error = kspace_error(measured, data, noise, left)
+    error = kspace_error(measured, data, noise, None if left is None else left.mixed(whitening))
     level: float | Tensor = noise if error is None else error.noise_std[None]
     gram = _gram(whitening.coloured_maps(maps))
     scale = scale_of(operator, data, measured.region, noise, image)

@@ -50,16 +50,6 @@ def test_the_quiet_groups_bound_the_noise(groups: torch.Tensor) -> None:
     assert quiet_power(left, few) == pytest.approx(0.1**2, rel=0.1)
 
 
-def test_groups_that_say_nothing_have_noise_alone(groups: torch.Tensor) -> None:
-    left = 0.1 * _white(4, 60, 40, seed=0)
-    left[:, :20] *= 3
-    known = torch.ones(60, 40, dtype=torch.bool)
-    known[:20] = False
-    found = from_residual(left, 3 * _white(4, 60, 40, seed=1), 0.1, groups, known)
-    assert found.share == 0
-    torch.testing.assert_close(found.noise_std, torch.full((60, 40), 0.1))
-
-
 def test_a_given_share_follows_the_signal_of_each_group(groups: torch.Tensor) -> None:
     data = _white(4, 60, 40, seed=0) * torch.tensor([1.0, 10.0, 100.0]).repeat_interleave(20)[:, None]
     found = of_share(data, 0.0, groups, 0.02).noise_std
