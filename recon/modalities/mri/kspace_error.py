@@ -36,39 +36,43 @@ class Unexplained(NamedTuple):
     left : Tensor, shape ``(coil, y, x)``
     kept : Tensor, shape ``(y, x)``
         Fraction of the power of noise that the fit leaves.
+    always : Tensor, shape ``(y, x)``
+        Fraction that every fit leaves, however freely it follows the data: the image may have followed them before.
     """
 
     left: Tensor
     kept: Tensor
+    always: Tensor
 
     @classmethod
-    def of(cls, left: Tensor, noise: Tensor, noise_left: Tensor, rings: Tensor) -> Unexplained:
-        """Return a residual, with what the same fit leaves of noise alone, ring by ring.
+    def of(cls, left: Tensor, noise: Tensor, kept: Tensor, always: Tensor, rings: Tensor) -> Unexplained:
+        """Return a residual, with what fits of noise alone leave, ring by ring.
 
         Parameters
         ----------
         left : Tensor, shape ``(coil, y, x)``
-        noise, noise_left : Tensor, shape ``(coil, y, x)``
-            Noise, and its residual.
+        noise, kept, always : Tensor, shape ``(coil, y, x)``
+            Noise, its residual after the same fit, and after a free one.
         rings : Tensor of int, shape ``(y, x)``
             -1 where nothing was measured.
         """
-        kept = by_group(noise_left, rings) / by_group(noise, rings).clamp_min(torch.finfo(torch.float32).tiny)
-        return cls(left, kept.clamp_min(_FLOOR).to(torch.float32)[rings.clamp_min(0)])
+        power = by_group(noise, rings).clamp_min(torch.finfo(torch.float32).tiny)
+        ratios = ((by_group(one, rings) / power).clamp_min(_FLOOR).to(torch.float32) for one in (kept, always))
+        return cls(left, *(ratio[rings.clamp_min(0)] for ratio in ratios))
 
     @property
     def most(self) -> Tensor:
-        """The residual as if the fit had absorbed nothing: an upper limit, as it also holds errors of the image."""
-        return self.left * self.kept.rsqrt()
+        """The residual as if nothing had absorbed more of it: an upper limit of noise and errors."""
+        return self.left * torch.minimum(self.kept, self.always).rsqrt()
 
     @property
     def least(self) -> Tensor:
-        """The same, but as it is where the fit leaves so little of the noise that errors of the image may be more."""
+        """The residual as if the fit had absorbed nothing; as it is where the fit leaves little of the noise."""
         return self.left * torch.where(self.kept < _LEAST_KEPT, 1, self.kept).rsqrt()
 
     def mixed(self, mix: Callable[[Tensor], Tensor]) -> Unexplained:
         """Return the residual in other coils."""
-        return Unexplained(mix(self.left), self.kept)
+        return self._replace(left=mix(self.left))
 
 
 def kspace_error(measured: Measured, data: Tensor, noise: float, left: Unexplained | None) -> ModelError | None:

@@ -25,8 +25,9 @@ from samplers import Problem
 from samplers.noise import Noise
 from samplers.proximal import proximal
 
-#: Freedom of the pixels when a first image is fitted to the data, as a fraction of the brightest pixels.
-_FREEDOM, _FIT_ITERATIONS = 0.05, 10
+#: Freedom of the pixels when a first image is fitted to the data, as a fraction of the brightest pixels, and when they
+#: follow the data freely.
+_FREEDOM, _FREE, _FIT_ITERATIONS = 0.05, 1.0, 10
 _NOISE_SEED = 20261130
 
 
@@ -185,16 +186,17 @@ def _unexplained(ready: PreparedSlice, white: Tensor, maps: Tensor, image: Tenso
     scale = quantile(image) or 1.0
     operator = CartesianMRI(measured.mask, maps)
     problem = Problem(white / scale, operator, ready.whitening.level(measured.noise) / scale)
-    # What the same fit leaves of noise alone shows how much it absorbs.
+    # What fits of noise alone leave shows how much they absorb: the same fit, and one that follows the data freely.
     noise = Noise(_NOISE_SEED, [0], white).normal(operator.codomain)[0] * measured.sampled * problem.noise_std
-    noise_left = _residual(replace(problem, y=noise), torch.zeros_like(image))
-    left = _residual(problem, image / scale) * scale
-    return Unexplained.of(left, noise, noise_left, measured.rings)
+    alone, nothing = replace(problem, y=noise), torch.zeros_like(image)
+    kept, always = (_residual(alone, nothing, freedom) for freedom in (_FREEDOM, _FREE))
+    left = _residual(problem, image / scale, _FREEDOM) * scale
+    return Unexplained.of(left, noise, kept, always, measured.rings)
 
 
-def _residual(problem: Problem, image: Tensor) -> Tensor:
+def _residual(problem: Problem, image: Tensor, freedom: float) -> Tensor:
     """Return what remains of the data when an image is fitted to them."""
-    fitted = proximal(problem, image[None], _FREEDOM**2, _FIT_ITERATIONS, preconditioned=True)[0][0]
+    fitted = proximal(problem, image[None], freedom**2, _FIT_ITERATIONS, preconditioned=True)[0][0]
     return problem.y - problem.operator(fitted)
 
 

@@ -23,7 +23,7 @@ def _growth(pattern: str, acceleration: float) -> float:
         left = 2 * NOISE * torch.randn(COILS, *SHAPE, dtype=torch.complex64, generator=generator) * sampled
         noise = CoilNoise(NOISE**2 * torch.eye(COILS, dtype=torch.complex64), "given")
         measured = Measured(10 * left, sampled, None, noise, 1.0, None, None)
-        error = kspace_error(measured, 10 * left, NOISE, Unexplained(left, torch.ones(SHAPE)))
+        error = kspace_error(measured, 10 * left, NOISE, Unexplained(left, *torch.ones(2, *SHAPE)))
         assert error is not None
         levels.append(float((error.noise_std[sampled].square().mean() - NOISE**2).sqrt()))
     return levels[0] / levels[1]
@@ -51,7 +51,8 @@ def test_a_residual_is_scaled_by_what_the_fit_leaves_of_noise() -> None:
     generator = torch.Generator().manual_seed(0)
     first, second = torch.randn(2, COILS, *SHAPE, dtype=torch.complex64, generator=generator) * (rings >= 0)
     kept = torch.tensor([0.6, 0.1]).repeat_interleave(48)[:, None]
-    found = Unexplained.of(kept.sqrt() * first, second, kept.sqrt() * second, rings)
-    torch.testing.assert_close(found.most, first, rtol=1e-4, atol=1e-6)
+    left = kept.sqrt() * second
+    found = Unexplained.of(kept.sqrt() * first, second, left, 0.5 * left, rings)
+    torch.testing.assert_close(found.most, 2 * first, rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(found.least[:, :48], first[:, :48], rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(found.least[:, 48:], 0.1**0.5 * first[:, 48:], rtol=1e-4, atol=1e-6)

@@ -151,13 +151,13 @@ def _scan_once() -> np.ndarray:
 
 def test_coil_maps_and_noise_from_files_without_a_centre(tmp_path: Path) -> None:
     np.save(tmp_path / "maps.npy", _maps())
-    samples = (0.01 * _white(COILS, 4000)).astype(np.complex64)
+    samples = (NOISE * _white(COILS, 4000)).astype(np.complex64)
     np.savez(tmp_path / "noise.npz", noise=samples, dwell=np.ones(1))
     found = _run(_scan() * LINES, coil_maps=tmp_path / "maps.npy", noise_scan=tmp_path / "noise.npz")
     assert _error(found.mean) < 0.1
     assert found.provenance["measured"][0]["noise_from"] == "given"
     source = KspaceSource(_scan() * LINES, MRI(coil_maps=_maps(), noise_scan=tmp_path / "noise.npz"))
-    assert source.prepare(0, "cpu").diagnostics["noise_std"] == pytest.approx(0.01, rel=0.05)
+    assert source.prepare(0, "cpu").diagnostics["noise_std"] == pytest.approx(NOISE, rel=0.05)
     config = found.provenance["config"]
     assert config["coil_maps"] == str(tmp_path / "maps.npy") and config["noise_scan"] == str(tmp_path / "noise.npz")
 
