@@ -262,7 +262,7 @@ def test_any_size_batch_and_gradient(make_checkpoint, kind):
 
 def test_one_channel_networks_take_complex_or_real_images(make_checkpoint):
     path = make_checkpoint("score-sde")
-    whole, real = load_checkpoint(path), load_prior(path, images="real")
+    whole, real = load_checkpoint(path), load_prior(path, images="real", precision="float32")
     x = torch.randn(1, 16, 16, dtype=torch.complex64, generator=torch.Generator().manual_seed(1))
     parts = torch.complex(real.denoise(x.real, 0.3), real.denoise(x.imag, 0.3))
     torch.testing.assert_close(whole.denoise(x, 0.3 * math.sqrt(2)), parts, rtol=1e-4, atol=1e-5)
