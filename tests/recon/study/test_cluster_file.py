@@ -239,7 +239,7 @@ def test_a_run_ends_when_no_job_ever_starts(
 def test_a_job_that_is_refused_later_is_told_and_asked_for_again(
     scan: Path, queue: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(arrivals, "_PAUSE_SECONDS", 1.0)
+    monkeypatch.setattr(arrivals, "_PAUSE_SECONDS", 0.1)
     (queue / "full").touch()
     file = written(tmp_path, LEAST + 'interface = "lo"\n')
     assert main(["run", str(scan), "-o", str(tmp_path / "out"), *FAST, "--cluster", str(file)]) == 0
