@@ -121,11 +121,12 @@ class PreparedSlice(Prepared):
             image = _adjoint(full, maps)
         left = _unexplained(self, white, maps, image).mixed(self.whitening.coloured)
         noise = measured.noise.at_most(quiet_power(left.most, measured.rings))
-        whitening = self.whitening if noise is measured.noise else Whitening.of(noise.covariance)
+        whitening = self.whitening
+        if found is not None:  # one coil, and given maps, stay as they are
+            whitening = whitening if noise is measured.noise else Whitening.of(noise.covariance)
+            whitening = with_model_error(noise, left.least[:, measured.sampled], 1.0) or whitening
+            maps, image = whitening.moved(maps, image, self.whitening)
         measured = measured.with_noise(noise)
-        if found is not None:
-            whitening = with_model_error(measured.noise, left.least[:, measured.sampled], 1.0) or whitening
-        maps, image = whitening.moved(maps, image, self.whitening)
         return _assembled(measured, whitening, maps, found, left, image)
 
 
