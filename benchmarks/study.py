@@ -90,7 +90,7 @@ def memory(folder: Path, quick: bool) -> list[dict[str, Any]]:
 
 def workers(folder: Path, quick: bool) -> list[dict[str, Any]]:
     """Time the same study by each arm in turns, with the shipped network."""
-    slices, size, steps, repeats = (4, 32, 2, 1) if quick else (16, 192, 10, 3)
+    slices, size, steps, repeats = (4, 32, 2, 1) if quick else (8, 192, 10, 3)
     folder.mkdir(parents=True)
     scan = write_volume(folder / "scan.npy", slices, 4, size)
     words = ["--samples", "2", "--steps", str(steps), "--acceleration", "4"]

@@ -11,9 +11,19 @@ from operators.solve import conjugate_gradient
 from samplers.noise import Noise
 from samplers.problem import Problem
 
+#: Ratio of the mean noise variance to that of the data with little noise, above which the noise is not one number.
+_UNEVEN = 3.0
+
 
 def proximal_move(problem: Problem, pull: Tensor, variance: Tensor) -> Tensor:
-    """Approximate how `proximal` would move an image without weights: one step, without a product with A."""
+    """Approximate how `proximal` would move an image without weights: one step, without a product with A.
+
+    Where the noise of the data differs much, each Fourier coefficient moves by its own: a step for the data with little
+    noise would move those with much noise hardly at all.
+    """
+    gains = problem.fourier_gains if problem.mean_noise_variance > _UNEVEN * problem.information.variance else None
+    if gains is not None:
+        return _filtered(pull, variance / (1 + variance * gains[0]), gains[1])
     return _filter(pull, variance / (1 + variance / problem.information.variance))
 
 
@@ -28,6 +38,7 @@ def proximal(
     without: Tensor | None = None,
     draw: Noise | None = None,
     preconditioned: bool = False,
+    tolerance: float = 0.0,
 ) -> tuple[Tensor, Tensor]:
     """Find the mean of ``N(anchor, variance I)`` times the likelihood by conjugate gradients.
 
@@ -54,6 +65,8 @@ def proximal(
     preconditioned : bool
         Converge faster, if the operator has Fourier gains. If the variance is a rough guess, few plain iterations
         regularise and are better.
+    tolerance : float
+        Relative residual at which a sample is finished; on a CPU this saves the iterations that remain.
 
     Returns
     -------
@@ -88,6 +101,7 @@ def proximal(
         system,
         rhs,
         iterations=iterations,
+        tolerance=tolerance,
         item_ndim=problem.operator.domain.ndim,
         preconditioner=_preconditioner(problem, root, local, without) if preconditioned else None,
     )

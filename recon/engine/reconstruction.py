@@ -21,6 +21,7 @@ from recon.posterior import Posterior
 from recon.run_options import RunConfig, run_arguments
 from recon.threads import threads_of_torch
 from samplers import DDSVolume, Problem
+from samplers.memory import keep_freed_memory
 
 #: Options of every modality that are given by name.
 _BY_NAME = ("holdout", "keep", "threads", "compile")
@@ -62,6 +63,7 @@ class Reconstruction:
 
     def draw(self, unit: Sequence[int], step: Step | None = None) -> SliceResult:
         """Draw the samples of a unit; errors are those of `SamplingRun.slices`."""
+        keep_freed_memory()
         with threads_of_torch(self.threads):
             if self.source is None:
                 assert self.problem is not None

@@ -60,7 +60,6 @@ def on_worker(site: Site, task: bytes) -> Any:
     """
     from recon.errors import ConfigError
     from recon.memory import Allotment, allot
-    from samplers.memory import keep_freed_memory
 
     with _ONE_AT_A_TIME, _folder_of(site):
         own = sys.modules["recon"].__version__
@@ -69,7 +68,6 @@ def on_worker(site: Site, task: bytes) -> Any:
         if site.threads is not None:
             limit_threads(site.threads)
         allot(Allotment(most=_memory_of_worker()))
-        keep_freed_memory()
         work, arguments = pickle.loads(task)
         known = _known(work, arguments)
         return work(*arguments) if known is None else known

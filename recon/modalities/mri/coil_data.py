@@ -12,6 +12,7 @@ from recon.errors import InputError
 from recon.modalities.mri import field_shift
 from recon.modalities.mri.calibration_scan import compressed, on_grid
 from recon.modalities.mri.noise import CoilNoise, estimate_noise, given_covariance, given_noise, refuse_noise
+from recon.modalities.mri.noise_profile import AirNoise
 from recon.modalities.mri.validate import known_maps
 
 
@@ -88,11 +89,13 @@ class CoilData:
         maps = None if self.maps is None else self.maps.roll(shift, (-2, -1))
         return replace(self, kspace=field_shift.shifted(self.kspace, shift), maps=maps)
 
-    def noise(self, mask: Tensor, region: Region | None, level: float | None, unit: float) -> CoilNoise:
-        """Return the noise of the coils: given, else from the noise scan of the file, else estimated."""
+    def noise(
+        self, mask: Tensor, region: Region | None, level: float | None, unit: float, air: AirNoise | None = None
+    ) -> CoilNoise:
+        """Return the noise of the coils: given, else from the noise scan of the file, else of the air, or estimated."""
         if level is None and self.covariance is None:
             if self.in_file is None:
-                return estimate_noise(self.kspace, mask, region)
+                return estimate_noise(self.kspace, mask, region) if air is None else CoilNoise.of_air(air.covariance)
             return CoilNoise.of_scan((self.in_file / unit**2).to(self.kspace))
         noise = given_noise(level, self.covariance, len(self.kspace), unit)
         if noise.level == 0:

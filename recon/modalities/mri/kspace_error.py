@@ -76,7 +76,11 @@ class Unexplained(NamedTuple):
 
 
 def kspace_error(measured: Measured, data: Tensor, noise: float, left: Unexplained | None) -> ModelError | None:
-    """Return the noise including the model error, given or from a fit; None before the first fit."""
+    """Return the noise including the model error, given or from a fit; None before the first fit.
+
+    Both are those of data whose noise is the same everywhere: they still have to be multiplied by its profile.
+    """
+    data = data / measured.profile
     if measured.model_error is not None:
         return of_share(data, noise, measured.rings, measured.model_error) if measured.model_error > 0 else None
     if left is None:
@@ -84,7 +88,7 @@ def kspace_error(measured: Measured, data: Tensor, noise: float, left: Unexplain
     acceleration = measured.sampled.numel() / int(measured.sampled.sum())
     # Errors of the maps are the same in all lines, so those of the aliases add up in a pixel.
     growth = min(1 + _GROWTH * (acceleration - 1) * math.sqrt(_strongest_alias(measured.sampled)), _MOST_GROWTH)
-    return from_residual(left.least, data, noise, measured.rings, growth)
+    return from_residual(left.least / measured.profile, data, noise, measured.rings, growth)
 
 
 def _strongest_alias(sampled: Tensor) -> float:

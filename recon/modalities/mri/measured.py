@@ -44,6 +44,7 @@ class Measured:
     region : (slice, slice) or None
         Calibration region.
     noise : CoilNoise
+        Its mean over the samples.
     unit : float
     maps : Tensor or None
         Coil maps given by the user.
@@ -53,6 +54,8 @@ class Measured:
         Name of the slice in its file.
     calibration : Calibration or None
         The scan that gives the coil maps, if it is a separate one.
+    profile : Tensor, broadcastable to ``(y, x)``, or 1
+        Level of the noise of each sample, relative to that of all.
     shift : (int, int)
         Shift (y, x) of the images of the result against those of the problem.
     image_shape : (int, int) or None
@@ -72,6 +75,7 @@ class Measured:
     model_error: float | None
     name: str | None = None
     calibration: Calibration | None = None
+    profile: Tensor | float = 1.0
     shift: tuple[int, int] = (0, 0)
     image_shape: tuple[int, int] | None = None
     notes: tuple[str, ...] = ()

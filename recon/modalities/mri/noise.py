@@ -27,7 +27,7 @@ _FEWEST = 32  # samples for an estimate
 #: The residual of a fit is the noise if it is below this fraction of the power of an estimate, or of what was given: at
 #: low SNR it is up to 15 % too low.
 _TOO_HIGH, _FAR_TOO_HIGH = 0.8, 0.5
-_GIVEN, _SCAN, _FIT = "given", "noise scan of the file", "the residual of a fit"
+_GIVEN, _SCAN, _AIR, _FIT = "given", "noise scan of the file", "air", "the residual of a fit"
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,13 +55,18 @@ class CoilNoise:
         """Return the noise that a noise scan of the file shows."""
         return cls(covariance, _SCAN)
 
+    @classmethod
+    def of_air(cls, covariance: Tensor) -> CoilNoise:
+        """Return the noise that the air beside the object shows."""
+        return cls(covariance, _AIR)
+
     def at_most(self, power: float) -> CoilNoise:
         """Return noise of this power per sample if the level is clearly higher, else the noise as it is.
 
         Estimates are too high where they hold signal, in a pattern of the coils that is not that of the noise: then the
-        noise counts as white. A given covariance is scaled.
+        noise counts as white. A given covariance is scaled; what air without signal shows stays.
         """
-        if power >= (_FAR_TOO_HIGH if self.given else _TOO_HIGH) * self.level**2:
+        if self.source == _AIR or power >= (_FAR_TOO_HIGH if self.given else _TOO_HIGH) * self.level**2:
             return self
         if self.given:
             return CoilNoise(self.covariance * (power / self.level**2), f"{self.source}, lowered to {_FIT}")

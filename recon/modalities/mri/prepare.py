@@ -16,6 +16,7 @@ from recon.modalities.mri.coil_data import CoilData
 from recon.modalities.mri.coil_maps import FULL_CALIBRATION
 from recon.modalities.mri.field_shift import SHIFTED, half_shift, shifted
 from recon.modalities.mri.measured import Measured
+from recon.modalities.mri.noise_profile import air_noise, described
 from recon.modalities.mri.prepared_slice import PreparedSlice
 from recon.modalities.mri.sampling import Sampling, sampled_mask
 from recon.modalities.mri.validate import normalised, require_plausible
@@ -101,21 +102,23 @@ def prepare(
         separate = replace(separate, kspace=shifted(separate.kspace, moved))
     shift = shift or (0, 0)
     data = data.shifted(shift)
+    air = None if region is None else air_noise(data.kspace, mask.expand(kspace.shape[-2:]))
     return PreparedSlice.first(
         Measured(
             kspace=data.kspace,
             mask=mask,
             region=region,
-            noise=data.noise(mask, region, noise_std, unit),
+            noise=data.noise(mask, region, noise_std, unit, air),
             unit=unit,
             maps=data.maps,
             model_error=model_error,
             name=name,
             calibration=separate,
+            profile=1.0 if air is None else air.profile,
             shift=(-shift[0], -shift[1]),
             image_shape=image_shape,
             doubts=tuple(doubts),
-            notes=(*dead, *padding, *([SHIFTED] if any(shift) else [])),
+            notes=(*dead, *padding, *([SHIFTED] if any(shift) else []), *described(air)),
         )
     )
 

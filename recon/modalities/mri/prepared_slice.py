@@ -120,11 +120,12 @@ class PreparedSlice(Prepared):
             maps = found.maps
             image = _adjoint(full, maps)
         left = _unexplained(self, white, maps, image).mixed(self.whitening.coloured)
-        noise = measured.noise.at_most(quiet_power(left.most, measured.rings))
+        noise = measured.noise.at_most(quiet_power(left.most / measured.profile, measured.rings))
         whitening = self.whitening
         if found is not None:  # one coil, and given maps, stay as they are
             whitening = whitening if noise is measured.noise else Whitening.of(noise.covariance)
-            whitening = with_model_error(noise, left.least[:, measured.sampled], 1.0) or whitening
+            even = (left.least / measured.profile)[:, measured.sampled]
+            whitening = with_model_error(noise, even, 1.0) or whitening
             maps, image = whitening.moved(maps, image, self.whitening)
         measured = measured.with_noise(noise)
         return _assembled(measured, whitening, maps, found, left, image)
@@ -143,7 +144,7 @@ def _assembled(
     noise = whitening.level(measured.noise)
     operator = CartesianMRI(measured.mask, maps)
     error = kspace_error(measured, data, noise, None if left is None else left.mixed(whitening))
-    level: float | Tensor = noise if error is None else error.noise_std[None]
+    level: float | Tensor = (noise if error is None else error.noise_std[None]) * measured.profile
     gram = _gram(whitening.coloured_maps(maps))
     scale = scale_of(operator, data, measured.region, noise, image)
     facts: dict[str, Any] = {
@@ -169,7 +170,7 @@ def _assembled(
         diagnostics=facts,
         notes=list(measured.notes),
         doubts=[*measured.doubts, *([] if error is None else doubts(error))],
-        data_std=None if error is None else error.single[None] / scale,
+        data_std=None if error is None else error.single[None] * measured.profile / scale,
         coil_maps=maps,
         mask=measured.mask,
         gram=gram,
@@ -186,7 +187,7 @@ def _unexplained(ready: PreparedSlice, white: Tensor, maps: Tensor, image: Tenso
     measured = ready.measured
     scale = quantile(image) or 1.0
     operator = CartesianMRI(measured.mask, maps)
-    problem = Problem(white / scale, operator, ready.whitening.level(measured.noise) / scale)
+    problem = Problem(white / scale, operator, ready.whitening.level(measured.noise) * measured.profile / scale)
     # What fits of noise alone leave shows how much they absorb: the same fit, and one that follows the data freely.
     noise = Noise(_NOISE_SEED, [0], white).normal(operator.codomain)[0] * measured.sampled * problem.noise_std
     alone, nothing = replace(problem, y=noise), torch.zeros_like(image)
