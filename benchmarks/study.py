@@ -123,7 +123,7 @@ def keeping(folder: Path, quick: bool) -> list[dict[str, Any]]:
     from recon.engine.reconstruction import plan
     from recon.study.slice_file import path_of, write_slice
 
-    slices, size, steps = (2, 32, 2) if quick else (6, 320, 30)
+    slices, size, steps = (2, 32, 2) if quick else (3, 320, 30)
     folder.mkdir(parents=True)
     scan = write_volume(folder / "scan.npy", slices + 1, 4 if quick else 15, size)
     with warnings.catch_warnings():
