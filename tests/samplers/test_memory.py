@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import gc
+import os
 import subprocess
 import sys
 import warnings
@@ -305,3 +306,31 @@ def test_under_a_real_limit_the_samples_are_the_same() -> None:
     assert int(halved) >= 1
     assert int(samples) == 32
     assert float(difference) < 1e-5
+
+
+FRESH_PAGES = """
+import resource
+import numpy as np
+from samplers.memory import keep_freed_memory
+
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(20):
+        np.ones(2**20)  # 8 MiB
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+without = faults()
+keep_freed_memory()
+faults()  # the first pages
+print(without, faults())
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="a setting of the GNU C library")
+def test_freed_memory_is_used_again() -> None:
+    environment = {**os.environ, "MALLOC_TRIM_THRESHOLD_": "65536", "NUMPY_MADVISE_HUGEPAGE": "0"}
+    done = subprocess.run([sys.executable, "-c", FRESH_PAGES], capture_output=True, text=True, env=environment)
+    assert not done.stderr
+    without, kept = map(int, done.stdout.split())
+    assert without > 20_000
+    assert kept < 0.1 * without
