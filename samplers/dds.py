@@ -21,7 +21,7 @@ from samplers.validation import require
 
 #: Iterations of a fit, relative to the square root of its condition number, and the most of them.
 _PER_ROOT, _MOST_ITERATIONS = 2.0, 60
-#: Relative residual at which a fit ends, and a draw: with .003 in the fit single samples of 16 coils go astray, while
+#: Relative residual at which a fit ends, and a draw: with .003 in the fit single samples of stiff problems go astray;
 #: draws of .3 are as good as exact ones.
 _TOLERANCE, _DRAW_TOLERANCE = 1e-3, 0.1
 #: Upper limit of the noise level of the mean, as a multiple of the noise of the data.
