@@ -11,19 +11,9 @@ from operators.solve import conjugate_gradient
 from samplers.noise import Noise
 from samplers.problem import Problem
 
-#: Ratio of the mean noise variance to that of the data with little noise, above which the noise is not one number.
-_UNEVEN = 3.0
-
 
 def proximal_move(problem: Problem, pull: Tensor, variance: Tensor) -> Tensor:
-    """Approximate how `proximal` would move an image without weights: one step, without a product with A.
-
-    Where the noise of the data differs much, each Fourier coefficient moves by its own: a step for the data with little
-    noise would move those with much noise hardly at all.
-    """
-    gains = problem.fourier_gains if problem.mean_noise_variance > _UNEVEN * problem.information.variance else None
-    if gains is not None:
-        return _filtered(pull, variance / (1 + variance * gains[0]), gains[1])
+    """Approximate how `proximal` would move an image without weights: one step, without a product with A."""
     return _filter(pull, variance / (1 + variance / problem.information.variance))
 
 
