@@ -18,7 +18,8 @@ run stand in brackets.
 The low-field scans have no truth without noise. Their error is that against the fully sampled image less the noise of
 that; the two share the noise of the measured samples, so the PSNR flatters and x1 has none. "withheld" is free of this:
 rms error of the k-space that was not sampled, less the noise, in units of its signal (1: nothing was known of it).
-Their noise is not white (FSE: .13 in the first columns, .04 in the last): its true level is that of the air.
+Their noise is not white (FSE: .13 in the first columns, .04 in the last, and 1.6 times as loud at one end of y): its
+true level is that of the air beside the head.
 """
 
 from __future__ import annotations
