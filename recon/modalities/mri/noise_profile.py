@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from operators import ifftc
+from operators.mri.autocalibration import Region
 
 #: The air is looked for between these fractions of the field of view from its ends, in this many parts of each.
 _NEAR, _FAR, _PARTS = 1 / 32, 1 / 8, 2
@@ -16,6 +17,8 @@ _NEAR, _FAR, _PARTS = 1 / 32, 1 / 8, 2
 _BLOCKS, _ALIKE = 6, 1.6
 #: Neighbouring lines that are averaged, the fewest lines, and their least length.
 _SMOOTH, _FEWEST, _SHORTEST = 9, 24, 48
+#: Fewest central lines that show anatomy as such.
+_CENTRE = 4
 #: Noise that is the same everywhere has averages that differ by their chance; a profile differs by more: the ratio of
 #: powers of the noisiest to the quietest tenth of the lines, beyond so many standard errors of both.
 _LEAST_RANGE, _ERRORS = 2.0, 4.0
@@ -39,7 +42,7 @@ class AirNoise(NamedTuple):
     covariance: Tensor
 
 
-def air_noise(kspace: Tensor, sampled: Tensor) -> AirNoise | None:
+def air_noise(kspace: Tensor, sampled: Tensor, region: Region | None) -> AirNoise | None:
     """Return the noise of each line; None where it is the same in all, or no air shows it.
 
     Noise in the air beside the object is the same across the image, whatever its level by line; anatomy that reaches
@@ -51,7 +54,11 @@ def air_noise(kspace: Tensor, sampled: Tensor) -> AirNoise | None:
         Centred, zeros where not sampled.
     sampled : Tensor, bool, shape ``(y, x)``
         Complete along y or x: the air is seen along complete lines only.
+    region : (slice, slice) or None
+        The sampled centre: without one, aliases of the object are as bright everywhere as noise is.
     """
+    if region is None or min(side.stop - side.start for side in region) < _CENTRE:
+        return None
     found = [one for axis in (-2, -1) if (one := _along(kspace, sampled, axis)) is not None]
     return max(found, key=lambda one: float(one.profile.max() / one.profile.min()), default=None)
 

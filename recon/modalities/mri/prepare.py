@@ -102,7 +102,7 @@ def prepare(
         separate = replace(separate, kspace=shifted(separate.kspace, moved))
     shift = shift or (0, 0)
     data = data.shifted(shift)
-    air = None if region is None else air_noise(data.kspace, mask.expand(kspace.shape[-2:]))
+    air = air_noise(data.kspace, mask.expand(kspace.shape[-2:]), region)
     return PreparedSlice.first(
         Measured(
             kspace=data.kspace,

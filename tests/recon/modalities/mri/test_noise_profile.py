@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from operators import fftc
+from operators.mri.autocalibration import calibration_region
 from operators.mri.masks import make_mask
-from recon.modalities.mri.noise_profile import air_noise
+from recon.modalities.mri.noise_profile import AirNoise, air_noise
 from recon.modalities.mri.prepare import prepare
 
 SHAPE = (128, 112)
@@ -30,6 +31,10 @@ def _kspace(radius: float, levels: Tensor, coils: int = 1, noise: float = NOISE)
     return fftc((weights * _disc(radius)).to(torch.complex64)) + noise * levels * white
 
 
+def _found(kspace: Tensor, sampled: Tensor) -> AirNoise | None:
+    return air_noise(kspace * sampled, sampled, calibration_region(sampled, 24))
+
+
 def _mask(acceleration: float) -> Tensor:
     if acceleration == 1:
         return torch.ones(SHAPE, dtype=torch.bool)
@@ -44,7 +49,7 @@ def test_levels_by_line_are_found(acceleration: float, coils: int, turned: bool)
     true = LEVELS / LEVELS[sampled[0]].square().mean().sqrt()
     if turned:
         kspace, sampled = kspace.mT, sampled.T
-    found = air_noise(kspace * sampled, sampled)
+    found = _found(kspace, sampled)
     assert found is not None
     assert found.profile.shape == ((SHAPE[1], 1) if turned else (1, SHAPE[1]))
     ratio = (found.profile.flatten() / true)[sampled.all(dim=1 if turned else 0)]
@@ -55,18 +60,18 @@ def test_levels_by_line_are_found(acceleration: float, coils: int, turned: bool)
 @pytest.mark.parametrize("acceleration", [1, 2])
 def test_white_noise_has_no_profile(acceleration: float) -> None:
     sampled = _mask(acceleration)
-    assert air_noise(_kspace(0.6, torch.ones(()), 2) * sampled, sampled) is None
+    assert _found(_kspace(0.6, torch.ones(()), 2), sampled) is None
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.01, NOISE])
 def test_anatomy_up_to_the_ends_is_not_taken_for_noise(noise: float) -> None:
     sampled = _mask(2)
-    assert air_noise(_kspace(1.4, torch.ones(()), 2, noise) * sampled, sampled) is None
+    assert _found(_kspace(1.4, torch.ones(()), 2, noise), sampled) is None
 
 
 def test_points_show_no_air() -> None:
     sampled = torch.from_numpy(make_mask(SHAPE, "poisson", 2)).expand(SHAPE)
-    assert air_noise(_kspace(0.6, LEVELS) * sampled, sampled) is None
+    assert _found(_kspace(0.6, LEVELS), sampled) is None
 
 
 def test_each_line_counts_by_its_own_noise() -> None:
@@ -86,3 +91,11 @@ def test_a_given_level_is_the_mean_of_the_profile() -> None:
     found = torch.as_tensor(ready.problem.noise_std).expand(1, *SHAPE)[0][sampled] * ready.problem.scale
     assert float(found.square().mean()) ** 0.5 == pytest.approx(level, rel=1e-3)
     assert np.ptp(found.numpy()) > 0.5 * level
+
+
+def test_without_a_sampled_centre_aliases_are_not_taken_for_noise() -> None:
+    """Every fourth line alone: four copies of the object are as bright everywhere as noise is."""
+    sampled = (torch.arange(SHAPE[1]) % 4 == 0).expand(SHAPE)
+    kspace = _kspace(0.6, torch.ones(()), 2, 0.0)
+    assert _found(kspace, sampled) is None
+    assert air_noise(kspace * sampled, sampled, (slice(52, 76), slice(44, 68))) is not None
