@@ -242,7 +242,8 @@ def test_a_job_that_is_refused_later_is_told_and_asked_for_again(
     monkeypatch.setattr(arrivals, "_PAUSE_SECONDS", 0.1)
     (queue / "full").touch()
     file = written(tmp_path, LEAST + 'interface = "lo"\n')
-    assert main(["run", str(scan), "-o", str(tmp_path / "out"), *FAST, "--cluster", str(file)]) == 0
+    longer = ("--steps", "300")  # than the pause, however fast the one worker is
+    assert main(["run", str(scan), "-o", str(tmp_path / "out"), *FAST, *longer, "--cluster", str(file)]) == 0
     told = [line for line in capsys.readouterr().err.splitlines() if "sbatch refused a job" in line]
     assert len(told) == 1 and "QOSMaxSubmitJobPerUserLimit" in told[0]
     assert len((queue / "jobs").read_text().split()) == 2 and not (queue / "full").exists()
