@@ -160,7 +160,7 @@ def _scheduler(tasks: int, workers: int) -> dict[str, float]:
 
 
 def _row(found: dict[str, float], workers: int, seconds: float) -> dict[str, Any]:
-    """Count what so many workers ask for."""
+    """Count what this number of workers asks for."""
     slices = VOLUMES * SLICES
     total = slices * seconds / workers
     tasks = (slices + VOLUMES) / total

@@ -84,7 +84,7 @@ def memory(folder: Path, quick: bool) -> list[dict[str, Any]]:
     """Compare peaks of few and many slices: 2 samples of 320 x 320, 15 coils."""
     coils, size = (4, 64) if quick else (15, 320)
     counts = {"finish": (8, 16), "draw": (2, 4), "memory": (2, 4)} if quick else {}
-    counts = counts or {"finish": (50, 200), "draw": (4, 20), "memory": (4, 20)}
+    counts = counts or {"finish": (50, 200), "draw": (20, 200), "memory": (20, 200)}
     return [shown(measure(kind, few_many, coils, size, folder)) for kind, few_many in counts.items()]
 
 
@@ -123,7 +123,7 @@ def keeping(folder: Path, quick: bool) -> list[dict[str, Any]]:
     from recon.engine.reconstruction import plan
     from recon.study.slice_file import path_of, write_slice
 
-    slices, size, steps = (2, 32, 2) if quick else (3, 320, 30)
+    slices, size, steps = (2, 32, 2) if quick else (6, 320, 30)
     folder.mkdir(parents=True)
     scan = write_volume(folder / "scan.npy", slices + 1, 4 if quick else 15, size)
     with warnings.catch_warnings():

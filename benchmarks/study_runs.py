@@ -217,7 +217,7 @@ def full_disk(folder: Path, slices: int, workers: int, room: float, size: int = 
     return {
         "what": f"{slices} slices, {workers} worker(s), disk full at {room:g} x the result",
         "statuses": [full["status"], rest["status"]],
-        "lines": full["errors"],
+        "lines": [line.replace(f"{disk}/", "") for line in full["errors"]],
         "same bits": same,
         "drawn again": lines_in(draws) - slices,
         "allowed": 2 * workers,  # those in work, and those that the workers begin before they are stopped

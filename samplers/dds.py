@@ -21,9 +21,6 @@ from samplers.validation import require
 
 #: Iterations of a fit, relative to the square root of its condition number, and the most of them.
 _PER_ROOT, _MOST_ITERATIONS = 2.0, 60
-#: Relative residual at which a fit ends, and a draw: with .003 in the fit single samples of stiff problems go astray;
-#: draws of .3 are as good as exact ones.
-_TOLERANCE, _DRAW_TOLERANCE = 1e-3, 0.1
 #: Upper limit of the noise level of the mean, as a multiple of the noise of the data.
 _MEAN_NOISE = 8.0
 #: r^2 = sigma^2 / (sigma^2 + 1), as in the papers.
@@ -208,7 +205,6 @@ class DDS(AnnealedSampler):
             pull=pull,
             without=shared,
             preconditioned=True,
-            tolerance=_TOLERANCE,
         )
         clean = denoised + self._noise_of_data(problem, variance) * (fitted - denoised)
         return fitted, (x - clean) / sigma, residual, shared is not None
@@ -219,15 +215,7 @@ class DDS(AnnealedSampler):
         nothing = torch.zeros_like(fitted)
         iterations = self.iterations(run.problem, sigma, run.denoiser)
         return proximal(
-            run.problem,
-            nothing,
-            variance,
-            iterations,
-            weights,
-            pull=nothing,
-            draw=run.noise,
-            preconditioned=True,
-            tolerance=_DRAW_TOLERANCE,
+            run.problem, nothing, variance, iterations, weights, pull=nothing, draw=run.noise, preconditioned=True
         )[0]
 
     def _noise_of_data(self, problem: Problem, variance: Tensor) -> float | Tensor:

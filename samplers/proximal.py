@@ -28,7 +28,6 @@ def proximal(
     without: Tensor | None = None,
     draw: Noise | None = None,
     preconditioned: bool = False,
-    tolerance: float = 0.0,
 ) -> tuple[Tensor, Tensor]:
     """Find the mean of ``N(anchor, variance I)`` times the likelihood by conjugate gradients.
 
@@ -55,8 +54,6 @@ def proximal(
     preconditioned : bool
         Converge faster, if the operator has Fourier gains. If the variance is a rough guess, few plain iterations
         regularise and are better.
-    tolerance : float
-        Relative residual at which a sample is finished; on a CPU this saves the iterations that remain.
 
     Returns
     -------
@@ -91,7 +88,6 @@ def proximal(
         system,
         rhs,
         iterations=iterations,
-        tolerance=tolerance,
         item_ndim=problem.operator.domain.ndim,
         preconditioner=_preconditioner(problem, root, local, without) if preconditioned else None,
     )

@@ -20,7 +20,7 @@ _SMOOTH, _FEWEST, _SHORTEST = 9, 24, 48
 #: Fewest central lines that show anatomy as such.
 _CENTRE = 4
 #: Noise that is the same everywhere has averages that differ by their chance; a profile differs by more: the ratio of
-#: powers of the noisiest to the quietest tenth of the lines, beyond so many standard errors of both.
+#: powers of the noisiest to the quietest tenth of the lines, beyond this number of standard errors of both.
 _LEAST_RANGE, _ERRORS = 2.0, 4.0
 #: No line counts as quieter than this fraction of the mean power: what lowers its noise lowers its signal as well, of
 #: which no prior knows (with .02 a low-field image had holes).
