@@ -146,7 +146,7 @@ def scores(posterior: Posterior, scan: Scan) -> dict[str, Any]:
         "scale": found["scale"] / float(np.quantile(reference, 0.99)),
         "kept": float((np.abs(posterior.mean) > 0.1 * reference)[head].mean()),
     }
-    row["steps"] = posterior.provenance.get("sampler", {}).get("steps")
+    row["steps"] = posterior.provenance.get("network_calls")
     test = posterior.provenance["held_out"][0]
     if test is not None:
         row |= {"held_out": test["chi2"], "excess": test["excess"], "excess_error": test["excess_error"]}

@@ -84,7 +84,7 @@ def memory(folder: Path, quick: bool) -> list[dict[str, Any]]:
     """Compare peaks of few and many slices: 2 samples of 320 x 320, 15 coils."""
     coils, size = (4, 64) if quick else (15, 320)
     counts = {"finish": (8, 16), "draw": (2, 4), "memory": (2, 4)} if quick else {}
-    counts = counts or {"finish": (50, 200), "draw": (20, 200), "memory": (20, 200)}
+    counts = counts or {"finish": (50, 200), "draw": (20, 200), "memory": (10, 50)}
     return [shown(measure(kind, few_many, coils, size, folder)) for kind, few_many in counts.items()]
 
 

@@ -86,7 +86,7 @@ def main() -> None:
     before = allocated()
     if kind == "memory":
         posterior = recon.reconstruct(scan, progress=False, **_OPTIONS)
-        results = posterior.samples.nbytes + sum(np.asarray(image).nbytes for image in posterior.images.values())
+        results = held(posterior)
     elif kind == "draw":
         (found,) = recon.reconstruct_many([scan], folder / "out", progress=False, **_OPTIONS)
         assert found.result is not None, found.reasons
@@ -96,6 +96,14 @@ def main() -> None:
         results = finish(scan, folder / "out", slices)
     time.sleep(0.01)
     print(json.dumps({"results": results, "peaks": {name: max(0, p - before) for name, p in peaks.by_phase.items()}}))
+
+
+def held(posterior: Any) -> int:
+    """Bytes of what a posterior consists of: samples, images, and mean, std and interval, which it computes once."""
+    arrays = {id(array): array.nbytes for array in map(np.asarray, posterior.images.values())}
+    for value in (posterior.samples, posterior.mean, posterior.std, *posterior.interval()):
+        arrays[id(value)] = value.nbytes
+    return sum(arrays.values())
 
 
 def finish(scan: Path, output: Path, slices: int) -> int:

@@ -71,7 +71,8 @@ def reconstruct(
         Show a progress bar; by default only on a terminal.
     **named
         Options of the modality by name, on top of ``options``: ``acceleration=4``, ``views=32``, ``angles=1``. The
-        documentation of each modality lists them; so does ``recon run --help``. ``holdout=False`` leaves out the
+        documentation of each modality lists them; so does ``recon run --help``. ``quality="draft"``
+        stands for fewer steps, for a first look, see `docs/samplers.md`; ``holdout=False`` leaves out the
         held-out test, see `recon.engine.holdout`; ``keep=2`` or ``keep="none"`` keeps some of the samples or none, and
         the statistics of all of them;
         ``threads=4`` is the number of threads of torch meanwhile; ``compile=True`` compiles the network for a GPU (on a

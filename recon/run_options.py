@@ -14,6 +14,8 @@ from recon.options import Options, is_integer, option, plain_scalar, shown
 _MOST = 100_000
 #: Network precision in reconstruction and in training, and the choice that is left to the device.
 PRECISIONS, TRAINING_PRECISIONS, AUTO = ("float32", "tf32", "bfloat16"), ("float32", "bfloat16"), "auto"
+#: Settings of a sampler between time and accuracy; the first is the default.
+QUALITIES = ("standard", "draft")
 
 
 def require_precision(precision: str) -> None:
@@ -64,8 +66,14 @@ class RunConfig(Options):
     samples: int = option(
         8, int, "number of posterior samples; a std map needs 2 or more", "N", at_least=1, at_most=_MOST
     )
+    quality: str = option(
+        QUALITIES[0],
+        str,
+        "standard, or draft: a third of the steps, for a first look, where the modality knows it",
+        choices=QUALITIES,
+    )
     steps: int | None = option(
-        None, int, "number of sampler steps (default: the sampler's own)", "N", at_least=1, at_most=_MOST
+        None, int, "number of sampler steps (default: that of the quality)", "N", at_least=1, at_most=_MOST
     )
     seed: int = option(0, int, "random seed; the same seed gives the same samples", "N", at_least=0)
     device: str = option("auto", str, "auto, cpu, cuda, cuda:1 or mps")

@@ -22,6 +22,9 @@ from samplers.validation import is_positive, require
 
 __all__ = ["AnnealedSampler", "Denoiser", "Run", "Sampler", "Step"]
 
+#: Number of steps that is expected of a sampler that chooses it by the data.
+_TYPICAL_STEPS = 24
+
 
 @dataclass(frozen=True, eq=False)
 class Run:
@@ -62,6 +65,11 @@ class Sampler(ABC):
     #: Noise level around which ``E[x0 | x, y]`` is kept for `Samples.expectation`; None to keep nothing.
     mean_sigma: float | None = None
 
+    @property
+    def usual_steps(self) -> int:
+        """Number of steps as far as it is known without data: what progress bars expect."""
+        return 1
+
     @abstractmethod
     def sigmas(self, problem: Problem, denoiser: Denoiser) -> list[float]:
         """Return the noise levels in decreasing order; the last one is 0."""
@@ -85,21 +93,25 @@ class AnnealedSampler(Sampler):
     Parameters
     ----------
     steps : int
-        Number of noise levels.
+        Number of noise levels; None, where the sampler has a rule for it, for a number that follows from the data.
     spacing : "geometric", "karras" or "vp"
         See `samplers.schedule`.
     sigma_max, sigma_min : float, optional
         Range of the noise levels; by default that of the prior.
     """
 
-    steps: int = 100
+    #: Whether ``steps`` may be None.
+    chooses_steps: ClassVar[bool] = False
+
+    steps: int | None = 100
     spacing: Spacing = field(default="geometric", kw_only=True)
     sigma_max: float | None = field(default=None, kw_only=True)
     sigma_min: float | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
-        require(self, isinstance(self.steps, Integral), "an integer number of steps", self.steps)
-        require(self, self.steps >= 1, "steps >= 1", self.steps)
+        if self.steps is not None or not self.chooses_steps:
+            require(self, isinstance(self.steps, Integral), "an integer number of steps", self.steps)
+            require(self, (self.steps or 0) >= 1, "steps >= 1", self.steps)
         for name in ("sigma_max", "sigma_min"):
             level = getattr(self, name)
             require(self, level is None or is_positive(level), f"{name} to be a number > 0", level)
@@ -109,6 +121,15 @@ class AnnealedSampler(Sampler):
         """Return the largest and the smallest noise level."""
         return self.sigma_max or denoiser.sigma_max, self.sigma_min or denoiser.sigma_min
 
+    @property
+    def usual_steps(self) -> int:
+        """The number of steps, or a typical one where it follows from the data."""
+        return self.steps or _TYPICAL_STEPS
+
+    def steps_for(self, problem: Problem) -> int:
+        """Return the number of steps for a problem."""
+        return self.usual_steps
+
     def sigmas(self, problem: Problem, denoiser: Denoiser) -> list[float]:
         """Return the noise levels of the chosen spacing."""
-        return levels(self.spacing, *self.sigma_range(problem, denoiser), self.steps)
+        return levels(self.spacing, *self.sigma_range(problem, denoiser), self.steps_for(problem))

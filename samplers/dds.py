@@ -21,6 +21,10 @@ from samplers.validation import require
 
 #: Iterations of a fit, relative to the square root of its condition number, and the most of them.
 _PER_ROOT, _MOST_ITERATIONS = 2.0, 60
+#: Steps where everything is measured, times the root of the part that is; the fewest and the most of them.
+_STEPS, _FEWEST_STEPS, _MOST_STEPS = 12.0, 16, 30
+#: With more noise than this, data say less about the image than their number suggests.
+_QUIET = 0.045
 #: Upper limit of the noise level of the mean, as a multiple of the noise of the data.
 _MEAN_NOISE = 8.0
 #: r^2 = sigma^2 / (sigma^2 + 1), as in the papers.
@@ -41,8 +45,11 @@ class DDS(AnnealedSampler):
 
     Parameters
     ----------
-    steps : int
-        Number of network evaluations.
+    steps : int, optional
+        Number of network evaluations. None: as many as the data ask for, 12 / sqrt(w) between 16 and 30, with w the
+        part of the image that is measured (``Information.whiteness``), times ``(.045 / s)^2`` for undersampled data
+        with noise s above .045. Where little is known more steps gain, where much is known they lose
+        (docs/uncertainty.md).
     cg_iterations : int
         M; Hermitian conjugate gradients, per sample. With ``adapt_to_noise`` the least number, at each noise level.
     eta : float
@@ -87,8 +94,6 @@ class DDS(AnnealedSampler):
         and so loses ``(1 - sigma_next^2 / sigma^2)^2`` of that variance in each step, in all 15 to 33 % of it in 30
         steps and about half in 10. For a Gaussian prior the spread is then right for any number of steps. In the last
         step it is the spread of the posterior below the smallest noise level.
-    mean_steps : int
-        With fewer steps than this, too few are near ``mean_sigma``, and the mean is that of the samples.
 
     References
     ----------
@@ -97,8 +102,9 @@ class DDS(AnnealedSampler):
     """
 
     citations: ClassVar[tuple[str, ...]] = ("chung2024dds",)
+    chooses_steps: ClassVar[bool] = True
 
-    steps: int = 50
+    steps: int | None = 50
     cg_iterations: int = 5
     eta: float = 0.85
     gamma: float | Literal["rule", "noise-free"] = 1.0
@@ -108,7 +114,6 @@ class DDS(AnnealedSampler):
     mean_sigma: float | None = None
     adapt_to_noise: bool = False
     image_draws: bool = False
-    mean_steps: int = 1
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -134,15 +139,24 @@ class DDS(AnnealedSampler):
             sigma_max = max(sigma_max, min(noise, denoiser.sigma_max)) if math.isfinite(noise) else sigma_max
         return sigma_max, sigma_min
 
+    def steps_for(self, problem: Problem) -> int:
+        """Return the number of steps, for a problem by the part of the image that is measured."""
+        if self.steps is not None:
+            return self.steps
+        known = problem.information.whiteness
+        if known <= WHITE and math.isfinite(problem.information.variance):  # beyond, each step is exact
+            known *= min(1.0, _QUIET**2 / max(problem.information.variance, 1e-30))
+        return min(max(round(_STEPS / math.sqrt(max(known, 1e-6))), _FEWEST_STEPS), _MOST_STEPS)
+
     def mean_level(self, problem: Problem) -> float | None:
-        """Return ``mean_sigma``, or a higher level set by the noise of the data; None if few steps are near it."""
+        """Return ``mean_sigma``, or a higher level set by the noise of the data."""
         level = self.mean_sigma
         if level is not None and self.adapt_to_noise and math.isfinite(problem.information.variance):
             noise = math.sqrt(problem.information.variance)
             white = problem.information.whiteness > WHITE
             least = min(level, _MEAN_NOISE * noise)
             level = max(least, 10 * noise if white else max(noise, min(2 * noise, 0.25)))
-        return None if level == self.mean_sigma and self.steps < self.mean_steps else level
+        return level
 
     def iterations(self, problem: Problem, sigma: float, denoiser: Denoiser) -> int:
         """Return the number of iterations of the fit at a noise level: more where its equations are stiff.
@@ -213,7 +227,8 @@ class DDS(AnnealedSampler):
         """Draw what is unknown of the clean image once it is fitted to the data."""
         variance, weights = self.spread.error(sigma, run.denoiser, fitted), self.spread.weights(fitted, sigma)
         nothing = torch.zeros_like(fitted)
-        iterations = self.iterations(run.problem, sigma, run.denoiser)
+        # An error of a draw is one of its size, not of the image: half of the iterations of the fit are as good.
+        iterations = max(self.cg_iterations, self.iterations(run.problem, sigma, run.denoiser) // 2)
         return proximal(
             run.problem, nothing, variance, iterations, weights, pull=nothing, draw=run.noise, preconditioned=True
         )[0]

@@ -47,7 +47,7 @@ def test_the_two_commands(readme):
 @pytest.mark.slow
 def test_python_snippet_runs(readme, fastmri_file, tmp_path, monkeypatch):
     # Fewer steps than users get: what is tested is that the lines work together.
-    monkeypatch.setitem(SAMPLERS, "dds", dataclasses.replace(SAMPLERS["dds"], steps=5, mean_steps=1))
+    monkeypatch.setitem(SAMPLERS, "dds", dataclasses.replace(SAMPLERS["dds"], steps=5))
     (snippet,) = re.findall(r"```python\n(.*?)```", readme, flags=re.DOTALL)
     scan = demo.simulate(acceleration=1, shape=(96, 160))
     fastmri_file("scan.h5", scan.kspace[None], ismrmrd_header=None, reconstruction_rss=None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator
 
@@ -10,6 +11,7 @@ from tqdm import tqdm
 from recon.engine.reconstruction import Reconstruction
 from recon.engine.slice_result import FailedSlice, SliceResult
 from recon.errors import ConfigError, DivergenceError, InputError
+from samplers import Progress
 
 
 def draw_all(wanted: Reconstruction, failed: list[FailedSlice], progress: bool | None = None) -> Iterator[SliceResult]:
@@ -32,7 +34,7 @@ def draw_all(wanted: Reconstruction, failed: list[FailedSlice], progress: bool |
     with _bar(wanted, progress) as bar:
         for unit in wanted.units:
             try:
-                result = wanted.draw(unit, lambda step: bar.update() and None)
+                result = wanted.draw(unit, functools.partial(_stepped, bar, wanted.run.sampler.usual_steps))
             except ConfigError:
                 raise
             except (InputError, DivergenceError) as error:
@@ -47,6 +49,13 @@ def draw_all(wanted: Reconstruction, failed: list[FailedSlice], progress: bool |
 def _bar(wanted: Reconstruction, progress: bool | None) -> tqdm:
     run = wanted.run
     batches = math.ceil(run.samples / run.batch_size) if run.batch_size else 1
-    total = len(wanted.units) * batches * getattr(run.sampler, "steps", 1)
+    total = len(wanted.units) * batches * run.sampler.usual_steps
     hidden = None if progress is None else not progress
     return tqdm(total=total, desc=type(run.sampler).__name__, unit="step", disable=hidden)
+
+
+def _stepped(bar: tqdm, expected: int, step: Progress) -> None:
+    """Count a step; the first one of a batch says how many there are."""
+    if step.step == 1:
+        bar.total += step.total - expected
+    bar.update()

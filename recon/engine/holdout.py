@@ -124,8 +124,8 @@ def _companion(sampler: Sampler, problem: Problem, modality: Modality | None) ->
     assert isinstance(full, DDS)
     # Complete data are an image in white noise, of which the network sees all; not so with holes in them.
     adapts = full.adapt_to_noise and problem.information.whiteness <= WHITE
-    companion = dataclasses.replace(full, steps=max(1, round(STEPS * full.steps)), adapt_to_noise=adapts)
-    return companion if companion.steps >= (LEAST_DRAWING if full.image_draws else LEAST_STEPS) else None
+    companion = dataclasses.replace(full, steps=max(1, round(STEPS * full.steps_for(problem))), adapt_to_noise=adapts)
+    return companion if companion.usual_steps >= (LEAST_DRAWING if full.image_draws else LEAST_STEPS) else None
 
 
 def choose(groups: Tensor, seed: int) -> Tensor | None:

@@ -24,7 +24,7 @@ from samplers import DDSVolume, Problem
 from samplers.memory import keep_freed_memory
 
 #: Options of every modality that are given by name.
-_BY_NAME = ("holdout", "keep", "threads", "compile")
+_BY_NAME = ("quality", "holdout", "keep", "threads", "compile")
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,8 +118,8 @@ def plan(
         samples, seed, slices, steps, device, batch_size, precision
     )
     modality = modalities.of_operator(source.operator) if isinstance(source, Problem) else modalities.find(source)
-    strategy, where = resolve_sampler(sampler, steps, modality), resolve_device(device)
     wishes = RunConfig(**{name: named.pop(name) for name in _BY_NAME if name in named})
+    strategy, where = resolve_sampler(sampler, steps, modality, wishes.quality), resolve_device(device)
     holdout = wishes.holdout and samples > 1
     run = SamplingRun(
         prior,

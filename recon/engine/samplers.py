@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from recon import plugins
 from recon.errors import InputError
 from recon.options import unknown_option
+from recon.run_options import QUALITIES
 from samplers import (
     DAPS,
     DDS,
@@ -35,25 +36,19 @@ if TYPE_CHECKING:
     from recon.modalities.base import Modality
 
 #: Settings common to the two forms of DDS.
-_DDS: dict[str, Any] = {
-    "steps": 30,
-    "noise": "ddim",
-    "eta": 1.0,
-    "spacing": "karras",
-    "sigma_max": 3.0,
-    "sigma_min": 0.015,
-    "mean_sigma": 0.15,
-}
+_DDS: dict[str, Any] = {"steps": 30, "noise": "ddim", "eta": 1.0, "spacing": "karras", "sigma_max": 3.0}
+#: With draws of the image in each step the levels may end at .06: the last draw is what remains, without a call.
+_DRAWN: dict[str, Any] = {**_DDS, "steps": None, "image_draws": True, "sigma_min": 0.06, "mean_sigma": 0.08}
 
 #: The samplers by name, with the settings that `recon run` uses, for images whose .99 quantile is 1. For DDS: data
 #: weighted by the measured error of the denoiser, the DDIM variance, and the mean from where it is best known. On
 #: held-out data its mean is within .2 dB of the best and its spread is near the error (docs/uncertainty.md).
 SAMPLERS: dict[str, Sampler] = {
-    "dds": DDS(gamma="rule", spread=Support(0.05), adapt_to_noise=True, image_draws=True, mean_steps=16, **_DDS),
+    "dds": DDS(gamma="rule", spread=Support(0.05), adapt_to_noise=True, **_DRAWN),
     "dds-narrow": DDS(steps=30, gamma="rule", spread=Uniform(0.1), spacing="karras", sigma_max=3.0, sigma_min=0.01),
     # Slices of a volume together, held by a weak total variation: at 10 instead of 3 real stacks lose .2 to .9 dB and
     # the spread of the samples falls further below their error.
-    "dds-volume": DDSVolume(**_DDS, spread=Uniform(), tv_weight=3.0),
+    "dds-volume": DDSVolume(**_DDS, sigma_min=0.015, mean_sigma=0.15, spread=Uniform(), tv_weight=3.0),
     "exact": ExactGaussian(),
     "moment-matching": MomentMatching(steps=30, sigma_max=3.0, sigma_min=0.015, mean_sigma=0.15, model_iterations=8),
     # As published: weighted by Bayes' rule the errors of a network's Jacobian grow without bound.
@@ -83,7 +78,10 @@ FIRST_IMAGE_STEPS = 10
 
 
 def resolve_sampler(
-    sampler: str | Mapping[str, Any] | Sampler, steps: int | None = None, modality: Modality | None = None
+    sampler: str | Mapping[str, Any] | Sampler,
+    steps: int | None = None,
+    modality: Modality | None = None,
+    quality: str = QUALITIES[0],
 ) -> Sampler:
     """Return a sampler by name, or the one given, with another number of steps if requested.
 
@@ -93,17 +91,21 @@ def resolve_sampler(
         A name stands for settings tuned to the shipped priors and the modality. A mapping has a ``name`` ("dds" by
         default) and values for fields of that sampler: ``{"name": "dds", "eta": 0.5}``.
     steps : int, optional
+        Replaces the number of steps of the quality.
     modality : Modality, optional
+    quality : "standard" or "draft"
+        Settings of a named sampler between time and accuracy, see `recon.modalities.base.Modality.qualities`.
 
     Raises
     ------
     InputError
-        If there is no such sampler or field, or the sampler has no steps to set.
+        If there is no such sampler or field, the sampler has no steps to set, or no settings of this quality.
     """
     changes: dict[str, Any] = {}
     if isinstance(sampler, Mapping):
         changes = {name: value for name, value in sampler.items() if name != "name"}
         sampler = sampler.get("name", "dds")
+    changes = {**_of_quality(quality, sampler, modality), **changes}
     if isinstance(sampler, str):
         sampler = _named(sampler, modality)
     if not isinstance(sampler, Sampler):
@@ -126,6 +128,18 @@ def _named(name: str, modality: Modality | None) -> Any:
     settings = {} if modality is None else modality.samplers.get(name, {})
     known = known() if isinstance(known, type) else known
     return _changed(known, settings) if settings else known
+
+
+def _of_quality(quality: str, sampler: Any, modality: Modality | None) -> Mapping[str, Any]:
+    """Return what a quality changes of a sampler that is given by name."""
+    known = {} if modality is None or not isinstance(sampler, str) else modality.qualities.get(sampler, {})
+    if quality == QUALITIES[0]:
+        return {}
+    if quality not in known:
+        name = sampler if isinstance(sampler, str) else type(sampler).__name__
+        where = "" if modality is None else f" of {modality.title}"
+        raise InputError(f"quality: sampler {name}{where} has no {quality!r} settings; set steps instead")
+    return known[quality]
 
 
 def _changed(sampler: Sampler, changes: Mapping[str, Any]) -> Sampler:

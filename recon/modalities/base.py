@@ -221,6 +221,8 @@ class Modality:
     description : Description
     samplers : mapping
         Settings that differ from the engine's defaults, by sampler name.
+    qualities : mapping
+        What a quality other than "standard" changes of these settings, by sampler name and quality.
     axes : (str, str)
         Axes of an image, and of a stack of images.
     doubts : str
@@ -257,6 +259,7 @@ class Modality:
     operators: tuple[type, ...]
     description: Description
     samplers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    qualities: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
     axes: tuple[str, str] = ("y x", "slice y x")
     doubts: str = "its geometry"
     few_steps: FewSteps | None = None

@@ -99,7 +99,7 @@ class Bar(Silent):
     """A bar on a terminal, over steps where they are made in this process, over slices elsewhere."""
 
     def __init__(self, steps: int, batches: int, here: bool) -> None:
-        self._per_unit = steps * batches if here else 1
+        self._steps, self._per_unit = steps, steps * batches if here else 1
         self._unit = "step" if here else "slice"
         self._bar: tqdm | None = None
         self.step = self._stepped if here else None
@@ -119,8 +119,10 @@ class Bar(Silent):
         if self._bar is not None:
             self._bar.close()
 
-    def _stepped(self, _: Progress) -> None:
+    def _stepped(self, step: Progress) -> None:
         if self._bar is not None:
+            if step.step == 1 and self._bar.total is not None:  # the number of steps may follow from the data
+                self._bar.total += step.total - self._steps
             self._bar.update()
 
 

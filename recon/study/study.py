@@ -197,7 +197,7 @@ def bar_of(planned: Sequence[Planned], pool: Pool) -> Bar:
     """Return a progress bar for these files."""
     run = planned[0].wanted.run
     batches = -(-run.samples // run.batch_size) if run.batch_size else 1
-    return Bar(getattr(run.sampler, "steps", 1), batches, pool.here)
+    return Bar(run.sampler.usual_steps, batches, pool.here)
 
 
 def outcome_of(state: State) -> Outcome:

@@ -81,4 +81,4 @@ def _work(planned: Planned) -> float:
     """Return the number of pixels that the network denoises."""
     run = planned.wanted.run
     pixels = math.prod(planned.recording.shape[-2:])
-    return float(len(planned.wanted.chosen) * run.samples * getattr(run.sampler, "steps", 1) * pixels)
+    return float(len(planned.wanted.chosen) * run.samples * run.sampler.usual_steps * pixels)

@@ -66,5 +66,5 @@ def test_reconstruct_takes_every_option_by_its_name_and_default() -> None:
     parameters["slices_together"] = inspect.signature(recon.reconstruct_many).parameters["slices_together"]
     for option in fields(RunConfig):
         # These go by name, like the options of the modality.
-        if option.name not in ("holdout", "keep", "threads", "compile"):
+        if option.name not in ("quality", "holdout", "keep", "threads", "compile"):
             assert parameters[option.name].default == option.default, option.name

@@ -10,7 +10,7 @@ import torch
 from operators import CartesianMRI, Diagonal, Identity, fftc
 from operators.errors import InputError
 from recon.priors import GaussianPrior, exact_posterior
-from samplers import DDS, DDSVolume, LocalEnergy, Noise, PartsAsBatch, Problem, Run, Support, Uniform, sample
+from samplers import DDS, PULA, DDSVolume, LocalEnergy, Noise, PartsAsBatch, Problem, Run, Support, Uniform, sample
 from samplers.data_terms import join
 from samplers.proximal import proximal
 from samplers.spread import clean_variance, error_variance
@@ -218,10 +218,6 @@ def test_levels_follow_the_noise_of_the_data(prior, mask, everything):
     assert ADAPTED.mean_level(full) == pytest.approx(5.0, rel=1e-3)
     assert ADAPTED.sigmas(noisy, prior)[0] == pytest.approx(5.0, rel=1e-3)
     assert PLAIN.mean_level(noisy) == 0.15 and PLAIN.sigmas(noisy, prior)[0] == pytest.approx(3.0)
-    # In few steps the samples are the better mean, unless the noise says where to take it.
-    few = dataclasses.replace(ADAPTED, mean_steps=20)
-    assert few.mean_level(quiet) is None and sample(few, quiet, prior, 2).expectation is None
-    assert few.mean_level(noisy) == pytest.approx(0.5, rel=1e-3)
 
 
 def test_iterations_follow_the_stiffness_of_the_fit(prior, mask):
@@ -263,3 +259,26 @@ def test_the_mean_noise_variance_counts_all_data_alike(level: float) -> None:
     assert even.mean_noise_variance == pytest.approx(level**2, rel=0.05)
     assert uneven.mean_noise_variance == pytest.approx(5 * level**2, rel=0.1)
     assert uneven.information.variance < 1.2 * level**2
+
+
+def test_the_number_of_steps_follows_from_what_is_measured(prior, mask, everything):
+    """More steps where less is measured, within limits; a number that is given stays."""
+    free = dataclasses.replace(ADAPTED, steps=None)
+    sparse = torch.zeros_like(mask)
+    sparse[..., ::12] = True
+    full, some, few = (_scan(prior, sampled, 0.02) for sampled in (everything, mask, sparse))
+    measured = some.information.whiteness
+    assert free.steps_for(full) == 16 < free.steps_for(some) < free.steps_for(few) == 30
+    assert free.steps_for(some) == round(12 / math.sqrt(measured))
+    assert len(free.sigmas(some, prior)) == free.steps_for(some) + 1
+    assert dataclasses.replace(ADAPTED, steps=7).steps_for(few) == 7
+    with pytest.raises(InputError, match="an integer number of steps"):
+        PULA(steps=None)
+
+
+def test_noisy_data_count_as_less(prior, mask, everything):
+    free = dataclasses.replace(ADAPTED, steps=None)
+    quiet, noisy = _scan(prior, mask, 0.03), _scan(prior, mask, 0.05)
+    assert quiet.information.whiteness == pytest.approx(noisy.information.whiteness, rel=1e-4)
+    assert free.steps_for(quiet) < free.steps_for(noisy) == pytest.approx(free.steps_for(quiet) * 0.05 / 0.045, abs=1)
+    assert free.steps_for(_scan(prior, everything, 2.0)) == 16

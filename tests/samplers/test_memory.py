@@ -21,7 +21,7 @@ from samplers import DDS, DPS, BatchLimit, Denoiser, MomentMatching, Noise, Prob
 from samplers.memory import is_out_of_memory, typed
 
 STEPS = 6
-STRATEGY = DDS(steps=STEPS, gamma="rule", spread=Uniform(0.5), mean_sigma=0.5, mean_steps=1)
+STRATEGY = DDS(steps=STEPS, gamma="rule", spread=Uniform(0.5), mean_sigma=0.5)
 CPU = (
     "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate "
     "268435456 bytes. Error code 12 (Cannot allocate memory)"

@@ -11,10 +11,10 @@ SAMPLERS: dict[str, dict[str, Any]] = {
     "dds": {
         "steps": 60,
         "cg_iterations": 20,
+        "sigma_min": 0.015,
         "mean_sigma": 0.05,
         "adapt_to_noise": False,
         "image_draws": False,
-        "mean_steps": 1,
     },
     "dds-narrow": {"cg_iterations": 30},
     "dds-volume": {"steps": 60, "cg_iterations": 20, "mean_sigma": 0.05},

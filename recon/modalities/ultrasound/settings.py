@@ -18,7 +18,6 @@ SAMPLERS: dict[str, dict[str, Any]] = {
         "steps": 60,
         "adapt_to_noise": False,
         "image_draws": False,
-        "mean_steps": 1,
         "spread": LocalEnergy(5),
         "sigma_max": None,
         "sigma_min": 0.005,

@@ -13,6 +13,7 @@ import pytest
 
 from recon.study.progress import Bar, Json, Lines, duration
 from recon.study.work import Drawn
+from samplers import Progress
 
 Run = Callable[..., int]
 
@@ -83,6 +84,19 @@ def test_a_bar_counts_slices_that_other_processes_draw(capsys: pytest.CaptureFix
     bar.begin([state])
     bar.drawn(state, Drawn((1,), 1.0))
     bar.close()
+
+
+def test_a_bar_learns_from_the_first_step_of_each_batch_how_many_there_are(monkeypatch) -> None:
+    """The number of steps may follow from the data: the bar still ends where it is full."""
+    bar, shown = Bar(24, 2, here=True), SimpleNamespace(total=0, n=0, close=lambda: None)
+    shown.update = lambda: setattr(shown, "n", shown.n + 1)
+    monkeypatch.setattr("recon.study.progress.tqdm", lambda total, **_: vars(shown).update(total=total) or shown)
+    bar.begin([state_of(1, done=0)])
+    assert bar.step is not None and shown.total == 48
+    for total in (16, 30):
+        for number in range(total):
+            bar.step(Progress(number + 1, total, 1.0, None))
+    assert shown.n == shown.total == 46
 
 
 def test_a_log_without_a_terminal(volume, run: Run, capsys) -> None:
