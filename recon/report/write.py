@@ -154,7 +154,8 @@ def _title(posterior: PosteriorSamples) -> str:
 def _subtitle(posterior: PosteriorSamples) -> str:
     notes = posterior.provenance
     sampler = notes.get("sampler")
-    steps = sampler.get("steps") if isinstance(sampler, Mapping) else None
+    steps = sampler.get("steps", 0) if isinstance(sampler, Mapping) else 0
+    steps = notes.get("network_calls") if steps is None else steps  # as many as the data asked for
     mask = posterior.images.get("mask")
     parts = [
         f"prior {_name(notes.get('prior'))}" if _name(notes.get("prior")) else "",

@@ -19,6 +19,7 @@ from recon.metrics import coverage, foreground, psnr, ssim
 from recon.posterior import Posterior
 from recon.report import figures_of_merit, write_report
 from recon.report.layout import build_rows
+from recon.report.write import _subtitle
 
 ERROR = "|Error| of the mean, \N{MULTIPLICATION SIGN}5"
 HOSTILE = '<script>alert("x")</script> & $\\frac{1}$'
@@ -191,6 +192,12 @@ def test_a_volume_shows_its_central_slice_and_an_overview(make_posterior, tmp_pa
     some = dataclasses.replace(posterior, provenance={"slices": list(range(20, 31))})
     assert [panel.title for panel in build_rows(some, {})[2].panels][::7] == ["slice 20", "slice 30"]
     write_report(posterior, tmp_path / "volume")
+
+
+@pytest.mark.parametrize(("steps", "calls", "said"), [(30, 30, "30 steps"), (None, 21, "21 steps")])
+def test_the_number_of_steps_is_told_also_where_the_data_chose_it(make_posterior, steps, calls, said):
+    found = make_posterior(provenance={"sampler": {"name": "DDS", "steps": steps}, "network_calls": calls})
+    assert said in _subtitle(found)
 
 
 def test_text_from_files_is_escaped(make_posterior, tmp_path):
