@@ -144,7 +144,7 @@ class DDS(AnnealedSampler):
         if self.steps is not None:
             return self.steps
         known = problem.information.whiteness
-        if known <= WHITE and math.isfinite(problem.information.variance):  # beyond, each step is exact
+        if known <= WHITE:  # beyond, each step is exact
             known *= min(1.0, _QUIET**2 / max(problem.information.variance, 1e-30))
         return min(max(round(_STEPS / math.sqrt(max(known, 1e-6))), _FEWEST_STEPS), _MOST_STEPS)
 
