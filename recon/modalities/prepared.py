@@ -29,7 +29,8 @@ class Prepared:
     doubts : list of str or Finding
         Reasons to doubt the result, found in the data; they enter its verdict, as "doubtful" unless they say more.
     data_std : Tensor, broadcastable to ``problem.y``, optional
-        Standard deviation of a datum around that of the true image, where it is not ``problem.noise_std``.
+        Standard deviation of a datum around what the others say of it, where it is not ``problem.noise_std``: errors
+        of the model that data have in common are predictable.
     """
 
     #: Whether `refined` has an effect.

@@ -8,10 +8,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy import ndimage
 from torch import Tensor
 
-from operators.solve import conjugate_gradient
 from operators.ultrasound.beamform import beamform
 from operators.ultrasound.geometry import Grid, PlaneWaveGeometry
 from operators.ultrasound.plane_wave import PlaneWaveUltrasound
@@ -21,14 +19,13 @@ from recon.modalities.ultrasound import pulse as us_signal
 from recon.modalities.ultrasound.data import PlaneWaveData
 from recon.modalities.ultrasound.focus import find_focus
 from recon.modalities.ultrasound.grid import Region, record_window, scene_of
+from recon.modalities.ultrasound.independent_pixels import row_gain, speckle_prior, unexplained, wiener
 from recon.modalities.ultrasound.options import Ultrasound
 from recon.modalities.ultrasound.selection import band, choose, thin_out
 from recon.modalities.ultrasound.signals import silent_elements
 from recon.priors.analytic import GaussianPrior
 from samplers import Problem
 
-#: Number of iterations of the first fit to the data.
-FIT_ITERATIONS = 25
 #: Relative model error in the first fit, and the factor by which its relative residual becomes the model error:
 #: posterior samples leave .9 to 1.7 times that residual (simulated speckle, a muscle in vivo).
 FIRST_ERROR, ERROR_RATIO = 0.05, 1.25
@@ -39,8 +36,6 @@ LEAST_ERROR = 0.05
 _POOR_FIT = 0.5
 #: Element spacing in wavelengths above which a note warns of grating lobes; whole probes have up to one.
 _APART = 1.2
-#: Substitute for a trained prior: smoothing in wavelengths (z, x), and smallest variance relative to the largest.
-_SMOOTH, _FLOOR = (1.0, 2.0), 1e-5
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -59,7 +54,7 @@ class Frame(Prepared):
 
     def stand_in(self) -> GaussianPrior:
         """Return what stands in for a trained prior: independent complex Gaussian pixels, as in developed speckle."""
-        return speckle_prior(self)
+        return speckle_prior(self.problem, self.grid, self.images["das"])
 
 
 def prepare_frame(
@@ -117,7 +112,7 @@ def prepare_frame(
     unit = float(y.abs().square().mean().sqrt()) or 1.0
     y, noise = y / unit, noise / unit
     whole = Problem(y, PlaneWaveUltrasound(geometry, scene, **model).to(y.device), noise)
-    fit, missed = _wiener(whole, scene)
+    fit, missed = wiener(whole, scene)
     image = fit[region.rows, region.columns]
     scale = float(torch.quantile(image.abs().flatten().cpu(), 0.99)) or float(image.abs().max())
     if not math.isfinite(scale):
@@ -130,7 +125,10 @@ def prepare_frame(
         error = math.sqrt(max((ERROR_RATIO * left) ** 2 - _share(electronic, strength, window), LEAST_ERROR**2))
     noise = torch.from_numpy(us_signal.noise_of(electronic, strength, error)).to(device) / unit
     problem = _restricted(whole, fit, missed, noise, scene, region, window, model)
-    das = beamform(y, region.grid, "das", geometry=geometry) * _gain(geometry, region.grid).to(y.device)
+    single = None
+    if wanted.model_error is None:
+        single = _predictable(problem, region.grid, torch.from_numpy(electronic[..., window].copy()).to(device) / unit)
+    das = beamform(y, region.grid, "das", geometry=geometry) * row_gain(geometry, region.grid).to(y.device)
     das = das * (unit * image.abs().square().mean().sqrt() / das.abs().square().mean().sqrt().clamp(min=1e-30))
     focus = find_focus(data, index, wanted, region.grid, seed)
     facts: dict[str, Any] = {
@@ -145,6 +143,7 @@ def prepare_frame(
         "noise_std": float(np.median(electronic)),
         "model_error": error,
         "fit_residual": left,
+        "noise_unexplained": 1.0 if single is None else float((single / problem.noise_std).square().mean()),
         "scale": scale * unit,
         "grid": list(region.grid.shape),
     }
@@ -154,23 +153,26 @@ def prepare_frame(
             f"a first fit does not explain {left:.0%} of the data: time zero, sound speed or pulse may be wrong"
         )
     final = Problem(problem.y / scale, problem.operator, problem.noise_std / scale, scale=scale * unit)
-    return Frame(problem=final, images={"das": das}, diagnostics=facts, notes=notes, doubts=doubts, grid=region.grid)
+    return Frame(
+        problem=final,
+        images={"das": das},
+        diagnostics=facts,
+        notes=notes,
+        doubts=doubts,
+        data_std=None if single is None else single / scale,
+        grid=region.grid,
+    )
 
 
-def speckle_prior(ready: Frame) -> GaussianPrior:
-    """Return what stands in for a trained prior: independent complex Gaussian pixels, as in developed speckle.
+def _predictable(problem: Problem, grid: Grid, electronic: Tensor) -> Tensor:
+    """Return the standard deviation of a datum around what the other elements say of it.
 
-    Their standard deviation follows the delay-and-sum image, smoothed over 1 x 2 wavelengths (z, x), so the data are
-    used twice. It is scaled so that samples give echoes as strong as the data.
+    The noise level is that around the echoes of the true image. Errors of the model and echoes from outside are in it,
+    and pixels explain part of both, alike at all elements.
     """
-    problem, step = ready.problem, ready.grid.spacing
-    operator: Any = problem.operator
-    width = [length * operator.geometry.wavelength / each for length, each in zip(_SMOOTH, step, strict=True)]
-    power = ndimage.gaussian_filter(ready.images["das"].abs().square().cpu().numpy().astype(np.float64), width)
-    std = torch.as_tensor(np.sqrt(np.maximum(power, _FLOOR * power.max())), dtype=torch.float32)
-    std = std.to(problem.y.device)
-    size = _match(problem, std)
-    return GaussianPrior(torch.zeros_like(problem.weighted_data), std_map=size * std)
+    noise = torch.as_tensor(problem.noise_std)
+    share = math.sqrt(min(unexplained(problem, grid), 1.0))
+    return torch.maximum(share * noise, torch.minimum(electronic.to(noise), noise))
 
 
 def _alive(data: PlaneWaveData, index: int) -> tuple[PlaneWaveData, list[str]]:
@@ -201,45 +203,6 @@ def _cropped(geometry: PlaneWaveGeometry, record: slice) -> PlaneWaveGeometry:
         initial_times=geometry.initial_times + record.start / geometry.sampling_frequency,
         sample_count=record.stop - record.start,
     )
-
-
-def _wiener(problem: Problem, scene: Grid) -> tuple[Tensor, Tensor]:
-    """Return the most likely image of independent pixels given the data, and the typical error of such a fit.
-
-    The latter is a random image of such pixels minus the fit to data simulated from it.
-
-    ``x = D z`` with ``(1 + D A^H W A D) z = D A^H W y``: pixels have the standard deviation D, which follows the noise
-    level with depth (it grows with the echoes) and is scaled so that A D gives echoes as strong as the data.
-    """
-    operator: Any = problem.operator
-    geometry: PlaneWaveGeometry = operator.geometry
-    level = problem.noise_std.mean(dim=(0, 1)).cpu().numpy()  # type: ignore[union-attr]
-    times = geometry.initial_times.mean() + np.arange(len(level)) / geometry.sampling_frequency
-    rows = np.interp(2 * np.asarray(scene.z) / geometry.sound_speed, times, level)
-    std = torch.as_tensor(rows / rows.max(), dtype=torch.float32)[:, None] * _gain(geometry, scene)
-    std = std.to(problem.y.device)
-    generator = torch.Generator().manual_seed(0)
-    white = torch.randn(scene.shape, dtype=torch.complex64, generator=generator).to(problem.y.device)
-    echoes = operator(std * white) / problem.noise_std
-    size = (problem.y / problem.noise_std).norm() / echoes.norm().clamp(min=1e-30)
-    std = std * size
-    noise = torch.randn(problem.y.shape, dtype=problem.y.dtype, generator=generator).to(problem.y.device)
-    simulated = operator.H((size * echoes + noise) / problem.noise_std)
-    solved = conjugate_gradient(
-        lambda z: z + std * problem.weighted_normal(std * z),
-        std * torch.stack([problem.weighted_data, simulated]),
-        iterations=FIT_ITERATIONS,
-        item_ndim=2,
-    )
-    fits = std * solved.x
-    return fits[0], std * white - fits[1]
-
-
-def _match(problem: Problem, std: Tensor) -> Tensor:
-    """Return the factor by which independent pixels of this spread give echoes as strong as the data."""
-    white = torch.randn(std.shape, dtype=torch.complex64, generator=torch.Generator().manual_seed(0))
-    echoes = problem.operator(std * white.to(std.device)) / problem.noise_std
-    return (problem.y / problem.noise_std).norm() / echoes.norm().clamp(min=1e-30)
 
 
 def _share(electronic: np.ndarray, strength: np.ndarray, window: slice) -> float:
@@ -282,9 +245,3 @@ def _restricted(
         noise = (noise.square() + torch.from_numpy(strength).to(noise).square()).sqrt()
     restricted = PlaneWaveUltrasound(_cropped(operator.geometry, window), region.grid, **options).to(y.device)
     return Problem(y[..., window].contiguous(), restricted, noise[..., window].contiguous())
-
-
-def _gain(geometry: PlaneWaveGeometry, grid: Grid) -> Tensor:
-    """Return the gain of each row that compensates the two-way attenuation, ``(z, 1)``."""
-    decibels = geometry.attenuation * geometry.center_frequency * 1e-6 * 2e2 * np.asarray(grid.z)
-    return torch.as_tensor(10 ** (decibels[:, None] / 20), dtype=torch.float32)

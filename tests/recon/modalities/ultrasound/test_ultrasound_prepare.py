@@ -17,12 +17,14 @@ from recon.modalities.ultrasound.data import PlaneWaveData
 from recon.modalities.ultrasound.files.readers import open_ultrasound
 from recon.modalities.ultrasound.grid import COLUMNS, ROWS, record_window, scene_of
 from recon.modalities.ultrasound.image_metrics import fwhm
+from recon.modalities.ultrasound.independent_pixels import speckle_prior, unexplained, wiener
 from recon.modalities.ultrasound.options import Ultrasound
-from recon.modalities.ultrasound.prepare import _wiener, prepare_frame
+from recon.modalities.ultrasound.prepare import prepare_frame
 from recon.modalities.ultrasound.pulse import pulse_of, pulse_samples
 from recon.modalities.ultrasound.selection import choose, thin_out
 from recon.posterior import Posterior
 from recon.uncertainty import Calibration
+from samplers import Problem
 
 C, FC, FS, COUNT = 1540.0, 5e6, 20e6, 330
 ELEMENTS = np.stack([(np.arange(16) - 7.5) * 0.3e-3, np.zeros(16)], axis=1)
@@ -112,11 +114,12 @@ def test_problem_explains_the_data_and_knows_their_noise(speckle):
 
 
 def test_point_is_where_it_is_in_both_images(speckle):
-    from recon.modalities.ultrasound.prepare import speckle_prior
     from samplers import ExactGaussian
 
     ready = prepare_frame(made(channel_data(strength=0.02)), 0, Ultrasound(angles=1, depth=(6, 8)))
-    mean = ExactGaussian(iterations=60).posterior_mean(ready.problem, speckle_prior(ready))
+    mean = ExactGaussian(iterations=60).posterior_mean(
+        ready.problem, speckle_prior(ready.problem, ready.grid, ready.images["das"])
+    )
     widths = []
     for image in (ready.images["das"].abs().numpy(), mean.abs().numpy()):
         row, column = np.unravel_index(image.argmax(), image.shape)
@@ -169,6 +172,32 @@ def test_what_lies_outside_is_taken_off_or_counts_as_noise(options):
     assert 0.3 < (left / problem.noise_std).abs().square().mean() < 2
 
 
+@pytest.mark.parametrize("claimed", [0.5, 1.0, 3.0, 10.0])
+def test_withheld_elements_tell_whether_the_noise_level_is_too_high(claimed):
+    grid = prepare_frame(made(channel_data()), 0, Ultrasound()).grid
+    operator = PlaneWaveUltrasound(GEOMETRY, grid, bandwidth=0.5)
+    generator = torch.Generator().manual_seed(5)
+    y = operator(torch.randn(grid.shape, dtype=torch.complex64, generator=generator))
+    noise = 0.1 * y.abs().square().mean().sqrt()
+    y = y + noise * torch.randn(y.shape, dtype=y.dtype, generator=generator)
+    ratio = unexplained(Problem(y, operator, (claimed * noise).expand(1, 1, y.shape[-1])), grid)
+    # Predictions miss by the noise, which alone is claimed, and by what the pixels leave open.
+    low, high = sorted((1.0, claimed**-2))
+    assert 0.9 * low < ratio < 1.1 * high
+    assert ratio == pytest.approx(claimed**-2, rel=1.5)
+
+
+def test_withheld_data_are_expected_between_the_electronic_noise_and_the_noise_level(speckle):
+    ready = prepare_frame(made(speckle), 0, Ultrasound(angles=1))
+    level = ready.problem.noise_std
+    assert ready.data_std.shape == level.shape
+    assert (ready.data_std <= level).all() and ready.data_std.mean() < 0.8 * level.mean()
+    floor = ready.diagnostics["noise_std"] / ready.problem.scale
+    assert (ready.data_std >= torch.minimum(0.999 * torch.tensor(floor), level)).all()
+    # What the caller says of the model error is not doubted.
+    assert prepare_frame(made(speckle), 0, Ultrasound(angles=1, model_error=0.05)).data_std is None
+
+
 def test_selection_and_undersampling(speckle):
     data = made(speckle)
     few = Ultrasound(angles=3, elements=8, array="centre", decimation=4, noise_std=0.5, time_shift=0.1)
@@ -194,7 +223,7 @@ def test_samples_below_the_nyquist_rate_are_explained_by_what_the_others_say(dec
     """The image that explains all samples explains every n-th of them: aliases are in the model, not in its error."""
     data = made(channel_data(noise=0.0))
     full = prepare_frame(data, 0, Ultrasound(angles=1, model_error=0.05))
-    fit, _ = _wiener(full.problem, full.grid)
+    fit, _ = wiener(full.problem, full.grid)
     fewer = prepare_frame(data, 0, Ultrasound(angles=1, decimation=decimation, model_error=0.05))
     assert np.array_equal(fewer.grid.z[:120], full.grid.z[:120])  # the last row depends on the last sample
     image = torch.zeros(fewer.grid.shape, dtype=fit.dtype)
