@@ -6,7 +6,7 @@ Noise levels are always sigma, see `samplers.denoiser`.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Integral
 from types import MappingProxyType
@@ -14,6 +14,7 @@ from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor
 
+from samplers.branching import Fork
 from samplers.denoiser import Denoiser
 from samplers.noise import Noise
 from samplers.problem import Problem
@@ -77,6 +78,17 @@ class Sampler(ABC):
     def mean_level(self, problem: Problem) -> float | None:
         """Return the noise level around which the mean of this problem is taken; ``mean_sigma`` unless overridden."""
         return self.mean_sigma
+
+    def forks(self, problem: Problem, denoiser: Denoiser) -> Sequence[Fork]:
+        """Return where samples part that share a path at high noise levels (`samplers.branching`); nowhere by default.
+
+        A sampler with forks has no memory from step to step, and defines ``depart``.
+        """
+        return ()
+
+    def depart(self, denoised: Tensor, sigma: float, sigma_next: float, run: Run) -> Tensor:
+        """Go from denoised images ``(batch, *domain)`` of shared paths at ``sigma`` to states at ``sigma_next``."""
+        raise NotImplementedError
 
     @abstractmethod
     def step(self, x: Tensor, sigma: float, sigma_next: float, run: Run, memory: Any) -> Step:

@@ -1,25 +1,27 @@
-"""The sampling loop of the engine: it runs a sampler on a problem and monitors its samples."""
+"""The sampling loop of the engine: it runs a sampler on a problem and watches its samples."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import NamedTuple, NoReturn
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from operators.base import Space
-from operators.errors import DivergenceError, InputError, ShapeError
+from operators.errors import InputError, ShapeError
 from samplers.base import Run, Sampler
+from samplers.branching import Stretch, stretches
 from samplers.denoiser import Denoiser
 from samplers.likelihood import Gaussian
 from samplers.memory import BatchLimit, is_out_of_memory
 from samplers.noise import Noise
 from samplers.problem import Problem
 from samplers.samples import PathMean, Samples
+from samplers.watch import Watch, raise_divergence
 
-#: A sample that grows beyond this multiple of the largest noise level counts as diverged.
-_GROWTH = 10.0
+#: Distance between the random streams of samples and of the paths that they share.
+_APART = 1 << 32
 
 
 class Progress(NamedTuple):
@@ -48,8 +50,9 @@ def sample(
     """Draw samples from a problem and a prior with a sampler: the loop of the engine.
 
     Sample ``k`` of seed ``s`` is the same image whatever ``n_samples``, ``batch_size`` or ``first`` (each sample has
-    its own random stream), up to the rounding of batched matrix products. A batch for which memory is too small is
-    drawn again in halves; batches that are finished are kept.
+    its own random stream), up to the rounding of batched matrix products. Where the sampler has forks, samples share
+    paths at high noise levels (`samplers.branching`). A batch for which memory is too small is drawn again in halves;
+    batches that are finished are kept.
 
     Parameters
     ----------
@@ -93,98 +96,133 @@ def sample(
             f"{type(sampler).__name__} needs Gaussian noise, Problem(y, operator, noise_std); got "
             f"{type(problem.likelihood).__name__}"
         )
-    size = n_samples if batch_size is None else max(1, batch_size)
-    limit = BatchLimit() if limit is None else limit
-    parts, failures, begin = [], [], first
-    while begin < first + n_samples:
-        numbers = range(begin, min(begin + limit.of(size), first + n_samples))
-        x0 = _starts(start, domain, numbers, first)
-        try:
-            drawn, failed = _batch(sampler, Run(problem, denoiser, Noise(seed, numbers, problem.y)), x0, progress)
-        except Exception as error:
-            if not is_out_of_memory(error):
-                raise
-            limit.lower(len(numbers), error)
-            continue
-        parts.append(drawn)
-        failures.append(failed)
-        begin = numbers.stop
-    result = Samples(
-        samples=torch.cat([part.samples for part in parts]),
-        valid=torch.cat([part.valid for part in parts]),
-        residual=torch.cat([part.residual for part in parts]),
-        facts={name: torch.cat([part.facts[name] for part in parts]) for name in parts[0].facts},
-    )
-    if not bool(result.valid.any()):
-        _raise_divergence(torch.cat(failures), sampler.sigmas(problem, denoiser))
-    if all(part.expectation is not None for part in parts):
-        result.expectation = torch.cat([part.expectation for part in parts if part.expectation is not None])
-    return result
+    tree = _Tree(sampler, problem, denoiser, seed, BatchLimit() if limit is None else limit, progress)
+    numbers = range(first, first + n_samples)
+    return tree.samples(numbers, n_samples if batch_size is None else max(1, batch_size), start)
 
 
-def _starts(start: Tensor | None, domain: Space, numbers: range, first: int) -> Tensor | None:
-    """Pick the starting images of the samples ``numbers``."""
-    if start is None:
-        return None
-    domain.check(start, "start")
-    if start.ndim == domain.ndim:
-        return start.expand(len(numbers), *domain.shape)
-    if start.ndim != domain.ndim + 1 or len(start) < numbers.stop - first:
-        raise ShapeError(f"start: expected one image or one for each sample, got shape {tuple(start.shape)}")
-    return start[numbers.start - first : numbers.stop - first]
+class _Origin(NamedTuple):
+    """The clean image that a path begins with, and the step at which the path to it failed."""
+
+    clean: Tensor
+    bad_step: Tensor
 
 
-def _batch(
-    sampler: Sampler, run: Run, start: Tensor | None, progress: Callable[[Progress], bool | None] | None
-) -> tuple[Samples, Tensor]:
-    """Run one batch through the schedule; also return the step at which each sample failed, or the number of steps.
+class _End(NamedTuple):
+    """The end of a batch of paths: states, denoised images of the last step, what was watched, and the path mean."""
 
-    A sample fails where it is not finite or has grown to more than ``_GROWTH`` times the largest noise of the prior,
-    which swamps its images (or times its initial size). Failures stay on the device until the end, so that nothing
-    waits for a GPU.
-    """
-    problem, denoiser = run.problem, run.denoiser
-    sigmas = sampler.sigmas(problem, denoiser)
-    x = sigmas[0] * run.draw()
-    if start is not None:
-        x = x + start.to(x)
-    total = len(sigmas) - 1
-    limit = _GROWTH**2 * _mean_square(x).clamp(min=denoiser.sigma_max**2)
-    bad_step = torch.full((len(run.noise),), total, device=x.device)
-    facts: dict[str, Tensor] = {}
-    memory, kept = None, PathMean(sampler.mean_level(problem))
-    for i in range(total):
-        x, denoised, found, memory = sampler.step(x, sigmas[i], sigmas[i + 1], run, memory)
-        facts = _with_worst(facts, found)
-        kept.add(sigmas[i], denoised)
-        good = _mean_square(x) <= limit  # false for what is not finite
-        bad_step = torch.where(good, bad_step, bad_step.clamp(max=i))
-        if progress is not None and progress(Progress(i + 1, total, sigmas[i], denoised)):
-            x = x if denoised is None else denoised
-            break
-    return Samples(x, bad_step == total, problem.misfit(x), facts, kept.value), bad_step
+    x: Tensor
+    denoised: Tensor | None
+    watch: Watch
+    expectation: Tensor | None
+
+    def origins(self) -> Iterator[_Origin]:
+        """Yield what other paths may begin with."""
+        assert self.denoised is not None, "a sampler with forks returns denoised images"
+        return itertools.starmap(_Origin, zip(self.denoised, self.watch.bad_step, strict=True))
 
 
-def _mean_square(x: Tensor) -> Tensor:
-    """Return the mean of ``|x|^2`` of each sample, shape ``(batch,)``."""
-    flat = torch.view_as_real(x.resolve_conj()) if x.is_complex() else x
-    return flat.square().flatten(1).sum(dim=1) / max(x[0].numel(), 1)
+class _Tree:
+    """The paths of one call of `sample`; they share what the forks of the sampler allow."""
 
+    def __init__(
+        self,
+        sampler: Sampler,
+        problem: Problem,
+        denoiser: Denoiser,
+        seed: int,
+        limit: BatchLimit,
+        progress: Callable[[Progress], bool | None] | None,
+    ) -> None:
+        self.sampler, self.problem, self.denoiser, self.seed = sampler, problem, denoiser, seed
+        self.limit, self.progress = limit, progress
+        self.sigmas = sampler.sigmas(problem, denoiser)
+        self.stopped = False  # on a path that others share
 
-def _with_worst(before: dict[str, Tensor], found: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the diagnostics of a step, and the largest ``cg_residual`` so far, which shows if a solve got stuck."""
-    facts = dict(found)
-    if "cg_residual" in facts:
-        worst = before.get("cg_residual_worst", facts["cg_residual"])
-        facts["cg_residual_worst"] = torch.maximum(worst, facts["cg_residual"])
-    return facts
+    @property
+    def total(self) -> int:
+        """Number of steps."""
+        return len(self.sigmas) - 1
 
+    def samples(self, numbers: range, size: int, start: Tensor | None) -> Samples:
+        """Draw the samples of these numbers, ``size`` at a time."""
+        begins = self._starts(start, numbers)
+        parts = stretches(self.sigmas, () if begins else self.sampler.forks(self.problem, self.denoiser))
+        for part, finer in itertools.pairwise(parts):
+            paths = sorted({part.path_of(number) for number in numbers})
+            origins = [origin for end in self._ends(part, paths, size, begins) for origin in end.origins()]
+            origin_of = dict(zip(paths, origins, strict=True))
+            begins = {finer.path_of(number): origin_of[part.path_of(number)] for number in numbers}
+        return self._joined(self._ends(parts[-1], numbers, size, begins))
 
-def _raise_divergence(bad_step: Tensor, sigmas: list[float]) -> NoReturn:
-    """Return the error message for a run without any valid sample."""
-    worst = int(bad_step.max())
-    raise DivergenceError(
-        f"every sample became non-finite or grew without bound: first at step {int(bad_step.min()) + 1} of "
-        f"{len(sigmas) - 1} (last at sigma = {sigmas[worst]:.3g}); likely causes: the network returns NaN at this "
-        "sigma, or the data are scaled far from what the prior was trained on, or noise_std is much too small"
-    )
+    def _starts(self, start: Tensor | None, numbers: range) -> dict[int, _Origin]:
+        """Return the starting images of the samples by their numbers; nothing where they start with noise."""
+        if start is None:
+            return {}
+        domain = self.problem.operator.domain
+        domain.check(start, "start")
+        if start.ndim == domain.ndim:
+            start = start.expand(len(numbers), *domain.shape)
+        elif start.ndim != domain.ndim + 1 or len(start) < len(numbers):
+            raise ShapeError(f"start: expected one image or one for each sample, got shape {tuple(start.shape)}")
+        good = torch.tensor(self.total)
+        return {number: _Origin(image, good) for number, image in zip(numbers, start, strict=False)}
+
+    def _ends(self, part: Stretch, numbers: Sequence[int], size: int, begins: Mapping[int, _Origin]) -> list[_End]:
+        """Follow paths through a part of the schedule, in batches that fit in memory."""
+        ends: list[_End] = []
+        done = 0
+        while done < len(numbers):
+            batch = numbers[done : done + self.limit.of(size)]
+            try:
+                ends.append(self._follow(part, batch, [begins[number] for number in batch if begins]))
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+                self.limit.lower(len(batch), error)
+                continue
+            done += len(batch)
+        return ends
+
+    def _follow(self, part: Stretch, numbers: Sequence[int], begins: Sequence[_Origin]) -> _End:
+        """Take a batch of paths through a part of the schedule."""
+        sampler, sigmas = self.sampler, self.sigmas
+        own = [number + _APART * (part.paths or 0) for number in numbers]
+        run = Run(self.problem, self.denoiser, Noise(self.seed, own, self.problem.y))
+        x = self._first(part, run, torch.stack([begin.clean for begin in begins]) if begins else None)
+        failed = torch.stack([begin.bad_step.to(x.device) for begin in begins]) if begins else None
+        watch = Watch(x, self.denoiser.sigma_max, self.total, failed)
+        memory, kept = None, PathMean(sampler.mean_level(self.problem))
+        denoised = x if self.stopped else None
+        for i in range(part.begin, part.begin if self.stopped else part.end):
+            x, denoised, found, memory = sampler.step(x, sigmas[i], sigmas[i + 1], run, memory)
+            watch.add(i, x, found)
+            kept.add(sigmas[i], denoised)
+            if self.progress is not None and self.progress(Progress(i + 1, self.total, sigmas[i], denoised)):
+                x = x if denoised is None else denoised
+                self.stopped = part.paths is not None
+                break
+        return _End(x, denoised, watch, kept.value)
+
+    def _first(self, part: Stretch, run: Run, clean: Tensor | None) -> Tensor:
+        """Return the first states of paths that begin with noise, with a noisy image, or at a fork."""
+        sigma = self.sigmas[part.begin]
+        if clean is None or not part.begin:
+            x = sigma * run.draw()
+            return x if clean is None else x + clean.to(x)
+        return clean if self.stopped else self.sampler.depart(clean, self.sigmas[part.begin - 1], sigma, run)
+
+    def _joined(self, ends: Sequence[_End]) -> Samples:
+        """Return the samples of all batches."""
+        bad_step = torch.cat([end.watch.bad_step for end in ends])
+        valid = bad_step == self.total
+        if not bool(valid.any()):
+            raise_divergence(bad_step, self.sigmas)
+        kept = [end.expectation for end in ends if end.expectation is not None]
+        return Samples(
+            samples=torch.cat([end.x for end in ends]),
+            valid=valid,
+            residual=torch.cat([self.problem.misfit(end.x) for end in ends]),
+            facts={name: torch.cat([end.watch.facts[name] for end in ends]) for name in ends[0].watch.facts},
+            expectation=torch.cat(kept) if len(kept) == len(ends) else None,
+        )

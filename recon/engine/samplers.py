@@ -38,7 +38,14 @@ if TYPE_CHECKING:
 #: Settings common to the two forms of DDS.
 _DDS: dict[str, Any] = {"steps": 30, "noise": "ddim", "eta": 1.0, "spacing": "karras", "sigma_max": 3.0}
 #: With draws of the image in each step the levels may end at .06: the last draw is what remains, without a call.
-_DRAWN: dict[str, Any] = {**_DDS, "steps": None, "image_draws": True, "sigma_min": 0.06, "mean_sigma": 0.08}
+_DRAWN: dict[str, Any] = {
+    **_DDS,
+    "steps": None,
+    "image_draws": True,
+    "branches": True,
+    "sigma_min": 0.06,
+    "mean_sigma": 0.08,
+}
 
 #: The samplers by name, with the settings that `recon run` uses, for images whose .99 quantile is 1. For DDS: data
 #: weighted by the measured error of the denoiser, the DDIM variance, and the mean from where it is best known. On
