@@ -26,6 +26,8 @@ SENSE96_NOISE = 6.5
 PATTERNS = ("random", "equispaced", "poisson", "gaussian1d", "gaussian2d")
 #: Images at 3 T, and the low-field scans whose grid and noise they get.
 STAND_INS = (("F6B_T1w", "F6B_GRE"), ("F6B_T2w", "F6B_FSE"))
+#: Slices at 3 T of people who are in no training data.
+UNSEEN = (("F6A_T1w", 0), ("F6A_T2w", 1), ("S6B_T1w", 1), ("S6B_T2w", 3))
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,6 +100,10 @@ def scans(folder: Path) -> dict[str, Callable[[], Scan]]:
     for image, like in STAND_INS:
         for rate in (1, 2):
             found[f"low field like {image[4:]} x{rate}"] = partial(_stand_in, folder, image, like, rate)
+    for name, index in UNSEEN:
+        for pattern, rate in (("random", 4), ("poisson", 4), ("equispaced", 2), ("equispaced", 8)):
+            scan = partial(_unseen, folder, name, index, pattern, rate)
+            found[f"unseen {name} {pattern} x{rate}"] = scan
     return found
 
 
@@ -229,3 +235,18 @@ def _stand_in(folder: Path, name: str, like: str, rate: int, index: int = 2) -> 
     assert scan.noise is not None
     level = scan.noise * float(np.quantile(reference, 0.99) / np.quantile(np.abs(scan.reference), 0.99))
     return Scan(with_noise(kspace, level), reference, _undersampled("random", rate), level, total_variation=True)
+
+
+def _unseen(folder: Path, name: str, index: int, pattern: str, rate: int, coils: int = 6, noise: float = 0.015) -> Scan:
+    """Return a slice at 3 T on a grid of a third of its pixels, seen by smooth coils, with a smooth phase."""
+    with np.load(folder / "mri_images" / "brain_3T_6patients_T1_T2.npz") as images:
+        sharp = images[name][index].astype(np.float32)
+    ny, nx = (n // 3 for n in sharp.shape)
+    image = sharp[: 3 * ny, : 3 * nx].reshape(ny, 3, nx, 3).mean(axis=(1, 3))
+    image /= np.quantile(image, 0.99)
+    y, x = np.mgrid[-1 : 1 : ny * 1j, -1 : 1 : nx * 1j]
+    turns = (2 * np.pi * np.arange(coils) / coils + 0.3)[:, None, None]
+    away = (y - 1.2 * np.sin(turns)) ** 2 + (x - 1.2 * np.cos(turns)) ** 2
+    maps = np.exp(-away / 1.6 + 1j * (0.8 * np.sin(turns) * y + 0.8 * np.cos(turns) * x + turns))
+    kspace = to_kspace(maps / rss(maps) * image * np.exp(1j * (0.5 * y - 0.4 * x * y + 0.3)))
+    return Scan(with_noise(kspace, noise), image, _undersampled(pattern, rate), noise)

@@ -16,6 +16,8 @@ _MOST = 100_000
 PRECISIONS, TRAINING_PRECISIONS, AUTO = ("float32", "tf32", "bfloat16"), ("float32", "bfloat16"), "auto"
 #: Settings of a sampler between time and accuracy; the first is the default.
 QUALITIES = ("standard", "draft")
+#: Images that sampling may start from, made from the data.
+STARTS = ("zero-filled", "least-squares", "tv")
 
 
 def require_precision(precision: str) -> None:
@@ -122,6 +124,23 @@ class RunConfig(Options):
         bool,
         "test each slice on data that are withheld from a short companion run; it takes an eighth of the time of 8 "
         "samples",
+    )
+
+    start: Any = option(
+        None,
+        str,
+        f"start from an image instead of noise: {', '.join(STARTS)}, or a .npy file of images (y, x) or (slice, y, x) "
+        "in the units of the result; in Python also an array. Samples then spread less",
+        "NAME_OR_FILE",
+        arrays=True,
+    )
+    start_sigma: float | None = option(
+        None,
+        float,
+        "noise level at which the start joins the schedule, relative to the .99 quantile of the image (default: twice "
+        "the error that the start is likely to have)",
+        "SIGMA",
+        above=0,
     )
 
     @property

@@ -43,6 +43,7 @@ def sample(
     *,
     first: int = 0,
     start: Tensor | None = None,
+    start_sigma: float | None = None,
     batch_size: int | None = None,
     limit: BatchLimit | None = None,
     progress: Callable[[Progress], bool | None] | None = None,
@@ -66,6 +67,8 @@ def sample(
         Number of the first sample; to continue an earlier run of ``n`` samples give ``first=n``.
     start : Tensor, shape ``domain`` or ``(n_samples, *domain)``, optional
         Clean image(s) from which the reverse process starts (CCDF; Chung et al. 2022): noised to the first sigma.
+    start_sigma : float, optional
+        With ``start``: this is the first sigma, and of the schedule only the levels below follow.
     batch_size : int, optional
         Number of samples that go through the network at once; all by default.
     limit : BatchLimit, optional
@@ -96,7 +99,12 @@ def sample(
             f"{type(sampler).__name__} needs Gaussian noise, Problem(y, operator, noise_std); got "
             f"{type(problem.likelihood).__name__}"
         )
-    tree = _Tree(sampler, problem, denoiser, seed, BatchLimit() if limit is None else limit, progress)
+    if start_sigma is not None and (start is None or not start_sigma > 0):
+        raise InputError(f"expected start_sigma > 0 together with start, got start_sigma={start_sigma}")
+    sigmas = sampler.sigmas(problem, denoiser)
+    if start_sigma is not None:
+        sigmas = [min(start_sigma, sigmas[0]), *(sigma for sigma in sigmas if sigma < start_sigma)]
+    tree = _Tree(sampler, problem, denoiser, sigmas, seed, BatchLimit() if limit is None else limit, progress)
     numbers = range(first, first + n_samples)
     return tree.samples(numbers, n_samples if batch_size is None else max(1, batch_size), start)
 
@@ -130,13 +138,13 @@ class _Tree:
         sampler: Sampler,
         problem: Problem,
         denoiser: Denoiser,
+        sigmas: list[float],
         seed: int,
         limit: BatchLimit,
         progress: Callable[[Progress], bool | None] | None,
     ) -> None:
         self.sampler, self.problem, self.denoiser, self.seed = sampler, problem, denoiser, seed
-        self.limit, self.progress = limit, progress
-        self.sigmas = sampler.sigmas(problem, denoiser)
+        self.sigmas, self.limit, self.progress = sigmas, limit, progress
         self.stopped = False  # on a path that others share
 
     @property
@@ -225,4 +233,5 @@ class _Tree:
             residual=torch.cat([self.problem.misfit(end.x) for end in ends]),
             facts={name: torch.cat([end.watch.facts[name] for end in ends]) for name in ends[0].watch.facts},
             expectation=torch.cat(kept) if len(kept) == len(ends) else None,
+            sigmas=list(self.sigmas),
         )

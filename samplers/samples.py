@@ -24,6 +24,8 @@ class Samples:
     expectation : Tensor, shape ``(n, *domain)``, optional
         ``E[x0 | x, y]`` of each sample's path around ``Sampler.mean_sigma``. Averages of it have the same expectation
         as averages of the samples, ``E[x0 | y] = E[E[x0 | x, y]]``, and a smaller variance (Rao-Blackwell).
+    sigmas : list of float
+        Noise levels of the schedule, the last one 0.
     """
 
     samples: Tensor
@@ -31,6 +33,12 @@ class Samples:
     residual: Tensor
     facts: dict[str, Tensor] = field(default_factory=dict)
     expectation: Tensor | None = None
+    sigmas: list[float] = field(default_factory=list)
+
+    @property
+    def steps(self) -> int:
+        """Number of steps."""
+        return max(len(self.sigmas) - 1, 0)
 
     @property
     def mean(self) -> Tensor:

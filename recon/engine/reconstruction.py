@@ -14,6 +14,7 @@ from recon.engine.samplers import resolve_sampler
 from recon.engine.sampling_run import SamplingRun, Step
 from recon.engine.slice_result import FailedSlice, SliceResult
 from recon.engine.slices import choose_slices, of_slices
+from recon.engine.start import Start
 from recon.errors import InputError
 from recon.modalities.protocols import Source
 from recon.options import Options
@@ -24,7 +25,7 @@ from samplers import DDSVolume, Problem
 from samplers.memory import keep_freed_memory
 
 #: Options of every modality that are given by name.
-_BY_NAME = ("quality", "holdout", "keep", "threads", "compile")
+_BY_NAME = ("quality", "holdout", "keep", "threads", "compile", "start", "start_sigma")
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,6 +134,7 @@ def plan(
         holdout,
         wishes.kept,
         wishes.compile and compiling_pays(where),
+        Start.given(wishes.start, wishes.start_sigma),
     )
     computing = {
         "samples": samples,
@@ -143,6 +145,9 @@ def plan(
         "holdout": holdout,
         "keep": wishes.keep,
     }
+    if wishes.start is not None:
+        named_start = wishes.start if isinstance(wishes.start, str) else "array"
+        computing |= {"start": named_start, "start_sigma": wishes.start_sigma}
     if isinstance(source, Problem):
         if named or options is not None:
             raise InputError(f"a Problem is already prepared, so it takes no {', '.join(named) or 'options'}")

@@ -20,6 +20,7 @@ from recon.engine.part import Part
 from recon.engine.provenance import describe_prior, describe_sampler
 from recon.engine.samplers import FIRST_IMAGE_STEPS, resolve_sampler
 from recon.engine.slice_result import SliceResult, reduced
+from recon.engine.start import Start
 from recon.engine.volume import BySlice, join
 from recon.errors import DivergenceError, InputError
 from recon.modalities.base import Modality
@@ -55,6 +56,8 @@ class SamplingRun:
         How many samples of each slice are kept; all by default. Statistics are those of all.
     compiled : bool
         Whether the network is compiled.
+    start : Start, optional
+        What samples start from instead of noise.
     loaded : dict
         Denoisers by image shape, as they become known.
     limit : BatchLimit
@@ -74,6 +77,7 @@ class SamplingRun:
     holdout: bool = True
     keep: int | None = None
     compiled: bool = False
+    start: Start | None = None
     loaded: dict[tuple[int, ...], Denoiser] = dataclasses.field(default_factory=dict)
     limit: BatchLimit = dataclasses.field(default_factory=BatchLimit)
     meeting: Alone = dataclasses.field(default_factory=Alone)
@@ -184,16 +188,21 @@ class SamplingRun:
         """Sample one slice; slices have independent random streams."""
         prior = Counted(self._prior_of(problem))
         fit(self.limit, problem, self.batch_size or self.samples)
+        begin, begin_sigma = (None, None) if self.start is None else self.start.at(problem, index, prior)
         drawn = sample(
             self.sampler,
             problem,
             prior,
             self.samples,
             _slice_seed(self.seed, index),
+            start=begin,
+            start_sigma=begin_sigma,
             batch_size=self.batch_size,
             limit=self.limit,
             progress=step,
         )
+        if begin_sigma is not None:
+            drawn.facts["start_sigma"] = torch.full((len(drawn.valid),), drawn.sigmas[0])
         calls, gradients = (round(count / self.samples) for count in (prior.images, prior.back_propagated))
         steps = len(self.sampler.sigmas(problem, prior)) - 1
         tested = None

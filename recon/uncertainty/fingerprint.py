@@ -26,7 +26,8 @@ def fingerprint(posterior: PosteriorSamples) -> dict[str, Any]:
     """Return the conditions that the calibration of a result depends on, as plain values.
 
     ``operator``: its class. ``prior``: the sha256 of its weights, or its name. ``sampler``: class and every setting.
-    ``precision``: arithmetic of the network. ``samples``: the number of valid samples. ``noise``: [least, most] over
+    ``precision``: arithmetic of the network. ``start``, ``start_sigma``: of samples that start from an image.
+    ``samples``: the number of valid samples. ``noise``: [least, most] over
     the slices of the noise level over the scale of the image. Further entries are the conditions of the modality: kind
     and pattern of sampling, views, waves, ... Missing entries are None.
     """
@@ -38,6 +39,8 @@ def fingerprint(posterior: PosteriorSamples) -> dict[str, Any]:
         "prior": prior.get("sha256") or prior.get("name"),
         "sampler": compact(_mapping(record.get("sampler"))),
         "precision": _mapping(record.get("config")).get("precision"),
+        "start": _mapping(record.get("config")).get("start"),
+        "start_sigma": _mapping(record.get("config")).get("start_sigma"),
         "samples": posterior.n_valid,
         **{name: plain(condition.value) for name, condition in conditions.items()},
         "tolerance": {name: one.tolerance for name, one in conditions.items() if one.tolerance is not None},
