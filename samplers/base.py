@@ -63,6 +63,8 @@ class Sampler(ABC):
     citations: ClassVar[tuple[str, ...]] = ()
     #: Whether the sampler needs Gaussian noise; False if it works with any ``problem.likelihood``.
     needs_gaussian: ClassVar[bool] = True
+    #: Whether the sampler calls the denoiser.
+    uses_prior: ClassVar[bool] = True
     #: Noise level around which ``E[x0 | x, y]`` is kept for `Samples.expectation`; None to keep nothing.
     mean_sigma: float | None = None
 

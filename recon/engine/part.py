@@ -18,6 +18,7 @@ class Part:
 
     ``network_calls`` and ``back_propagations`` were made for each sample; ``steps`` is what the schedule of the sampler
     has for this prior; ``index`` is the number of the slice; ``held_out`` is the result of the held-out test.
+    ``without_prior``: the samples are those of an estimate (`recon.estimators`).
     """
 
     drawn: Samples
@@ -29,6 +30,7 @@ class Part:
     steps: int = 0
     index: int = 0
     held_out: HeldOut | None = None
+    without_prior: bool = False
 
     def physical(self, images: Tensor | None = None) -> np.ndarray:
         """Return the samples, or other images in the scale of the prior, in physical units."""

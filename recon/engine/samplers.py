@@ -8,8 +8,9 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from recon import plugins
+from recon import modalities, plugins
 from recon.errors import InputError
+from recon.estimators import TotalVariation
 from recon.options import unknown_option
 from recon.run_options import QUALITIES
 from samplers import (
@@ -80,6 +81,9 @@ PUBLISHED: dict[str, Sampler] = {
     "score-ald-code": ScoreALD(steps=1155, step_size=0.02, rule="code", sigma_max=1.24, sigma_min=0.0066),
 }
 
+#: Reconstructions without a learned prior that suit any modality.
+ESTIMATORS: dict[str, Sampler] = {"tv": TotalVariation()}
+
 #: Steps of the first image of a slice, with which the preparation of some modalities goes on.
 FIRST_IMAGE_STEPS = 10
 
@@ -123,12 +127,23 @@ def resolve_sampler(
 
 
 def sampler_names() -> list[str]:
-    """Return the names of all samplers: ours, published settings, and those of other distributions."""
-    return [*SAMPLERS, *PUBLISHED, *plugins.names("samplers")]
+    """Return the names of all samplers: ours, published settings, those without a prior, and other distributions'."""
+    return [*SAMPLERS, *PUBLISHED, *ESTIMATORS, *_of_modalities(), *plugins.names("samplers")]
+
+
+def _of_modalities() -> dict[str, Modality]:
+    """Return the modality of each estimator that only one has."""
+    return {name: kind for kind in modalities.modalities() for name in kind.estimators}
 
 
 def _named(name: str, modality: Modality | None) -> Any:
-    known = SAMPLERS.get(name) or PUBLISHED.get(name) or plugins.find("samplers", name)
+    known: Any = {**SAMPLERS, **PUBLISHED, **ESTIMATORS, **({} if modality is None else modality.estimators)}.get(name)
+    known = known or plugins.find("samplers", name)
+    owner = _of_modalities().get(name)
+    if known is None and owner is not None:
+        if modality is not None:
+            raise InputError(f"sampler: {name} is for {owner.title}, not for {modality.title}")
+        return owner.estimators[name]
     if known is None:
         names = ", ".join(sampler_names())
         raise InputError(f"sampler: unknown sampler {name!r}; choose one of {names}")

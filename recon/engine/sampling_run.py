@@ -23,6 +23,7 @@ from recon.engine.slice_result import SliceResult, reduced
 from recon.engine.start import Start
 from recon.engine.volume import BySlice, join
 from recon.errors import DivergenceError, InputError
+from recon.estimators import NO_PRIOR, NoPrior
 from recon.modalities.base import Modality
 from recon.modalities.prepared import Prepared
 from recon.modalities.protocols import Source
@@ -83,7 +84,10 @@ class SamplingRun:
     meeting: Alone = dataclasses.field(default_factory=Alone)
 
     def __post_init__(self) -> None:
-        if isinstance(self.prior, str) and self.prior == "auto":
+        if not self.sampler.uses_prior:
+            object.__setattr__(self, "prior", NO_PRIOR)
+            object.__setattr__(self, "holdout", False)
+        elif isinstance(self.prior, str) and self.prior == "auto":
             if self.modality is None:
                 raise InputError(
                     "prior: 'auto' needs a modality, but the operator of this Problem belongs to none; "
@@ -131,7 +135,7 @@ class SamplingRun:
             reference = np.stack(known) if len(known) == len(chosen) else None
         else:
             (ready, reference), *_ = prepared
-            ready = self._refined(ready, chosen[0]) if ready.refinable else ready
+            ready = self._refined(ready, chosen[0]) if ready.refinable and self.sampler.uses_prior else ready
             if isinstance(self.prior, str) and self.prior == GAUSSIAN and (stand_in := ready.stand_in()) is not None:
                 self.loaded[tuple(ready.problem.operator.domain.shape)] = stand_in
         return self._part(ready.problem, chosen[0], step, ready, reference)
@@ -157,7 +161,7 @@ class SamplingRun:
 
     def _best_precision(self) -> str:
         """Return the arithmetic of a prior for which none is asked: its own, or the best one on the device."""
-        if not isinstance(self.prior, str | Path) or self.prior == GAUSSIAN:
+        if not isinstance(self.prior, str | Path) or self.prior in (GAUSSIAN, NO_PRIOR):
             own = getattr(self.prior, "precision", None)
             return own if isinstance(own, str) and own in PRECISIONS else "float32"
         return resolve_precision(AUTO, self.device)
@@ -211,7 +215,9 @@ class SamplingRun:
             seed = _slice_seed(self.seed, index)
             known = self._prior_of(problem)
             tested = cross_validate(problem, self.sampler, known, seed, self.modality, level, self.limit)
-        return Part(drawn, problem, ready, reference, calls, gradients, steps, index, tested)
+        return Part(
+            drawn, problem, ready, reference, calls, gradients, steps, index, tested, not self.sampler.uses_prior
+        )
 
     def _prior_of(self, problem: Problem) -> Denoiser:
         """Return the prior for the images of a problem; volumes and multi-part images are denoised plane by plane."""
@@ -225,6 +231,8 @@ class SamplingRun:
 
     def _denoiser(self, shape: tuple[int, ...], real: bool) -> Denoiser:
         """Return the prior for images of this shape, complex or real; loaded once."""
+        if not self.sampler.uses_prior:
+            self.loaded[shape] = NoPrior()
         if shape not in self.loaded:
             load = functools.partial(
                 load_prior,

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from recon.modalities.protocols import Description, Reader, Source
 from recon.options import Options
-from samplers import Problem
+from samplers import Problem, Sampler
 
 if TYPE_CHECKING:
     from recon.figure import Row
@@ -221,6 +221,8 @@ class Modality:
     description : Description
     samplers : mapping
         Settings that differ from the engine's defaults, by sampler name.
+    estimators : mapping
+        Reconstructions without a learned prior that only this modality has, by name (`recon.estimators`).
     qualities : mapping
         What a quality other than "standard" changes of these settings, by sampler name and quality.
     axes : (str, str)
@@ -259,6 +261,7 @@ class Modality:
     operators: tuple[type, ...]
     description: Description
     samplers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    estimators: Mapping[str, Sampler] = field(default_factory=dict)
     qualities: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
     axes: tuple[str, str] = ("y x", "slice y x")
     doubts: str = "its geometry"

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from recon import Posterior
+from recon import Posterior, modalities
 from recon.cli import main
 
 FAST = ("--prior", "gaussian", "--samples", "2", "--steps", "3", "--device", "cpu")
@@ -174,11 +174,13 @@ def test_a_demo_that_cannot_run_makes_no_folder(
 
 
 def test_every_sampler_is_listed_with_its_fields(capsys: pytest.CaptureFixture[str]) -> None:
-    from recon.engine.samplers import PUBLISHED, SAMPLERS
+    from recon.engine.samplers import ESTIMATORS, PUBLISHED, SAMPLERS
 
+    special = {name: each for kind in modalities.modalities() for name, each in kind.estimators.items()}
+    known = {**SAMPLERS, **PUBLISHED, **ESTIMATORS, **special}
     assert main(["samplers"]) == 0
-    assert [line.partition(":")[0] for line in capsys.readouterr().out.splitlines()] == [*SAMPLERS, *PUBLISHED]
-    for name, sampler in {**SAMPLERS, **PUBLISHED}.items():
+    assert [line.partition(":")[0] for line in capsys.readouterr().out.splitlines()] == [*known]
+    for name, sampler in known.items():
         assert main(["samplers", name]) == 0
         told = capsys.readouterr().out
         assert all(f"  {field.name} = " in told for field in dataclasses.fields(sampler))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from operators.ct import projection
 from recon.images import augment
 from recon.modalities.base import Condition, Export, Modality, ReportStyle, TrainingImages, rows_of_data, spread
-from recon.modalities.ct import describe, settings, training
+from recon.modalities.ct import describe, estimators, settings, training
 from recon.modalities.ct.data import CTImages, CTProjections
 from recon.modalities.ct.files import readers
 from recon.modalities.ct.files.dicom_write import not_dicom, write_dicom
@@ -53,6 +53,7 @@ MODALITY = Modality(
     operators=(projection.CT,),
     description=describe,
     samplers=settings.SAMPLERS,
+    estimators=estimators.ESTIMATORS,
     doubts="angles, centre of rotation, scanner distances",
     undersampled_by="--views",
     groups=rows_of_data,

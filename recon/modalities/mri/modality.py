@@ -12,7 +12,7 @@ import torch
 from operators import CartesianMRI
 from recon.images import augment
 from recon.modalities.base import Export, FewSteps, Modality, ReportStyle, TrainingImages
-from recon.modalities.mri import describe, training
+from recon.modalities.mri import describe, estimators, training
 from recon.modalities.mri.conditions import conditions
 from recon.modalities.mri.data import KspaceScan
 from recon.modalities.mri.files import readers
@@ -51,6 +51,7 @@ MODALITY = Modality(
     prior="brain-mri",
     operators=(CartesianMRI,),
     description=describe,
+    estimators=estimators.ESTIMATORS,
     qualities={"dds": {"draft": {"steps": 8}}},
     doubts="mask, coil maps, geometry",
     undersampled_by="--acceleration (or --mask)",

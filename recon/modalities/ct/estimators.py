@@ -1,0 +1,88 @@
+"""Reconstructions without a learned prior that are usual for projections."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from operators.ct.fbp import FILTERS, fbp
+from operators.ct.projection import CT
+from recon.errors import InputError
+from recon.estimators import Estimator, LeastSquares, stopped_at_noise
+from samplers import Problem
+from samplers.validation import require
+
+
+@dataclass(frozen=True)
+class FilteredBackprojection(Estimator):
+    """Filtered backprojection, see `operators.ct.fbp`.
+
+    Parameters
+    ----------
+    filter : str
+        "ram-lak", "shepp-logan", "cosine", "hamming" or "hann".
+    """
+
+    citations: ClassVar[tuple[str, ...]] = ("kak1988principles",)
+
+    filter: str = "hann"
+
+    def __post_init__(self) -> None:
+        if self.filter not in FILTERS:
+            raise InputError(f"fbp: expected a filter of {', '.join(FILTERS)}, got {self.filter!r}")
+
+    def estimate(self, problem: Problem) -> Tensor:
+        """Return the image of the projections."""
+        operator = problem.operator
+        if not isinstance(operator, CT):
+            raise InputError(f"fbp needs the operator CT, got {type(operator).__name__}")
+        ny, nx = operator.domain.shape
+        return fbp(problem.y, operator.geometry, (ny, nx), operator.pixel_size, self.filter)
+
+
+@dataclass(frozen=True)
+class SIRT(Estimator):
+    """Simultaneous iterative reconstruction: ``x + C A^T R (y - A x)``, R and C one over the sums of rows and columns.
+
+    Parameters
+    ----------
+    iterations : int, optional
+        None: as many as make the data residual 1, at most 100.
+
+    References
+    ----------
+    Gilbert, "Iterative methods for the three-dimensional reconstruction of an object from projections", J. Theor. Biol.
+    36 (1972).
+    """
+
+    citations: ClassVar[tuple[str, ...]] = ("gilbert1972iterative",)
+
+    iterations: int | None = None
+
+    def __post_init__(self) -> None:
+        require(self, self.iterations is None or self.iterations >= 1, "iterations >= 1 or None", self.iterations)
+
+    def fixed(self, problem: Problem) -> SIRT:
+        """Choose the number of iterations."""
+        if self.iterations is not None:
+            return self
+        return SIRT(stopped_at_noise(problem, lambda n: SIRT(n).estimate(problem)))
+
+    def estimate(self, problem: Problem) -> Tensor:
+        """Return the image after these iterations."""
+        chosen = self.fixed(problem)
+        assert chosen.iterations is not None
+        operator, y = problem.operator, problem.y
+        rows = operator(torch.ones_like(operator.H(y)))
+        columns = operator.H(torch.ones_like(y))
+        x = torch.zeros_like(columns)
+        for _ in range(chosen.iterations):
+            left = (y - operator(x)) / rows.clamp(min=1e-6 * float(rows.max()))
+            x = x + operator.H(left) / columns.clamp(min=1e-6 * float(columns.max()))
+        return x
+
+
+ESTIMATORS: dict[str, Estimator] = {"fbp": FilteredBackprojection(), "sirt": SIRT(), "cgls": LeastSquares()}
