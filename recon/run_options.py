@@ -143,6 +143,14 @@ class RunConfig(Options):
         above=0,
     )
 
+    compare: str | None = option(
+        None,
+        str,
+        "reconstructions without a learned prior to show beside the result, with commas: tv, and those of the modality "
+        "(see `recon samplers`)",
+        "NAMES",
+    )
+
     @property
     def kept(self) -> int | None:
         """How many samples are kept; None for all."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 
 import numpy as np
 from torch import Tensor
@@ -18,7 +19,7 @@ class Part:
 
     ``network_calls`` and ``back_propagations`` were made for each sample; ``steps`` is what the schedule of the sampler
     has for this prior; ``index`` is the number of the slice; ``held_out`` is the result of the held-out test.
-    ``without_prior``: the samples are those of an estimate (`recon.estimators`).
+    ``without_prior``: the samples are those of an estimate (`recon.estimators`). ``others``: images to compare with.
     """
 
     drawn: Samples
@@ -31,6 +32,7 @@ class Part:
     index: int = 0
     held_out: HeldOut | None = None
     without_prior: bool = False
+    others: Mapping[str, Tensor] = dataclasses.field(default_factory=dict)
 
     def physical(self, images: Tensor | None = None) -> np.ndarray:
         """Return the samples, or other images in the scale of the prior, in physical units."""

@@ -10,7 +10,7 @@ from typing import Any
 from recon import modalities
 from recon.device import compiling_pays, resolve_device
 from recon.engine.assemble import assemble
-from recon.engine.samplers import resolve_sampler
+from recon.engine.samplers import compared, resolve_sampler
 from recon.engine.sampling_run import SamplingRun, Step
 from recon.engine.slice_result import FailedSlice, SliceResult
 from recon.engine.slices import choose_slices, of_slices
@@ -25,7 +25,7 @@ from samplers import DDSVolume, Problem
 from samplers.memory import keep_freed_memory
 
 #: Options of every modality that are given by name.
-_BY_NAME = ("quality", "holdout", "keep", "threads", "compile", "start", "start_sigma")
+_BY_NAME = ("quality", "holdout", "keep", "threads", "compile", "start", "start_sigma", "compare")
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,6 +135,7 @@ def plan(
         wishes.kept,
         wishes.compile and compiling_pays(where),
         Start.given(wishes.start, wishes.start_sigma),
+        compared(wishes.compare, modality),
     )
     computing = {
         "samples": samples,
@@ -148,6 +149,8 @@ def plan(
     if wishes.start is not None:
         named_start = wishes.start if isinstance(wishes.start, str) else "array"
         computing |= {"start": named_start, "start_sigma": wishes.start_sigma}
+    if run.compare:
+        computing["compare"] = list(run.compare)
     if isinstance(source, Problem):
         if named or options is not None:
             raise InputError(f"a Problem is already prepared, so it takes no {', '.join(named) or 'options'}")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from recon import modalities, plugins
 from recon.errors import InputError
-from recon.estimators import TotalVariation
+from recon.estimators import Estimator, TotalVariation
 from recon.options import unknown_option
 from recon.run_options import QUALITIES
 from samplers import (
@@ -124,6 +124,24 @@ def resolve_sampler(
     if steps is not None:
         changes["steps"] = steps
     return _changed(sampler, changes) if changes else sampler
+
+
+def compared(names: str | None, modality: Modality | None) -> dict[str, Estimator]:
+    """Return the reconstructions without a learned prior that are named, with commas.
+
+    Raises
+    ------
+    InputError
+        If one of them is unknown, or has a prior.
+    """
+    found = {}
+    for name in filter(None, map(str.strip, (names or "").split(","))):
+        sampler = resolve_sampler(name, None, modality)
+        if not isinstance(sampler, Estimator):
+            known = ", ".join([*ESTIMATORS, *({} if modality is None else modality.estimators)])
+            raise InputError(f"compare: expected some of {known}, got {name}")
+        found[name] = sampler
+    return found
 
 
 def sampler_names() -> list[str]:

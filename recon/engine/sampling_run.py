@@ -23,7 +23,7 @@ from recon.engine.slice_result import SliceResult, reduced
 from recon.engine.start import Start
 from recon.engine.volume import BySlice, join
 from recon.errors import DivergenceError, InputError
-from recon.estimators import NO_PRIOR, NoPrior
+from recon.estimators import NO_PRIOR, Estimator, NoPrior
 from recon.modalities.base import Modality
 from recon.modalities.prepared import Prepared
 from recon.modalities.protocols import Source
@@ -59,6 +59,8 @@ class SamplingRun:
         Whether the network is compiled.
     start : Start, optional
         What samples start from instead of noise.
+    compare : mapping
+        Reconstructions without a prior that are shown beside the result.
     loaded : dict
         Denoisers by image shape, as they become known.
     limit : BatchLimit
@@ -79,6 +81,7 @@ class SamplingRun:
     keep: int | None = None
     compiled: bool = False
     start: Start | None = None
+    compare: Mapping[str, Estimator] = dataclasses.field(default_factory=dict)
     loaded: dict[tuple[int, ...], Denoiser] = dataclasses.field(default_factory=dict)
     limit: BatchLimit = dataclasses.field(default_factory=BatchLimit)
     meeting: Alone = dataclasses.field(default_factory=Alone)
@@ -215,9 +218,9 @@ class SamplingRun:
             seed = _slice_seed(self.seed, index)
             known = self._prior_of(problem)
             tested = cross_validate(problem, self.sampler, known, seed, self.modality, level, self.limit)
-        return Part(
-            drawn, problem, ready, reference, calls, gradients, steps, index, tested, not self.sampler.uses_prior
-        )
+        others = {name: estimator.estimate(problem) for name, estimator in self.compare.items()}
+        free = not self.sampler.uses_prior
+        return Part(drawn, problem, ready, reference, calls, gradients, steps, index, tested, free, others)
 
     def _prior_of(self, problem: Problem) -> Denoiser:
         """Return the prior for the images of a problem; volumes and multi-part images are denoised plane by plane."""

@@ -17,7 +17,7 @@ from recon.errors import InputError
 from recon.figure import draw
 from recon.files.atomic import atomic_path, make_folder
 from recon.printable import printable
-from recon.report.layout import build_rows, centre_crop, plain_reconstruction
+from recon.report.layout import build_rows, centre_crop, compared_images, plain_reconstruction
 from recon.report.page import COLOURS, page
 from recon.report.shown import Shown
 
@@ -96,9 +96,9 @@ def figures_of_merit(
 
     Over valid slices; empty without a reference. Keys are ``psnr``, ``psnr_object`` (over
     `recon.metrics.foreground`), ``ssim``, ``nmse``, the same with the prefix ``plain_`` (the reconstruction without a
-    prior), ``psnr_limit`` (PSNR of an image without error against a reference with this noise; absent if that is of no
-    account), ``coverage`` of the raw interval (over the same pixels; absent with fewer than two samples) and
-    ``calibrated_coverage`` of the calibrated interval, if given.
+    prior) and those of the names of ``--compare``, ``psnr_limit`` (PSNR of an image without error against a reference
+    with this noise; absent if that is of no account), ``coverage`` of the raw interval (over the same pixels; absent
+    with fewer than two samples) and ``calibrated_coverage`` of the calibrated interval, if given.
     """
     if "reference" not in posterior.images:
         return {}
@@ -111,7 +111,8 @@ def figures_of_merit(
     values: dict[str, float] = {}
     signal, noise = metrics.foreground(truth), metrics.noise_level(truth)
     _, plain = plain_reconstruction(posterior)
-    for prefix, image in (("", posterior.mean), ("plain_", plain)):
+    others = {f"{name}_": metrics.as_shown(image) for name, image in compared_images(posterior).items()}
+    for prefix, image in {"": posterior.mean, "plain_": plain, **others}.items():
         if image is None:
             continue
         cropped = centre_crop(np.asarray(image), truth.shape)

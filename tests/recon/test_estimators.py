@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+import recon
 from operators import CT, CartesianMRI, FanBeam, Identity, Space
 from recon import cli
 from recon.engine.samplers import ESTIMATORS, resolve_sampler
@@ -17,6 +18,8 @@ from recon.modalities import modality
 from recon.modalities.ct.estimators import SIRT, FilteredBackprojection
 from recon.modalities.mri.estimators import L1Wavelet
 from recon.posterior import Posterior
+from recon.report import figures_of_merit
+from recon.report.layout import build_rows
 from samplers import Noise, Problem, Samples, sample
 
 SIZE = 48
@@ -160,3 +163,22 @@ def test_from_the_command_line_and_said_in_the_result(tmp_path: Path):
         assert "holds neither what was not measured" in result.provenance["notes"][0]
         assert np.abs(np.abs(result.mean) - image).mean() < 0.1
     assert cli.main(["run", str(tmp_path / "scan.npy"), "--sampler", "fbp", "-o", str(tmp_path / "no")]) == 2
+
+
+def test_named_estimates_stand_beside_the_result_and_in_its_report(ct: Problem):
+    problem = dataclasses.replace(ct, scale=1000.0, offset=-1000.0)
+    options = {"prior": "gaussian", "sampler": "exact", "samples": 2, "progress": False, "holdout": False}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        result = recon.reconstruct(problem, **options, compare="tv, cgls")
+    for name in ("tv", "cgls"):
+        expected = 1000 * ALL[name].estimate(problem).numpy() - 1000
+        np.testing.assert_allclose(result.images[name], expected, atol=1.0)
+    result.images["reference"] = 1000 * discs().numpy() - 1000
+    merit = figures_of_merit(result)
+    assert merit["tv_psnr"] > merit["cgls_psnr"] > 10
+    titles = [panel.title for row in build_rows(result, merit) for panel in row.panels]
+    assert {"tv", "cgls"} <= set(titles)
+    for wrong, message in (("dds", "compare: expected some of tv, fbp"), ("tv,sense", "sense is for")):
+        with pytest.raises(InputError, match=message):
+            recon.reconstruct(problem, **options, compare=wrong)
