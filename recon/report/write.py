@@ -156,12 +156,12 @@ def _subtitle(posterior: PosteriorSamples) -> str:
     notes = posterior.provenance
     sampler = notes.get("sampler")
     steps = sampler.get("steps", 0) if isinstance(sampler, Mapping) else 0
-    steps = notes.get("network_calls") if steps is None else steps  # as many as the data asked for
+    calls = notes.get("network_calls") if steps is None else None  # the data asked for so many
     mask = posterior.images.get("mask")
     parts = [
         f"prior {_name(notes.get('prior'))}" if _name(notes.get("prior")) else "",
         f"{_name(sampler)}" if _name(sampler) else "",
-        f"{steps} steps" if steps else "",
+        f"{calls} network calls a sample" if calls else f"{steps} steps" if steps else "",
         _sample_count(posterior),
         f"seed {notes['seed']}" if notes.get("seed") is not None else "",
         f"R = {1 / np.mean(mask):.1f}" if mask is not None and np.any(mask) else "",

@@ -194,8 +194,8 @@ def test_a_volume_shows_its_central_slice_and_an_overview(make_posterior, tmp_pa
     write_report(posterior, tmp_path / "volume")
 
 
-@pytest.mark.parametrize(("steps", "calls", "said"), [(30, 30, "30 steps"), (None, 21, "21 steps")])
-def test_the_number_of_steps_is_told_also_where_the_data_chose_it(make_posterior, steps, calls, said):
+@pytest.mark.parametrize(("steps", "calls", "said"), [(30, 30, "30 steps"), (None, 14, "14 network calls a sample")])
+def test_the_cost_is_told_also_where_the_data_chose_the_steps(make_posterior, steps, calls, said):
     found = make_posterior(provenance={"sampler": {"name": "DDS", "steps": steps}, "network_calls": calls})
     assert said in _subtitle(found)
 
