@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Protocol
@@ -81,6 +82,14 @@ class PosteriorSamples:
         if found.shape != (n_slices,):
             raise ShapeError(f"Posterior: diagnostics['slice_valid']: expected {n_slices} values, got {found.shape}")
         return found
+
+    @property
+    def compared(self) -> dict[str, np.ndarray]:
+        """The reconstructions without a learned prior that the run was asked to compare with, by name."""
+        config = self.provenance.get("config")
+        names = config.get("compare") if isinstance(config, Mapping) else None
+        known = names if isinstance(names, list) else []
+        return {name: np.asarray(self.images[name]) for name in known if name in self.images}
 
     @property
     def central_slice(self) -> int | None:

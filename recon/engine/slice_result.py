@@ -111,7 +111,7 @@ def reduced(
         # Images of several parts are combined one by one: their phases differ from sample to sample.
         paths = drawn.expectation[drawn.valid.to(drawn.expectation.device)]
         images["expectation"] = part.physical(paths).mean(axis=0)
-    images |= {name: part.physical(image[None])[0] for name, image in part.others.items()}
+    images = {name: part.physical(image[None])[0] for name, image in part.others.items()} | images
     if part.reference is not None:
         images["reference"] = part.reference
     samples, valid, summary = part.physical(), _numpy(drawn.valid), None

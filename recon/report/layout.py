@@ -70,14 +70,6 @@ def plain_reconstruction(posterior: PosteriorSamples) -> tuple[str, NDArray | No
     return (title, np.asarray(posterior.images[name])) if name in posterior.images else ("", None)
 
 
-def compared_images(posterior: PosteriorSamples) -> dict[str, NDArray]:
-    """Return the reconstructions without a learned prior that the run was asked to compare with, by name."""
-    config = posterior.provenance.get("config")
-    names = config.get("compare") if isinstance(config, Mapping) else None
-    names = names if isinstance(names, list) else []
-    return {name: np.asarray(posterior.images[name]) for name in names if name in posterior.images}
-
-
 def style_of(posterior: PosteriorSamples) -> ReportStyle:
     """Return how results of this modality are shown."""
     modality = modalities.of_result(posterior)
@@ -117,7 +109,7 @@ def _maps(
     title, plain = plain_reconstruction(posterior)
     if plain is not None:
         panels.append(Panel(title, plane(plain) * factor, window, _quality(merit, "plain_")))
-    for name, image in compared_images(posterior).items():
+    for name, image in posterior.compared.items():
         panels.append(Panel(name, plane(image) * factor, window, _quality(merit, f"{name}_")))
     caption = _quality(merit, "") or width
     name = "Posterior mean" if posterior.n_valid > 1 else "One sample"

@@ -17,7 +17,7 @@ from recon.errors import InputError
 from recon.figure import draw
 from recon.files.atomic import atomic_path, make_folder
 from recon.printable import printable
-from recon.report.layout import build_rows, centre_crop, compared_images, plain_reconstruction
+from recon.report.layout import build_rows, centre_crop, plain_reconstruction
 from recon.report.page import COLOURS, page
 from recon.report.shown import Shown
 
@@ -111,7 +111,7 @@ def figures_of_merit(
     values: dict[str, float] = {}
     signal, noise = metrics.foreground(truth), metrics.noise_level(truth)
     _, plain = plain_reconstruction(posterior)
-    others = {f"{name}_": metrics.as_shown(image) for name, image in compared_images(posterior).items()}
+    others = {f"{name}_": metrics.as_shown(image) for name, image in posterior.compared.items()}
     for prefix, image in {"": posterior.mean, "plain_": plain, **others}.items():
         if image is None:
             continue

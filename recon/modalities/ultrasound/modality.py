@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from operators.ultrasound.plane_wave import PlaneWaveUltrasound
 from recon.modalities.base import Condition, Modality, ReportStyle, TrainingImages, rows_of_data, spread
-from recon.modalities.ultrasound import describe, settings, training
+from recon.modalities.ultrasound import describe, estimators, settings, training
 from recon.modalities.ultrasound.data import PlaneWaveData
 from recon.modalities.ultrasound.files import readers
 from recon.modalities.ultrasound.options import Ultrasound
@@ -61,6 +61,7 @@ MODALITY = Modality(
     operators=(PlaneWaveUltrasound,),
     description=describe,
     samplers=settings.SAMPLERS,
+    estimators=estimators.ESTIMATORS,
     axes=("z x", "frame z x"),
     doubts="time zero, sound speed, pulse, attenuation",
     groups=rows_of_data,

@@ -42,6 +42,9 @@ def rows(posterior: PosteriorSamples) -> list[Row]:
     if das is not None:
         image = plane(np.asarray(das))
         panels.append(shown("Delay and sum", image, white_of(image), _data(posterior)))
+    for name, compared in posterior.compared.items():
+        image = plane(compared)
+        panels.append(shown(name, image, white_of(image)))
     mean = plane(posterior.mean)
     name = "Posterior mean" if posterior.n_valid > 1 else "One sample"
     panels.append(shown(name, mean, white_of(mean), f"{low:g} to {high:g} dB of each image, axes in mm"))

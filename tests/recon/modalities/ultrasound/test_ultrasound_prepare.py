@@ -10,6 +10,7 @@ import torch
 
 import recon
 from operators import Grid, PlaneWaveGeometry, PlaneWaveUltrasound
+from operators.ultrasound.beamform import METHODS
 from recon.cli import main
 from recon.errors import InputError
 from recon.modalities import modality
@@ -455,3 +456,16 @@ def test_report_of_frames_and_of_one_sample(tmp_path):
     # Nothing known but the strength: the log of a Rayleigh distribution spreads by 5.57 dB.
     many = rng.standard_normal((400, 8, 8)) + 1j * rng.standard_normal((400, 8, 8))
     assert level_std(many, 1.0, -60.0).mean() == pytest.approx(5.57, rel=0.05)
+
+
+@pytest.mark.filterwarnings("ignore:the std is that of the estimate", "ignore:the data residual")
+@pytest.mark.parametrize("method", METHODS)
+def test_beamformers_are_samplers_and_show_the_point_at_the_scale_of_the_data(method):
+    data = made(channel_data(strength=0.02))
+    found = recon.reconstruct(data, sampler=method, samples=2, angles=1, depth=(6, 8), progress=False)
+    assert found.provenance["prior"]["name"] == "none" and "noise of the data" in found.provenance["notes"][0]
+    row, column = np.unravel_index(np.abs(found.mean).argmax(), found.mean.shape)
+    grid = prepare_frame(data, 0, Ultrasound(angles=1, depth=(6, 8))).grid
+    assert abs(grid.x[column] - POINT[0]) < 0.25e-3 and abs(grid.z[row] - POINT[1]) < 0.2e-3
+    if method == "das":  # that of every other result, but without the echoes from outside
+        assert np.corrcoef(np.abs(found.mean).ravel(), np.abs(found.images["das"]).ravel())[0, 1] > 0.98
