@@ -19,8 +19,6 @@ from recon import baselines
 from samplers import Denoiser, Problem, Run, Sampler, Step
 from samplers.validation import require
 
-#: Name of the prior of results that have none.
-NO_PRIOR = "none"
 #: Said of every result.
 NOTE = (
     "the std is that of the estimate by the noise of the data: it holds neither what was not measured nor the error "
@@ -53,6 +51,8 @@ class Estimator(Sampler):
     """
 
     uses_prior: ClassVar[bool] = False
+    #: Whether the estimate should explain the data up to their noise.
+    fits_data: ClassVar[bool] = True
     mean_sigma: float | None = 1.0
 
     @abstractmethod

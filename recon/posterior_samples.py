@@ -11,6 +11,7 @@ import numpy as np
 
 from recon.errors import InputError, ShapeError
 from recon.posterior_summary import LEVELS, Summary
+from recon.run_options import NO_PRIOR
 from recon.verdict import Verdict
 
 
@@ -82,6 +83,12 @@ class PosteriorSamples:
         if found.shape != (n_slices,):
             raise ShapeError(f"Posterior: diagnostics['slice_valid']: expected {n_slices} values, got {found.shape}")
         return found
+
+    @property
+    def is_estimate(self) -> bool:
+        """Whether this is an estimate without a prior, whose samples show its noise only (`recon.estimators`)."""
+        prior = self.provenance.get("prior")
+        return isinstance(prior, Mapping) and prior.get("name") == NO_PRIOR
 
     @property
     def compared(self) -> dict[str, np.ndarray]:

@@ -16,6 +16,8 @@ _MOST = 100_000
 PRECISIONS, TRAINING_PRECISIONS, AUTO = ("float32", "tf32", "bfloat16"), ("float32", "bfloat16"), "auto"
 #: Settings of a sampler between time and accuracy; the first is the default.
 QUALITIES = ("standard", "draft")
+#: Name of the prior of results that have none.
+NO_PRIOR = "none"
 #: Images that sampling may start from, made from the data.
 STARTS = ("zero-filled", "least-squares", "tv")
 

@@ -48,7 +48,7 @@ def judge_slice(part: Part, sampler: Mapping[str, Any], modality: Modality | Non
         found += _data_checks(part, modality)
     if sampler.get("name") == "ExactGaussian":
         found += _named("unsolved", _unsolved(part))
-    if part.without_prior:
+    if part.estimator is not None:
         found.append(Judged("note", Finding("ok", NOTE)))
     few = modality.few_steps if modality is not None else None
     found += [] if few is None else [Judged("run", finding) for finding in _few_steps(sampler, few)]
@@ -59,8 +59,8 @@ def _data_checks(part: Part, modality: Modality | None) -> list[Judged]:
     """Compare the samples with the data that they were drawn from, and with those that were withheld."""
     model = modality.doubts if modality is not None else "its geometry"
     limit = HELD_OUT_LIMIT if modality is None else modality.held_out_limit
-    if part.without_prior:  # an estimate need not fit the data
-        residual = _residual(part, model)
+    if part.estimator is not None:
+        residual = _residual(part, model) if part.estimator.fits_data else None
         return _named("residual", residual and (residual[0], Finding("doubtful", residual[1].reason)))
     return [
         *_named("residual", _residual(part, model)),

@@ -9,6 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from recon.engine.holdout import HeldOut
+from recon.estimators import Estimator
 from recon.modalities.prepared import Prepared
 from samplers import Problem, Samples
 
@@ -19,7 +20,7 @@ class Part:
 
     ``network_calls`` and ``back_propagations`` were made for each sample; ``steps`` is what the schedule of the sampler
     has for this prior; ``index`` is the number of the slice; ``held_out`` is the result of the held-out test.
-    ``without_prior``: the samples are those of an estimate (`recon.estimators`). ``others``: images to compare with.
+    ``estimator``: what the samples are estimates of, where there is no prior. ``others``: images to compare with.
     """
 
     drawn: Samples
@@ -31,7 +32,7 @@ class Part:
     steps: int = 0
     index: int = 0
     held_out: HeldOut | None = None
-    without_prior: bool = False
+    estimator: Estimator | None = None
     others: Mapping[str, Tensor] = dataclasses.field(default_factory=dict)
 
     def physical(self, images: Tensor | None = None) -> np.ndarray:

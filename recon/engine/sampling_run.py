@@ -23,13 +23,13 @@ from recon.engine.slice_result import SliceResult, reduced
 from recon.engine.start import Start
 from recon.engine.volume import BySlice, join
 from recon.errors import DivergenceError, InputError
-from recon.estimators import NO_PRIOR, Estimator, NoPrior
+from recon.estimators import Estimator, NoPrior
 from recon.modalities.base import Modality
 from recon.modalities.prepared import Prepared
 from recon.modalities.protocols import Source
 from recon.priors.hub import GAUSSIAN, load_prior
 from recon.priors.precision import resolve_precision
-from recon.run_options import AUTO, PRECISIONS
+from recon.run_options import AUTO, NO_PRIOR, PRECISIONS
 from samplers import BatchLimit, DDSVolume, Denoiser, PartsAsBatch, Problem, Progress, Sampler, sample
 
 #: Called after each step.
@@ -219,8 +219,8 @@ class SamplingRun:
             known = self._prior_of(problem)
             tested = cross_validate(problem, self.sampler, known, seed, self.modality, level, self.limit)
         others = {name: estimator.estimate(problem) for name, estimator in self.compare.items()}
-        free = not self.sampler.uses_prior
-        return Part(drawn, problem, ready, reference, calls, gradients, steps, index, tested, free, others)
+        own = self.sampler if isinstance(self.sampler, Estimator) else None
+        return Part(drawn, problem, ready, reference, calls, gradients, steps, index, tested, own, others)
 
     def _prior_of(self, problem: Problem) -> Denoiser:
         """Return the prior for the images of a problem; volumes and multi-part images are denoised plane by plane."""

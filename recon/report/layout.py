@@ -56,7 +56,8 @@ def build_rows(
         maps.insert(place, Panel(f"{level:.0%} width (calibrated)", width, (0.0, top), cmap="viridis", bar=units))
     rows = [Row(maps, slice_label)]
     shown = [plane(sample) * factor for sample in posterior.kept[:MAX_STRIP]]
-    label = f"Samples from the posterior ({len(shown)} of {posterior.n_valid})"
+    what = "Estimates from simulated data" if posterior.is_estimate else "Samples from the posterior"
+    label = f"{what} ({len(shown)} of {posterior.n_valid})"
     if len(shown) > 1:
         rows.append(Row([Panel("", image, window) for image in shown], label, columns=len(rows[0].panels)))
     if central is not None:
@@ -112,7 +113,7 @@ def _maps(
     for name, image in posterior.compared.items():
         panels.append(Panel(name, plane(image) * factor, window, _quality(merit, f"{name}_")))
     caption = _quality(merit, "") or width
-    name = "Posterior mean" if posterior.n_valid > 1 else "One sample"
+    name = "Estimate" if posterior.is_estimate else "Posterior mean" if posterior.n_valid > 1 else "One sample"
     panels.append(Panel(name, mean * factor, window, caption))
     if truth is not None:
         reference = plane(np.asarray(truth))

@@ -162,6 +162,8 @@ def test_from_the_command_line_and_said_in_the_result(tmp_path: Path):
         assert result.provenance["prior"]["name"] == "none" and result.provenance["held_out"] == [None]
         assert "holds neither what was not measured" in result.provenance["notes"][0]
         assert np.abs(np.abs(result.mean) - image).mean() < 0.1
+        rows = build_rows(result, {})
+        assert "Estimate" in [panel.title for panel in rows[0].panels] and "Estimates from" in rows[1].label
     assert cli.main(["run", str(tmp_path / "scan.npy"), "--sampler", "fbp", "-o", str(tmp_path / "no")]) == 2
 
 

@@ -27,6 +27,7 @@ class FilteredBackprojection(Estimator):
     """
 
     citations: ClassVar[tuple[str, ...]] = ("kak1988principles",)
+    fits_data: ClassVar[bool] = False
 
     filter: str = "hann"
 

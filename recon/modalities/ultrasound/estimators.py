@@ -29,7 +29,7 @@ class Beamformer(Estimator):
         Depth over the width of the active aperture; 0 for all elements at every depth.
     """
 
-    citations: ClassVar[tuple[str, ...]] = ()
+    fits_data: ClassVar[bool] = False
 
     method: str = "das"
     f_number: float = 1.75

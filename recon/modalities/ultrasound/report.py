@@ -46,7 +46,7 @@ def rows(posterior: PosteriorSamples) -> list[Row]:
         image = plane(compared)
         panels.append(shown(name, image, white_of(image)))
     mean = plane(posterior.mean)
-    name = "Posterior mean" if posterior.n_valid > 1 else "One sample"
+    name = "Estimate" if posterior.is_estimate else "Posterior mean" if posterior.n_valid > 1 else "One sample"
     panels.append(shown(name, mean, white_of(mean), f"{low:g} to {high:g} dB of each image, axes in mm"))
     if posterior.n_valid > 1:
         spread = level_std(samples if central is None else samples[:, central], white_of(mean), low)
@@ -57,7 +57,8 @@ def rows(posterior: PosteriorSamples) -> list[Row]:
     found = [Row(panels, which, columns=3)]
     strip = [plane(sample) for sample in samples[:MAX_STRIP]]
     if len(strip) > 1:
-        label = f"Samples from the posterior ({len(strip)} of {posterior.n_valid}), 0 dB as in the mean"
+        what = "Estimates from simulated data" if posterior.is_estimate else "Samples from the posterior"
+        label = f"{what} ({len(strip)} of {posterior.n_valid}), 0 dB as in the mean"
         white = white_of(mean)
         row = [Panel("", level(image, white), (low, high)) for image in strip]
         found.append(Row(row, label, columns=max(4, len(strip))))
