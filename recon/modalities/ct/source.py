@@ -146,8 +146,9 @@ class CTSource:
 
     @property
     def units(self) -> str:
-        """The unit of the results: HU, or 1/mm (1/element) for synchrotron data without a known water attenuation."""
-        if self.recording.format != "data-exchange":
+        """The unit of the results: HU, or 1/mm (1/element) for other than medical data without a water attenuation."""
+        known = getattr(self.recording, "water_attenuation_per_mm", None) is not None
+        if known or self.recording.format not in ("data-exchange", "geometry-toml"):
             return "HU"
         return "1/mm" if self._lengths_known else "1/element"
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from recon.files.dispatch import open_with, with_plugins
 from recon.modalities.ct.data import CTImages, CTProjections
-from recon.modalities.ct.files import data_exchange, dicom_ctpd, dicom_images, lodopab, npy_images
+from recon.modalities.ct.files import data_exchange, dicom_ctpd, dicom_images, geometry_toml, lodopab, npy_images
 from recon.modalities.protocols import Reader
 
 READERS: dict[str, Reader] = {
@@ -17,15 +17,18 @@ READERS: dict[str, Reader] = {
     "lodopab": lodopab,
     "data-exchange": data_exchange,
     "npy-folder": npy_images,
+    "geometry-toml": geometry_toml,
 }
-FORMATS = "DICOM, DICOM-CT-PD, LoDoPaB or Data Exchange HDF5, a folder of numbered .npy slices"
+FORMATS = (
+    "DICOM, DICOM-CT-PD, LoDoPaB or Data Exchange HDF5, a folder of numbered .npy slices, a TOML file of a geometry"
+)
 
 
 def open_ct(path: str | os.PathLike[str], **options: Any) -> CTImages | CTProjections:
     """Open CT images or projections of any supported format.
 
     Folders of DICOM images (or one of them), folders of DICOM-CT-PD projections, LoDoPaB-CT `.hdf5` files or folders,
-    Data Exchange `.h5`, and folders of numbered `.npy` slices.
+    Data Exchange `.h5`, folders of numbered `.npy` slices, and TOML files with the geometry of a `.npy` file.
 
     Parameters
     ----------
