@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -52,7 +52,8 @@ def join(slices: Sequence[Prepared]) -> Prepared:
         first.scale,
         first.offset,
     )
-    return Prepared(
+    return replace(
+        slices[0],
         problem=problem,
         images={name: torch.stack([one.images[name] for one in slices]) for name in slices[0].images},
         diagnostics={**slices[0].diagnostics, "slices_together": len(slices)},

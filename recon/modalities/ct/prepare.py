@@ -18,6 +18,7 @@ from operators.ct.fbp import fbp
 from operators.ct.geometry import Beam
 from operators.ct.photons import MU_WATER, simulate_counts
 from recon.errors import InputError
+from recon.modalities.ct import finer
 from recon.modalities.ct.data import ScanGeometry
 from recon.modalities.ct.options import CT
 from recon.modalities.model_error import of_share
@@ -100,7 +101,8 @@ def prepare_projections(
     image_shape : (int, int), optional
         By default square, one pixel per detector element, at most 512.
     pixel_size : float, optional
-        Pixel size in mm; by default the image covers the whole field of view.
+        Pixel size in mm; by default the image covers the whole field of view. Pixels larger than the spacing of the
+        rays are averages of smaller ones, see `recon.modalities.ct.finer`.
     water : float, optional
         Attenuation of water in 1/mm; by default that of 70 keV.
     hounsfield : bool
@@ -125,13 +127,15 @@ def prepare_projections(
     beam = measured.beam()
     weighted, symmetric = balanced(data, measured)
     shape, size = grid_of(geometry, image_shape, pixel_size)
-    operator = _operator(beam, shape, size, device)
+    parts = finer.parts_of(geometry, shape, size)
+    notes += finer.notes_of(geometry, size, parts)
+    operator = _operator(beam, (shape[0] * parts, shape[1] * parts), size / parts, device)
     facts: dict[str, Any] = {"simulated": False}
     noise_std = _with_model_error(noise_std, data, options, facts)
     ready = _prepared(
         data, noise_std, operator, beam, facts, notes, water or MU_WATER, hounsfield, (weighted, symmetric.beam())
     )
-    return replace(ready, doubts=_cut_off(data, weighted))
+    return finer.coarsened(replace(ready, doubts=_cut_off(data, weighted)), parts)
 
 
 def _cut_off(data: Tensor, weighted: Tensor) -> list[str]:

@@ -51,11 +51,33 @@ def test_projections_of_a_file_land_where_the_object_is(kind, offset):
     assert np.abs(ready.images["fbp"].numpy()[outer].mean() + 1000) < 15
     # The operator agrees with the file's line integrals: little is left of them for the true image.
     image = torch.from_numpy(truth / 1000 + 1).float()
+    if fan:  # whose rays are closer than the pixels
+        assert tuple(ready.problem.operator.domain.shape) == (2 * SIZE, 2 * SIZE)
+        image = image.repeat_interleave(2, 0).repeat_interleave(2, 1)
+        torch.testing.assert_close(ready.combine(image[None])[0], torch.from_numpy(truth / 1000 + 1).float())
     assert (ready.problem.operator(image) - ready.problem.y).norm() < 0.025 * ready.problem.y.norm()
     assert any("water" in note for note in ready.notes)
     fewer = prepare_projections(chords(geometry), geometry, CT(views_every=4), water=0.0192)
     assert fewer.problem.y.shape == (45, 160) and not fewer.notes
     assert fewer.diagnostics["pixel_size_mm"] * 160 == pytest.approx(2 * field_of_view(geometry))
+
+
+def test_pixels_larger_than_the_ray_spacing_are_means_of_smaller_ones():
+    geometry = ScanGeometry("parallel", np.linspace(0, np.pi, 40, endpoint=False), 160, 1.0)
+    sharp = chords(geometry)
+    large = prepare_projections(sharp, geometry, CT(), image_shape=(40, 40), pixel_size=4.0, water=0.02)
+    assert large.images["fbp"].shape == (40, 40) and large.diagnostics["pixel_size_mm"] == 4.0
+    assert tuple(large.problem.operator.domain.shape) == (160, 160) and large.diagnostics["parts_of_pixels"] == 4
+    assert "computed on pixels of 1 mm and averaged" in large.notes[0]
+    images = torch.randn(3, 160, 160)
+    means = images.reshape(3, 40, 4, 40, 4).mean(dim=(2, 4))
+    torch.testing.assert_close(large.combine(images), means)
+    # The automatic grid has a pixel for each ray, and the largest image stays within bounds, with a note.
+    plain = prepare_projections(sharp, geometry, CT(), water=0.02)
+    assert plain.problem.operator.domain.shape == plain.images["fbp"].shape and not plain.notes
+    wide = ScanGeometry("parallel", np.linspace(0, np.pi, 8, endpoint=False), 1600, 0.1)
+    bound = prepare_projections(chords(wide), wide, CT(), image_shape=(500, 500), pixel_size=0.32, water=0.02)
+    assert bound.images["fbp"].shape == (500, 500) and "3.2 times the spacing of the rays" in bound.notes[0]
 
 
 @pytest.mark.parametrize("geometry", ["fan", "fan-flat", "parallel"])
