@@ -157,8 +157,8 @@ def _of_modalities() -> dict[str, Modality]:
 def _named(name: str, modality: Modality | None) -> Any:
     known: Any = {**SAMPLERS, **PUBLISHED, **ESTIMATORS, **({} if modality is None else modality.estimators)}.get(name)
     known = known or plugins.find("samplers", name)
-    owner = _of_modalities().get(name)
-    if known is None and owner is not None:
+    owner = _of_modalities().get(name) if known is None else None
+    if owner is not None:
         if modality is not None:
             raise InputError(f"sampler: {name} is for {owner.title}, not for {modality.title}")
         return owner.estimators[name]

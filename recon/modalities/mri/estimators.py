@@ -8,7 +8,6 @@ from typing import ClassVar
 
 import numpy as np
 import torch
-from sigpy import wavelet
 from torch import Tensor
 
 from recon.estimators import Estimator, LeastSquares, by_discrepancy, noise_level
@@ -83,6 +82,8 @@ class L1Wavelet(Estimator):
         return torch.from_numpy(np.stack([self._shrink(image, threshold) for image in images])).to(x).reshape(x.shape)
 
     def _shrink(self, image: np.ndarray, threshold: float) -> np.ndarray:
+        from sigpy import wavelet  # which loads a compiler
+
         _, places = wavelet.get_wavelet_shape(image.shape, self.wavelet)
         coefficients = wavelet.fwt(image, self.wavelet)
         gain = np.maximum(1 - threshold / np.maximum(np.abs(coefficients), 1e-30), 0)
