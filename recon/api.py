@@ -72,11 +72,12 @@ def reconstruct(
     **named
         Options of the modality by name, on top of ``options``: ``acceleration=4``, ``views=32``, ``angles=1``. The
         documentation of each modality lists them; so does ``recon run --help``. ``quality="draft"``
-        stands for fewer steps, for a first look, see `docs/samplers.md`; ``holdout=False`` leaves out the
-        held-out test, see `recon.engine.holdout`; ``keep=2`` or ``keep="none"`` keeps some of the samples or none, and
-        the statistics of all of them;
-        ``threads=4`` is the number of threads of torch meanwhile; ``compile=True`` compiles the network for a GPU (on a
-        CPU it does not pay, and is ignored: ``provenance["config"]["compile"]`` says what was done).
+        stands for fewer steps, for a first look, see `docs/samplers.md`; ``holdout=False`` leaves out the held-out
+        test, see `recon.engine.holdout`; ``start="tv"``, or images, and ``start_sigma`` start from an image instead of
+        noise; ``compare="tv"`` computes reconstructions without a learned prior beside; ``keep=2`` or ``keep="none"``
+        keeps some of the samples or none, and the statistics of all of them; ``threads=4`` is the number of threads of
+        torch meanwhile; ``compile=True`` compiles the network for a GPU (on a CPU it does not pay, and is ignored:
+        ``provenance["config"]["compile"]`` says what was done).
 
     Returns
     -------

@@ -117,12 +117,16 @@ class _Origin(NamedTuple):
 
 
 class _End(NamedTuple):
-    """The end of a batch of paths: states, denoised images of the last step, what was watched, and the path mean."""
+    """The end of a batch of paths: states, denoised images of the last step, what was watched, and the path mean.
+
+    ``residual`` is the misfit of samples, and None of shared paths.
+    """
 
     x: Tensor
     denoised: Tensor | None
     watch: Watch
     expectation: Tensor | None
+    residual: Tensor | None
 
     def origins(self) -> Iterator[_Origin]:
         """Yield what other paths may begin with."""
@@ -210,7 +214,7 @@ class _Tree:
                 x = x if denoised is None else denoised
                 self.stopped = part.paths is not None
                 break
-        return _End(x, denoised, watch, kept.value)
+        return _End(x, denoised, watch, kept.value, self.problem.misfit(x) if part.paths is None else None)
 
     def _first(self, part: Stretch, run: Run, clean: Tensor | None) -> Tensor:
         """Return the first states of paths that begin with noise, with a noisy image, or at a fork."""
@@ -230,7 +234,7 @@ class _Tree:
         return Samples(
             samples=torch.cat([end.x for end in ends]),
             valid=valid,
-            residual=torch.cat([self.problem.misfit(end.x) for end in ends]),
+            residual=torch.cat([end.residual for end in ends if end.residual is not None]),
             facts={name: torch.cat([end.watch.facts[name] for end in ends]) for name in ends[0].watch.facts},
             expectation=torch.cat(kept) if len(kept) == len(ends) else None,
             sigmas=list(self.sigmas),

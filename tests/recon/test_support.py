@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from recon.device import resolve_device
+from recon.engine.reconstruction import _BY_NAME
 from recon.errors import ConfigError
 from recon.run_options import RunConfig
 from recon.settings import Settings
@@ -66,5 +67,5 @@ def test_reconstruct_takes_every_option_by_its_name_and_default() -> None:
     parameters["slices_together"] = inspect.signature(recon.reconstruct_many).parameters["slices_together"]
     for option in fields(RunConfig):
         # These go by name, like the options of the modality.
-        if option.name not in ("quality", "holdout", "keep", "threads", "compile"):
+        if option.name not in _BY_NAME:
             assert parameters[option.name].default == option.default, option.name
