@@ -5,6 +5,7 @@ Nothing is ever unpickled, and sizes are compared with the file before memory is
 
 import io
 import struct
+import threading
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -18,6 +19,9 @@ import numpy as np
 
 from recon.errors import InputError
 
+#: Held while a header is parsed: two threads that do so in Python 3.11 may end in a SystemError of its parser ("AST
+#: constructor recursion depth mismatch").
+PARSING = threading.Lock()
 _MAGIC, _ZIP = b"\x93NUMPY", b"PK\x03\x04"
 _MAX_HEADER = 10_000
 _EXPANSION, _ALWAYS_FINE = 100, 64 * 2**20
@@ -122,7 +126,8 @@ def _read_header(stream: IO[bytes], size: int, where: str) -> Header:
     version = np.lib.format.read_magic(head)
     parse = np.lib.format.read_array_header_1_0 if width == 2 else np.lib.format.read_array_header_2_0
     try:
-        shape, fortran, dtype = parse(head)
+        with PARSING:
+            shape, fortran, dtype = parse(head)
     except (ValueError, TypeError, SyntaxError, TokenError, RecursionError, MemoryError) as error:
         raise InputError(f"{where}: the NumPy header (version {version[0]}) cannot be read") from error
     if dtype.hasobject:

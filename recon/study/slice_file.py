@@ -12,6 +12,7 @@ import numpy as np
 
 from recon.engine.findings import Judged
 from recon.engine.slice_result import FailedSlice, SliceResult
+from recon.files import npy
 from recon.files.atomic import atomic_path
 from recon.files.plain_values import plain
 from recon.verdict import Finding
@@ -42,7 +43,11 @@ def read_slice(folder: Path, index: int) -> SliceResult | FailedSlice | None:
     """Read what `write_slice` wrote; None if there is no file, or a damaged one."""
     try:
         # numpy leaves a file open that it cannot read
-        with open(path_of(folder, index), "rb") as stream, np.load(stream, allow_pickle=False) as file:
+        with (
+            npy.PARSING,
+            open(path_of(folder, index), "rb") as stream,
+            np.load(stream, allow_pickle=False) as file,
+        ):
             arrays = {name: file[name] for name in file.files}
         meta = json.loads(arrays.pop(_META).tobytes())
         return FailedSlice(**meta["failed"]) if "failed" in meta else _put_together(arrays, meta)
