@@ -80,8 +80,8 @@ class Estimator(Sampler):
 
 
 @dataclass(frozen=True)
-class TotalVariation(Estimator):
-    """Total variation: ``argmin_x |(A x - y) / noise_std|^2 / 2 + weight TV(x)``, see `recon.baselines`.
+class Regularised(Estimator):
+    """An estimate of least cost, ``|(A x - y) / noise_std|^2 / 2 + weight R(x)``.
 
     Parameters
     ----------
@@ -89,14 +89,7 @@ class TotalVariation(Estimator):
         In units of one over the noise level in the scale of the problem. None: the discrepancy principle, the weight at
         which the data residual is 1 (Morozov 1966); it is larger than the weight of the least error.
     iterations : int
-        Of the alternating direction method of multipliers.
-
-    References
-    ----------
-    Rudin, Osher & Fatemi, "Nonlinear total variation based noise removal algorithms", Physica D 60 (1992).
     """
-
-    citations: ClassVar[tuple[str, ...]] = ("rudin1992nonlinear",)
 
     weight: float | None = None
     iterations: int = 30
@@ -105,31 +98,74 @@ class TotalVariation(Estimator):
         require(self, self.weight is None or self.weight > 0, "weight > 0 or None", self.weight)
         require(self, self.iterations >= 1, "iterations >= 1", self.iterations)
 
-    def fixed(self, problem: Problem) -> TotalVariation:
-        """Choose the weight."""
+    @abstractmethod
+    def solve(self, problem: Problem, weight: float) -> Tensor:
+        """Return the image of least cost for a weight in the scale of the problem."""
+
+    def fixed(self, problem: Problem) -> Regularised:
+        """Choose the weight, with half of the iterations."""
         if self.weight is not None:
             return self
         tried = dataclasses.replace(self, iterations=max(self.iterations // 2, 1))
-        return dataclasses.replace(
-            self, weight=by_discrepancy(problem, lambda w: dataclasses.replace(tried, weight=w).estimate(problem))
-        )
+        weight = by_discrepancy(problem, lambda weight: dataclasses.replace(tried, weight=weight).estimate(problem))
+        return dataclasses.replace(self, weight=weight)
 
     def estimate(self, problem: Problem) -> Tensor:
         """Return the image of least cost."""
-        chosen = self.fixed(problem)
-        assert chosen.weight is not None
-        weight = chosen.weight / noise_level(problem)
-        return baselines.total_variation(problem, weight, self.iterations, cg_iterations=5)
+        weight = self.fixed(problem).weight
+        assert weight is not None
+        return self.solve(problem, weight / noise_level(problem))
 
 
 @dataclass(frozen=True)
-class LeastSquares(Estimator):
-    """Weighted least squares by conjugate gradients, which regularise by stopping early.
+class EarlyStopped(Estimator):
+    """An estimate by iterations that regularise by stopping early.
 
     Parameters
     ----------
     iterations : int, optional
         None: as many as make the data residual 1, at most 100.
+    """
+
+    iterations: int | None = None
+
+    def __post_init__(self) -> None:
+        require(self, self.iterations is None or self.iterations >= 1, "iterations >= 1 or None", self.iterations)
+
+    @abstractmethod
+    def solve(self, problem: Problem, iterations: int) -> Tensor:
+        """Return the image after these iterations."""
+
+    def fixed(self, problem: Problem) -> EarlyStopped:
+        """Choose the number of iterations."""
+        if self.iterations is not None:
+            return self
+        return dataclasses.replace(self, iterations=stopped_at_noise(problem, lambda n: self.solve(problem, n)))
+
+    def estimate(self, problem: Problem) -> Tensor:
+        """Return the image after the chosen iterations."""
+        iterations = self.fixed(problem).iterations
+        assert iterations is not None
+        return self.solve(problem, iterations)
+
+
+class TotalVariation(Regularised):
+    """Total variation: ``argmin_x |(A x - y) / noise_std|^2 / 2 + weight TV(x)``, see `recon.baselines`.
+
+    References
+    ----------
+    Rudin, Osher & Fatemi, "Nonlinear total variation based noise removal algorithms", Physica D 60 (1992).
+    """
+
+    citations: ClassVar[tuple[str, ...]] = ("rudin1992nonlinear",)
+
+    def solve(self, problem: Problem, weight: float) -> Tensor:
+        """Return the image by the alternating direction method of multipliers."""
+        return baselines.total_variation(problem, weight, self.iterations, cg_iterations=5)
+
+
+class LeastSquares(EarlyStopped):
+    """Weighted least squares by conjugate gradients, which regularise by stopping early.
 
     References
     ----------
@@ -139,24 +175,9 @@ class LeastSquares(Estimator):
 
     citations: ClassVar[tuple[str, ...]] = ("hestenes1952methods",)
 
-    iterations: int | None = None
-
-    def __post_init__(self) -> None:
-        require(self, self.iterations is None or self.iterations >= 1, "iterations >= 1 or None", self.iterations)
-
-    def fixed(self, problem: Problem) -> LeastSquares:
-        """Choose the number of iterations."""
-        if self.iterations is not None:
-            return self
-        return dataclasses.replace(
-            self, iterations=stopped_at_noise(problem, lambda n: baselines.least_squares(problem, n))
-        )
-
-    def estimate(self, problem: Problem) -> Tensor:
+    def solve(self, problem: Problem, iterations: int) -> Tensor:
         """Return the image after these iterations."""
-        chosen = self.fixed(problem)
-        assert chosen.iterations is not None
-        return baselines.least_squares(problem, chosen.iterations)
+        return baselines.least_squares(problem, iterations)
 
 
 def noise_level(problem: Problem) -> float:

@@ -84,13 +84,16 @@ class Sampler(ABC):
     def forks(self, problem: Problem, denoiser: Denoiser) -> Sequence[Fork]:
         """Return where samples part that share a path at high noise levels (`samplers.branching`); nowhere by default.
 
-        A sampler with forks has no memory from step to step, and defines ``depart``.
+        A sampler with forks has no memory from step to step.
         """
         return ()
 
     def depart(self, denoised: Tensor, sigma: float, sigma_next: float, run: Run) -> Tensor:
-        """Go from denoised images ``(batch, *domain)`` of shared paths at ``sigma`` to states at ``sigma_next``."""
-        raise NotImplementedError
+        """Go from denoised images ``(batch, *domain)`` of shared paths at ``sigma`` to states at ``sigma_next``.
+
+        By default the noise alone is drawn; a sampler that knows the error of its denoised images draws that, too.
+        """
+        return denoised + sigma_next * run.draw()
 
     @abstractmethod
     def step(self, x: Tensor, sigma: float, sigma_next: float, run: Run, memory: Any) -> Step:

@@ -11,9 +11,8 @@ from torch import Tensor
 from operators.ct.fbp import FILTERS, fbp
 from operators.ct.projection import CT
 from recon.errors import InputError
-from recon.estimators import Estimator, LeastSquares, stopped_at_noise
+from recon.estimators import EarlyStopped, Estimator, LeastSquares
 from samplers import Problem
-from samplers.validation import require
 
 
 @dataclass(frozen=True)
@@ -44,14 +43,8 @@ class FilteredBackprojection(Estimator):
         return fbp(problem.y, operator.geometry, (ny, nx), operator.pixel_size, self.filter)
 
 
-@dataclass(frozen=True)
-class SIRT(Estimator):
+class SIRT(EarlyStopped):
     """Simultaneous iterative reconstruction: ``x + C A^T R (y - A x)``, R and C one over the sums of rows and columns.
-
-    Parameters
-    ----------
-    iterations : int, optional
-        None: as many as make the data residual 1, at most 100.
 
     References
     ----------
@@ -61,26 +54,13 @@ class SIRT(Estimator):
 
     citations: ClassVar[tuple[str, ...]] = ("gilbert1972iterative",)
 
-    iterations: int | None = None
-
-    def __post_init__(self) -> None:
-        require(self, self.iterations is None or self.iterations >= 1, "iterations >= 1 or None", self.iterations)
-
-    def fixed(self, problem: Problem) -> SIRT:
-        """Choose the number of iterations."""
-        if self.iterations is not None:
-            return self
-        return SIRT(stopped_at_noise(problem, lambda n: SIRT(n).estimate(problem)))
-
-    def estimate(self, problem: Problem) -> Tensor:
+    def solve(self, problem: Problem, iterations: int) -> Tensor:
         """Return the image after these iterations."""
-        chosen = self.fixed(problem)
-        assert chosen.iterations is not None
         operator, y = problem.operator, problem.y
-        rows = operator(torch.ones_like(operator.H(y)))
         columns = operator.H(torch.ones_like(y))
+        rows = operator(torch.ones_like(columns))
         x = torch.zeros_like(columns)
-        for _ in range(chosen.iterations):
+        for _ in range(iterations):
             left = (y - operator(x)) / rows.clamp(min=1e-6 * float(rows.max()))
             x = x + operator.H(left) / columns.clamp(min=1e-6 * float(columns.max()))
         return x

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -10,24 +9,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from recon.estimators import Estimator, LeastSquares, by_discrepancy, noise_level
+from recon.estimators import Estimator, LeastSquares, Regularised
 from samplers import Problem
-from samplers.validation import require
 
 #: Iterations of the power method.
 _POWER = 10
 
 
 @dataclass(frozen=True)
-class L1Wavelet(Estimator):
+class L1Wavelet(Regularised):
     """Sparse wavelets: ``argmin_x |(A x - y) / noise_std|^2 / 2 + weight |W x|_1`` by FISTA with random shifts.
 
     Parameters
     ----------
-    weight : float, optional
-        In units of one over the noise level in the scale of the problem. None: the discrepancy principle, the weight at
-        which the data residual is 1.
-    iterations : int
+    weight, iterations
+        See `recon.estimators.Regularised`.
     wavelet : str
         A name of PyWavelets.
 
@@ -39,30 +35,14 @@ class L1Wavelet(Estimator):
 
     citations: ClassVar[tuple[str, ...]] = ("lustig2007sparse",)
 
-    weight: float | None = None
     iterations: int = 40
     wavelet: str = "db4"
 
-    def __post_init__(self) -> None:
-        require(self, self.weight is None or self.weight > 0, "weight > 0 or None", self.weight)
-        require(self, self.iterations >= 1, "iterations >= 1", self.iterations)
-
-    def fixed(self, problem: Problem) -> L1Wavelet:
-        """Choose the weight."""
-        if self.weight is not None:
-            return self
-        tried = dataclasses.replace(self, iterations=max(self.iterations // 2, 1))
-        return dataclasses.replace(
-            self, weight=by_discrepancy(problem, lambda w: dataclasses.replace(tried, weight=w).estimate(problem))
-        )
-
-    def estimate(self, problem: Problem) -> Tensor:
+    def solve(self, problem: Problem, weight: float) -> Tensor:
         """Return the image of least cost."""
-        chosen = self.fixed(problem)
-        assert chosen.weight is not None
         data = problem.weighted_data
         step = 1 / _largest_eigenvalue(problem)
-        threshold = step * chosen.weight / noise_level(problem)
+        threshold = step * weight
         shifts = np.random.default_rng(0)
         x = ahead = torch.zeros_like(data)
         momentum = 1.0

@@ -17,7 +17,7 @@ from samplers import Problem
 
 #: Number of iterations of a fit.
 _ITERATIONS = 25
-#: One element in so many is withheld to test the noise.
+#: Of this many elements one is withheld to test the noise.
 _WITHHELD = 8
 #: Noise of withheld data, relative to their own.
 _DEAF = 1e4
