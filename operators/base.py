@@ -57,6 +57,12 @@ class LinearOperator(ABC):
         self.domain.check(x, f"{self._name}.normal(x)")
         return _apply(x, self, "normal")
 
+    def free(self) -> None:
+        """Free what is kept only to save time: called where memory is out."""
+        for part in vars(self).values():
+            if isinstance(part, LinearOperator):
+                part.free()
+
     def weighted_normal(self, x: Tensor, weight: Tensor) -> Tensor:
         """Apply A^H W A; ``weight`` (>= 0) is the diagonal of W, broadcastable to the codomain."""
         return self.H(self(x) * weight)

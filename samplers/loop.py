@@ -191,6 +191,7 @@ class _Tree:
             except Exception as error:
                 if not is_out_of_memory(error):
                     raise
+                self.problem.operator.free()
                 self.limit.lower(len(batch), error)
                 continue
             done += len(batch)

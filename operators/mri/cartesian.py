@@ -122,6 +122,11 @@ class CartesianMRI(LinearOperator):
             self._combine(out, i, images, coils)
         return out.reshape(x.shape)
 
+    def free(self) -> None:
+        """Free the matrices of the lines, and do without them from now on."""
+        self._may_use_lines = False
+        vars(self).pop("_lines", None)
+
     def weighted_normal(self, x: Tensor, weight: Tensor) -> Tensor:
         """Apply A^H W A; a weight that is the same for all coils is one filter for all of them."""
         rank = len(self.axes)

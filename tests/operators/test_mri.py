@@ -1,5 +1,7 @@
 """Cartesian MRI against its definition; the laws are in test_laws.py."""
 
+import weakref
+
 import numpy as np
 import pytest
 import torch
@@ -99,6 +101,17 @@ def test_the_map_does_not_change_when_its_shortcut_is_built() -> None:
     narrow = many.to(torch.complex64)
     torch.testing.assert_close(moved.normal(narrow), adjoint.normal(narrow))
     torch.testing.assert_close(operator.H(operator(many)), before, rtol=0, atol=0)
+
+
+def test_what_is_kept_to_save_time_can_be_freed() -> None:
+    lines = CartesianMRI(_mask(1, 8), _random(6, 6, 8))
+    many, whole = _random(40, 6, 8, seed=1), 2.0 * lines @ CoilMaps(_random(1, 6, 8)).H
+    before = lines.normal(many)
+    kept = weakref.ref(lines._lines)
+    whole.free()
+    assert kept() is None
+    torch.testing.assert_close(lines.normal(many), before)
+    assert "_lines" not in vars(lines)  # nor are they computed again
 
 
 @pytest.mark.parametrize("kind", ["columns", "rows", "full", "empty"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import errno
 import gc
 import os
@@ -252,6 +253,20 @@ def test_nothing_is_held_by_the_last_error(problem: Problem, prior: GaussianPrio
     assert len(held) == 4
     assert [reference() for reference in held] == [None] * 4
     assert caught.value.__cause__ is not None
+
+
+def test_the_operator_frees_what_it_keeps_to_save_time(problem: Problem, prior: GaussianPrior) -> None:
+    class Frugal(type(problem.operator)):  # type: ignore[misc]
+        freed = 0
+
+        def free(self) -> None:
+            self.freed += 1
+            super().free()
+
+    operator = copy.copy(problem.operator)
+    operator.__class__ = Frugal
+    draw(STRATEGY, Problem(problem.y, operator, problem.noise_std), Crowded(prior, 2, RuntimeError(CPU)), 8)
+    assert operator.freed == 2  # a batch of 8, and of 4
 
 
 @pytest.mark.parametrize(
